@@ -1,0 +1,1 @@
+"""Stations before the outbox: pure, no clock, socket or database."""

@@ -1,0 +1,133 @@
+"""The words everybody uses: events, their rows, sightings of browser copies, and causes."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+#: Meta's standard events (Meta Pixel Reference) plus PageView. Any other name is a custom event.
+STANDARD_EVENTS = frozenset(
+    "PageView AddPaymentInfo AddToCart AddToWishlist CompleteRegistration Contact CustomizeProduct "
+    "Donate FindLocation InitiateCheckout Lead Purchase Schedule Search StartTrial "
+    "SubmitApplication Subscribe ViewContent".split()
+)
+
+#: The outcome of a browser copy that is known to have left.
+SENT = "sent"
+
+#: Why a browser copy is missing. The first four are vague: a better answer may replace them.
+BROWSER_CAUSES = (
+    "not_rendered",
+    "not_run",
+    "unknown",
+    "left_early",
+    "script_blocked",
+    "script_replaced",
+    "config_blocked",
+    "csp",
+    "request_blocked",
+    "request_replaced",
+    "consent",
+    "bot",
+    "replay",
+)
+VAGUE_BROWSER_CAUSES = BROWSER_CAUSES[:4]
+
+#: What the pixel script may report in a beacon (`not_rendered`, `not_run` and `replay` are ours).
+BEACON_OUTCOMES = frozenset(
+    {SENT, *BROWSER_CAUSES} - {"not_rendered", "not_run", "replay"},
+)
+
+#: States of a server copy. `leased` is shown as pending; `dead` as rejected.
+ServerState = Literal[
+    "pending", "leased", "delivered", "dead", "expired", "dropped", "consent", "bot", "unmapped",
+    "unknown",
+]  # fmt: skip
+#: Why a server copy is missing.
+SERVER_CAUSES = (
+    "unmapped", "pending", "rejected", "expired", "dropped", "consent", "bot", "unknown",
+)  # fmt: skip
+
+#: user_data keys that help Meta to match a person, in the order of their bit in `Row.match_keys`.
+#: Append only: rows keep the mask.
+MATCH_KEYS = (
+    "em", "ph", "fn", "ln", "ge", "db", "ct", "st", "zp", "country", "external_id",
+    "client_ip_address", "client_user_agent", "fbc", "fbp", "subscription_id", "fb_login_id",
+    "lead_id", "anon_id", "madid",
+)  # fmt: skip
+_BIT = {key: 1 << place for place, key in enumerate(MATCH_KEYS)}
+
+
+def match_key_mask(keys: Iterable[str]) -> int:
+    """The bit mask of the match keys among `keys`; others are ignored."""
+    mask = 0
+    for key in keys:
+        mask |= _BIT.get(key, 0)
+    return mask
+
+
+def match_keys_of(mask: int) -> list[str]:
+    """The match keys whose bits are set in `mask`."""
+    return [key for key, bit in _BIT.items() if mask & bit]
+
+
+class Event(Struct, kw_only=True):
+    """One conversion: the two copies share its `event_id` and `event_name`.
+
+    `event_time` is Unix time in seconds (float; Meta gets whole seconds). `user_data` holds
+    only hashed values and the keys that Meta wants unhashed. `custom_data` is what both copies
+    carry. `pixel_ids` are the pixels it goes to. `send` names the copies that go out.
+    """
+
+    event_id: str
+    event_name: str
+    event_time: float
+    pixel_ids: tuple[str, ...]
+    custom_data: dict[str, Any] = field(default_factory=dict)
+    user_data: dict[str, Any] = field(default_factory=dict)
+    send: Literal["both", "server", "browser"] = "both"
+
+    def __repr__(self) -> str:
+        return f"Event({self.event_name!r}, event_id={self.event_id!r})"
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One event for one pixel, as the store keeps it from mint to report.
+
+    `event_time` is Unix time in seconds. `payload` is the event object of the Graph API as JSON
+    bytes, ready to be joined into a request; None when no server copy goes out. `browser` is
+    "sent" or one of BROWSER_CAUSES. `match_keys` is a mask, see `match_key_mask`.
+    """
+
+    event_id: str
+    event_name: str
+    pixel_id: str
+    event_time: float
+    payload: bytes | None
+    server: ServerState = "pending"
+    browser: str = "not_rendered"
+    match_keys: int = 0
+
+
+class Sighting(Struct, frozen=True):
+    """The browser's word about one event for one pixel. `outcome`: "sent" or a cause."""
+
+    event_id: str
+    event_name: str
+    pixel_id: str
+    outcome: str
+
+
+class Count(Struct, frozen=True):
+    """`n` more of something that leaves no row. Never holds anything about a person.
+
+    `kind` is one of: suppressed (by consent, bot...), dropped (lost knowingly), left_out (a value
+    that could not be used), skipped (a page without tag), beacon (refused), error (swallowed by
+    the shield). `reason` says why, `event_name` and `pixel_id` are "" where they do not apply.
+    """
+
+    kind: Literal["suppressed", "dropped", "left_out", "skipped", "beacon", "error"]
+    reason: str
+    event_name: str = ""
+    pixel_id: str = ""
+    n: int = 1

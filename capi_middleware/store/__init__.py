@@ -1,0 +1,1 @@
+"""Where events live from mint to report: one record is outbox entry and ledger line."""

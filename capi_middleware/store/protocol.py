@@ -1,0 +1,124 @@
+"""What a store promises. Every backend passes the same suite, tests/contract/test_store.py."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from capi_middleware.events import Count, Row, Sighting
+
+
+class LeasedEvent(Struct, frozen=True):
+    """One server copy to deliver. `attempts` counts the requests it was part of before."""
+
+    key: int
+    event_id: str
+    event_name: str
+    event_time: float
+    payload: bytes
+    attempts: int
+
+
+class Lease(Struct, frozen=True):
+    """A time-limited claim on some events of one pixel; it runs out by itself."""
+
+    lease_id: str
+    events: Sequence[LeasedEvent]
+
+
+class Settlement(Struct, frozen=True):
+    """The outcome for one leased event.
+
+    `state`: delivered, dead, or pending again (then `delay` is the wait in seconds before the
+    next attempt, and `attempted` says whether this counts as an attempt). `reason` is a short
+    text without personal data: an error code, never a response body.
+    """
+
+    key: int
+    state: Literal["delivered", "dead", "pending"]
+    reason: str = ""
+    delay: float = 0.0
+    attempted: bool = True
+
+
+class Tally(Struct, frozen=True):
+    """`n` events of one name and pixel that share these states and match keys."""
+
+    pixel_id: str
+    event_name: str
+    server: str
+    browser: str
+    match_keys: int
+    n: int
+
+
+class Freshness(Struct, frozen=True):
+    """`n` delivered events took `seconds` (to a tenth) from event_time to Meta's answer."""
+
+    pixel_id: str
+    event_name: str
+    seconds: float
+    n: int
+
+
+class Tallies(Struct, frozen=True):
+    """All that the report is made of, for one window of event_time."""
+
+    rows: Sequence[Tally]
+    freshness: Sequence[Freshness]
+    counts: Sequence[Count]
+
+
+class Store(Protocol):
+    """One store per process. All methods may be called from any thread, also after a fork."""
+
+    #: Called (from any thread) after rows that wait for delivery were committed.
+    on_commit: Callable[[], None] | None
+
+    def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
+        """Keep new events, without blocking. With `wait`, the future ends after the commit.
+
+        A row that exists already (event_id, event_name, pixel_id) is kept as it was, except that
+        a row made by an early sighting (server "unknown") takes over the new server copy, and
+        browser "not_rendered" becomes the new row's cause. Raises StoreFull when the queue in
+        front of the store is full. The future raises StoreError when the commit failed.
+        """
+
+    def sight(self, sightings: Sequence[Sighting]) -> "Future[None]":
+        """Record what browsers said; the future ends after the commit. Idempotent and monotone.
+
+        "sent" replaces every cause and is never replaced; another outcome replaces only
+        VAGUE_BROWSER_CAUSES. An unknown event becomes a row with server "unknown".
+        """
+
+    def count(self, counts: Sequence[Count]) -> None:
+        """Add to the hourly counters, without blocking."""
+
+    def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
+        """Claim up to `limit` due events of a pixel for `seconds`, oldest first.
+
+        Events whose lease ran out are due again. Never hands one event to two living leases.
+        Events older than Meta's 7 days (less one hour) become "expired" instead.
+        """
+
+    def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
+        """Record outcomes; how many were still held by this lease (others are ignored)."""
+
+    def next_due(self, pixel_id: str) -> float | None:
+        """Seconds until the next event of this pixel is due (0.0 = now); None without any."""
+
+    def tallies(self, start: float, end: float) -> Tallies:
+        """Everything in the window [start, end) of Unix seconds, aggregated."""
+
+    def depth(self) -> dict[str, int]:
+        """How many rows are in each server state."""
+
+    def prune(self, before: float) -> int:
+        """Delete settled rows with event_time < `before`, in small steps; how many."""
+
+    def flush(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until all that was appended is committed."""
+
+    def close(self) -> None:
+        """Flush and end the store's threads and connections."""
