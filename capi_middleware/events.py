@@ -7,10 +7,13 @@ from msgspec import Struct, field
 
 #: Meta's standard events (Meta Pixel Reference) plus PageView. Any other name is a custom event.
 STANDARD_EVENTS = frozenset(
-    "PageView AddPaymentInfo AddToCart AddToWishlist CompleteRegistration Contact CustomizeProduct "
-    "Donate FindLocation InitiateCheckout Lead Purchase Schedule Search StartTrial "
-    "SubmitApplication Subscribe ViewContent".split()
-)
+    {
+        "PageView", "AddPaymentInfo", "AddToCart", "AddToWishlist", "CompleteRegistration",
+        "Contact", "CustomizeProduct", "Donate", "FindLocation", "InitiateCheckout", "Lead",
+        "Purchase", "Schedule", "Search", "StartTrial", "SubmitApplication", "Subscribe",
+        "ViewContent",
+    }
+)  # fmt: skip
 
 #: The outcome of a browser copy that is known to have left.
 SENT = "sent"

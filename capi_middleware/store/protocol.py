@@ -1,12 +1,24 @@
 """What a store promises. Every backend passes the same suite, tests/contract/test_store.py."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
 from capi_middleware.events import Count, Row, Sighting
+
+#: Meta refuses event_time of more than 7 days ago, with the whole request; less an hour for the
+#: way there. In seconds.
+OLDEST_EVENT = 7 * 86400 - 3600
+#: A lease that ends later than this from now was taken before the clock went back: it has run
+#: out. In seconds; no lease may be asked for longer.
+LONGEST_LEASE = 600.0
+
+
+def waits_for_delivery(rows: Iterable[Row]) -> bool:
+    """Whether `rows` give the couriers something to do."""
+    return any(row.server == "pending" for row in rows)
 
 
 class LeasedEvent(Struct, frozen=True):
@@ -71,9 +83,14 @@ class Tallies(Struct, frozen=True):
 
 
 class Store(Protocol):
-    """One store per process. All methods may be called from any thread, also after a fork."""
+    """One store per process. All methods may be called from any thread, also after a fork.
 
-    #: Called (from any thread) after rows that wait for delivery were committed.
+    A forked child has nothing of what its parent had not committed yet: that is the parent's.
+    Rows that are lost after all are counted by the store, as "dropped" with the reason
+    "queue_full" or "store_error".
+    """
+
+    #: Called (from any thread) after rows with server "pending" were committed.
     on_commit: Callable[[], None] | None
 
     def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
@@ -82,24 +99,27 @@ class Store(Protocol):
         A row that exists already (event_id, event_name, pixel_id) is kept as it was, except that
         a row made by an early sighting (server "unknown") takes over the new server copy, and
         browser "not_rendered" becomes the new row's cause. Raises StoreFull when the queue in
-        front of the store is full. The future raises StoreError when the commit failed.
+        front of the store is full. The future raises StoreError when the commit failed; while
+        others keep the database locked it waits.
         """
 
     def sight(self, sightings: Sequence[Sighting]) -> "Future[None]":
         """Record what browsers said; the future ends after the commit. Idempotent and monotone.
 
         "sent" replaces every cause and is never replaced; another outcome replaces only
-        VAGUE_BROWSER_CAUSES. An unknown event becomes a row with server "unknown".
+        VAGUE_BROWSER_CAUSES. An unknown event becomes a row with server "unknown". Raises
+        StoreFull and StoreError like `append`.
         """
 
     def count(self, counts: Sequence[Count]) -> None:
-        """Add to the hourly counters, without blocking."""
+        """Add to the hourly counters, without blocking. Never raises StoreFull."""
 
     def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
-        """Claim up to `limit` due events of a pixel for `seconds`, oldest first.
+        """Claim up to `limit` due events of a pixel for `seconds`, those due longest first.
 
         Events whose lease ran out are due again. Never hands one event to two living leases.
-        Events older than Meta's 7 days (less one hour) become "expired" instead.
+        Due events older than OLDEST_EVENT become "expired" instead. `seconds` is at most
+        LONGEST_LEASE.
         """
 
     def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
@@ -115,10 +135,13 @@ class Store(Protocol):
         """How many rows are in each server state."""
 
     def prune(self, before: float) -> int:
-        """Delete settled rows with event_time < `before`, in small steps; how many."""
+        """Delete settled rows with event_time < `before`, in small steps; how many.
+
+        Rows that wait for delivery stay. Counters of hours before `before` go as well.
+        """
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all that was appended is committed."""
 
     def close(self) -> None:
-        """Flush and end the store's threads and connections."""
+        """Flush and end the store's threads and connections. A later use starts them again."""

@@ -1,0 +1,39 @@
+# One command each: `make demo` runs the product, `make test` proves it.
+# Needs Python 3.11 or newer, make and git; everything else is installed here.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VISITORS ?= 0
+
+.PHONY: demo test lint browser clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.installed: pyproject.toml
+	@echo "==> Making the virtualenv in $(VENV) and installing the package and its test tools"
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { echo "==> python3-venv is missing: installing it with apt"; \
+		apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null && $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+browser: $(VENV)/.installed
+	@$(BIN)/python -m tests.support.browsers
+
+demo: $(VENV)/.installed
+	@echo "==> A small shop and a fake Meta on 127.0.0.1; stop with Ctrl-C"
+	@$(BIN)/python -m demo --visitors $(VISITORS)
+
+lint: $(VENV)/.installed
+	@echo "==> ruff, mypy --strict, import-linter"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: lint browser
+	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
+	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

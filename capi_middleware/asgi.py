@@ -1,0 +1,264 @@
+"""The ASGI door: scope and messages to an Exchange, bytes back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from concurrent.futures import Future
+from inspect import isawaitable
+from typing import Any, TypeVar
+
+from anyio import to_thread
+
+from capi_middleware.config import Config
+from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.exchange import Exchange, Headers, Steps, current
+from capi_middleware.tracker import CAPI
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+T = TypeVar("T")
+
+#: In the scope: a CAPIMiddleware further out has this request already.
+MARK = "capi_middleware"
+#: How long the start of a response without Content-Length may wait for its first piece, in
+#: seconds: long enough for a body that is ready, too short for anyone to notice.
+_PATIENCE = 0.005
+#: How long a response waits for the disk before it ends all the same, in seconds.
+_COMMIT_PATIENCE = 2.0
+
+
+class CAPIMiddleware:
+    """Wraps any ASGI app: `app = CAPIMiddleware(app, config)`, or `app.add_middleware(...)`.
+
+    `config` is a Config, or the CAPI that jobs and webhooks use too.
+    """
+
+    def __init__(self, app: App, config: Config | CAPI) -> None:
+        self.app = app
+        self.capi = config if isinstance(config, CAPI) else CAPI(config)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI interface."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, self._closing(send))
+        elif scope["type"] != "http" or MARK in scope:
+            await self.app(scope, receive, send)
+        else:
+            await self._http(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self.capi.start()
+            endpoint = self.capi.endpoint(scope)
+            exchange = None if endpoint is not None else self.capi.open(scope)
+        except Exception as error:
+            self.capi.issuer.shield.caught(error, "opening")
+            return await self.app(scope, receive, send)
+        if endpoint is not None:
+            return await self._answer(endpoint, scope, receive, send)
+        assert exchange is not None
+        scope[MARK] = True
+        responder = _Responder(exchange, send)
+        token = current.set(exchange)
+        try:
+            await self.app(scope, _teeing(exchange, receive), responder)
+        finally:
+            current.reset(token)
+            await responder.close()
+        return None
+
+    async def _answer(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _read_body(receive)
+        response = await walk(self.capi.endpoints.answer(endpoint, scope, body))
+        await response(scope, receive, send)
+
+    def _closing(self, send: Send) -> Send:
+        """Deliver what is queued before the server hears that the shutdown is complete."""
+
+        async def closing(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await to_thread.run_sync(self.capi.close)
+            await send(message)
+
+        return closing
+
+
+async def walk(steps: Steps[T]) -> T:
+    """Run sans-IO steps on the event loop. A step that fails gets its error thrown in."""
+    result: Any = None
+    failure: BaseException | None = None
+    while True:
+        try:
+            asked = steps.throw(failure) if failure is not None else steps.send(result)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return] # T by the type of Steps
+        result, failure = None, None
+        try:
+            if isinstance(asked, Future):
+                result = await asyncio.wait_for(asyncio.wrap_future(asked), _COMMIT_PATIENCE)
+            elif isawaitable(asked):
+                result = await asked
+            else:
+                result = await to_thread.run_sync(asked)
+        except Exception as error:
+            failure = error
+
+
+class _Responder:
+    """The `send` of one request."""
+
+    def __init__(self, exchange: Exchange, send: Send) -> None:
+        self._exchange = exchange
+        self._shield = exchange.issuer.shield
+        self._send = send
+        self._start: Message | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._hurried: asyncio.Task[None] | None = None
+        self._watching = False
+        self._left: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if self._hurried is not None:
+            await self._hurried
+        if message["type"] == "http.response.start" and self._start is None:
+            await self._started(message)
+        elif message["type"] == "http.response.body":
+            await self._body(message)
+        else:
+            await self._release()
+            await self._send(message)
+
+    async def close(self) -> None:
+        """The app is done, or failed: nothing of ours may stay behind."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._commit()
+
+    async def _started(self, message: Message) -> None:
+        headers: Headers = message.get("headers", [])
+        if not isinstance(headers, list | tuple):
+            # A generator: reading it would leave nothing to send.
+            headers = [(bytes(name), bytes(value)) for name, value in headers]
+            message = {**message, "headers": headers}
+        self._left = _length(headers)
+        try:
+            self._watching = await walk(self._exchange.begin(message["status"], list(headers)))
+            if not self._watching and self._exchange.scope["method"] == "HEAD":
+                message = {**message, "headers": self._exchange.headers}
+        except Exception as error:
+            self._watching = False
+            self._shield.caught(error, "the start of a response")
+        if not self._watching:
+            if self._left == 0:
+                await self._commit()
+            return await self._send(message)
+        self._start = message
+        if self._left is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_PATIENCE, self._late)
+        return None
+
+    def _late(self) -> None:
+        self._hurried = asyncio.ensure_future(self._release())
+
+    async def _release(self) -> None:
+        """Send a start that is still held, without knowing whether there will be a tag."""
+        if self._start is None:
+            return
+        start, self._start = self._start, None
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            start = {**start, "headers": self._exchange.hurry()}
+        except Exception as error:
+            self._shield.caught(error, "the headers")
+            self._watching = False
+        await self._send(start)
+
+    async def _body(self, message: Message) -> None:
+        last = not message.get("more_body", False)
+        chunk = message.get("body", b"")
+        if not self._watching:
+            self._left = None if self._left is None else self._left - len(chunk)
+            if last or (self._left is not None and self._left <= 0):
+                await self._commit()
+            return await self._send(message)
+        try:
+            if self._start is not None:
+                headers, pieces = self._exchange.open_body(chunk, last)
+            else:
+                headers, pieces = [], self._exchange.feed(chunk, last)
+        except Exception as error:
+            self._shield.caught(error, "injection")
+            self._watching = False
+            headers, pieces = list((self._start or {}).get("headers", [])), [chunk]
+        if last:
+            await self._commit()
+        if self._start is not None:
+            start, self._start = self._start, None
+            if self._timer is not None:
+                self._timer.cancel()
+            await self._send({**start, "headers": headers})
+        if last:
+            self._watching = False
+        for piece in pieces[:-1]:
+            await self._send(
+                {"type": "http.response.body", "body": bytes(piece), "more_body": True}
+            )
+        if pieces or last:
+            body = bytes(pieces[-1]) if pieces else b""
+            await self._send({**message, "body": body, "more_body": not last})
+        return None
+
+    async def _commit(self) -> None:
+        """Wait until the conversions of this response are on disk."""
+        try:
+            commits = self._exchange.finish()
+        except Exception as error:
+            return self._shield.caught(error, "the end of a response")
+        for commit in commits:
+            try:
+                waiting = asyncio.shield(asyncio.wrap_future(commit))
+                await asyncio.wait_for(waiting, _COMMIT_PATIENCE)
+            except Exception as error:
+                self._shield.caught(error, "the commit")
+        return None
+
+
+def _length(headers: Iterable[Any]) -> int | None:
+    for name, value in headers:
+        if bytes(name).lower() == b"content-length":
+            text = bytes(value).strip()
+            return int(text) if text.isdigit() else None
+    return None
+
+
+def _teeing(exchange: Exchange, receive: Receive) -> Receive:
+    """`receive` itself, unless an expression of a matched route reads the body."""
+    tee = exchange.tee
+    if tee is None:
+        return receive
+
+    async def teeing() -> Message:
+        message = await receive()
+        if message["type"] == "http.request":
+            tee.add(message.get("body", b""))
+        return message
+
+    return teeing
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole body; None when it is longer than BODY_LIMIT."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return bytes(body)
+        body += message.get("body", b"")
+        if len(body) > BODY_LIMIT:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)

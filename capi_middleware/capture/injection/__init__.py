@@ -1,0 +1,21 @@
+"""Injection: the pixel tag gets into the pages of the app, and nothing else of them changes.
+
+The gate decides whether a response may be touched, an injector streams its body, and the headers
+are adjusted to it. All of it is pure: bytes in, bytes out.
+"""
+
+from capi_middleware.capture.injection.gate import Verdict, inspect
+from capi_middleware.capture.injection.headers import Header, rewrite, rewrite_head
+from capi_middleware.capture.injection.injector import Injector, Piece
+from capi_middleware.capture.injection.recode import GzipInjector
+
+__all__ = [
+    "GzipInjector",
+    "Header",
+    "Injector",
+    "Piece",
+    "Verdict",
+    "inspect",
+    "rewrite",
+    "rewrite_head",
+]

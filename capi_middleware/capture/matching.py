@@ -1,0 +1,73 @@
+"""Matching: which routes a request is mapped to, at a cost that does not grow with their number."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from capi_middleware.routes import EventRoute
+
+
+class _Node:
+    __slots__ = ("any", "here", "literal", "rest")
+
+    def __init__(self) -> None:
+        self.literal: dict[str, _Node] = {}
+        self.any: _Node | None = None
+        self.here: list[tuple[int, EventRoute]] = []
+        self.rest: list[tuple[int, EventRoute]] = []
+
+
+class RouteIndex:
+    """A tree of path segments: one dict look-up per segment, whatever the number of routes."""
+
+    def __init__(self, routes: Sequence[EventRoute]) -> None:
+        self._root = _Node()
+        for place, route in enumerate(routes):
+            node = self._root
+            for segment in route.path.segments:
+                if segment == "...":
+                    node.rest.append((place, route))
+                    break
+                if segment is None:
+                    if node.any is None:
+                        node.any = _Node()
+                    node = node.any
+                else:
+                    node = node.literal.setdefault(segment, _Node())
+            else:
+                node.here.append((place, route))
+
+    def match(self, method: str, path: str) -> list[tuple[EventRoute, dict[str, Any]]]:
+        """The routes of `method` and `path` (below any mount), in order, with their parameters."""
+        root = self._root
+        if not root.literal and root.any is None and not root.rest:
+            return []
+        nodes = [root]
+        found: list[tuple[int, EventRoute]] = []
+        for segment in path[1:].split("/"):
+            following: list[_Node] = []
+            for node in nodes:
+                if node.rest:
+                    found += node.rest
+                child = node.literal.get(segment)
+                if child is not None:
+                    following.append(child)
+                if node.any is not None:
+                    following.append(node.any)
+            nodes = following
+            if not nodes:
+                break
+        for node in nodes:
+            found += node.here
+        if not found:
+            return []
+        matches = []
+        for _, route in sorted(found, key=_place):
+            if route.method in (method, "*"):
+                parameters = route.path.match(path)
+                if parameters is not None:
+                    matches.append((route, parameters))
+        return matches
+
+
+def _place(candidate: tuple[int, EventRoute]) -> int:
+    return candidate[0]

@@ -1,0 +1,77 @@
+"""The pixel tag: a data block that never executes, and one first-party script."""
+
+import base64
+import json
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
+
+from capi_middleware.events import STANDARD_EVENTS, Event
+
+# "<" must not open or close anything inside a script element; the separators are line ends in
+# old JavaScript engines.
+_ESCAPES = str.maketrans({"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"})
+
+
+@cache
+def script() -> bytes:
+    """The pixel script s.js."""
+    return files("capi_middleware.capture").joinpath("s.js").read_bytes()
+
+
+@cache
+def script_version() -> str:
+    """A hash of the script, part of its URL, so that it may be cached for ever."""
+    digest = sha256(script()).digest()[:9]
+    return base64.urlsafe_b64encode(digest).decode()
+
+
+def page_events(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """The events as the script reads them."""
+    return [
+        {
+            "n": event.event_name,
+            "i": event.event_id,
+            "d": event.custom_data,
+            "p": list(event.pixel_ids),
+            **({} if event.event_name in STANDARD_EVENTS else {"c": 1}),
+        }
+        for event in events
+    ]
+
+
+def tag(
+    *,
+    prefix: str,
+    script_url: str,
+    pixel_ids: Sequence[str],
+    events: Sequence[Event] = (),
+    ask: bool = False,
+    limited: tuple[int, int] | None = None,
+    nonce: str | None = None,
+) -> bytes:
+    """The bytes to insert: pure ASCII.
+
+    `prefix` is the path of our endpoints including any mount. With `ask` the page carries no
+    event_id and the script asks for its events. `limited` is Meta's (country, state) for limited
+    data use. `nonce` is the page's own CSP nonce.
+    """
+    data: dict[str, Any] = {
+        "u": prefix,
+        "s": script_url,
+        "p": [{"id": pixel_id} for pixel_id in pixel_ids],
+        "e": page_events(events),
+    }
+    if ask:
+        data["a"] = True
+    if limited is not None:
+        data["x"] = "limited"
+        data["l"] = list(limited)
+    block = json.dumps(data, separators=(",", ":"), ensure_ascii=True).translate(_ESCAPES)
+    with_nonce = f' nonce="{nonce}"' if nonce else ""
+    return (
+        f'<script type="application/json" data-c>{block}</script>'
+        f'<script src="{prefix}/s.js?v={script_version()}" async{with_nonce}></script>'
+    ).encode("ascii")

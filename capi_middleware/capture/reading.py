@@ -1,0 +1,139 @@
+"""Reading: what expressions find in a request, whichever door it came through."""
+
+import json
+from collections.abc import Mapping, MutableMapping
+from email.parser import BytesParser
+from email.policy import HTTP
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import cookie_parser
+
+from capi_middleware.expressions import MISSING
+
+#: At most this much of a request body is kept for {form.x} and {json.x}, in bytes.
+BODY_LIMIT = 64 * 1024
+
+
+class BodyTee:
+    """Keeps the first 64 KiB of a request body while the app reads all of it."""
+
+    __slots__ = ("_kept", "whole")
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        #: False once the body was longer than what is kept.
+        self.whole = True
+
+    def add(self, chunk: bytes) -> None:
+        """One more piece of the body as the app got it."""
+        room = BODY_LIMIT - len(self._kept)
+        self._kept += chunk[:room]
+        if len(chunk) > room:
+            self.whole = False
+
+    def bytes(self) -> bytes:
+        """What was kept."""
+        return bytes(self._kept)
+
+
+class RequestReader:
+    """Answers `Lookup` questions about one request (an ASGI http scope).
+
+    A body that is too long, not read by the app or malformed answers MISSING, never an error.
+    """
+
+    def __init__(self, scope: MutableMapping[str, Any], tee: BodyTee | None) -> None:
+        self._scope = scope
+        self._tee = tee
+        #: Parameters of the path template that is being evaluated.
+        self.path: Mapping[str, Any] = {}
+
+    def __call__(self, root: str, names: tuple[str, ...]) -> Any:
+        """The value of {root.names}; MISSING when the request has none."""
+        match root:
+            case "path":
+                return self.path.get(names[0], MISSING)
+            case "json":
+                return _walk(self._json, names)
+            case "state":
+                return _walk(self._scope.get("state", {}), names)
+            case "header":
+                return self.headers.get(".".join(names).lower(), MISSING)
+        fields: Mapping[str, str] = getattr(self, f"_{root}")
+        return fields.get(".".join(names), MISSING)
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """Header values by lower-case name; repeated ones joined as HTTP says."""
+        joined: dict[str, str] = {}
+        for raw_name, raw_value in self._scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            separator = "; " if name == "cookie" else ", "
+            joined[name] = joined[name] + separator + value if name in joined else value
+        return joined
+
+    @cached_property
+    def _query(self) -> dict[str, str]:
+        return _pairs(self._scope.get("query_string", b""))
+
+    @cached_property
+    def _cookie(self) -> dict[str, str]:
+        return cookie_parser(self.headers.get("cookie", ""))
+
+    @cached_property
+    def _json(self) -> Any:
+        body = self._body("json")
+        try:
+            return json.loads(body) if body else {}
+        except (ValueError, RecursionError):
+            return {}
+
+    @cached_property
+    def _form(self) -> dict[str, str]:
+        body = self._body("urlencoded")
+        if body:
+            return _pairs(body)
+        body = self._body("multipart/form-data")
+        return _multipart(self.headers["content-type"], body) if body else {}
+
+    def _body(self, kind: str) -> bytes:
+        if self._tee is None or not self._tee.whole:
+            return b""
+        return self._tee.bytes() if kind in self.headers.get("content-type", "").lower() else b""
+
+
+def _pairs(encoded: bytes) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    try:
+        for name, value in parse_qsl(encoded.decode("latin-1"), max_num_fields=1000):
+            pairs.setdefault(name, value)
+    except ValueError:
+        pass
+    return pairs
+
+
+def _multipart(content_type: str, body: bytes) -> dict[str, str]:
+    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
+    fields: dict[str, str] = {}
+    for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        if isinstance(name, str) and part.get_filename() is None:
+            payload = part.get_payload(decode=True)
+            if isinstance(payload, bytes):
+                fields.setdefault(name, payload.decode("utf-8", "replace"))
+    return fields
+
+
+def _walk(value: Any, names: tuple[str, ...]) -> Any:
+    for name in names:
+        if isinstance(value, Mapping):
+            value = value.get(name, MISSING)
+        elif isinstance(value, list):
+            value = value[int(name)] if name.isdecimal() and int(name) < len(value) else MISSING
+        else:
+            value = getattr(value, name, MISSING)
+        if value is MISSING:
+            return MISSING
+    return value

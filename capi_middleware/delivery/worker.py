@@ -1,0 +1,187 @@
+"""Couriers: one daemon thread per pixel that leases events, sends them and settles them."""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from capi_middleware.delivery.retry import Outcome, backoff, rest
+from capi_middleware.store.protocol import Lease, LeasedEvent, Settlement, Store
+
+logger = logging.getLogger("capi_middleware.delivery")
+
+#: Meta takes 1 to 1000 events in a request.
+BATCH = 1000
+#: Longer than a request may take (graph.DEADLINE) with room for a slow machine, in seconds.
+LEASE_SECONDS = 120.0
+#: How often an idle courier looks for events of other processes, in seconds.
+POLL_SECONDS = 2.0
+#: Attempts that may fail without an answer from Meta before an event is a dead letter: with the
+#: capped backoff more than six days, so that Meta's own limit of seven days ends it first.
+MOST_ATTEMPTS = 1000
+
+
+class Client(Protocol):
+    """What a courier needs of the Graph API."""
+
+    def send(self, payloads: Sequence[bytes]) -> Outcome:
+        """Post a batch."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Courier:
+    """Delivers the events of one pixel; a slow or dead pixel holds up nobody else."""
+
+    def __init__(self, store: Store, pixel_id: str, make_client: Callable[[], Client]) -> None:
+        self._store = store
+        self._pixel_id = pixel_id
+        self._make_client = make_client
+        self._client: Client | None = None
+        self._chance = random.Random()  # noqa: S311 - jitter, not a secret
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._failures = 0
+        self._rests_until = 0.0
+
+    def wake(self) -> None:
+        """There may be something to deliver. Starts the thread, again after a fork."""
+        if self._stop.is_set():
+            return
+        if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
+            self._start()
+        self._wake.set()
+
+    def stop(self, timeout: float) -> None:
+        """End the thread after the request in flight, waiting up to `timeout` seconds."""
+        self._stop.set()
+        self._wake.set()
+        thread = self._thread
+        if (
+            thread is not None
+            and self._pid == os.getpid()
+            and thread is not threading.current_thread()
+        ):
+            thread.join(timeout)
+
+    def _start(self) -> None:
+        if self._pid != os.getpid():
+            # Events and connections of the parent are not ours to use or to close.
+            self._wake, self._client = threading.Event(), None
+        self._pid = os.getpid()
+        self._thread = threading.Thread(
+            target=self._run, name=f"capi-courier-{self._pixel_id}", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                pause = self._round()
+            except Exception as error:
+                # Nothing may end the thread: the lease runs out and the events go out later.
+                logger.error("courier of pixel %s: %s", self._pixel_id, type(error).__name__)
+                pause = POLL_SECONDS
+            if pause > 0:
+                self._wake.wait(min(pause, POLL_SECONDS))
+        if self._client is not None:
+            self._client.close()
+
+    def _round(self) -> float:
+        """Deliver one batch; seconds until there may be more."""
+        resting = self._rests_until - time.monotonic()
+        if resting > 0:
+            return resting
+        lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS)
+        if not lease.events:
+            due = self._store.next_due(self._pixel_id)
+            return POLL_SECONDS if due is None else max(due, 0.01)
+        self._deliver(lease)
+        return 0.0
+
+    def _deliver(self, lease: Lease) -> None:
+        """Send all events of a lease, halving the batch around an event that Meta refuses."""
+        waiting = [list(lease.events)]
+        while waiting:
+            batch = waiting.pop()
+            if self._stop.is_set():
+                self._settle(lease, batch, "pending", delay=0.0, attempted=False)
+                continue
+            outcome = self._send(batch)
+            match outcome.kind:
+                case "delivered":
+                    self._failures = 0
+                    self._settle(lease, batch, "delivered")
+                case "invalid" if len(batch) > 1:
+                    middle = len(batch) // 2
+                    waiting += [batch[middle:], batch[:middle]]
+                case "invalid":
+                    self._settle(lease, batch, "dead", outcome.reason)
+                case "throttled" | "access":
+                    self._failures += 1
+                    seconds = rest(outcome, self._failures)
+                    self._rests_until = time.monotonic() + seconds
+                    logger.warning(
+                        "pixel %s rests for %.0f s: %s", self._pixel_id, seconds, outcome.reason
+                    )
+                    for rested in [batch, *waiting]:
+                        self._settle(lease, rested, "pending", outcome.reason, seconds, False)
+                    return
+                case "retry":
+                    self._retry(lease, batch, outcome)
+
+    def _send(self, batch: list[LeasedEvent]) -> Outcome:
+        if self._client is None:
+            self._client = self._make_client()
+        return self._client.send([event.payload for event in batch])
+
+    def _retry(self, lease: Lease, batch: list[LeasedEvent], outcome: Outcome) -> None:
+        settlements = []
+        for event in batch:
+            if event.attempts + 1 >= MOST_ATTEMPTS:
+                settlements.append(Settlement(event.key, "dead", outcome.reason))
+            else:
+                delay = outcome.delay or backoff(event.attempts, self._chance)
+                settlements.append(Settlement(event.key, "pending", outcome.reason, delay))
+        self._store.settle(lease.lease_id, settlements)
+
+    def _settle(
+        self,
+        lease: Lease,
+        batch: list[LeasedEvent],
+        state: Any,
+        reason: str = "",
+        delay: float = 0.0,
+        attempted: bool = True,
+    ) -> None:
+        self._store.settle(
+            lease.lease_id,
+            [Settlement(event.key, state, reason, delay, attempted) for event in batch],
+        )
+
+
+class Deliverer:
+    """All couriers of a process."""
+
+    def __init__(self, couriers: Sequence[Courier]) -> None:
+        self._couriers = couriers
+
+    def wake(self) -> None:
+        """There may be something to deliver."""
+        for courier in self._couriers:
+            courier.wake()
+
+    def stop(self, timeout: float) -> None:
+        """End all threads within `timeout` seconds; what is unsent stays pending."""
+        end = time.monotonic() + timeout
+        for courier in self._couriers:
+            courier.stop(0.0)
+        for courier in self._couriers:
+            courier.stop(max(0.0, end - time.monotonic()))

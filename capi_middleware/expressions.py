@@ -1,0 +1,148 @@
+"""Expressions such as `{path.sku}`: parsed once at start-up, evaluated per request."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from capi_middleware.errors import ConfigError
+
+ROOTS: Final = ("path", "query", "form", "json", "cookie", "header", "state")
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_NAME = re.compile(r"(path|query|form|json|cookie|header|state)((?:\.[^.{}\s]+)+)\Z")
+
+
+class Missing:
+    """What an expression gives whose value is not in the request. Never sent, always counted."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Final = Missing()
+
+#: Reads one value: (root, names) -> value or MISSING.
+Lookup = Callable[[str, tuple[str, ...]], Any]
+
+
+class Expression:
+    """One string with `{root.name}` fields. A lone field keeps the type of its value.
+
+    Raises ConfigError for a field that is not `{path|query|form|json|cookie|header|state.name}`.
+    """
+
+    __slots__ = ("_parts", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._parts: list[str | tuple[str, tuple[str, ...]]] = []
+        end = 0
+        for found in _FIELD.finditer(text):
+            if found.start() > end:
+                self._parts.append(text[end : found.start()])
+            name = _NAME.match(found[1])
+            if name is None:
+                raise ConfigError(_explain(text, found[0]))
+            self._parts.append((name[1], tuple(name[2][1:].split("."))))
+            end = found.end()
+        if end < len(text):
+            self._parts.append(text[end:])
+        if any("{" in part or "}" in part for part in self._parts if isinstance(part, str)):
+            raise ConfigError(_explain(text, "an unmatched brace"))
+
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
+    @property
+    def roots(self) -> set[str]:
+        """Which parts of the request it reads, e.g. {"form"}."""
+        return {part[0] for part in self._parts if not isinstance(part, str)}
+
+    def evaluate(self, lookup: Lookup) -> Any:
+        """The value; MISSING when any field of it is missing or empty."""
+        values: list[Any] = []
+        for part in self._parts:
+            value = part if isinstance(part, str) else lookup(*part)
+            if value is MISSING or value is None or value == "":
+                return MISSING
+            values.append(value)
+        return values[0] if len(values) == 1 else "".join(map(str, values))
+
+
+def _explain(text: str, found: str) -> str:
+    return (
+        f"bad expression {text!r}: found {found}, expected {{path.x}}, {{query.x}}, {{form.x}}, "
+        "{json.a.b}, {cookie.x}, {header.x} or {state.a.b}"
+    )
+
+
+#: What parse() makes of a configured value.
+Template = Any
+
+
+def parse(value: Any) -> Template:
+    """Turn the strings with braces inside a (nested) configured value into Expressions.
+
+    Callables and other values stay as they are. Raises ConfigError for a bad expression.
+    """
+    if isinstance(value, str):
+        return Expression(value) if "{" in value or "}" in value else value
+    if isinstance(value, Mapping):
+        return {str(key): parse(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [parse(item) for item in value]
+    return value
+
+
+def leaves(template: Template) -> Iterator[Any]:
+    """Every Expression, callable or literal inside a parsed template."""
+    if isinstance(template, dict):
+        for item in template.values():
+            yield from leaves(item)
+    elif isinstance(template, list):
+        for item in template:
+            yield from leaves(item)
+    else:
+        yield template
+
+
+def roots_of(template: Template) -> set[str]:
+    """Which parts of the request a parsed template reads."""
+    roots: set[str] = set()
+    for leaf in leaves(template):
+        if isinstance(leaf, Expression):
+            roots |= leaf.roots
+    return roots
+
+
+def fill(
+    template: Template, lookup: Lookup, called: Mapping[int, Any], missing: list[str], at: str = ""
+) -> Any:
+    """Evaluate a parsed template; the dotted names of what is missing go to `missing`.
+
+    `called` holds the results of the callables inside the template, by id(). Missing members of
+    mappings and lists are left out; a missing lone value is MISSING.
+    """
+    if isinstance(template, Expression):
+        value = template.evaluate(lookup)
+        if value is MISSING:
+            missing.append(at or template.text)
+        return value
+    if isinstance(template, dict):
+        filled = {
+            key: fill(item, lookup, called, missing, f"{at}.{key}" if at else key)
+            for key, item in template.items()
+        }
+        return {key: value for key, value in filled.items() if value is not MISSING}
+    if isinstance(template, list):
+        items = [fill(item, lookup, called, missing, at) for item in template]
+        return [value for value in items if value is not MISSING]
+    if callable(template):
+        value = called.get(id(template), MISSING)
+        if value is None or value == "" or value is MISSING:
+            missing.append(at or "callable")
+            return MISSING
+        return value
+    return template

@@ -1,0 +1,186 @@
+"""Issuing: an event becomes rows in the store, for requests and for jobs alike."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from capi_middleware import payload
+from capi_middleware.capture.identity import (
+    client_ip,
+    identify,
+    parse_proxies,
+    scrub_url,
+    set_cookie_header,
+    source_url,
+)
+from capi_middleware.capture.minting import Minter, TextSigner
+from capi_middleware.config import Config
+from capi_middleware.custom_data import clean, refused_by_meta
+from capi_middleware.errors import BadVisitor, StoreError
+from capi_middleware.events import Count, Event, Row, match_key_mask
+from capi_middleware.routes import EventRoute
+from capi_middleware.shield import Shield
+from capi_middleware.store.protocol import Store
+from capi_middleware.user_data import UserData
+from capi_middleware.visitor import Visitor
+
+
+class RequestIdentity(NamedTuple):
+    """What a request says about its visitor; `new_cookies` are (name, Set-Cookie value)."""
+
+    fbp: str | None
+    fbc: str | None
+    client_ip_address: str | None
+    event_source_url: str | None
+    referrer_url: str | None
+    new_cookies: Sequence[tuple[str, bytes]]
+
+
+class Issuer:
+    """Mints, completes and stores events. One per process."""
+
+    def __init__(
+        self, config: Config, store: Store, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.shield = Shield(store.count)
+        self.minter = Minter(config.secrets)
+        self._visitors = TextSigner(config.secrets, "visitor")
+        self._proxies = parse_proxies(config.trusted_proxies)
+        self._clock = clock
+
+    # -- making events ---------------------------------------------------------------------------
+
+    def mint(self, event_name: str, dedupe_key: object) -> str:
+        """A signed event_id."""
+        return self.minter.mint(event_name, self._clock(), dedupe_key)
+
+    def new_event(self, event_name: str, event_id: str, route: EventRoute | None) -> Event:
+        """An event that happens now, for the pixels of its route or all that take it."""
+        wanted = route.pixels if route is not None else None
+        return Event(
+            event_id=event_id,
+            event_name=event_name,
+            event_time=self._clock(),
+            pixel_ids=self.config.pixel_ids(event_name, wanted),
+            send=route.send if route is not None else "both",
+        )
+
+    def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The usable custom_data; what is not usable is counted, or raised in debug."""
+        cleaned, wrong = clean(event_name, given)
+        given_wrong = [key for key in wrong if key in given]
+        if given_wrong and self.config.debug:
+            raise ValueError(
+                f"{event_name}: found unusable custom_data {given_wrong}, expected finite numbers, "
+                "an ISO 4217 currency beside a value, and contents with ids"
+            )
+        self.left_out(event_name, given_wrong)
+        return cleaned
+
+    def hashed(self, user_data: UserData) -> dict[str, Any]:
+        """The user_data object of the Graph API, hashed; what cannot be normalised is counted."""
+        hashed, left = user_data.hashed(self.config.default_region)
+        self.left_out("", [f"user_data.{key}" for key in left])
+        return dict(hashed)
+
+    # -- visitors --------------------------------------------------------------------------------
+
+    def identify(
+        self, scope: MutableMapping[str, Any], headers: Mapping[str, str]
+    ) -> RequestIdentity:
+        """fbp and fbc (read or new), address and URLs of an ASGI http scope."""
+        peer = (scope.get("client") or (None,))[0]
+        scheme, host = scope.get("scheme", "http"), headers.get("host", "")
+        found = identify(
+            cookie_headers=[headers.get("cookie", "")],
+            query=scope.get("query_string", b"").decode("latin-1"),
+            referer=headers.get("referer"),
+            host=host,
+            scheme=scheme,
+            now_ms=int(self._clock() * 1000),
+        )
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        return RequestIdentity(
+            fbp=found.fbp,
+            fbc=found.fbc,
+            client_ip_address=client_ip(peer, headers, self._proxies),
+            event_source_url=source_url(scheme, host, raw_path, scope.get("query_string", b"")),
+            referrer_url=scrub_url(headers.get("referer")),
+            new_cookies=[
+                (name, set_cookie_header(name, value, found.domain, secure=scheme == "https"))
+                for name, value in found.new_cookies
+            ],
+        )
+
+    def signed(self, visitor: Visitor) -> Visitor:
+        """The same visitor, ready for dumps()."""
+        return replace(visitor, signed=self._visitors.sign(visitor.encode()))
+
+    def checked(self, visitor: Visitor) -> Visitor:
+        """Raises BadVisitor unless this site signed it."""
+        if not visitor.signed or self._visitors.unsign(visitor.signed) is None:
+            raise BadVisitor("found a visitor that this site did not sign, expected dumps() of it")
+        return visitor
+
+    # -- storing ---------------------------------------------------------------------------------
+
+    def issue(
+        self, events: Sequence[Event], visitor: Visitor | None, browser: str
+    ) -> "Future[None] | None":
+        """Put events into the outbox; a future when the response must wait for the disk.
+
+        `browser` is the cause that stands until the browser says otherwise.
+        """
+        rows = [row for event in events for row in self._rows(event, visitor, browser)]
+        if not rows:
+            return None
+        durability = self.config.durability
+        wait = durability == "all" or (
+            durability == "conversions" and any(row.event_name != "PageView" for row in rows)
+        )
+        try:
+            return self.store.append(rows, wait=wait)
+        except StoreError as error:
+            # The store has counted what it dropped.
+            self.shield.caught(error, "the store")
+            return None
+
+    def _rows(self, event: Event, visitor: Visitor | None, browser: str) -> Iterable[Row]:
+        event.user_data = payload.user_data_of(event.user_data, visitor)
+        refused = refused_by_meta(event.event_name, event.custom_data)
+        body = None
+        if event.send != "browser" and not refused:
+            body = payload.encode(event, visitor)
+        state = "pending" if body is not None else "dropped" if refused else "unmapped"
+        for pixel_id in event.pixel_ids:
+            yield Row(
+                event_id=event.event_id,
+                event_name=event.event_name,
+                pixel_id=pixel_id,
+                event_time=event.event_time,
+                payload=body,
+                server=state,  # type: ignore[arg-type] # one of the three literals above
+                browser=browser,
+                match_keys=match_key_mask(event.user_data),
+            )
+            if refused:
+                self.count(Count("dropped", "invalid", event.event_name, pixel_id))
+
+    def count(self, *counts: Count) -> None:
+        """Add to the counters."""
+        if counts:
+            self.store.count(counts)
+
+    def suppressed(self, reason: str, event: Event) -> None:
+        """No copy of this event goes out: one anonymous count for each pixel."""
+        names = [(event.event_name, pixel_id) for pixel_id in event.pixel_ids]
+        self.count(*(Count("suppressed", reason, name, pixel) for name, pixel in names))
+
+    def left_out(self, event_name: str, keys: Iterable[str]) -> None:
+        """Count values that were missing or unusable."""
+        self.count(*(Count("left_out", key, event_name) for key in keys))

@@ -1,0 +1,158 @@
+"""From tallies to numbers and causes: what both copies share, and why the rest does not match."""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import accumulate
+
+from msgspec import Struct, field
+
+from capi_middleware.events import MATCH_KEYS, SENT, match_keys_of
+from capi_middleware.parity.flags import flags_of, gravest_first
+from capi_middleware.parity.model import (
+    TARGET,
+    EventReport,
+    FreshnessSeconds,
+    Report,
+    ReportWindow,
+)
+from capi_middleware.store.protocol import Freshness, Tallies, Tally
+
+__all__ = ["EventReport", "Report", "build"]
+
+#: States whose cause has another name; every other state is its own cause.
+_SERVER_CAUSE = {"leased": "pending", "dead": "rejected"}
+
+
+class _Group(Struct):
+    """What the tallies say about one event name at one pixel."""
+
+    rows: list[Tally] = field(default_factory=list)
+    freshness: list[Freshness] = field(default_factory=list)
+    suppressed: list[tuple[str, int]] = field(default_factory=list)
+    dropped: int = 0
+
+
+def build(
+    tallies: Tallies,
+    *,
+    start: float,
+    end: float,
+    event: str | None,
+    pixel: str | None,
+    target: float = TARGET,
+) -> Report:
+    """The report on `tallies`, which the store gave for the window [start, end).
+
+    Args:
+        tallies: everything in the window, aggregated.
+        start: Unix time in seconds.
+        end: Unix time in seconds, not part of the window.
+        event: only this event name; None for all.
+        pixel: only this pixel; None for all.
+        target: the share of browser events that the server should cover, 0 to 1.
+    """
+    events: list[EventReport] = []
+    flags = []
+    for (name, pixel_id), group in sorted(_groups(tallies).items()):
+        if event not in (None, name) or pixel not in (None, pixel_id):
+            continue
+        undelivered = _undelivered(group)
+        report = _event_report(name, pixel_id, group, undelivered.get("pending", 0))
+        events.append(report)
+        flags += flags_of(report, undelivered, target)
+    return Report(ReportWindow(_iso(start), _iso(end)), events, gravest_first(flags))
+
+
+def _groups(tallies: Tallies) -> dict[tuple[str, str], _Group]:
+    groups: defaultdict[tuple[str, str], _Group] = defaultdict(_Group)
+    for row in tallies.rows:
+        groups[row.event_name, row.pixel_id].rows.append(row)
+    for freshness in tallies.freshness:
+        groups[freshness.event_name, freshness.pixel_id].freshness.append(freshness)
+    for count in tallies.counts:
+        if not count.event_name:
+            continue
+        if count.kind == "suppressed":
+            groups[count.event_name, count.pixel_id].suppressed.append((count.reason, count.n))
+        elif count.kind == "dropped":
+            groups[count.event_name, count.pixel_id].dropped += count.n
+    return groups
+
+
+def _undelivered(group: _Group) -> dict[str, int]:
+    """All that the Graph API has not accepted, by cause, whatever became of the browser copy."""
+    causes = [(_server_cause(row), row.n) for row in group.rows if row.server != "delivered"]
+    if group.dropped:
+        causes.append(("dropped", group.dropped))
+    return _totals(causes)
+
+
+def _event_report(name: str, pixel_id: str, group: _Group, pending: int) -> EventReport:
+    delivered = [row for row in group.rows if row.server == "delivered"]
+    sent = [row for row in group.rows if row.browser == SENT]
+    server, browser = _n(delivered), _n(sent)
+    matched = _n(row for row in delivered if row.browser == SENT)
+    return EventReport(
+        event_name=name,
+        pixel_id=pixel_id,
+        server=server,
+        browser=browser,
+        matched=matched,
+        server_only=server - matched,
+        browser_only=browser - matched,
+        coverage=_share(matched, browser),
+        ratio=_share(server, browser),
+        pending=pending,
+        suppressed=_totals(group.suppressed),
+        missing_browser=_totals((row.browser, row.n) for row in delivered if row.browser != SENT),
+        missing_server=_totals(
+            (_server_cause(row), row.n) for row in sent if row.server != "delivered"
+        ),
+        match_keys=_match_keys(delivered, server),
+        freshness_seconds=_freshness(group.freshness),
+    )
+
+
+def _server_cause(row: Tally) -> str:
+    return _SERVER_CAUSE.get(row.server, row.server)
+
+
+def _n(rows: Iterable[Tally]) -> int:
+    return sum(row.n for row in rows)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 3) if whole else None
+
+
+def _totals(parts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The sum for each word, the biggest first."""
+    totals: defaultdict[str, int] = defaultdict(int)
+    for word, n in parts:
+        totals[word] += n
+    return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _match_keys(delivered: Iterable[Tally], server: int) -> dict[str, float]:
+    carrying = _totals((key, row.n) for row in delivered for key in match_keys_of(row.match_keys))
+    return {key: round(carrying[key] / server, 3) for key in MATCH_KEYS if key in carrying}
+
+
+def _freshness(groups: Iterable[Freshness]) -> FreshnessSeconds:
+    ordered = sorted((group.seconds, group.n) for group in groups)
+    if not ordered:
+        return FreshnessSeconds(None, None, None)
+    return FreshnessSeconds(_percentile(ordered, 50), _percentile(ordered, 95), ordered[-1][0])
+
+
+def _percentile(ordered: list[tuple[float, int]], percent: int) -> float:
+    """The smallest of the seconds that `percent` of all events do not exceed (nearest rank)."""
+    ranks = list(accumulate(n for _, n in ordered))
+    rank = -(-ranks[-1] * percent // 100)  # rounded up
+    return ordered[bisect_left(ranks, rank)][0]
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")

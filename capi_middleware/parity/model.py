@@ -1,0 +1,75 @@
+"""The shape of the parity report: what parity.json promises, field by field."""
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+#: Meta's goal for event coverage, which its Dataset Quality API gives as 75 percent.
+TARGET = 0.75
+
+Severity = Literal["critical", "warning", "info"]
+
+
+class ReportWindow(Struct, frozen=True):
+    """The window of event_time that was read, as ISO 8601 in UTC; the end is not part of it."""
+
+    start: str = field(name="from")
+    end: str = field(name="to")
+
+
+class FreshnessSeconds(Struct, frozen=True):
+    """Seconds from event_time to Meta's answer (nearest rank); None when nothing was delivered."""
+
+    p50: float | None
+    p95: float | None
+    max: float | None
+
+
+class EventReport(Struct, frozen=True, kw_only=True):
+    """The numbers of one event name at one pixel.
+
+    An event counts as `server` when the Graph API accepted its copy, as `browser` when the pixel
+    is known to have sent its copy, and as `matched` when both hold. `coverage` is matched ÷
+    browser, `ratio` is server ÷ browser, each rounded to three decimals and None without a
+    browser event. The values of `missing_browser` add up to `server_only` and those of
+    `missing_server` to `browser_only`; an event of which neither copy is known to have arrived is
+    in none of them. `pending` are all the server copies that wait for delivery, `suppressed` the
+    events that were never made. `match_keys` are shares of `server`, keys of share 0 left out.
+    """
+
+    event_name: str
+    pixel_id: str
+    server: int
+    browser: int
+    matched: int
+    server_only: int
+    browser_only: int
+    coverage: float | None
+    ratio: float | None
+    pending: int
+    suppressed: dict[str, int]
+    missing_browser: dict[str, int]
+    missing_server: dict[str, int]
+    match_keys: dict[str, float]
+    freshness_seconds: FreshnessSeconds
+
+
+class Flag(Struct, frozen=True, kw_only=True):
+    """Something to look at: `value` missed `target`; `explanation` says what, `fix` what to do."""
+
+    code: str
+    severity: Severity
+    event_name: str
+    pixel_id: str
+    value: float
+    target: float
+    explanation: str
+    fix: str
+
+
+class Report(Struct, frozen=True):
+    """The parity report: events by name and pixel, flags with the gravest first."""
+
+    window: ReportWindow
+    events: list[EventReport]
+    flags: list[Flag]

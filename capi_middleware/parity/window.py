@@ -1,0 +1,75 @@
+"""The window of time that a report is asked for."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from math import floor
+
+from msgspec import Struct
+
+from capi_middleware.errors import CapiError
+
+_DAY = 86400
+#: Meta's own window for event coverage, in days.
+DEFAULT_DAYS = 7
+#: The longest window, in days.
+LONGEST_DAYS = 92
+
+
+class WindowError(CapiError, ValueError):
+    """A window that cannot be reported on: names the parameter, what was found and expected."""
+
+
+class Window(Struct, frozen=True):
+    """What a request asks for: [start, end) in Unix seconds, one event name, one pixel."""
+
+    start: float
+    end: float
+    event: str | None = None
+    pixel: str | None = None
+
+
+def parse_window(params: Mapping[str, str], now: float) -> Window:
+    """The window that `?from= &to= &event= &pixel=` ask for.
+
+    `from` and `to` are ISO 8601 dates (their midnight) or datetimes, in UTC unless they carry an
+    offset; `to` is not part of the window. By default the last 7 days including the present
+    second. A longer window than 92 days begins 92 days before its end.
+
+    Args:
+        params: the decoded query parameters; others are ignored, empty ones count as absent.
+        now: Unix time in seconds.
+
+    Raises:
+        WindowError: a date that cannot be read, or `from` is not before `to`.
+    """
+    given_end = _moment(params, "to")
+    given_start = _moment(params, "from")
+    end = floor(now) + 1.0 if given_end is None else given_end
+    start = end - DEFAULT_DAYS * _DAY if given_start is None else given_start
+    if start >= end:
+        raise WindowError(
+            f"from: found {params['from']!r}, expected a moment before the end of the window, "
+            f"{datetime.fromtimestamp(end, UTC).isoformat()}"
+        )
+    return Window(
+        max(start, end - LONGEST_DAYS * _DAY),
+        end,
+        params.get("event") or None,
+        params.get("pixel") or None,
+    )
+
+
+def _moment(params: Mapping[str, str], name: str) -> float | None:
+    text = params.get(name)
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if not 1970 < moment.year < 9999:
+            raise ValueError
+    except ValueError:
+        raise WindowError(
+            f"{name}: found {text[:40]!r}, expected an ISO 8601 date or time after 1970, such as "
+            "2026-01-31 or 2026-01-31T08:00:00Z (in a URL a plus sign is written %2B)"
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,28 @@
+"""The shield: an error of ours is counted and logged, and the host never sees it."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from capi_middleware.events import Count
+
+logger = logging.getLogger("capi_middleware")
+
+
+class Shield:
+    """Where swallowed errors go. Messages and values stay out: they may be personal data."""
+
+    def __init__(self, count: Callable[[Sequence[Count]], None]) -> None:
+        self._count = count
+
+    def caught(self, error: BaseException, where: str) -> None:
+        """Count and log an error of ours by its type and place alone."""
+        kind = type(error).__name__
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
+        logger.error("%s failed (%s at %s); the response goes out without it", where, kind, line)
+        try:
+            self._count([Count("error", f"{where}: {kind}")])
+        except Exception:
+            logger.error("the store takes no counts")

@@ -1,0 +1,254 @@
+"""MemoryStore: everything in dicts, for tests and for trying things out; a restart forgets all."""
+
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from itertools import count as numbers
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from capi_middleware.errors import StoreError, StoreFull
+from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
+from capi_middleware.store.forks import at_fork
+from capi_middleware.store.protocol import (
+    LONGEST_LEASE,
+    OLDEST_EVENT,
+    Freshness,
+    Lease,
+    LeasedEvent,
+    Settlement,
+    Tallies,
+    Tally,
+    waits_for_delivery,
+)
+
+
+class _Record(Struct):
+    key: int
+    event_id: str
+    event_name: str
+    pixel_id: str
+    event_time: float
+    due_at: float
+    payload: bytes | None = None
+    server: str = "unknown"
+    browser: str = "not_rendered"
+    match_keys: int = 0
+    attempts: int = 0
+    lease_id: str = ""
+    lease_until: float = 0.0
+    delivered_at: float = 0.0
+
+
+class MemoryStore:
+    """The store in this process's memory. Every call is done when it returns, futures as well.
+
+    Args:
+        queue_limit: how many events may wait for delivery.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self, *, queue_limit: int = 100_000, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.on_commit: Callable[[], None] | None = None
+        self._queue_limit = queue_limit
+        self._clock = clock
+        self._start_over()
+        at_fork(after_in_child=self._start_over)
+
+    def _start_over(self) -> None:
+        # In a forked child: the parent delivers what it has; here it would go out twice.
+        self._lock = threading.RLock()
+        self._keys = numbers(1)
+        self._records: dict[tuple[str, str, str], _Record] = {}
+        self._waiting: dict[int, _Record] = {}
+        self._counts: dict[tuple[int, Count], int] = {}
+
+    def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
+        """See Store.append."""
+        future: Future[None] = Future()
+        pending = waits_for_delivery(rows)
+        if any(row.server in ("pending", "leased") and row.payload is None for row in rows):
+            self._drop(rows, "store_error")
+            future.set_exception(StoreError("the rows cannot be stored: found no payload"))
+            return future if wait else None
+        with self._lock:
+            if pending and len(self._waiting) + len(rows) > self._queue_limit:
+                self._drop(rows, "queue_full")
+                raise StoreFull(
+                    f"{len(rows)} rows do not fit into the queue of {self._queue_limit} "
+                    "(queue_limit)"
+                )
+            for row in rows:
+                self._append(row)
+        if pending and self.on_commit is not None:
+            self.on_commit()
+        future.set_result(None)
+        return future if wait else None
+
+    def _drop(self, rows: Sequence[Row], reason: str) -> None:
+        self.count([Count("dropped", reason, row.event_name, row.pixel_id) for row in rows])
+
+    def _record(self, new: Row | Sighting, event_time: float) -> _Record:
+        identity = (new.event_id, new.event_name, new.pixel_id)
+        record = self._records.get(identity)
+        if record is None:
+            record = _Record(next(self._keys), *identity, event_time, self._clock())
+            self._records[identity] = record
+        return record
+
+    def _append(self, row: Row) -> None:
+        record = self._record(row, row.event_time)
+        if record.server == "unknown":
+            record.event_time, record.due_at = row.event_time, self._clock()
+            record.payload, record.match_keys = row.payload, row.match_keys
+            self._move(record, row.server)
+        if record.browser == "not_rendered":
+            record.browser = row.browser
+
+    def _move(self, record: _Record, server: str) -> None:
+        record.server, record.lease_id = server, ""
+        if server in ("pending", "leased"):
+            self._waiting[record.key] = record
+        else:
+            self._waiting.pop(record.key, None)
+            if server in ("delivered", "expired"):
+                record.payload = None
+
+    def sight(self, sightings: Sequence[Sighting]) -> "Future[None]":
+        """See Store.sight."""
+        with self._lock:
+            for sighting in sightings:
+                record = self._record(sighting, self._clock())
+                if sighting.outcome == "sent" or record.browser in VAGUE_BROWSER_CAUSES:
+                    record.browser = sighting.outcome
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+    def count(self, counts: Sequence[Count]) -> None:
+        """See Store.count."""
+        hour = int(self._clock() // 3600)
+        with self._lock:
+            for c in counts:
+                key = (hour, replace(c, n=0))
+                self._counts[key] = self._counts.get(key, 0) + c.n
+
+    def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
+        """See Store.lease."""
+        lease_id = secrets.token_hex(16)
+        with self._lock:
+            now = self._clock()
+            waiting = [record for record in self._waiting.values() if record.pixel_id == pixel_id]
+            for record in waiting:
+                if record.server == "leased" and not (
+                    now < record.lease_until <= now + LONGEST_LEASE
+                ):
+                    self._move(record, "pending")
+            due = [r for r in waiting if r.server == "pending" and r.due_at <= now]
+            due.sort(key=lambda record: (record.due_at, record.key))
+            events: list[LeasedEvent] = []
+            for first in range(0, len(due), limit):
+                for record in due[first : first + limit]:
+                    if record.event_time < now - OLDEST_EVENT:
+                        self._move(record, "expired")
+                    else:
+                        self._move(record, "leased")
+                        record.lease_id, record.lease_until = lease_id, now + seconds
+                        events.append(_leased(record))
+                if events:
+                    break
+        return Lease(lease_id, events)
+
+    def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
+        """See Store.settle."""
+        held = 0
+        with self._lock:
+            now = self._clock()
+            for settlement in settlements:
+                record = self._waiting.get(settlement.key)
+                if record is None or record.lease_id != lease_id:
+                    continue
+                held += 1
+                record.attempts += settlement.attempted
+                self._move(record, settlement.state)
+                if settlement.state == "pending":
+                    record.due_at = now + settlement.delay
+                elif settlement.state == "delivered":
+                    record.delivered_at = now
+        return held
+
+    def next_due(self, pixel_id: str) -> float | None:
+        """See Store.next_due."""
+        with self._lock:
+            now = self._clock()
+            waits = []
+            for record in self._waiting.values():
+                if record.pixel_id == pixel_id:
+                    leased = record.server == "leased"
+                    wait = (record.lease_until if leased else record.due_at) - now
+                    waits.append(0.0 if leased and wait > LONGEST_LEASE else max(0.0, wait))
+            return min(waits, default=None)
+
+    def tallies(self, start: float, end: float) -> Tallies:
+        """See Store.tallies."""
+        rows: Counter[tuple[str, str, str, str, int]] = Counter()
+        freshness: Counter[tuple[str, str, float]] = Counter()
+        counts: Counter[Count] = Counter()
+        with self._lock:
+            for r in self._records.values():
+                if start <= r.event_time < end:
+                    rows[r.pixel_id, r.event_name, r.server, r.browser, r.match_keys] += 1
+                    if r.server == "delivered":
+                        seconds = int(max(0.0, r.delivered_at - r.event_time) * 10 + 0.5) / 10
+                        freshness[r.pixel_id, r.event_name, seconds] += 1
+            for (hour, what), n in self._counts.items():
+                if (hour + 1) * 3600 > start and hour * 3600 < end:
+                    counts[what] += n
+        return Tallies(
+            [Tally(*group, n) for group, n in rows.items()],
+            [Freshness(*group, n) for group, n in freshness.items()],
+            [replace(what, n=n) for what, n in counts.items()],
+        )
+
+    def depth(self) -> dict[str, int]:
+        """See Store.depth."""
+        with self._lock:
+            return dict(Counter(record.server for record in self._records.values()))
+
+    def prune(self, before: float) -> int:
+        """See Store.prune."""
+        with self._lock:
+            old = [
+                identity
+                for identity, record in self._records.items()
+                if record.event_time < before and record.key not in self._waiting
+            ]
+            for identity in old:
+                del self._records[identity]
+            for key in [key for key in self._counts if (key[0] + 1) * 3600 <= before]:
+                del self._counts[key]
+        return len(old)
+
+    def flush(self, timeout: float) -> bool:
+        """See Store.flush."""
+        return True
+
+    def close(self) -> None:
+        """See Store.close. The events stay: there is nowhere else to read them from."""
+
+
+def _leased(record: _Record) -> LeasedEvent:
+    return LeasedEvent(
+        record.key,
+        record.event_id,
+        record.event_name,
+        record.event_time,
+        record.payload or b"",
+        record.attempts,
+    )

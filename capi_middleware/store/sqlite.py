@@ -1,0 +1,189 @@
+"""SqliteStore: one file that several processes of a machine share."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from capi_middleware.events import Count, Row, Sighting
+from capi_middleware.store import sqlite_statements as sql
+from capi_middleware.store.protocol import (
+    LONGEST_LEASE,
+    OLDEST_EVENT,
+    Freshness,
+    Lease,
+    LeasedEvent,
+    Settlement,
+    Tallies,
+    Tally,
+    waits_for_delivery,
+)
+from capi_middleware.store.sqlite_connections import Connections
+from capi_middleware.store.writer import Counters, Submission, Writer
+
+#: Rows that one transaction of `prune` deletes: others wait for the lock only for milliseconds.
+PRUNE_ROWS = 1000
+#: How long `close` waits for the last commit, in seconds.
+CLOSE_SECONDS = 10.0
+
+
+class SqliteStore:
+    """The store in a SQLite file (WAL mode, synchronous=FULL: a commit survives a power cut).
+
+    Opens nothing before its first use, and works on after a fork and after `close`. A missing
+    directory, another application's file or a newer schema show as StoreError at the first use.
+
+    Args:
+        path: the file; made with mode 0600 when missing.
+        queue_limit: how many rows may wait in memory for their commit.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        queue_limit: int = 100_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.on_commit: Callable[[], None] | None = None
+        self._clock = clock
+        self._connections = Connections(path)
+        self._writer = Writer(
+            self._write, queue_limit=queue_limit, clock=clock, on_commit=self._committed
+        )
+
+    def __repr__(self) -> str:
+        return f"SqliteStore({str(self._connections.path)!r})"
+
+    def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
+        """See Store.append."""
+        return self._writer.submit("append", rows, wait=wait)
+
+    def sight(self, sightings: Sequence[Sighting]) -> "Future[None]":
+        """See Store.sight."""
+        future = self._writer.submit("sight", sightings, wait=True)
+        assert future is not None
+        return future
+
+    def count(self, counts: Sequence[Count]) -> None:
+        """See Store.count."""
+        self._writer.count(counts)
+
+    def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
+        now = self._clock()
+        with self._connections.writing() as db:
+            for submission in submissions:
+                if submission.kind == "append":
+                    db.executemany(
+                        sql.APPEND,
+                        [
+                            (
+                                row.event_id, row.event_name, row.pixel_id, row.event_time, now,
+                                row.payload, row.server, now, row.browser, row.match_keys,
+                            )
+                            for row in submission.items
+                        ],
+                    )  # fmt: skip
+                elif submission.kind == "sight":
+                    db.executemany(
+                        sql.SIGHT,
+                        [
+                            (s.event_id, s.event_name, s.pixel_id, now, now, now, s.outcome, now)
+                            for s in submission.items
+                        ],
+                    )
+            if counters:
+                db.executemany(sql.COUNT, [(*key, n) for key, n in counters.items()])
+
+    def _committed(self, submissions: Sequence[Submission]) -> None:
+        if self.on_commit is not None and any(
+            submission.kind == "append" and waits_for_delivery(submission.items)
+            for submission in submissions
+        ):
+            self.on_commit()
+
+    def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
+        """See Store.lease. Raises StoreError, also when others hold the lock for long."""
+        lease_id = secrets.token_hex(16)
+        while True:
+            now = self._clock()
+            of_pixel = {"pixel_id": pixel_id, "now": now, "longest": LONGEST_LEASE, "limit": limit}
+            with self._connections.writing() as db:
+                db.execute(sql.RELEASE, of_pixel)
+                due = [LeasedEvent(*columns) for columns in db.execute(sql.DUE, of_pixel)]
+                events = [event for event in due if event.event_time >= now - OLDEST_EVENT]
+                expired = [(event.key,) for event in due if event.event_time < now - OLDEST_EVENT]
+                db.executemany(sql.EXPIRE, expired)
+                db.executemany(
+                    sql.LEASE, [(lease_id, now + seconds, event.key) for event in events]
+                )
+            # Whole batches of expired events go one transaction at a time.
+            if events or not expired:
+                return Lease(lease_id, events)
+
+    def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
+        """See Store.settle. Raises StoreError, also when others hold the lock for long."""
+        now = self._clock()
+        held = 0
+        with self._connections.writing() as db:
+            for settlement in settlements:
+                held += db.execute(
+                    sql.SETTLE[settlement.state],
+                    {
+                        "lease_id": lease_id,
+                        "key": settlement.key,
+                        "now": now,
+                        "reason": settlement.reason,
+                        "delay": settlement.delay,
+                        "attempted": settlement.attempted,
+                    },
+                ).rowcount
+        return held
+
+    def next_due(self, pixel_id: str) -> float | None:
+        """See Store.next_due."""
+        now = self._clock()
+        with self._connections.reading() as db:
+            times = db.execute(
+                sql.NEXT_DUE, {"pixel_id": pixel_id, "now": now, "longest": LONGEST_LEASE}
+            ).fetchone()
+        return min((max(0.0, at - now) for at in times if at is not None), default=None)
+
+    def tallies(self, start: float, end: float) -> Tallies:
+        """See Store.tallies."""
+        window = {"start": start, "end": end}
+        with self._connections.reading() as db:
+            return Tallies(
+                [Tally(*columns) for columns in db.execute(sql.TALLIES, window)],
+                [Freshness(*columns) for columns in db.execute(sql.FRESHNESS, window)],
+                [Count(*columns) for columns in db.execute(sql.COUNTS, window)],
+            )
+
+    def depth(self) -> dict[str, int]:
+        """See Store.depth."""
+        with self._connections.reading() as db:
+            return dict(db.execute(sql.DEPTH).fetchall())
+
+    def prune(self, before: float) -> int:
+        """See Store.prune."""
+        pruned = 0
+        while True:
+            with self._connections.writing() as db:
+                deleted = db.execute(sql.PRUNE, (before, PRUNE_ROWS)).rowcount
+            pruned += deleted
+            if deleted < PRUNE_ROWS:
+                break
+        with self._connections.writing() as db:
+            db.execute(sql.PRUNE_COUNTS, (before,))
+        return pruned
+
+    def flush(self, timeout: float) -> bool:
+        """See Store.flush."""
+        return self._writer.flush(timeout)
+
+    def close(self) -> None:
+        """See Store.close. Waits at most CLOSE_SECONDS for a database that others keep locked."""
+        self._writer.close(CLOSE_SECONDS)
+        self._connections.close()

@@ -1,0 +1,157 @@
+"""One SQLite file: how it is made, opened and checked, and what its errors mean."""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeVar
+
+from capi_middleware.errors import StoreError
+from capi_middleware.store.writer import LockedError
+
+SCHEMA_VERSION = 1
+#: UPSERT.
+OLDEST_SQLITE = (3, 24, 0)
+#: How long SQLite waits for another process's lock, in seconds.
+BUSY_SECONDS = 5.0
+#: How long opening goes on while other processes open the same new file, in seconds.
+OPENING_SECONDS = 15.0
+#: Pages of 4 KiB in the WAL that start a checkpoint, and what stays of the file afterwards.
+WAL_PAGES, WAL_BYTES = 1000, 16 * 1024 * 1024
+
+_T = TypeVar("_T")
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+#: Caused by what should be stored, not by the database.
+_OF_THE_DATA = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.NotSupportedError,
+    sqlite3.ProgrammingError,
+)
+_creating = threading.Lock()
+
+
+def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
+    """A connection in autocommit mode to the database at `path`, which is made when missing.
+
+    Raises StoreError when it cannot be opened or is not ours, LockedError when it is locked.
+    """
+    _create_file(path)
+    try:
+        # The busy timeout is set with the opening: everything after it may meet a lock.
+        db = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _prepare(db, path)
+            if readonly:
+                db.execute("PRAGMA query_only = ON")
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.Error as error:
+        raise failure(error, path) from error
+    return db
+
+
+def forget_locks() -> None:
+    """In a forked child: a thread that does not exist here may hold the lock."""
+    global _creating
+    _creating = threading.Lock()
+
+
+def is_of_the_data(error: sqlite3.Error) -> bool:
+    """Whether `error` comes from the values of a statement, not from the database."""
+    return isinstance(error, _OF_THE_DATA) and _code(error) != sqlite3.SQLITE_MISUSE
+
+
+def failure(error: Exception, path: Path) -> StoreError:
+    """What callers get to see for a driver's or the system's `error`."""
+    if _code(error) in _LOCKED:
+        return LockedError(f"{path}: the database is locked by another process")
+    return StoreError(f"{path}: {error}")
+
+
+def _create_file(path: Path) -> None:
+    """Create an empty file that only its owner may read; SQLite copies the mode to -wal."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StoreError(f"found SQLite {sqlite3.sqlite_version}, expected 3.24 or newer")
+    with _creating:
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        except FileExistsError:
+            return
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{path}: found no directory {path.parent}, expected an existing one"
+            ) from error
+        except OSError as error:
+            raise failure(error, path) from error
+        # Nobody else in this process can have it open yet: it is ours and new.
+        os.close(descriptor)
+        path.chmod(0o600)  # the umask may have taken even the owner's bits
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    version = _patiently(lambda: _version(db, path))
+    # Switching to WAL ignores the busy timeout when two processes do it at once.
+    mode = _patiently(lambda: db.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+    if mode != "wal":
+        raise StoreError(f"{path}: this file system cannot hold a database in WAL mode")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+    db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+    if version == 0:
+        _patiently(lambda: _create_tables(db, path))
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: found schema {version}, expected {SCHEMA_VERSION} or older: a newer "
+            "capi_middleware wrote this file, upgrade the package or use another file"
+        )
+    if version == 0 and db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        # Another process may have created our tables between the two reads.
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            raise StoreError(
+                f"{path}: found tables of another application, expected a file of its own"
+            )
+    return version
+
+
+def _create_tables(db: sqlite3.Connection, path: Path) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if _version(db, path) == 0:
+            script = files("capi_middleware.store").joinpath("schema/sqlite.sql").read_text("utf-8")
+            for statement in script.split(";\n"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _code(error: Exception) -> int:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def _patiently(action: Callable[[], _T]) -> _T:
+    """Try again while other processes hold the lock."""
+    deadline = time.monotonic() + OPENING_SECONDS
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if _code(error) not in _LOCKED or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)

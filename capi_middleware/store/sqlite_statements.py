@@ -1,0 +1,120 @@
+"""Every statement that SqliteStore executes on the tables of schema/sqlite.sql."""
+
+from typing import Final
+
+from capi_middleware.events import VAGUE_BROWSER_CAUSES
+
+_VAGUE = ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES)
+
+APPEND: Final = """
+INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, payload, server,
+                    due_at, browser, match_keys)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
+    event_time = CASE events.server WHEN 'unknown' THEN excluded.event_time
+                 ELSE events.event_time END,
+    payload = CASE events.server WHEN 'unknown' THEN excluded.payload ELSE events.payload END,
+    due_at = CASE events.server WHEN 'unknown' THEN excluded.due_at ELSE events.due_at END,
+    match_keys = CASE events.server WHEN 'unknown' THEN excluded.match_keys
+                 ELSE events.match_keys END,
+    server = CASE events.server WHEN 'unknown' THEN excluded.server ELSE events.server END,
+    browser = CASE events.browser WHEN 'not_rendered' THEN excluded.browser
+              ELSE events.browser END
+WHERE events.server = 'unknown' OR events.browser = 'not_rendered'
+"""
+
+SIGHT: Final = f"""
+INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, server, due_at,
+                    browser, browser_at, match_keys)
+VALUES (?, ?, ?, ?, ?, 'unknown', ?, ?, ?, 0)
+ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
+    browser = excluded.browser, browser_at = excluded.browser_at
+WHERE events.browser <> excluded.browser
+  AND (excluded.browser = 'sent' OR events.browser IN ({_VAGUE}))
+  AND events.browser <> 'sent'
+"""  # noqa: S608 - our own constants
+
+COUNT: Final = """
+INSERT INTO counts (hour, kind, reason, event_name, pixel_id, n) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = n + excluded.n
+"""
+
+#: A lease that ends too far in the future was taken before the clock went back.
+RELEASE: Final = """
+UPDATE events SET server = 'pending', lease_id = NULL, lease_until = NULL
+WHERE pixel_id = :pixel_id AND server = 'leased' AND server IN ('pending', 'leased')
+  AND (lease_until <= :now OR lease_until > :now + :longest)
+"""
+
+#: A SELECT, as RETURNING promises no order and is missing before SQLite 3.35.
+DUE: Final = """
+SELECT key, event_id, event_name, event_time, payload, attempts FROM events
+WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'leased')
+  AND due_at <= :now
+ORDER BY due_at, key LIMIT :limit
+"""
+
+LEASE: Final = """
+UPDATE events SET server = 'leased', lease_id = ?, lease_until = ? WHERE key = ?
+"""
+
+EXPIRE: Final = "UPDATE events SET server = 'expired', payload = NULL WHERE key = ?"
+
+#: One per outcome, with the same parameters.
+SETTLE: Final = {
+    "delivered": """
+UPDATE events SET server = 'delivered', payload = NULL, delivered_at = :now, reason = :reason,
+    attempts = attempts + :attempted, lease_id = NULL, lease_until = NULL
+WHERE key = :key AND lease_id = :lease_id
+""",
+    "dead": """
+UPDATE events SET server = 'dead', reason = :reason,
+    attempts = attempts + :attempted, lease_id = NULL, lease_until = NULL
+WHERE key = :key AND lease_id = :lease_id
+""",
+    "pending": """
+UPDATE events SET server = 'pending', due_at = :now + :delay, reason = :reason,
+    attempts = attempts + :attempted, lease_id = NULL, lease_until = NULL
+WHERE key = :key AND lease_id = :lease_id
+""",
+}
+
+NEXT_DUE: Final = """
+SELECT
+    (SELECT MIN(due_at) FROM events
+     WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'leased')),
+    (SELECT MIN(CASE WHEN lease_until > :now + :longest THEN :now ELSE lease_until END)
+     FROM events
+     WHERE pixel_id = :pixel_id AND server = 'leased' AND server IN ('pending', 'leased'))
+"""
+
+TALLIES: Final = """
+SELECT pixel_id, event_name, server, browser, match_keys, COUNT(*) FROM events
+WHERE event_time >= :start AND event_time < :end
+GROUP BY pixel_id, event_name, server, browser, match_keys
+"""
+
+FRESHNESS: Final = """
+SELECT pixel_id, event_name,
+       CAST(MAX(0.0, delivered_at - event_time) * 10 + 0.5 AS INTEGER) / 10.0 AS seconds, COUNT(*)
+FROM events
+WHERE event_time >= :start AND event_time < :end AND server = 'delivered'
+GROUP BY pixel_id, event_name, seconds
+"""
+
+COUNTS: Final = """
+SELECT kind, reason, event_name, pixel_id, SUM(n) FROM counts
+WHERE (hour + 1) * 3600 > :start AND hour * 3600 < :end
+GROUP BY kind, reason, event_name, pixel_id
+"""
+
+DEPTH: Final = "SELECT server, COUNT(*) FROM events GROUP BY server"
+
+PRUNE: Final = """
+DELETE FROM events WHERE key IN (
+    SELECT key FROM events
+    WHERE event_time < ? AND server NOT IN ('pending', 'leased') LIMIT ?
+)
+"""
+
+PRUNE_COUNTS: Final = "DELETE FROM counts WHERE (hour + 1) * 3600 <= ?"

@@ -1,0 +1,301 @@
+"""Group commit: one daemon thread turns many small submissions into few transactions."""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from capi_middleware.errors import StoreError, StoreFull
+from capi_middleware.events import Count, Row
+from capi_middleware.store.forks import at_fork
+
+logger = logging.getLogger("capi_middleware.store")
+
+#: A transaction takes submissions until it has this many rows (about 10 ms on a slow disk).
+GROUP_ROWS = 1000
+#: Pause before a write is tried again that found the database locked, in seconds.
+BUSY_PAUSE = 0.05
+#: First and longest pause after an unexpected exception in the thread, in seconds.
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+
+#: What `n` of a counter belongs to: hour (Unix time // 3600), kind, reason, event_name, pixel_id.
+CounterKey = tuple[int, str, str, str, str]
+Counters = dict[CounterKey, int]
+
+
+class LockedError(StoreError):
+    """Somebody else holds the database's lock: the same write may work later."""
+
+
+class Submission(Struct):
+    """What one call hands to the writer; `future` ends after the commit."""
+
+    kind: Literal["append", "sight", "count", "flush", "stop"]
+    items: Sequence[Any] = ()
+    future: "Future[None] | None" = None
+
+
+_COUNT = Submission("count")
+
+
+class Writer:
+    """Commits submissions in order, many at a time, on a thread that starts with the first one.
+
+    `submit` and `count` never block. All methods may be called from any thread, also from a
+    logging handler, a finalizer or a signal handler that interrupted one of them: the queue is
+    re-entrant by design and the only lock is re-entrant and held for one addition.
+
+    `write` stores submissions and counters in one transaction. It raises LockedError when the same
+    should be tried again, another StoreError when the database as a whole cannot be written, and
+    anything else when something in the submissions cannot be stored. `on_commit` gets the
+    submissions that were committed.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Submission], Counters], None],
+        *,
+        queue_limit: int,
+        clock: Callable[[], float],
+        on_commit: Callable[[Sequence[Submission]], None],
+    ) -> None:
+        self._write = write
+        self._queue_limit = queue_limit
+        self._clock = clock
+        self._on_commit = on_commit
+        self._start_over()
+        at_fork(after_in_child=self._start_over)
+
+    def _start_over(self) -> None:
+        # In a forked child: what the parent queued is the parent's to commit, and any lock may
+        # be held by a thread that does not exist here.
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._queue: SimpleQueue[Submission] = SimpleQueue()
+        self._queued = 0
+        self._counted: deque[tuple[CounterKey, int]] = deque()
+        self._count_announced = False
+        self._counters: Counters = {}
+        self._thread: threading.Thread | None = None
+        self._running = False
+        self._in_trouble = False
+
+    def submit(
+        self, kind: Literal["append", "sight", "flush", "stop"], items: Sequence[Any], *, wait: bool
+    ) -> "Future[None] | None":
+        """Queue `items`; with `wait`, a future that ends after their commit.
+
+        Raises StoreFull when more than `queue_limit` rows would wait. Dropped rows are counted.
+        """
+        if self._pid != os.getpid():
+            self._start_over()
+        items = tuple(items)
+        with self._lock:
+            fits = self._queued + len(items) <= self._queue_limit
+            if fits:
+                self._queued += len(items)
+        if not fits:
+            if kind == "append":
+                self.count(
+                    [Count("dropped", "queue_full", row.event_name, row.pixel_id) for row in items]
+                )
+            raise StoreFull(
+                f"{len(items)} rows do not fit into the queue of {self._queue_limit} (queue_limit)"
+            )
+        future: Future[None] | None = Future() if wait else None
+        self._put(Submission(kind, items, future))
+        return future
+
+    def count(self, counts: Sequence[Count]) -> None:
+        """Add to the counters. Never full: equal counts are one number while they wait."""
+        if self._pid != os.getpid():
+            self._start_over()
+        hour = int(self._clock() // 3600)
+        self._counted.extend(
+            [((hour, c.kind, c.reason, c.event_name, c.pixel_id), c.n) for c in counts]
+        )
+        if not self._count_announced:
+            self._count_announced = True
+            self._put(_COUNT)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for all that was submitted; whether it was committed."""
+        return self._finish("flush", timeout)
+
+    def close(self, timeout: float) -> bool:
+        """Like `flush`, and the thread ends. A later submission starts another one."""
+        thread = self._thread
+        done = self._finish("stop", timeout)
+        if done and thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        return done
+
+    def _finish(self, kind: Literal["flush", "stop"], timeout: float) -> bool:
+        if self._pid != os.getpid() or not self._running:
+            return True
+        if self._thread is threading.current_thread():
+            return False  # called by on_commit or a logging handler: waiting would be for ever
+        try:
+            future = self.submit(kind, (), wait=True)
+            assert future is not None
+            future.result(timeout)
+        except (TimeoutError, StoreError):
+            return False
+        return True
+
+    def _put(self, submission: Submission) -> None:
+        self._queue.put(submission)
+        # After the put, so that a thread that is just ending either sees it or is replaced.
+        if not self._running:
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        with self._lock:
+            running, self._running = self._running, True
+        if running:
+            return
+        thread = threading.Thread(target=self._run, name="capi-store-writer", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._running = False
+            raise StoreError("the store's thread cannot start") from error
+
+    def _run(self) -> None:
+        failures = 0
+        while True:
+            group: list[Submission] = []
+            try:
+                self._gather(group)
+                counters, self._counters = self._counters, {}
+                self._store(group, counters)
+                failures = 0
+            except BaseException as error:
+                # Nothing may end this thread: the process would stop storing, silently.
+                failures += 1
+                logger.error("the store's thread failed: %s", type(error).__name__)
+                _reject(group, error)
+                time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
+            with self._lock:
+                self._queued -= sum(len(submission.items) for submission in group)
+            if group and group[-1].kind == "stop":
+                break
+        self._running = False
+        if not self._queue.empty():
+            self._start_thread()  # somebody submitted more while this thread was ending
+
+    def _gather(self, group: list[Submission]) -> None:
+        """Fill `group` (in place: a failure half-way must not forget what was taken)."""
+        rows = 0
+        submission = self._queue.get()
+        while True:
+            group.append(submission)
+            future = submission.future
+            # Who waited may have given up, for example as its task was cancelled.
+            if future is not None and not future.set_running_or_notify_cancel():
+                submission.future = None
+            rows += len(submission.items)
+            if rows >= GROUP_ROWS or submission.kind == "stop":
+                break
+            try:
+                submission = self._queue.get_nowait()
+            except Empty:
+                break
+        self._count_announced = False
+        self._fold()
+
+    def _fold(self) -> None:
+        while self._counted:
+            key, n = self._counted.popleft()
+            self._counters[key] = self._counters.get(key, 0) + n
+
+    def _store(self, group: list[Submission], counters: Counters) -> None:
+        """Commit all together, or in ever smaller parts until what cannot be stored is alone."""
+        try:
+            self._write_patiently(group, counters)
+        except StoreError as error:
+            self._complain(str(error))
+            # Counters stay in memory until the database is well again: they take no room.
+            for key, n in counters.items():
+                self._counters[key] = self._counters.get(key, 0) + n
+            self._lose(group, error)
+        except Exception as error:
+            if len(group) + len(counters) > 1:
+                for part, some in _halves(group, counters):
+                    self._store(part, some)
+            else:
+                logger.error("something cannot be stored: %s", type(error).__name__)
+                self._lose(group, error)
+        else:
+            for submission in group:
+                if submission.future is not None:
+                    submission.future.set_result(None)
+            try:
+                self._on_commit(group)
+            except Exception as error:
+                logger.error("on_commit failed: %s", type(error).__name__)
+
+    def _write_patiently(self, group: list[Submission], counters: Counters) -> None:
+        if not counters and not any(submission.items for submission in group):
+            return
+        while True:
+            try:
+                self._write(group, counters)
+            except LockedError as error:
+                self._complain(str(error))
+                time.sleep(BUSY_PAUSE)
+                self._fold()
+            else:
+                self._in_trouble = False
+                return
+
+    def _complain(self, text: str) -> None:
+        if not self._in_trouble:
+            self._in_trouble = True
+            logger.error("%s", text)
+
+    def _lose(self, group: list[Submission], error: Exception) -> None:
+        _reject(group, error)
+        hour = int(self._clock() // 3600)
+        for submission in group:
+            for row in submission.items:
+                if isinstance(row, Row):
+                    key = (hour, "dropped", "store_error", row.event_name, row.pixel_id)
+                    self._counters[key] = self._counters.get(key, 0) + 1
+
+
+def _reject(group: list[Submission], error: BaseException) -> None:
+    for submission in group:
+        future = submission.future
+        if future is not None and not future.done():
+            if isinstance(error, StoreError):
+                future.set_exception(error)
+            else:
+                failure = StoreError(f"the rows cannot be stored: {type(error).__name__}")
+                failure.__cause__ = error
+                future.set_exception(failure)
+
+
+def _halves(
+    group: list[Submission], counters: Counters
+) -> Iterator[tuple[list[Submission], Counters]]:
+    if group and counters:
+        yield group, {}
+        yield [], counters
+    elif group:
+        middle = len(group) // 2
+        yield group[:middle], {}
+        yield group[middle:], {}
+    else:
+        pairs = list(counters.items())
+        middle = len(pairs) // 2
+        yield [], dict(pairs[:middle])
+        yield [], dict(pairs[middle:])

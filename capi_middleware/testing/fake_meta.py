@@ -1,0 +1,219 @@
+"""A fake Meta: a strict Graph API and the pixel's hosts, in process or on a port."""
+
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from typing import Any, Literal
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from capi_middleware.testing.bodies import BodyError, fields_of
+from capi_middleware.testing.faults import Drop, Endpoint, Fault, Faults, graph_error
+from capi_middleware.testing.graph_rules import Refusal, refusal
+from capi_middleware.testing.received import BrowserHit, Received, ServerEvent
+
+MAX_EVENTS = 1000
+_GIF = bytes.fromhex(
+    "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
+)
+_PIXEL_ID = re.compile(r"[1-9][0-9]{0,25}")
+_VERSION = re.compile(r"v\d+\.\d+")
+
+
+class FakeMeta:
+    """Stands in for graph.facebook.com, connect.facebook.net and www.facebook.com/tr/.
+
+    `tokens` maps pixel ids to access tokens; None accepts any pixel and any token that is not
+    empty. With `app_secret` each request must carry its appsecret_proof. `clock` returns Unix
+    time in seconds. `tr_answer` is how /tr/ answers; `pixel_plugins` are what each pixel's config
+    switches on ("cookie", "botblocking"). Access tokens are never kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: Mapping[str, str] | None = None,
+        app_secret: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.received = Received()
+        self.tr_answer: Literal["empty", "gif"] = "empty"
+        self.pixel_plugins: tuple[str, ...] = ("cookie",)
+        self._tokens = tokens
+        self._app_secret = app_secret
+        self._clock = clock
+        self._faults = Faults()
+        self.app = Starlette(
+            routes=[
+                Route("/received", self._show, methods=["GET"]),
+                Route("/received", self._clear, methods=["DELETE"]),
+                Route("/faults", self._script, methods=["POST"]),
+                Route("/faults", self._unscript, methods=["DELETE"]),
+                Route("/tr", self._tr, methods=["GET", "POST"]),
+                Route("/tr/", self._tr, methods=["GET", "POST"]),
+                Route("/signals/config/{pixel_id}", self._config, methods=["GET"]),
+                Route("/{locale}/fbevents.js", self._fbevents, methods=["GET"]),
+                Route(
+                    "/{version}/{pixel_id}/events",
+                    self._events,
+                    methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+                ),
+            ]
+        )
+        self.app.state.fake = self
+
+    def fail_next(
+        self,
+        status: int = 500,
+        body: Any = None,
+        *,
+        times: int | None = 1,
+        delay: float = 0.0,
+        pixel_id: str | None = None,
+        drop: Drop | None = None,
+        headers: Mapping[str, str] | None = None,
+        endpoint: Endpoint = "events",
+    ) -> None:
+        """Script the next `times` answers (None: all) of an endpoint.
+
+        Each waits `delay` seconds first. `body` is text, bytes, or a value sent as JSON; without
+        one an error of the Graph API that fits `status`. A `status` of 200 without body only
+        delays. `drop` cuts the connection "before" the request counts or "after".
+        """
+        fault = Fault(
+            status=status, body=body, times=times, delay=delay, pixel_id=pixel_id, drop=drop,
+            headers=headers or {}, endpoint=endpoint,
+        )  # fmt: skip
+        self._faults.add(fault)
+
+    def clear_faults(self) -> None:
+        """Answer truly again."""
+        self._faults.clear()
+
+    async def _events(self, request: Request) -> Response:
+        pixel_id = request.path_params["pixel_id"]
+        fault = await self._faults.take("events", pixel_id)
+        if fault is not None and fault.drop != "after":
+            return fault.answer()
+        if not _VERSION.fullmatch(request.path_params["version"]):
+            return JSONResponse(graph_error("Unknown path components", 2500), 400)
+        if request.method != "POST":
+            return JSONResponse(graph_error("Unsupported request", 100, 33), 400)
+        try:
+            fields = fields_of(request.headers.get("content-type", ""), await request.body())
+        except BodyError as error:
+            return _refused(Refusal(str(error), "data"))
+        denied = self._denied(request, pixel_id, fields)
+        if denied is not None:
+            return denied
+        events = fields.get("data")
+        if not isinstance(events, list) or not 1 <= len(events) <= MAX_EVENTS:
+            return _refused(Refusal(f"A list of 1 to {MAX_EVENTS} events is required", "data"))
+        now = self._clock()
+        for event in events:
+            bad = refusal(event, now)
+            if bad is not None:  # one bad event refuses them all
+                return _refused(bad)
+        code = fields.get("test_event_code")
+        self.received.server += [ServerEvent(pixel_id, event, now, code) for event in events]
+        if fault is not None:
+            return fault.answer()
+        receipt = {"events_received": len(events), "messages": [], "fbtrace_id": "AFakeMetaTrace"}
+        return JSONResponse(receipt)
+
+    def _denied(self, request: Request, pixel_id: str, fields: dict[str, Any]) -> Response | None:
+        token = _token(request, fields)
+        known = bool(token) if self._tokens is None else token in self._tokens.values()
+        if not known:
+            return JSONResponse(graph_error("Invalid OAuth access token", 190), 401)
+        if self._app_secret is not None:
+            proof = hmac.new(self._app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
+            given = fields.get("appsecret_proof") or request.query_params.get("appsecret_proof")
+            if given != proof:
+                return JSONResponse(graph_error("Invalid appsecret_proof", 104), 400)
+        mine = self._tokens is None or self._tokens.get(pixel_id) == token
+        if not mine or not _PIXEL_ID.fullmatch(pixel_id):
+            message = "Object does not exist or cannot be loaded due to missing permissions"
+            return JSONResponse(graph_error(message, 100, 33), 400)
+        return None
+
+    async def _fbevents(self, request: Request) -> Response:
+        fault = await self._faults.take("fbevents", None)
+        if fault is not None:
+            return fault.answer()
+        source = files("capi_middleware.testing").joinpath("fbevents.js").read_bytes()
+        return Response(source, media_type="application/x-javascript")
+
+    async def _config(self, request: Request) -> Response:
+        pixel_id = request.path_params["pixel_id"]
+        self.received.configs.append(pixel_id)
+        fault = await self._faults.take("config", pixel_id)
+        if fault is not None:
+            return fault.answer()
+        if not _PIXEL_ID.fullmatch(pixel_id):
+            return Response(status_code=404)
+        opted = "".join(
+            f'instance.optIn("{pixel_id}","{plugin}",true);' for plugin in self.pixel_plugins
+        )
+        source = (
+            f'fbq.registerPlugin("{pixel_id}",{{__fbEventsPlugin:1,plugin:function'
+            f'(fbq,instance,config){{{opted}instance.configLoaded("{pixel_id}");}}}});'
+        )
+        return Response(source, media_type="application/x-javascript")
+
+    async def _tr(self, request: Request) -> Response:
+        params = dict(request.query_params)
+        if request.method == "POST":
+            params |= fields_of("application/x-www-form-urlencoded", await request.body())
+        fault = await self._faults.take("tr", params.get("id"))
+        if fault is not None and fault.drop == "before":
+            return fault.answer()
+        if "ev" in params:
+            self.received.browser.append(BrowserHit.of(request, params, self._clock()))
+        else:
+            self.received.probes += 1
+        if fault is not None:
+            return fault.answer()
+        if self.tr_answer == "gif":
+            return Response(_GIF, media_type="image/gif")
+        return Response(b"", media_type="text/plain")
+
+    async def _show(self, request: Request) -> Response:
+        return JSONResponse(self.received.as_json())
+
+    async def _clear(self, request: Request) -> Response:
+        self.received = Received()
+        return Response(status_code=204)
+
+    async def _script(self, request: Request) -> Response:
+        try:
+            self.fail_next(**await request.json())
+        except (TypeError, ValueError) as error:
+            return JSONResponse({"error": str(error)}, 400)
+        return Response(status_code=204)
+
+    async def _unscript(self, request: Request) -> Response:
+        self.clear_faults()
+        return Response(status_code=204)
+
+
+def _token(request: Request, fields: dict[str, Any]) -> str:
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return bearer
+    return str(fields.get("access_token") or request.query_params.get("access_token") or "")
+
+
+def _refused(why: Refusal) -> Response:
+    return JSONResponse(graph_error(why.message, why.code, why.subcode, blame=why.field), 400)
+
+
+def create_app() -> Starlette:
+    """A new fake Meta as an app: `uvicorn --factory capi_middleware.testing:create_app`."""
+    return FakeMeta().app

@@ -1,0 +1,133 @@
+"""Scripted failures: what a fake server answers instead of its own answer, and when."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import httpx
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+#: Which requests a fault is for: the Graph API's events, or what the pixel asks for.
+Endpoint = Literal["events", "fbevents", "config", "tr"]
+#: When the connection is cut: before the request counts, or after, so that only the answer is lost.
+Drop = Literal["before", "after"]
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """One scripted answer. `times` None means always, `delay` is in seconds."""
+
+    status: int = 500
+    body: Any = None
+    times: int | None = 1
+    delay: float = 0.0
+    pixel_id: str | None = None
+    drop: Drop | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    endpoint: Endpoint = "events"
+
+    def __post_init__(self) -> None:
+        if self.endpoint not in get_args(Endpoint):
+            raise ValueError(f"endpoint is {self.endpoint!r}, expected one of {get_args(Endpoint)}")
+        if self.drop not in (None, *get_args(Drop)):
+            raise ValueError(f"drop is {self.drop!r}, expected one of {get_args(Drop)} or null")
+
+    @property
+    def only_delays(self) -> bool:
+        """Whether the true answer follows after the delay."""
+        return self.status == 200 and self.body is None and self.drop is None
+
+    def answer(self) -> Response:
+        """The response that this fault stands for."""
+        if self.drop is not None:
+            return CutConnection()
+        body, headers = self.body, dict(self.headers)
+        if body is None and self.endpoint == "events":
+            body = _graph_error(self.status)
+        if not isinstance(body, str | bytes | None):
+            body = json.dumps(body)
+            headers.setdefault("content-type", "application/json")
+        return Response(body, self.status, headers, media_type="text/plain")
+
+
+class Faults:
+    """The queue of scripted answers, first in first out per endpoint and pixel."""
+
+    def __init__(self) -> None:
+        self._queue: list[Fault] = []
+
+    def add(self, fault: Fault) -> None:
+        """Script one more answer."""
+        self._queue.append(fault)
+
+    def clear(self) -> None:
+        """Forget all scripted answers."""
+        self._queue.clear()
+
+    async def take(self, endpoint: Endpoint, pixel_id: str | None) -> Fault | None:
+        """The fault for this request, after its delay; None if it is to be answered truly."""
+        for fault in self._queue:
+            if fault.endpoint == endpoint and fault.pixel_id in (None, pixel_id):
+                break
+        else:
+            return None
+        if fault.times is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                self._queue.remove(fault)
+        if fault.delay:
+            await asyncio.sleep(fault.delay)
+        return None if fault.only_delays else fault
+
+
+class CutConnection(Response):
+    """An answer that breaks off, as when a server dies in the middle."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Promise a body and never send it. A client in this process gets the error itself."""
+        start = {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-length", b"9")],
+        }
+        await send(start)
+        raise httpx.ReadError("the connection was cut")
+
+
+def _graph_error(status: int) -> dict[str, Any]:
+    """What the Graph API would say with this status."""
+    message, code = {
+        401: ("Invalid OAuth access token", 190),
+        403: ("Permissions error", 200),
+        429: ("User request limit reached", 17),
+    }.get(status, ("An unknown error occurred", 1))
+    return graph_error(message, code, is_transient=status == 429 or status >= 500)
+
+
+def graph_error(
+    message: str,
+    code: int,
+    subcode: int | None = None,
+    *,
+    blame: str = "",
+    is_transient: bool = False,
+) -> dict[str, Any]:
+    """An error body in the shape of Meta's page "Handling Errors"."""
+    error: dict[str, Any] = {
+        "message": message,
+        "type": "OAuthException",
+        "code": code,
+        "is_transient": is_transient,
+    }
+    if subcode is not None:
+        error |= {"error_subcode": subcode}
+    if blame:
+        error |= {
+            "error_user_title": message,
+            "error_user_msg": f"{message}: {blame}",
+            "error_data": {"blame_field_specs": [[blame]]},
+        }
+    return {"error": {**error, "fbtrace_id": "AFakeMetaTraceIdentifier"}}

@@ -1,0 +1,105 @@
+"""What a fake Meta has received: server events, browser hits, and which belong together."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from starlette.requests import Request
+
+
+@dataclass
+class ServerEvent:
+    """One event that the Graph API accepted. `arrived` is Unix time in seconds."""
+
+    pixel_id: str
+    event: dict[str, Any]
+    arrived: float
+    test_event_code: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What Meta removes duplicates by: pixel, event_name, event_id."""
+        return self.pixel_id, self.event["event_name"], self.event.get("event_id", "")
+
+
+@dataclass
+class BrowserHit:
+    """One request to /tr/. `arrived` is Unix time in seconds; `eid` is None when not sent."""
+
+    id: str
+    ev: str
+    eid: str | None
+    cd: dict[str, str]
+    dl: str
+    method: str
+    user_agent: str
+    cookies: dict[str, str]
+    sec_purpose: str
+    params: dict[str, str]
+    arrived: float
+
+    @classmethod
+    def of(cls, request: Request, params: dict[str, str], now: float) -> Self:
+        """The hit that a request to /tr/ with these parameters is."""
+        return cls(
+            id=params.get("id", ""),
+            ev=params["ev"],
+            eid=params.get("eid"),
+            cd={key[3:-1]: value for key, value in params.items() if key.startswith("cd[")},
+            dl=params.get("dl", ""),
+            method=request.method,
+            user_agent=request.headers.get("user-agent", ""),
+            cookies=request.cookies,
+            sec_purpose=request.headers.get("sec-purpose", ""),
+            params=params,
+            arrived=now,
+        )
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What Meta removes duplicates by: pixel, event name, event id."""
+        return self.id, self.ev, self.eid or ""
+
+
+@dataclass
+class Received:
+    """What has arrived, in order. `configs` are the pixel ids whose config was asked for."""
+
+    server: list[ServerEvent] = field(default_factory=list)
+    browser: list[BrowserHit] = field(default_factory=list)
+    configs: list[str] = field(default_factory=list)
+    #: /tr/ requests without event: the pixel script asking whether the host can be reached.
+    probes: int = 0
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """Copies per (pixel, event_name, event_id), in order of arrival."""
+        server = Counter(event.key for event in self.server)
+        browser = Counter(hit.key for hit in self.browser)
+        return [
+            {
+                "pixel_id": key[0],
+                "event_name": key[1],
+                "event_id": key[2],
+                "server": server[key],
+                "browser": browser[key],
+            }
+            for key in dict.fromkeys([*server, *browser])
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer of GET /received."""
+        return {
+            "server": [
+                {
+                    "pixel_id": event.pixel_id,
+                    "event_name": event.event["event_name"],
+                    "event_id": event.event.get("event_id"),
+                    "event": event.event,
+                    "test_event_code": event.test_event_code,
+                    "arrived": event.arrived,
+                }
+                for event in self.server
+            ],
+            "browser": [asdict(hit) for hit in self.browser],
+            "pairs": self.pairs(),
+        }

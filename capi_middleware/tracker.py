@@ -1,0 +1,225 @@
+"""CAPI: one per process. Puts the stations together and gives events to them."""
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import MutableMapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from capi_middleware.capture.matching import RouteIndex
+from capi_middleware.config import Config, Pixel
+from capi_middleware.delivery.worker import Courier, Deliverer
+from capi_middleware.endpoints import Endpoints
+from capi_middleware.errors import CapiError, ConfigError
+from capi_middleware.events import Event
+from capi_middleware.exchange import Exchange, current
+from capi_middleware.issuing import Issuer
+from capi_middleware.routes import check_event_name
+from capi_middleware.store.opening import open_store
+from capi_middleware.user_data import UserData
+from capi_middleware.visitor import Visitor
+
+#: How long closing may take in seconds: servers kill a worker that takes longer to end.
+DRAIN_SECONDS = 5.0
+
+
+class CAPI:
+    """The tracker of one process: events outside of requests, flushing and closing.
+
+    The middleware makes one from a Config; make it yourself to track in jobs and webhooks, and
+    give the same object to the middleware. Raises ConfigError when the store cannot be used.
+    """
+
+    def __init__(self, config: Config) -> None:
+        if not isinstance(config, Config):
+            raise ConfigError(f"found a {type(config).__name__}, expected a Config or a CAPI")
+        self.config = config
+        self.store = open_store(config.store, queue_limit=config.queue_limit)
+        self.issuer = Issuer(config, self.store)
+        self._routes = RouteIndex(config.routes)
+        self.endpoints = Endpoints(self.issuer, self.open)
+        self._deliverer = Deliverer(
+            [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
+        )
+        self.store.on_commit = self._deliverer.wake
+        self._started_in = 0
+        _close_at_exit(self)
+
+    def track(
+        self,
+        event_name: str,
+        *,
+        visitor: Visitor | None = None,
+        user_data: UserData | None = None,
+        dedupe_key: object = None,
+        value: float | Decimal | str | None = None,
+        currency: str | None = None,
+        contents: Sequence[Any] | None = None,
+        **custom_data: Any,
+    ) -> Event:
+        """Queue the server copy of an event outside of a request: a webhook, a job.
+
+        `visitor`: who it belongs to, from `current_visitor()` or `Visitor.loads()`; a denied
+        consent is honoured and counted. The same `dedupe_key` and event_name give the same
+        event_id as in the request. Other keyword arguments are custom_data. Returns the Event
+        after it is on disk (see Config.durability). Raises ConfigError for a bad event_name and
+        BadVisitor for a visitor that this site did not sign.
+        """
+        check_event_name(event_name, "track")
+        if visitor is not None:
+            visitor = self.issuer.checked(visitor)
+        event = self.issuer.new_event(event_name, self.issuer.mint(event_name, dedupe_key), None)
+        event.custom_data = self.issuer.custom_data(
+            event_name, _custom_data(value, currency, contents, custom_data)
+        )
+        if user_data is not None:
+            event.user_data = self.issuer.hashed(user_data)
+        if visitor is not None and visitor.consent == "denied":
+            self.issuer.suppressed("consent", event)
+            return event
+        self.start()
+        commit = self.issuer.issue([event], visitor, "not_rendered")
+        if commit is not None:
+            commit.result()
+        return event
+
+    def flush(self, timeout: float = DRAIN_SECONDS) -> bool:
+        """Wait up to `timeout` seconds until everything queued is delivered; whether it is."""
+        end = time.monotonic() + timeout
+        if not self.store.flush(timeout):
+            return False
+        self._deliverer.wake()
+        pause = threading.Event()
+        while True:
+            depth = self.store.depth()
+            if not depth.get("pending", 0) + depth.get("leased", 0):
+                return True
+            if not self.config.delivery or time.monotonic() >= end:
+                return False
+            pause.wait(0.02)
+
+    def close(self, timeout: float = DRAIN_SECONDS) -> None:
+        """Deliver what can be delivered within `timeout` seconds, then end all threads."""
+        end = time.monotonic() + timeout
+        if self._started_in == os.getpid():
+            self.flush(timeout * 0.6)
+        self._deliverer.stop(max(0.1, end - time.monotonic()))
+        self.store.close()
+
+    # -- for the doors ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start delivery in this process: lazily, and again after a fork."""
+        if self._started_in != os.getpid():
+            self._started_in = os.getpid()
+            self._deliverer.wake()
+
+    def open(self, scope: MutableMapping[str, Any]) -> Exchange:
+        """The exchange of a request, an ASGI http scope."""
+        mount, path = split_mount(scope)
+        return Exchange(
+            self.issuer,
+            scope,
+            path=path,
+            mount=mount,
+            matches=self._routes.match(scope["method"], path),
+        )
+
+    def endpoint(self, scope: MutableMapping[str, Any]) -> str | None:
+        """The name of our endpoint that a request is for, None for one of the host's."""
+        mount, path = split_mount(scope)
+        prefix = self.config.prefix + "/"
+        if not path.startswith(prefix):
+            return None
+        scope["capi.mount"] = mount
+        return path[len(prefix) :]
+
+    def _courier(self, pixel: Pixel) -> Courier:
+        config = self.config
+
+        def connect() -> Any:
+            # httpx costs 14 MB and 65 ms: only where events are sent, on the courier's thread.
+            from capi_middleware.delivery.graph import GraphClient
+
+            code = pixel.test_event_code or config.test_event_code
+            return GraphClient(config.graph_url, config.graph_version, pixel, code)
+
+        return Courier(self.store, pixel.id, connect)
+
+
+def split_mount(scope: MutableMapping[str, Any]) -> tuple[str, str]:
+    """(mount, path below it): scope["path"] holds the mount in the present ASGI, not before."""
+    mount, path = scope.get("root_path", "").rstrip("/"), scope["path"]
+    if mount and path.startswith(mount + "/"):
+        path = path[len(mount) :]
+    return mount, path
+
+
+def track(
+    event_name: str,
+    *,
+    user_data: UserData | None = None,
+    dedupe_key: object = None,
+    value: float | Decimal | str | None = None,
+    currency: str | None = None,
+    contents: Sequence[Any] | None = None,
+    **custom_data: Any,
+) -> Event:
+    """Add an event to the present request, or fill in the one that a route made of it.
+
+    Args:
+        event_name: a standard event of Meta or a custom name.
+        user_data: customer information; hashed before anything is kept.
+        dedupe_key: the same key and name give the same event_id everywhere, e.g. an order number.
+        value, currency: the amount and its ISO 4217 code; Purchase needs both.
+        contents: the items, each a mapping with at least "id".
+        custom_data: anything else for Meta's custom_data.
+
+    Returns the Event with its event_id. Raises CapiError outside of a request: use
+    `CAPI(config).track` there.
+    """
+    exchange = _exchange("track()")
+    check_event_name(event_name, "track")
+    return exchange.track(
+        event_name, _custom_data(value, currency, contents, custom_data), user_data, dedupe_key
+    )
+
+
+def current_visitor() -> Visitor:
+    """Who the present request comes from: keep `.dumps()` with the order, use it in the webhook.
+
+    Raises CapiError outside of a request.
+    """
+    return _exchange("current_visitor()").visitor
+
+
+def _exchange(what: str) -> Exchange:
+    exchange = current.get()
+    if exchange is None:
+        raise CapiError(
+            f"{what}: found no request that passes CAPIMiddleware, expected one; outside of a "
+            "request use CAPI(config).track(…, visitor=…)"
+        )
+    return exchange
+
+
+def _custom_data(
+    value: Any, currency: str | None, contents: Sequence[Any] | None, more: dict[str, Any]
+) -> dict[str, Any]:
+    given = {"value": value, "currency": currency, "contents": contents, **more}
+    return {key: item for key, item in given.items() if item is not None}
+
+
+def _close_at_exit(capi: CAPI) -> None:
+    reference = weakref.ref(capi)
+
+    def close() -> None:
+        alive = reference()
+        if alive is not None:
+            alive.close()
+
+    atexit.register(close)
+    weakref.finalize(capi, atexit.unregister, close)

@@ -1,0 +1,357 @@
+"""The WSGI door: environ and iterables to an Exchange, bytes back. PEP 3333 to the letter."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from concurrent.futures import Future
+from contextvars import Token
+from inspect import isawaitable
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from capi_middleware.config import Config
+from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.exchange import Exchange, Headers, Steps, current
+from capi_middleware.tracker import CAPI
+
+Environ = dict[str, Any]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+StartResponse = Callable[..., Callable[[bytes], object]]
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
+T = TypeVar("T")
+
+MARK = "capi_middleware"
+_COMMIT_PATIENCE = 2.0
+
+
+class CAPIMiddleware:
+    """Wraps any WSGI app: `application = CAPIMiddleware(application, config)`.
+
+    `config` is a Config, or the CAPI that jobs and webhooks use too.
+    """
+
+    def __init__(self, app: App, config: Config | CAPI) -> None:
+        self.app = app
+        self.capi = config if isinstance(config, CAPI) else CAPI(config)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """The WSGI interface."""
+        if MARK in environ or MARK in environ.get("asgi.scope", ()):
+            return self.app(environ, start_response)
+        try:
+            self.capi.start()
+            scope = scope_of(environ)
+            endpoint = self.capi.endpoint(scope)
+            exchange = None if endpoint is not None else self.capi.open(scope)
+        except Exception as error:
+            self.capi.issuer.shield.caught(error, "opening")
+            return self.app(environ, start_response)
+        if endpoint is not None:
+            return self._answer(endpoint, scope, environ, start_response)
+        assert exchange is not None
+        environ[MARK] = True
+        if exchange.tee is not None:
+            environ["wsgi.input"] = _Tee(environ["wsgi.input"], exchange.tee.add)
+        responder = _Responder(exchange, start_response)
+        token = current.set(exchange)
+        try:
+            result = self.app(environ, responder.start)
+        except BaseException:
+            responder.finish()
+            raise
+        finally:
+            current.reset(token)
+        return responder.body(result, environ.get("wsgi.file_wrapper"))
+
+    def _answer(
+        self,
+        endpoint: str,
+        scope: MutableMapping[str, Any],
+        environ: Environ,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        response = walk(self.capi.endpoints.answer(endpoint, scope, _read_body(environ)))
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in response.raw_headers
+        ]
+        start_response(f"{response.status_code} {_phrase(response.status_code)}", headers)
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else bytes(response.body)]
+
+
+def walk(steps: Steps[T]) -> T:
+    """Run sans-IO steps in this thread. A step that fails gets its error thrown in."""
+    result: Any = None
+    failure: BaseException | None = None
+    while True:
+        try:
+            asked = steps.throw(failure) if failure is not None else steps.send(result)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return] # T by the type of Steps
+        result, failure = None, None
+        try:
+            if isinstance(asked, Future):
+                result = asked.result(_COMMIT_PATIENCE)
+            elif isawaitable(asked):
+                result = asyncio.run(_await(asked))
+            else:
+                result = asked()
+        except Exception as error:
+            failure = error
+
+
+async def _await(asked: Any) -> Any:
+    return await asked
+
+
+class _Responder:
+    """`start_response` and the body of one request."""
+
+    def __init__(self, exchange: Exchange, start_response: StartResponse) -> None:
+        self._exchange = exchange
+        self._shield = exchange.issuer.shield
+        self._start_response = start_response
+        self._held: tuple[str, list[tuple[str, str]], ExcInfo | None] | None = None
+        self._started = False
+        self._watching = False
+        self._left: int | None = None
+        self._write: Callable[[bytes], object] | None = None
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        """The start_response that the app calls; again with exc_info after an error."""
+        self._started = True
+        if self._write is not None:
+            # The headers are out: the server raises the error of exc_info.
+            return self._call(status, headers, exc_info)
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self._left = _length(headers)
+        try:
+            self._watching = walk(self._exchange.begin(int(status[:3]), raw))
+        except Exception as error:
+            self._watching = False
+            self._shield.caught(error, "the start of a response")
+        self._held = (status, headers, exc_info)
+        if not self._watching:
+            if self._exchange.scope["method"] == "HEAD":
+                headers = _decoded(self._exchange.headers)
+            self._held = (status, headers, exc_info)
+            self._release(None)
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """The old imperative way of sending, PEP 3333's write()."""
+        piece = self._pass(data, last=False)
+        assert self._write is not None or not piece
+        if piece and self._write is not None:
+            self._write(piece)
+
+    def body(self, result: Iterable[bytes], file_wrapper: Any) -> Iterable[bytes]:
+        """What the server iterates: the app's own object wherever nothing is to be changed."""
+        offloaded = isinstance(file_wrapper, type) and isinstance(result, file_wrapper)
+        if self._started and (offloaded or not self._watching):
+            self._watching = False
+            self._release(None)
+            self.finish()
+            return result
+        return _Body(self, result)
+
+    def next_piece(self, result: Iterator[bytes], only: bool) -> bytes:
+        """One piece of the app's body, with ours in it. Raises StopIteration at the end."""
+        token: Token[Exchange | None] = current.set(self._exchange)
+        try:
+            chunk = next(result)
+        except StopIteration:
+            piece = self._end()
+            if piece:
+                return piece
+            raise
+        finally:
+            current.reset(token)
+        return self._pass(chunk, last=only)
+
+    def finish(self) -> None:
+        """Wait until the conversions of this response are on disk."""
+        try:
+            commits = self._exchange.finish()
+        except Exception as error:
+            return self._shield.caught(error, "the end of a response")
+        for commit in commits:
+            try:
+                commit.result(_COMMIT_PATIENCE)
+            except Exception as error:
+                self._shield.caught(error, "the commit")
+        return None
+
+    def _pass(self, chunk: bytes, last: bool) -> bytes:
+        if self._left is not None and not self._watching:
+            self._left -= len(chunk)
+        if not self._watching:
+            if last or (self._left is not None and self._left <= 0):
+                self.finish()
+            return chunk
+        if not chunk and not last and self._held is not None:
+            return b""
+        try:
+            if self._held is not None:
+                headers, pieces = self._exchange.open_body(chunk, last)
+            else:
+                headers, pieces = [], self._exchange.feed(chunk, last)
+            piece = b"".join(pieces)
+        except Exception as error:
+            self._shield.caught(error, "injection")
+            self._watching = False
+            headers, piece = [], chunk
+        if last:
+            self.finish()
+        self._release(headers if self._watching else None)
+        if last:
+            self._watching = False
+        return piece
+
+    def _end(self) -> bytes:
+        piece = b""
+        if self._started and self._watching:
+            piece = self._pass(b"", last=True)
+        self.finish()
+        return piece
+
+    def _release(self, headers: Headers | None) -> None:
+        if self._held is None:
+            return
+        (status, given, exc_info), self._held = self._held, None
+        self._write = self._call(status, given if headers is None else _decoded(headers), exc_info)
+
+    def _call(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None
+    ) -> Callable[[bytes], object]:
+        if exc_info is None:
+            return self._start_response(status, headers)
+        return self._start_response(status, headers, exc_info)
+
+
+class _Body:
+    """The iterable that the server gets: lazy, one piece for one piece, closed once."""
+
+    def __init__(self, responder: _Responder, result: Iterable[bytes]) -> None:
+        self._responder = responder
+        self._result = result
+        self._iterator = iter(result)
+        self._only = isinstance(result, list | tuple) and len(result) == 1
+        self._ended = False
+
+    def __iter__(self) -> "Iterator[bytes]":
+        return self
+
+    def __next__(self) -> bytes:
+        if self._ended:
+            raise StopIteration
+        try:
+            return self._responder.next_piece(self._iterator, self._only)
+        except StopIteration:
+            self._ended = True
+            raise
+
+    def close(self) -> None:
+        """Close the app's iterable, whatever happened before."""
+        try:
+            close = getattr(self._result, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._responder.finish()
+
+
+class _Tee:
+    """wsgi.input that shows what is read from it."""
+
+    def __init__(self, stream: Any, seen: Callable[[bytes], None]) -> None:
+        self._stream = stream
+        self._seen = seen
+
+    def read(self, *size: int) -> bytes:
+        return self._show(self._stream.read(*size))
+
+    def readline(self, *size: int) -> bytes:
+        return self._show(self._stream.readline(*size))
+
+    def readlines(self, *hint: int) -> list[bytes]:
+        return [self._show(line) for line in self._stream.readlines(*hint)]
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._stream:
+            yield self._show(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _show(self, data: bytes) -> bytes:
+        self._seen(data)
+        return data
+
+
+def scope_of(environ: Environ) -> dict[str, Any]:
+    """The request of a WSGI environ as an ASGI http scope."""
+    mount = _text(environ.get("SCRIPT_NAME", ""))
+    path = mount + _text(environ.get("PATH_INFO", "")) or "/"
+    headers = [
+        (
+            name[5:].replace("_", "-").lower().encode("latin-1"),
+            str(value).encode("latin-1", "ignore"),
+        )
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    ]
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(name):
+            headers.append(
+                (name.replace("_", "-").lower().encode(), environ[name].encode("latin-1"))
+            )
+    if "HTTP_HOST" not in environ:
+        host = f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
+        headers.append((b"host", host.encode("latin-1")))
+    peer = environ.get("REMOTE_ADDR")
+    return {
+        "type": "http",
+        "method": environ.get("REQUEST_METHOD", "GET"),
+        "path": path,
+        "raw_path": quote(path, safe="/:@!$&'()*+,;=~").encode(),
+        "root_path": mount,
+        "query_string": environ.get("QUERY_STRING", "").encode("latin-1", "ignore"),
+        "scheme": environ.get("wsgi.url_scheme", "http"),
+        "headers": headers,
+        "client": (peer, 0) if peer else None,
+        "state": environ,
+    }
+
+
+def _text(native: str) -> str:
+    """PEP 3333 hands UTF-8 paths over as latin-1."""
+    return native.encode("latin-1", "ignore").decode("utf-8", "replace")
+
+
+def _decoded(headers: Headers) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+def _length(headers: list[tuple[str, str]]) -> int | None:
+    for name, value in headers:
+        if name.lower() == "content-length":
+            return int(value) if value.strip().isdigit() else None
+    return None
+
+
+def _read_body(environ: Environ) -> bytes | None:
+    """The whole body; None when it is longer than BODY_LIMIT."""
+    given = environ.get("CONTENT_LENGTH") or "0"
+    length = int(given) if given.isdigit() else 0
+    if length > BODY_LIMIT:
+        return None
+    return bytes(environ["wsgi.input"].read(length)) if length else b""
+
+
+def _phrase(status: int) -> str:
+    from http import HTTPStatus
+
+    return HTTPStatus(status).phrase

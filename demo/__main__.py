@@ -1,0 +1,79 @@
+"""Runs the shop on 127.0.0.1:8000 and the fake Meta on 127.0.0.1:8001 until Ctrl-C."""
+
+import argparse
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import uvicorn
+
+from demo.shop import wrapped
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--port", type=int, default=8000, help="the shop's port")
+    parser.add_argument("--meta-port", type=int, default=8001, help="the fake Meta's port")
+    parser.add_argument("--store", default="", help="a store URL; default: a temporary file")
+    parser.add_argument("--visitors", type=int, default=0, help="simulated visitors that shop")
+    given = parser.parse_args()
+    shop = f"http://127.0.0.1:{given.port}"
+    meta = f"http://127.0.0.1:{given.meta_port}"
+    with tempfile.TemporaryDirectory(prefix="capi-demo-") as folder:
+        store = given.store or f"sqlite:///{Path(folder) / 'capi.db'}"
+        fake = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "--factory", "capi_middleware.testing:create_app",
+             "--host", "127.0.0.1", "--port", str(given.meta_port), "--log-level", "warning"],
+        )  # fmt: skip
+        try:
+            _wait_for(f"{meta}/received", fake)
+            print(
+                f"\n  Shop      {shop}/\n"
+                f"  Report    {shop}/_capi/parity   (token: demo)\n"
+                f"  Fake Meta {meta}/received\n\n"
+                "  Buy something, then look at the report. Ctrl-C stops everything.\n",
+                flush=True,
+            )
+            secret = os.environ.get("CAPI_SECRET_KEY") or secrets.token_urlsafe(32)
+            if given.visitors:
+                threading.Thread(
+                    target=_visit, args=(shop, meta, given.visitors), daemon=True
+                ).start()
+            uvicorn.run(
+                wrapped(meta, store, secret),
+                host="127.0.0.1",
+                port=given.port,
+                log_level="warning",
+            )
+        finally:
+            fake.terminate()
+            fake.wait(10)
+
+
+def _wait_for(url: str, process: "subprocess.Popen[bytes] | None" = None) -> None:
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 - a fixed http address
+            return
+        except OSError:
+            if process is not None and process.poll() is not None:
+                sys.exit("the fake Meta did not start: is its port taken? See --meta-port")
+            time.sleep(0.05)
+    sys.exit(f"found no answer from {url} within 10 seconds")
+
+
+def _visit(shop: str, meta: str, visitors: int) -> None:
+    from demo.visitors import shop_around
+
+    _wait_for(f"{shop}/")
+    shop_around(shop, meta, visitors)
+
+
+if __name__ == "__main__":
+    main()

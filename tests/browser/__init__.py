@@ -1,0 +1,1 @@
+"""What the pixel script does in a real browser."""

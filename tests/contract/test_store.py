@@ -1,0 +1,535 @@
+"""What every store promises, in one suite for all of them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from capi_middleware.errors import StoreError, StoreFull
+from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
+from capi_middleware.store.opening import open_store
+from capi_middleware.store.protocol import (
+    LONGEST_LEASE,
+    OLDEST_EVENT,
+    Freshness,
+    Lease,
+    LeasedEvent,
+    Settlement,
+    Store,
+    Tally,
+)
+from tests.support.stores import NOON, PIXEL, Clock, row, states, store_rows
+
+MakeStore = Callable[[int], Store]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[MakeStore]:
+    opened: list[Store] = []
+
+    def make(queue_limit: int) -> Store:
+        url = "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'capi.db'}"
+        opened.append(open_store(url, queue_limit=queue_limit, clock=clock))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> Store:
+    return make_store(1000)
+
+
+def sight(store: Store, outcome: str, event_id: str = "e1") -> None:
+    store.sight([Sighting(event_id, "Purchase", PIXEL, outcome)]).result(30)
+
+
+def lease(store: Store, limit: int = 10, seconds: float = 60.0) -> Lease:
+    return store.lease(PIXEL, limit=limit, seconds=seconds)
+
+
+def ids(leased: Lease) -> list[str]:
+    return [event.event_id for event in leased.events]
+
+
+def settle(
+    store: Store,
+    leased: Lease,
+    state: Literal["delivered", "dead", "pending"],
+    reason: str = "",
+    delay: float = 0.0,
+    attempted: bool = True,
+) -> int:
+    return store.settle(
+        leased.lease_id,
+        [Settlement(event.key, state, reason, delay, attempted) for event in leased.events],
+    )
+
+
+def the_only(store: Store) -> Tally:
+    (tally,) = store.tallies(0, 2 * NOON).rows
+    assert tally.n == 1
+    return tally
+
+
+# append
+
+
+def test_an_appended_event_is_leased_as_it_was_given(store: Store) -> None:
+    store_rows(store, row("e1", payload=b'{"a":1}', event_time=NOON - 1.25))
+
+    (event,) = lease(store).events
+
+    assert event == LeasedEvent(event.key, "e1", "Purchase", NOON - 1.25, b'{"a":1}', 0)
+
+
+def test_append_without_wait_returns_nothing_and_is_committed_by_flush(store: Store) -> None:
+    assert store.append([row()], wait=False) is None
+
+    assert store.flush(30)
+    assert store.depth() == {"pending": 1}
+
+
+def test_append_of_no_rows_ends_at_once(store: Store) -> None:
+    store_rows(store)
+
+    assert store.depth() == {}
+
+
+def test_an_event_that_exists_is_kept_as_it_was(store: Store) -> None:
+    store_rows(store, row(payload=b"first", match_keys=1, browser="csp"))
+    store_rows(store, row(payload=b"second", match_keys=2, browser="not_run", event_time=NOON + 5))
+
+    assert the_only(store) == Tally(PIXEL, "Purchase", "pending", "csp", 1, 1)
+    (event,) = lease(store).events
+    assert (event.payload, event.event_time) == (b"first", NOON)
+
+
+@pytest.mark.parametrize("name", ["event_id", "event_name", "pixel_id"])
+def test_events_that_differ_in_one_part_of_their_identity_are_two(store: Store, name: str) -> None:
+    identity = {"event_id": "e1", "event_name": "Purchase", "pixel_id": PIXEL}
+    store_rows(store, row(**identity), row(**{**identity, name: "other"}))
+
+    assert store.depth() == {"pending": 2}
+
+
+def test_browser_not_rendered_takes_the_cause_of_the_new_row(store: Store) -> None:
+    store_rows(store, row(browser="not_rendered"))
+    store_rows(store, row(browser="not_run"))
+
+    assert the_only(store).browser == "not_run"
+
+
+def test_a_delivered_event_is_not_sent_again_when_it_is_appended_again(store: Store) -> None:
+    store_rows(store, row())
+    settle(store, lease(store), "delivered")
+    store_rows(store, row())
+
+    assert lease(store).events == []
+
+
+def test_a_row_of_an_early_sighting_takes_over_the_server_copy(store: Store, clock: Clock) -> None:
+    clock.now = NOON - 3
+    sight(store, "sent")
+    clock.now = NOON
+    store_rows(store, row(payload=b"late", match_keys=7, event_time=NOON - 10, browser="not_run"))
+
+    assert the_only(store) == Tally(PIXEL, "Purchase", "pending", "sent", 7, 1)
+    (event,) = lease(store).events
+    assert (event.payload, event.event_time) == (b"late", NOON - 10)
+
+
+def test_rows_without_server_copy_are_never_leased(store: Store) -> None:
+    store_rows(store, row(server="consent", payload=None))
+
+    assert lease(store).events == []
+    assert store.next_due(PIXEL) is None
+    assert store.depth() == {"consent": 1}
+
+
+def test_a_pending_row_without_payload_fails_alone_and_is_counted(store: Store) -> None:
+    bad = store.append([row("bad", payload=None)], wait=True)
+    good = store.append([row("good")], wait=True)
+
+    assert bad is not None
+    assert good is not None
+    assert isinstance(bad.exception(30), StoreError)
+    good.result(30)
+    store.flush(30)
+    assert ids(lease(store)) == ["good"]
+    # The counter of what was lost goes out with the next commit.
+    store_rows(store, row("next"))
+    assert store.tallies(NOON, NOON + 1).counts == [
+        Count("dropped", "store_error", "Purchase", PIXEL, 1)
+    ]
+
+
+def test_a_full_queue_refuses_rows_and_counts_them(make_store: MakeStore) -> None:
+    store = make_store(2)
+
+    with pytest.raises(StoreFull):
+        store.append([row("e1"), row("e2"), row("e3")], wait=False)
+
+    store.flush(30)
+    assert store.depth() == {}
+    assert store.tallies(NOON, NOON + 1).counts == [
+        Count("dropped", "queue_full", "Purchase", PIXEL, 3)
+    ]
+
+
+def test_on_commit_is_called_after_rows_that_wait_for_delivery(store: Store) -> None:
+    seen: list[dict[str, int]] = []
+    store.on_commit = lambda: seen.append(store.depth())
+
+    store_rows(store, row(server="bot", payload=None))
+    store_rows(store, row("e2"))
+
+    store.close()
+    assert seen == [{"bot": 1, "pending": 1}]
+
+
+# sight
+
+
+@pytest.mark.parametrize("cause", ["not_rendered", "left_early", "csp", "bot", "consent"])
+def test_sent_replaces_every_cause(store: Store, cause: str) -> None:
+    store_rows(store, row(browser=cause))
+    sight(store, "sent")
+
+    assert the_only(store).browser == "sent"
+
+
+def test_sent_is_never_replaced(store: Store) -> None:
+    store_rows(store, row())
+    sight(store, "sent")
+    sight(store, "csp")
+
+    assert the_only(store).browser == "sent"
+
+
+@pytest.mark.parametrize("vague", VAGUE_BROWSER_CAUSES)
+def test_an_outcome_replaces_a_vague_cause(store: Store, vague: str) -> None:
+    store_rows(store, row(browser=vague))
+    sight(store, "script_blocked")
+
+    assert the_only(store).browser == "script_blocked"
+
+
+def test_an_outcome_does_not_replace_another_clear_one(store: Store) -> None:
+    store_rows(store, row(browser="not_run"))
+    sight(store, "script_blocked")
+    sight(store, "csp")
+
+    assert the_only(store).browser == "script_blocked"
+
+
+def test_a_sighting_leaves_the_server_copy_alone(store: Store) -> None:
+    store_rows(store, row(match_keys=5))
+    sight(store, "sent")
+
+    assert the_only(store) == Tally(PIXEL, "Purchase", "pending", "sent", 5, 1)
+
+
+def test_a_sighting_of_an_unknown_event_becomes_a_row_of_now(store: Store) -> None:
+    sight(store, "sent")
+    sight(store, "sent")
+
+    assert list(store.tallies(NOON, NOON + 1).rows) == [
+        Tally(PIXEL, "Purchase", "unknown", "sent", 0, 1)
+    ]
+    assert lease(store).events == []
+
+
+# lease
+
+
+def test_events_are_leased_in_the_order_they_became_due(store: Store, clock: Clock) -> None:
+    store_rows(store, row("e1"), row("e2"))
+    clock.now += 1
+    store_rows(store, row("e3"))
+
+    assert ids(lease(store, limit=2)) == ["e1", "e2"]
+    assert ids(lease(store, limit=2)) == ["e3"]
+
+
+def test_an_event_that_waited_for_its_delay_comes_after_those_due_before(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row("e1"))
+    settle(store, lease(store), "pending", delay=30.0)
+    clock.now += 10
+    store_rows(store, row("e2"))
+    clock.now += 30
+
+    assert ids(lease(store)) == ["e2", "e1"]
+
+
+def test_a_lease_takes_events_of_its_pixel_only(store: Store) -> None:
+    store_rows(store, row("e1", pixel_id="1"), row("e2", pixel_id="2"))
+
+    assert ids(store.lease("2", limit=10, seconds=60)) == ["e2"]
+
+
+def test_a_leased_event_is_not_leased_again_while_the_lease_lives(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row())
+    lease(store, seconds=60)
+    clock.now += 59.9
+
+    assert lease(store).events == []
+
+
+def test_an_event_whose_lease_ran_out_is_due_again(store: Store, clock: Clock) -> None:
+    store_rows(store, row())
+    first = lease(store, seconds=60)
+    clock.now += 60
+
+    assert ids(lease(store)) == ["e1"]
+    assert settle(store, first, "delivered") == 0
+
+
+def test_a_lease_of_before_the_clock_went_back_has_run_out(store: Store, clock: Clock) -> None:
+    store_rows(store, row())
+    lease(store, seconds=60)
+    clock.now -= LONGEST_LEASE
+    assert store.next_due(PIXEL) == 0.0
+    assert lease(store).events == []  # its due time is ahead too, until it comes
+
+    clock.now = NOON
+    assert ids(lease(store)) == ["e1"]
+
+
+def test_events_too_old_for_meta_expire_instead(store: Store, clock: Clock) -> None:
+    clock.now += OLDEST_EVENT
+    store_rows(store, row("old", event_time=NOON - 0.5), row("young", event_time=NOON))
+
+    assert ids(lease(store)) == ["young"]
+    assert store.depth() == {"expired": 1, "leased": 1}
+
+
+def test_expired_events_do_not_hide_young_ones_behind_the_limit(store: Store) -> None:
+    old = [row(f"old{n}", event_time=NOON - OLDEST_EVENT - 1) for n in range(5)]
+    store_rows(store, *old, row("young"))
+
+    assert ids(lease(store, limit=2)) == ["young"]
+    assert store.depth() == {"expired": 5, "leased": 1}
+
+
+# settle
+
+
+@pytest.mark.parametrize("state", ["delivered", "dead"])
+def test_a_settled_event_is_never_leased_again(
+    store: Store, clock: Clock, state: Literal["delivered", "dead"]
+) -> None:
+    store_rows(store, row())
+
+    assert settle(store, lease(store), state) == 1
+
+    clock.now += 86400
+    assert lease(store).events == []
+    assert store.depth() == {state: 1}
+
+
+def test_a_pending_event_is_due_after_its_delay_and_knows_its_attempts(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row())
+    settle(store, lease(store), "pending", "http 500", delay=30.0)
+
+    assert store.next_due(PIXEL) == 30.0
+    assert lease(store).events == []
+    clock.now += 30
+    assert [event.attempts for event in lease(store).events] == [1]
+
+
+def test_an_attempt_that_does_not_count_does_not_count(store: Store) -> None:
+    store_rows(store, row())
+    settle(store, lease(store), "pending", attempted=False)
+
+    assert [event.attempts for event in lease(store).events] == [0]
+
+
+def test_only_the_holder_of_a_lease_settles(store: Store) -> None:
+    store_rows(store, row())
+    leased = lease(store)
+
+    assert settle(store, Lease("another", leased.events), "delivered") == 0
+    assert store.depth() == {"leased": 1}
+
+
+def test_an_event_is_settled_once(store: Store) -> None:
+    store_rows(store, row())
+    leased = lease(store)
+    settle(store, leased, "dead")
+
+    assert settle(store, leased, "delivered") == 0
+    assert store.depth() == {"dead": 1}
+
+
+def test_an_unknown_key_is_ignored(store: Store) -> None:
+    store_rows(store, row())
+    leased = lease(store)
+    (event,) = leased.events
+
+    settlements = [Settlement(event.key + 99, "delivered"), Settlement(event.key, "delivered")]
+    assert store.settle(leased.lease_id, settlements) == 1
+
+
+# next_due
+
+
+def test_nothing_is_due_in_an_empty_store(store: Store) -> None:
+    assert store.next_due(PIXEL) is None
+
+
+def test_a_new_event_is_due_now(store: Store) -> None:
+    store_rows(store, row())
+
+    assert store.next_due(PIXEL) == 0.0
+    assert store.next_due("another") is None
+
+
+def test_a_leased_event_is_due_when_its_lease_ends(store: Store, clock: Clock) -> None:
+    store_rows(store, row())
+    lease(store, seconds=60)
+    clock.now += 20
+
+    assert store.next_due(PIXEL) == 40.0
+
+
+# tallies, depth, prune
+
+
+def test_tallies_group_rows_of_the_window(store: Store) -> None:
+    def make(event_id: str, at: float, **fields: int | str) -> Row:
+        return row(event_id, event_time=at, **fields)
+
+    store_rows(
+        store,
+        make("before", NOON - 1),
+        make("e1", NOON),
+        make("e2", NOON + 9.9),
+        make("e3", NOON + 1, match_keys=3),
+        make("e4", NOON + 1, browser="csp"),
+        make("e5", NOON + 1, event_name="Lead"),
+        make("end", NOON + 10),
+    )
+
+    tallies = store.tallies(NOON, NOON + 10)
+
+    assert sorted(tallies.rows, key=repr) == [
+        Tally(PIXEL, "Lead", "pending", "not_rendered", 0, 1),
+        Tally(PIXEL, "Purchase", "pending", "csp", 0, 1),
+        Tally(PIXEL, "Purchase", "pending", "not_rendered", 0, 2),
+        Tally(PIXEL, "Purchase", "pending", "not_rendered", 3, 1),
+    ]
+    assert tallies.freshness == []
+
+
+def test_freshness_is_the_time_to_delivery_in_tenths(store: Store, clock: Clock) -> None:
+    store_rows(
+        store,
+        row("e1", event_time=NOON - 2.03),
+        row("e2", event_time=NOON - 1.98),
+        row("e3", event_time=NOON - 9),
+        row("ahead", event_time=NOON + 4),
+    )
+    settle(store, lease(store), "delivered")
+
+    freshness = store.tallies(NOON - 60, NOON + 60).freshness
+
+    assert sorted(freshness, key=lambda f: f.seconds) == [
+        Freshness(PIXEL, "Purchase", 0.0, 1),
+        Freshness(PIXEL, "Purchase", 2.0, 2),
+        Freshness(PIXEL, "Purchase", 9.0, 1),
+    ]
+
+
+def test_counts_add_up_within_the_hours_of_the_window(store: Store, clock: Clock) -> None:
+    hour = NOON - NOON % 3600
+    for at, n in ((hour - 1, 100), (hour, 1), (hour + 3599, 2), (hour + 3600, 200)):
+        clock.now = at
+        store.count([Count("suppressed", "consent", "Lead", PIXEL, n), Count("skipped", "404")])
+    store.flush(30)
+
+    tallies = store.tallies(hour + 1800, hour + 1801)
+
+    assert sorted(tallies.counts, key=lambda c: c.kind) == [
+        Count("skipped", "404", "", "", 2),
+        Count("suppressed", "consent", "Lead", PIXEL, 3),
+    ]
+
+
+def test_counts_of_every_hour_that_overlaps_the_window_are_in_it(
+    store: Store, clock: Clock
+) -> None:
+    hour = NOON - NOON % 3600
+    for clock.now in (hour - 1, hour, hour + 3600):
+        store.count([Count("skipped", "404")])
+    store.flush(30)
+
+    assert store.tallies(hour - 1, hour).counts == [Count("skipped", "404", n=1)]
+    assert store.tallies(hour - 1, hour + 1).counts == [Count("skipped", "404", n=2)]
+    assert store.tallies(hour + 3599, hour + 3601).counts == [Count("skipped", "404", n=2)]
+
+
+def test_prune_deletes_old_settled_rows_and_counts_only(store: Store, clock: Clock) -> None:
+    store_rows(store, row("old"), row("waits"), row("young", event_time=NOON + 10))
+    leased = lease(store)
+    old = next(event for event in leased.events if event.event_id == "old")
+    store.settle(leased.lease_id, [Settlement(old.key, "delivered")])
+    store_rows(store, row("bot", server="bot", payload=None, event_time=NOON + 10))
+    store.count([Count("skipped", "404")])
+    clock.now += 3600
+    store.count([Count("skipped", "404")])
+    store.flush(30)
+
+    assert store.prune(NOON + 10) == 1
+    assert store.depth() == {"leased": 2, "bot": 1}
+    assert store.tallies(0, 2 * NOON).counts == [Count("skipped", "404", n=2)]
+
+    assert store.prune(NOON + 3600) == 1
+    assert store.depth() == {"leased": 2}
+    assert store.tallies(0, 2 * NOON).counts == [Count("skipped", "404", n=1)]
+
+
+def test_prune_deletes_more_than_one_step(store: Store) -> None:
+    for part in range(3):
+        store_rows(store, *[row(f"{part}-{n}", server="bot", payload=None) for n in range(800)])
+
+    assert store.prune(NOON + 1) == 2400
+    assert store.depth() == {}
+
+
+# flush, close
+
+
+def test_flush_and_close_of_an_unused_store_are_done_at_once(store: Store) -> None:
+    assert store.flush(0.0)
+    store.close()
+    store.close()
+
+
+def test_what_was_appended_before_close_is_there_after_it(store: Store) -> None:
+    store.append([row()], wait=False)
+    store.close()
+
+    assert states(store) == [(PIXEL, "Purchase", "pending", "not_rendered", 0, 1)]
+
+
+def test_a_closed_store_can_be_used_again(store: Store) -> None:
+    store_rows(store, row("e1"))
+    store.close()
+    store_rows(store, row("e2"))
+
+    assert store.depth() == {"pending": 2}

@@ -1,0 +1,21 @@
+"""Configurations that tests start from."""
+
+from typing import Any
+
+from capi_middleware import Config, Pixel
+
+SECRET = "a-secret-for-tests-of-more-than-32-characters"
+PIXEL_ID = "1234567890"
+TOKEN = "test-access-token"
+
+
+def make_config(**settings: Any) -> Config:
+    """One pixel, in memory, without delivery; `settings` go to Config."""
+    given: dict[str, Any] = {
+        "secret_key": SECRET,
+        "pixels": [Pixel(PIXEL_ID, access_token=TOKEN)],
+        "store": "memory:",
+        "report_token": "report",
+        "delivery": False,
+    }
+    return Config(**{**given, **settings})

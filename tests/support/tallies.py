@@ -1,0 +1,44 @@
+"""Tallies as a store would give them, and the report on them."""
+
+from capi_middleware.events import Count, match_key_mask
+from capi_middleware.parity.coverage import build
+from capi_middleware.parity.model import EventReport, Flag, Report
+from capi_middleware.store.protocol import Freshness, Tallies, Tally
+
+START, END = 1_780_272_000.0, 1_780_876_800.0  # 2026-06-01 to 2026-06-08, UTC
+
+
+def tally(
+    server: str,
+    browser: str,
+    n: int = 1,
+    *,
+    name: str = "Purchase",
+    pixel: str = "123",
+    keys: tuple[str, ...] = (),
+) -> Tally:
+    return Tally(pixel, name, server, browser, match_key_mask(keys), n)
+
+
+def report_on(
+    *rows: Tally,
+    freshness: tuple[Freshness, ...] = (),
+    counts: tuple[Count, ...] = (),
+    event: str | None = None,
+    pixel: str | None = None,
+) -> Report:
+    tallies = Tallies(rows, freshness, counts)
+    return build(tallies, start=START, end=END, event=event, pixel=pixel)
+
+
+def numbers(
+    *rows: Tally, freshness: tuple[Freshness, ...] = (), counts: tuple[Count, ...] = ()
+) -> EventReport:
+    (event,) = report_on(*rows, freshness=freshness, counts=counts).events
+    return event
+
+
+def flags(*rows: Tally, counts: tuple[Count, ...] = ()) -> dict[str, Flag]:
+    found = report_on(*rows, counts=counts).flags
+    assert len({flag.code for flag in found}) == len(found)
+    return {flag.code: flag for flag in found}

@@ -1,0 +1,188 @@
+"""Config: every configuration that cannot work gives one clear error at start-up."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capi_middleware import Config, ConfigError, EventRoute, Pixel
+from tests.support.configs import SECRET, TOKEN, make_config
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"secret_key": "short"}, "secret_key: found 5 characters, expected a secret of at least 32"),
+    ({"secret_key": ""}, "secret_key: found nothing"),
+    ({"secret_key": []}, "secret_key: found nothing"),
+    ({"secret_key": [SECRET, "old"]}, "secret_key: found 3 characters"),
+    ({"pixels": []}, "pixels: found an empty list"),
+    ({"pixels": [Pixel("1", TOKEN), Pixel("1", TOKEN)]}, "expected each pixel once"),
+    ({"prefix": "capi"}, "prefix: found 'capi'"),
+    ({"prefix": "/capi/"}, "prefix: found '/capi/'"),
+    ({"store": "mysql://host/db"}, "store: found 'mysql'"),
+    ({"store": "sqlite:///"}, "store: found 'sqlite'"),
+    ({"durability": "some"}, "durability: found 'some'"),
+    ({"privacy": "none"}, "privacy: found 'none'"),
+    ({"page_view": "yes"}, "page_view: found a str, expected true or false"),
+    ({"queue_limit": 0}, "queue_limit: found 0"),
+    ({"default_region": "usa"}, "default_region: found 'usa'"),
+    ({"trusted_proxies": ["10.0.0.0/99"]}, "trusted_proxies: found '10.0.0.0/99'"),
+    ({"trusted_proxies": "10.0.0.0/8"}, "trusted_proxies: found '10.0.0.0/8', expected a list"),
+    ({"graph_url": "http://graph.example"}, "graph_url: found 'http://graph.example'"),
+    ({"graph_version": "26"}, "graph_version: found '26'"),
+    ({"exclude": ["admin"]}, "exclude: found 'admin'"),
+    ({"consent": "yes"}, "consent: found a str"),
+    ({"consent": {"granted": ["yes"]}}, "consent: found ['granted']"),
+    ({"user_data": {"em": "{cookie.}"}}, "user_data: bad expression '{cookie.}'"),
+    ({"report_token": " "}, "report_token: found an empty text"),
+    (
+        {"routes": [EventRoute("GET /_capi/x", "Lead")]},
+        "found a path under our own prefix '/_capi'",
+    ),
+    (
+        {"routes": [EventRoute("GET /x/{a}", "Lead"), EventRoute("GET /x/{b}", "Lead")]},
+        "route 'GET /x/{b}': found that the earlier 'GET /x/{a}' takes all its requests",
+    ),
+    (
+        {"routes": [EventRoute("* /{rest:path}", "Lead"), EventRoute("POST /x", "Lead")]},
+        "expected the special route before the general one",
+    ),
+    (
+        {"routes": [EventRoute("GET /x", "Lead", pixels=["99"])]},
+        "route 'GET /x': pixels: found ['99']",
+    ),
+    (
+        {
+            "pixels": [Pixel("1", TOKEN, events=["Purchase"])],
+            "routes": [EventRoute("GET /x", "Lead")],
+        },
+        "found no pixel that takes 'Lead'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD, ids=[message for _, message in BAD])
+def test_a_setting_that_cannot_work_is_named_with_found_and_expected(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config(**settings)
+    assert message in str(caught.value)
+    assert "expected" in str(caught.value)
+
+
+def test_a_later_route_for_another_status_is_not_taken_for_dead() -> None:
+    routes = [
+        EventRoute("GET /x", "Lead", status="2xx"),
+        EventRoute("GET /x", "Lead", status="302"),
+    ]
+    assert len(make_config(routes=routes).routes) == 2
+
+
+def test_repr_and_errors_show_no_secret() -> None:
+    pixel = Pixel("1", access_token="EAAB-token", app_secret="app-secret")
+    shown = repr(pixel) + repr(make_config(pixels=[pixel], report_token="letmein"))
+    for secret in ("EAAB-token", "app-secret", "letmein", SECRET):
+        assert secret not in shown
+
+
+TOML = """
+secret_key = "env:CAPI_TEST_SECRET"
+report_token = "env:CAPI_TEST_REPORT"
+store = "memory:"
+
+[[pixels]]
+id = "1234567890"
+access_token = "env:CAPI_TEST_TOKEN"
+
+[[routes]]
+match = "GET /products/{sku}"
+event_name = "ViewContent"
+custom_data = { content_ids = ["{path.sku}"], content_type = "product" }
+
+[[routes]]
+match = "GET /orders/{order_id}/thanks"
+event_name = "Purchase"
+dedupe_key = "{path.order_id}"
+"""
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPI_TEST_SECRET", SECRET)
+    monkeypatch.setenv("CAPI_TEST_REPORT", "report")
+    monkeypatch.setenv("CAPI_TEST_TOKEN", TOKEN)
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_file_says_the_same_as_python(tmp_path: Path) -> None:
+    file = tmp_path / "capi.toml"
+    file.write_text(TOML)
+    config = Config.load(file)
+    assert config.secret_key == SECRET
+    assert config.pixels[0].access_token == TOKEN
+    assert [route.match for route in config.routes] == [
+        "GET /products/{sku}",
+        "GET /orders/{order_id}/thanks",
+    ]
+    assert config.routes[1].dedupe_key == "{path.order_id}"
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('store = "memory:"', 'stroe = "memory:"'), "stroe: found an unknown key, expected one"),
+        (("dedupe_key =", "dedupe ="), "routes[1].dedupe: found an unknown key"),
+        (("GET /products/{sku}", "GET products"), "routes[0]: route 'GET products'"),
+        (("GET /products/{sku}", "FETCH /x"), "found method 'FETCH'"),
+        (("{path.sku}", "{path.name}"), "found {path.name}, expected one of its parameters: sku"),
+        (('event_name = "Purchase"', ""), "routes[1]: found no event_name, expected it"),
+        (("env:CAPI_TEST_TOKEN", "env:NOT_SET"), "pixels[0].access_token: found 'env:NOT_SET'"),
+        (("[[pixels]]", "[pixels]"), "pixels: found a dict, expected [[pixels]] tables"),
+        (("secret_key =", "secret_key"), "found no valid TOML"),
+        (('secret_key = "env:CAPI_TEST_SECRET"', ""), "the file: found no secret_key"),
+    ],
+)
+def test_an_error_in_a_file_names_the_file_and_the_key(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    file = tmp_path / "capi.toml"
+    file.write_text(TOML.replace(*change))
+    with pytest.raises(ConfigError) as caught:
+        Config.load(file)
+    assert str(caught.value).startswith(str(file))
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="found no readable file"):
+        Config.load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("GET", "Lead"), "bad path"),
+        (("GET /a/{b", "Lead"), "found a brace that is no parameter"),
+        (("GET /a/{b:date}", "Lead"), "found converter 'date'"),
+        (("GET /a/{b}/{b}", "Lead"), "found {b} twice"),
+        (("GET /a?b=1", "Lead"), "expected a path without '?'"),
+        (("GET /a", ""), "found event_name ''"),
+        (("GET /a", "x" * 51), "expected 1 to 50 printable characters"),
+    ],
+)
+def test_a_route_that_cannot_be_read_is_refused(arguments: tuple[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        EventRoute(*arguments)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("status", ["6xx", "2xx,abc", "", "20"])
+def test_a_status_that_is_none_is_refused(status: str) -> None:
+    with pytest.raises(ConfigError, match="found status"):
+        EventRoute("GET /a", "Lead", status=status)
+
+
+@pytest.mark.parametrize("text", ["{path}", "{body.x}", "{form.x", "a}b", "{}", "{form..x}"])
+def test_an_expression_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="bad expression"):
+        EventRoute("GET /a", "Lead", custom_data={"value": text})

@@ -1,0 +1,482 @@
+"""SqliteStore as a citizen of its machine: the file, its locks, other processes, their ends."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from capi_middleware.errors import StoreError
+from capi_middleware.store import sqlite_statements as sql
+from capi_middleware.store.protocol import Settlement
+from capi_middleware.store.sqlite import SqliteStore
+from capi_middleware.store.sqlite_connections import Connections
+from tests.support.stores import NOON, PIXEL, Clock, row, store_rows
+
+PRELUDE = """
+import os, signal, sys
+from capi_middleware.events import Row
+from capi_middleware.store.sqlite import SqliteStore
+
+def row(event_id):
+    return Row(
+        event_id=event_id, event_name="Purchase", pixel_id="1", event_time=0.0, payload=b"{}"
+    )
+
+store = SqliteStore(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "capi.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path, clock=Clock())
+    yield store
+    store.close()
+
+
+def start(path: Path, script: str, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + script, str(path), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(path: Path, script: str, *arguments: str) -> str:
+    """Run `script` with a `store` and `row`; what it printed."""
+    process = start(path, script, *arguments)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return output
+
+
+def failure_of(store: SqliteStore) -> str:
+    future = store.append([row()], wait=True)
+    assert future is not None
+    error = future.exception(30)
+    assert isinstance(error, StoreError)
+    return str(error)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# the file
+
+
+def test_nothing_is_opened_before_the_first_use(store: SqliteStore, path: Path) -> None:
+    assert not path.exists()
+
+
+def test_flush_and_close_without_use_leave_no_file(store: SqliteStore, path: Path) -> None:
+    store.flush(1)
+    store.close()
+
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_the_files_belong_to_their_owner_alone(store: SqliteStore, path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        store_rows(store, row())
+    finally:
+        os.umask(before)
+
+    files = [path, path.with_name("capi.db-wal"), path.with_name("capi.db-shm")]
+    assert [mode_of(file) for file in files] == [0o600] * 3
+
+
+def test_an_existing_file_keeps_its_mode(store: SqliteStore, path: Path) -> None:
+    path.touch(mode=0o640)
+    path.chmod(0o640)
+    store_rows(store, row())
+
+    assert mode_of(path) == 0o640
+
+
+def test_close_leaves_one_file_with_everything(store: SqliteStore, path: Path) -> None:
+    store_rows(store, row())
+    store.close()
+
+    assert [file.name for file in path.parent.iterdir()] == ["capi.db"]
+
+
+def test_a_relative_path_is_relative_to_where_the_store_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    store = SqliteStore("capi.db")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    store_rows(store, row())
+    store.close()
+
+    assert (tmp_path / "capi.db").exists()
+
+
+def test_a_file_that_was_deleted_is_made_anew(store: SqliteStore, path: Path) -> None:
+    store_rows(store, row("e1"))
+    for file in path.parent.iterdir():
+        file.unlink()
+    store_rows(store, row("e2"))
+
+    assert store.depth() == {"pending": 1}
+    assert path.exists()
+
+
+def test_only_sqlite_opens_the_files(path: Path) -> None:
+    # An audit hook sees every open() of Python and cannot be removed: hence another process.
+    # O_EXCL on a file that exists opens nothing, so only the creation may succeed.
+    script = """
+attempts = []
+def hook(event, arguments):
+    if event == "open" and "capi.db" in str(arguments[0]):
+        attempts.append(bool(arguments[2] & os.O_EXCL))
+sys.addaudithook(hook)
+for number in range(3):
+    store.append([row(str(number))], wait=True).result(30)
+    lease = store.lease("1", limit=1, seconds=60)
+    store.settle(lease.lease_id, [])
+    store.tallies(0, 1), store.depth(), store.next_due("1"), store.prune(1), store.flush(1)
+    store.close()
+print(set(attempts))
+"""
+    assert run(path, script) == "{True}\n"
+
+
+# connections
+
+
+def test_wal_and_full_synchronous_are_in_force(path: Path) -> None:
+    connections = Connections(path)
+    with connections.writing() as db:
+        pragmas = {
+            name: db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "busy_timeout", "query_only")
+        }
+    connections.close()
+
+    assert pragmas == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "busy_timeout": 5000,
+        "query_only": 0,
+    }
+
+
+def test_reading_connections_cannot_write(path: Path) -> None:
+    connections = Connections(path)
+    with pytest.raises(StoreError), connections.reading() as db:
+        db.execute("DELETE FROM events")
+    connections.close()
+
+
+def test_a_transaction_that_fails_writes_nothing(path: Path) -> None:
+    connections = Connections(path)
+    count = "INSERT INTO counts VALUES (?, 'skipped', '', '', '', 1)"
+    with pytest.raises(sqlite3.IntegrityError), connections.writing() as db:
+        db.executemany(count, [(1,), (2,), (None,)])
+    with connections.reading() as db:
+        assert db.execute("SELECT COUNT(*) FROM counts").fetchone() == (0,)
+    connections.close()
+
+
+def test_a_writing_transaction_has_the_lock_from_its_start(path: Path) -> None:
+    connections = Connections(path)
+    with connections.writing():
+        other = sqlite3.connect(path, timeout=0, isolation_level=None)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        other.close()
+    connections.close()
+
+
+def test_opening_waits_while_another_process_makes_the_same_file(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("capi_middleware.store.sqlite_file.BUSY_SECONDS", 0.0)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.1, other.rollback)
+    release.start()
+
+    assert store.depth() == {}
+    release.join()
+    other.close()
+
+
+def test_one_thread_after_another_uses_the_same_connection(path: Path) -> None:
+    connections = Connections(path)
+    seen = []
+
+    def use() -> None:
+        with connections.writing() as db:
+            seen.append(db)
+
+    for _ in range(2):
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+    connections.close()
+
+    assert seen[0] is seen[1]
+
+
+def plan(path: Path, statement: str) -> str:
+    db = sqlite3.connect(path)
+    of_pixel = {"pixel_id": PIXEL, "now": NOON, "longest": 600.0, "limit": 10}
+    steps = db.execute(f"EXPLAIN QUERY PLAN {statement}", of_pixel).fetchall()
+    db.close()
+    return "\n".join(step[3] for step in steps)
+
+
+def test_the_claim_reads_the_index_in_order(store: SqliteStore, path: Path) -> None:
+    store_rows(store, row())
+
+    assert plan(path, sql.DUE) == (
+        "SEARCH events USING INDEX events_waiting (pixel_id=? AND server=? AND due_at<?)"
+    )
+
+
+@pytest.mark.parametrize("statement", [sql.RELEASE, sql.NEXT_DUE], ids=["release", "next due"])
+def test_leases_are_found_by_the_index(store: SqliteStore, path: Path, statement: str) -> None:
+    store_rows(store, row())
+
+    assert "SCAN events" not in plan(path, statement)
+    assert "INDEX events_waiting (pixel_id=? AND server=?)" in plan(path, statement)
+
+
+def test_a_delivered_event_keeps_no_payload_and_a_dead_one_does(
+    store: SqliteStore, path: Path
+) -> None:
+    store_rows(store, row("e1"), row("e2"))
+    lease = store.lease(PIXEL, limit=2, seconds=60)
+    first, second = lease.events
+    store.settle(
+        lease.lease_id,
+        [Settlement(first.key, "delivered"), Settlement(second.key, "dead", "code 100")],
+    )
+    store.close()
+
+    db = sqlite3.connect(path)
+    rows = db.execute("SELECT payload, reason FROM events ORDER BY key").fetchall()
+    db.close()
+    assert rows == [(None, ""), (b"{}", "code 100")]
+
+
+# errors
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "missing" / "capi.db")
+
+    assert str(tmp_path / "missing") in failure_of(store)
+    store.close()
+
+
+def test_a_directory_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+
+    assert str(tmp_path) in failure_of(store)
+    with pytest.raises(StoreError):
+        store.lease(PIXEL, limit=1, seconds=1)
+    store.close()
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(
+    store: SqliteStore, path: Path
+) -> None:
+    path.write_bytes(b"not a database" * 1000)
+
+    assert str(path) in failure_of(store)
+    assert path.read_bytes() == b"not a database" * 1000
+
+
+def test_a_newer_schema_is_refused(store: SqliteStore, path: Path) -> None:
+    store_rows(store, row())
+    store.close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 999")
+    db.close()
+
+    assert "found schema 999, expected 1 or older" in failure_of(store)
+    with pytest.raises(StoreError, match="newer"):
+        store.depth()
+
+
+def test_another_applications_database_is_refused_and_left_alone(
+    store: SqliteStore, path: Path
+) -> None:
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE users (name)")
+
+    assert "another application" in failure_of(store)
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    db.close()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"event_name": "\ud800"},
+        {"match_keys": 2**64},
+        {"event_time": float("nan")},
+        {"payload": object()},
+        {"pixel_id": None},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_a_row_that_sqlite_cannot_hold_fails_alone(
+    store: SqliteStore, path: Path, fields: dict[str, object]
+) -> None:
+    store_rows(store, row("first"))
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")  # so that the next three are one group
+    store.append([row("before")], wait=False)
+    bad = store.append([row("bad", **fields)], wait=True)
+    good = store.append([row("good")], wait=True)
+    assert bad is not None
+    assert good is not None
+    db.execute("ROLLBACK")
+    db.close()
+
+    assert isinstance(bad.exception(30), StoreError)
+    good.result(30)
+    store_rows(store, row("last"))
+    assert store.depth() == {"pending": 4}
+
+
+def test_a_store_works_again_when_its_directory_appears(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "later" / "capi.db", clock=Clock())
+    failure_of(store)
+    (tmp_path / "later").mkdir()
+
+    store_rows(store, row())
+
+    # The lost row was counted, and the count waited in memory.
+    (count,) = store.tallies(NOON, NOON + 1).counts
+    assert (count.kind, count.reason, count.n) == ("dropped", "store_error", 1)
+    store.close()
+
+
+def test_an_append_waits_for_a_lock_held_elsewhere(store: SqliteStore, path: Path) -> None:
+    store_rows(store, row("e1"))
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    future = store.append([row("e2")], wait=True)
+    assert future is not None
+
+    with pytest.raises(TimeoutError):
+        future.result(0.3)
+    db.execute("ROLLBACK")
+    db.close()
+
+    future.result(30)
+    assert store.depth() == {"pending": 2}
+
+
+def test_rows_survive_a_lock_that_is_held_longer_than_the_busy_timeout(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("capi_middleware.store.sqlite_file.BUSY_SECONDS", 0.01)
+    store_rows(store, row("e1"))
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    futures = [store.append([row(f"w{n}")], wait=True) for n in range(3)]
+    assert not store.flush(0.3)
+    db.execute("ROLLBACK")
+    db.close()
+
+    for future in futures:
+        assert future is not None
+        future.result(30)
+    assert store.depth() == {"pending": 4}
+
+
+# several processes
+
+
+def test_sixteen_processes_may_open_a_missing_file_at_once(path: Path) -> None:
+    script = """
+sys.stdin.read(1)
+store.append([row(sys.argv[2])], wait=True).result(60)
+store.close()
+"""
+    processes = [start(path, script, str(number)) for number in range(16)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("x")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+
+    assert errors == [""] * 16
+    store = SqliteStore(path)
+    assert store.depth() == {"pending": 16}
+    store.close()
+
+
+def test_eight_processes_lose_and_double_nothing(path: Path) -> None:
+    script = """
+own = [store.append([row(f"{sys.argv[2]}-{n}")], wait=True) for n in range(200)]
+for n in range(50):
+    store.append([row(f"shared-{n}")], wait=False)
+for future in own:
+    future.result(60)
+store.close()
+"""
+    processes = [start(path, script, str(number)) for number in range(8)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+
+    assert errors == [""] * 8
+    store = SqliteStore(path)
+    assert store.depth() == {"pending": 8 * 200 + 50}
+    store.close()
+
+
+def test_two_processes_never_lease_the_same_event(path: Path) -> None:
+    run(
+        path,
+        """
+store = SqliteStore(sys.argv[1], clock=lambda: 0.0)
+store.append([row(str(n)) for n in range(400)], wait=True).result(60)
+""",
+    )
+    # With the clock of the events, which would be expired otherwise.
+    script = """
+store = SqliteStore(sys.argv[1], clock=lambda: 1.0)
+while events := store.lease("1", limit=7, seconds=600).events:
+    print(*[event.event_id for event in events])
+"""
+    processes = [start(path, script) for _ in range(4)]
+    leased = [word for process in processes for word in process.communicate(timeout=120)[0].split()]
+
+    assert sorted(leased, key=int) == [str(number) for number in range(400)]
+
+
+def test_a_kill_right_after_a_commit_loses_nothing(path: Path) -> None:
+    script = """
+for number in range(20):
+    store.append([row(str(number))], wait=True).result(60)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = start(path, script)
+    process.communicate(timeout=120)
+
+    assert process.returncode == -9
+    store = SqliteStore(path)
+    assert store.depth() == {"pending": 20}
+    store.close()
