@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 #: In the scope: a CAPIMiddleware further out has this request already.
 MARK = "capi_middleware"
+#: Pieces that are no longer than this together leave as one message, in bytes.
+_JOINED = 64 * 1024
+_FILES = ("http.response.pathsend", "http.response.zerocopysend")
 #: How long the start of a response without Content-Length may wait for its first piece, in
 #: seconds: long enough for a body that is ready, too short for anyone to notice.
 _PATIENCE = 0.005
@@ -127,6 +130,10 @@ class _Responder:
         elif message["type"] == "http.response.body":
             await self._body(message)
         else:
+            if message["type"] in _FILES:
+                # The server sends a file that nobody reads here: the response stays as it is.
+                self._watching = False
+                await self._commit()
             await self._release()
             await self._send(message)
 
@@ -171,7 +178,8 @@ class _Responder:
         if self._timer is not None:
             self._timer.cancel()
         try:
-            start = {**start, "headers": self._exchange.hurry()}
+            if self._watching:
+                start = {**start, "headers": self._exchange.hurry()}
         except Exception as error:
             self._shield.caught(error, "the headers")
             self._watching = False
@@ -203,6 +211,8 @@ class _Responder:
             await self._send({**start, "headers": headers})
         if last:
             self._watching = False
+        if sum(map(len, pieces)) <= _JOINED:
+            pieces = [b"".join(pieces)] if pieces else []
         for piece in pieces[:-1]:
             await self._send(
                 {"type": "http.response.body", "body": bytes(piece), "more_body": True}

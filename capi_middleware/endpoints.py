@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 
 from capi_middleware.capture import beacon, pixel
 from capi_middleware.capture.minting import TextSigner
-from capi_middleware.errors import BadBeacon, StoreError
+from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count
 from capi_middleware.exchange import Exchange, Steps
 from capi_middleware.issuing import Issuer
@@ -74,8 +74,9 @@ class Endpoints:
         except BadBeacon as error:
             self._refused("malformed")
             return Response(status_code=error.status)
-        except StoreError as error:
-            self._issuer.shield.caught(error, f"endpoint {name}")
+        except WindowError as error:
+            answer = msgspec.json.encode({"error": str(error)})
+            return Response(answer, 400, _PRIVATE, "application/json")
         except Exception as error:
             self._issuer.shield.caught(error, f"endpoint {name}")
         return Response(status_code=503, headers={"cache-control": "no-store"})
@@ -164,7 +165,7 @@ class Endpoints:
                 _COOKIE,
                 self._logins.sign(until),
                 max_age=LOGIN_SECONDS,
-                path=path,
+                path=prefix,
                 httponly=True,
                 samesite="strict",
                 secure=scope.get("scheme") == "https",
@@ -172,14 +173,9 @@ class Endpoints:
             return answer
         if not self._may_read(headers):
             return _html(report.login_html(path, nonce=nonce), 401, nonce)
-        try:
-            window = _window(scope)
-        except WindowError as error:
-            return Response(str(error), 400, _PRIVATE, "text/plain")
-        made = yield self._reading(window)
-        page = report.to_html(
-            made, prefix=prefix, nonce=nonce, event=window.event, pixel=window.pixel
-        )
+        made = yield self._reading(_window(scope))
+        query = scope.get("query_string", b"").decode("latin-1")
+        page = report.to_html(made, path=path, query=query, nonce=nonce)
         return _html(page, 200, nonce)
 
     def _json(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
@@ -187,11 +183,7 @@ class Endpoints:
             return Response(status_code=404)
         if not self._may_read(headers):
             return _unauthorized()
-        try:
-            made = yield self._reading(_window(scope))
-        except WindowError as error:
-            answer = msgspec.json.encode({"error": str(error)})
-            return Response(answer, 400, _PRIVATE, "application/json")
+        made = yield self._reading(_window(scope))
         return Response(report.to_json(made), 200, _PRIVATE, "application/json")
 
     def _metrics(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:

@@ -45,14 +45,14 @@ def gravest_first(flags: Iterable[Flag]) -> list[Flag]:
 
 
 def wilson_upper(part: int, whole: int) -> float:
-    """The upper end of the 95 % interval of the share `part` ÷ `whole`; `whole` is at least 1.
+    """The upper end of the 95 % interval of the share `part` ÷ `whole`, for a share below 1.
 
     Wilson's score interval with continuity correction (Newcombe 1998, method 4). Without the
     correction two events of which none is covered would pass for proof of a share under 0.66.
     """
     p = part / whole
     root = sqrt(_Z**2 + 2 - 1 / whole + 4 * p * (whole * (1 - p) - 1))
-    return min(1.0, (2 * part + _Z**2 + 1 + _Z * root) / (2 * (whole + _Z**2)))
+    return (2 * part + _Z**2 + 1 + _Z * root) / (2 * (whole + _Z**2))
 
 
 def percent(share: float) -> str:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from capi_middleware.testing.bodies import BodyError, fields_of
 from capi_middleware.testing.faults import Drop, Endpoint, Fault, Faults, graph_error
 from capi_middleware.testing.graph_rules import Refusal, refusal
-from capi_middleware.testing.received import BrowserHit, Received, ServerEvent
+from capi_middleware.testing.received import Received, ServerEvent
 
 MAX_EVENTS = 1000
 _GIF = bytes.fromhex(
@@ -82,9 +82,10 @@ class FakeMeta:
     ) -> None:
         """Script the next `times` answers (None: all) of an endpoint.
 
-        Each waits `delay` seconds first. `body` is text, bytes, or a value sent as JSON; without
-        one an error of the Graph API that fits `status`. A `status` of 200 without body only
-        delays. `drop` cuts the connection "before" the request counts or "after".
+        Each comes `delay` seconds after the request. `body` is text, bytes, or a value sent as
+        JSON; without one an error of the Graph API that fits `status`. A `status` of 200 without
+        body only delays. `drop` cuts the connection "before" the request counts or "after".
+        Raises ValueError for an endpoint or drop that does not exist.
         """
         fault = Fault(
             status=status, body=body, times=times, delay=delay, pixel_id=pixel_id, drop=drop,
@@ -98,9 +99,12 @@ class FakeMeta:
 
     async def _events(self, request: Request) -> Response:
         pixel_id = request.path_params["pixel_id"]
-        fault = await self._faults.take("events", pixel_id)
-        if fault is not None and fault.drop != "after":
-            return fault.answer()
+        fault = self._faults.take("events", pixel_id)
+        if fault.only_delays or fault.drop == "after":
+            return await fault.answer(await self._accept(request, pixel_id))
+        return await fault.answer(Response())
+
+    async def _accept(self, request: Request, pixel_id: str) -> Response:
         if not _VERSION.fullmatch(request.path_params["version"]):
             return JSONResponse(graph_error("Unknown path components", 2500), 400)
         if request.method != "POST":
@@ -122,8 +126,6 @@ class FakeMeta:
                 return _refused(bad)
         code = fields.get("test_event_code")
         self.received.server += [ServerEvent(pixel_id, event, now, code) for event in events]
-        if fault is not None:
-            return fault.answer()
         receipt = {"events_received": len(events), "messages": [], "fbtrace_id": "AFakeMetaTrace"}
         return JSONResponse(receipt)
 
@@ -144,18 +146,13 @@ class FakeMeta:
         return None
 
     async def _fbevents(self, request: Request) -> Response:
-        fault = await self._faults.take("fbevents", None)
-        if fault is not None:
-            return fault.answer()
         source = files("capi_middleware.testing").joinpath("fbevents.js").read_bytes()
-        return Response(source, media_type="application/x-javascript")
+        truth = Response(source, media_type="application/x-javascript")
+        return await self._faults.take("fbevents", None).answer(truth)
 
     async def _config(self, request: Request) -> Response:
         pixel_id = request.path_params["pixel_id"]
         self.received.configs.append(pixel_id)
-        fault = await self._faults.take("config", pixel_id)
-        if fault is not None:
-            return fault.answer()
         if not _PIXEL_ID.fullmatch(pixel_id):
             return Response(status_code=404)
         opted = "".join(
@@ -165,24 +162,19 @@ class FakeMeta:
             f'fbq.registerPlugin("{pixel_id}",{{__fbEventsPlugin:1,plugin:function'
             f'(fbq,instance,config){{{opted}instance.configLoaded("{pixel_id}");}}}});'
         )
-        return Response(source, media_type="application/x-javascript")
+        truth = Response(source, media_type="application/x-javascript")
+        return await self._faults.take("config", pixel_id).answer(truth)
 
     async def _tr(self, request: Request) -> Response:
         params = dict(request.query_params)
         if request.method == "POST":
             params |= fields_of("application/x-www-form-urlencoded", await request.body())
-        fault = await self._faults.take("tr", params.get("id"))
-        if fault is not None and fault.drop == "before":
-            return fault.answer()
-        if "ev" in params:
-            self.received.browser.append(BrowserHit.of(request, params, self._clock()))
-        else:
-            self.received.probes += 1
-        if fault is not None:
-            return fault.answer()
-        if self.tr_answer == "gif":
-            return Response(_GIF, media_type="image/gif")
-        return Response(b"", media_type="text/plain")
+        fault = self._faults.take("tr", params.get("id"))
+        if fault.drop != "before":  # whatever the answer, it has reached Meta
+            self.received.add_hit(request, params, self._clock())
+        gif = Response(_GIF, media_type="image/gif")
+        truth = gif if self.tr_answer == "gif" else Response(b"", media_type="text/plain")
+        return await fault.answer(truth)
 
     async def _show(self, request: Request) -> Response:
         return JSONResponse(self.received.as_json())

@@ -40,8 +40,12 @@ class Fault:
         """Whether the true answer follows after the delay."""
         return self.status == 200 and self.body is None and self.drop is None
 
-    def answer(self) -> Response:
-        """The response that this fault stands for."""
+    async def answer(self, truth: Response) -> Response:
+        """The response to send instead of `truth`, after the delay."""
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        if self.only_delays:
+            return truth
         if self.drop is not None:
             return CutConnection()
         body, headers = self.body, dict(self.headers)
@@ -67,20 +71,18 @@ class Faults:
         """Forget all scripted answers."""
         self._queue.clear()
 
-    async def take(self, endpoint: Endpoint, pixel_id: str | None) -> Fault | None:
-        """The fault for this request, after its delay; None if it is to be answered truly."""
+    def take(self, endpoint: Endpoint, pixel_id: str | None) -> Fault:
+        """The fault for this request; one that does nothing if it is to be answered truly."""
         for fault in self._queue:
             if fault.endpoint == endpoint and fault.pixel_id in (None, pixel_id):
                 break
         else:
-            return None
+            return Fault(status=200)
         if fault.times is not None:
             fault.times -= 1
             if fault.times <= 0:
                 self._queue.remove(fault)
-        if fault.delay:
-            await asyncio.sleep(fault.delay)
-        return None if fault.only_delays else fault
+        return fault
 
 
 class CutConnection(Response):

@@ -71,6 +71,13 @@ class Received:
     #: /tr/ requests without event: the pixel script asking whether the host can be reached.
     probes: int = 0
 
+    def add_hit(self, request: Request, params: dict[str, str], now: float) -> None:
+        """Keep a request to /tr/. `now` is Unix time in seconds."""
+        if "ev" in params:
+            self.browser.append(BrowserHit.of(request, params, now))
+        else:
+            self.probes += 1
+
     def pairs(self) -> list[dict[str, Any]]:
         """Copies per (pixel, event_name, event_id), in order of arrival."""
         server = Counter(event.key for event in self.server)

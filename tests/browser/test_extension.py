@@ -11,7 +11,7 @@ from playwright.sync_api import Playwright as Driver
 from tests.browser.conftest import ARGUMENTS, Servers, chromium
 from tests.browser.site import PIXEL
 
-GIF = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
+GIF = "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
 BLOCK = {"type": "block"}
 TO_GIF = {"type": "redirect", "redirect": {"extensionPath": "/1x1.gif"}}
 TO_NOOP = {"type": "redirect", "redirect": {"extensionPath": "/noop.js"}}
@@ -40,11 +40,7 @@ def blocked(
     (extension / "manifest.json").write_text(json.dumps(manifest))
     (extension / "rules.json").write_text(json.dumps(rules))
     (extension / "noop.js").write_text("(function() {})();")
-    (extension / "1x1.gif").write_bytes(
-        bytes.fromhex(
-            "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
-        )
-    )
+    (extension / "1x1.gif").write_bytes(bytes.fromhex(GIF))
     context = driver.chromium.launch_persistent_context(
         tmp_path / "profile",
         executable_path=chromium(),

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from capi_middleware.events import BROWSER_CAUSES, SERVER_CAUSES, Count
 from capi_middleware.parity.causes import BROWSER_ADVICE, SERVER_ADVICE
@@ -47,8 +49,10 @@ def test_the_interval_is_wilsons_with_continuity_correction(
     assert wilson_upper(part, whole) == pytest.approx(upper, abs=0.0006)
 
 
-def test_an_interval_ends_at_1() -> None:
-    assert wilson_upper(5, 5) == 1.0
+@given(whole=st.integers(1, 10_000), missing=st.integers(1, 10_000))
+def test_an_interval_ends_between_the_share_and_1(whole: int, missing: int) -> None:
+    part = max(0, whole - missing)
+    assert part / whole < wilson_upper(part, whole) < 1
 
 
 def test_a_low_ratio_is_a_warning_with_both_numbers() -> None:

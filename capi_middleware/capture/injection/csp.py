@@ -6,6 +6,7 @@ origin; no policy is ever edited.
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 Policy = dict[str, list[str]]
@@ -65,6 +66,25 @@ def rule(enforced: Sequence[str], report_only: Sequence[str], own: Address) -> R
     `notes` name what is blocked although the tag may run: "script-src" (Meta's library),
     "img-src" (the pixel), "connect-src" (our beacon).
     """
+    # Nonces differ from response to response, the rest of the policies does not: it is judged
+    # once, with a number in the place of each nonce.
+    nonces: dict[str, str] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return f"'nonce-{nonces.setdefault(found[1], str(len(nonces)))}'"
+
+    ruling = _rule(
+        tuple(_NONCE.sub(number, value) for value in enforced),
+        tuple(_NONCE.sub(number, value) for value in report_only),
+        own,
+    )
+    if ruling.nonce is None:
+        return ruling
+    return Ruling(ruling.allowed, list(nonces)[int(ruling.nonce)], ruling.notes)
+
+
+@lru_cache(maxsize=256)
+def _rule(enforced: tuple[str, ...], report_only: tuple[str, ...], own: Address) -> Ruling:
     policies = list(_parse(enforced))
     if any(_forbids_scripts(policy) for policy in policies):
         return Ruling(allowed=False)

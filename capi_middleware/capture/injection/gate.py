@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -43,13 +44,15 @@ _UNSAFE_CHARSET = re.compile(
     rb"unicodefeff|unicodefffe|(?:cs)?iso-?10646-?ucs.*|scsu|bocu-1",
     re.IGNORECASE,
 )
-_OFFLOADING = (
-    # The server in front replaces the body by a file.
-    b"x-accel-redirect",
-    b"x-lighttpd-send-file",
-    b"x-litespeed-location",
-    b"x-reproxy-url",
-    b"x-sendfile",
+# The server in front of the app replaces the body by a file.
+_OFFLOADING = frozenset(
+    [
+        b"x-accel-redirect",
+        b"x-lighttpd-send-file",
+        b"x-litespeed-location",
+        b"x-reproxy-url",
+        b"x-sendfile",
+    ]
 )
 _INTEGRITY_FIELDS = frozenset([b"content-digest", b"content-md5", b"digest", b"repr-digest"])
 _CDN_CACHE_CONTROL = b"cdn-cache-control"
@@ -135,21 +138,22 @@ def _not_html(content_type: bytes) -> Verdict:
 
 
 def _reason(status: int, fields: Fields, encodings: list[bytes]) -> str:
+    content_types = fields[b"content-type"]
     return (
-        _type_reason(fields[b"content-type"])
+        ("ambiguous_type" if len(content_types) > 1 else _type_reason(content_types[0]))
         or _status_reason(status)
         or _body_reason(fields, encodings)
         or _promise_reason(fields)
     )
 
 
-def _type_reason(content_types: list[bytes]) -> str:
-    if len(content_types) > 1 or b"," in content_types[0]:
+@lru_cache(maxsize=64)
+def _type_reason(content_type: bytes) -> str:
+    if b"," in content_type:
         return "ambiguous_type"
-    media_type = content_types[0].partition(b";")[0].strip().lower()
-    if media_type != b"text/html":
+    if content_type.partition(b";")[0].strip().lower() != b"text/html":
         return "not_html"
-    charset = _CHARSET.search(content_types[0])
+    charset = _CHARSET.search(content_type)
     if charset and _UNSAFE_CHARSET.fullmatch(charset[1].strip()):
         return "charset"
     return ""
@@ -163,10 +167,10 @@ def _status_reason(status: int) -> str:
 def _body_reason(fields: Fields, encodings: list[bytes]) -> str:
     if encodings and encodings not in ([b"gzip"], [b"x-gzip"]):
         return "encoded"
-    if any(not _is_inline(value) for value in fields.get(b"content-disposition", ())):
+    if not all(map(_is_inline, fields.get(b"content-disposition", ()))):
         return "attachment"
     lengths = fields.get(b"content-length", ())
-    if len(lengths) > 1 or any(not _is_length(value) for value in lengths):
+    if len(lengths) > 1 or not all(map(_is_length, lengths)):
         return "content_length"
     return ""
 
@@ -176,9 +180,9 @@ def _promise_reason(fields: Fields) -> str:
         return "no_transform"
     if b"signature" in fields or b"signature-input" in fields:
         return "signed"
-    if any(name in fields for name in _OFFLOADING):
+    if not _OFFLOADING.isdisjoint(fields):
         return "offloaded"
-    if _INTEGRITY_FIELDS.intersection(_tokens(fields, b"trailer")):
+    if not _INTEGRITY_FIELDS.isdisjoint(_tokens(fields, b"trailer")):
         return "integrity_trailer"
     return ""
 

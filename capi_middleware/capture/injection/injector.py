@@ -66,10 +66,15 @@ class Injector:
         tag = self._make_tag()
         if not tag:
             return self._skip(None, held, chunk)
-        view = memoryview(data)
         self._settle()
         self.injected = True
-        return [piece for piece in (view[:place], tag, view[place:]) if piece]
+        view = memoryview(data)
+        pieces: list[Piece] = [tag]
+        if place:
+            pieces.insert(0, view[:place])
+        if place < len(data):
+            pieces.append(view[place:])
+        return pieces
 
     def _skip(self, reason: str | None, held: bytes, chunk: Piece) -> list[Piece]:
         self._settle()

@@ -33,9 +33,10 @@ RAW_TEXT_ELEMENTS = (
 )
 _RAW_TEXT_ENDS = {name: re.compile(rb"(?i)</" + name + _NAME_END) for name in RAW_TEXT_ELEMENTS}
 
-_SCRIPT_DATA = re.compile(rb"(?i)(</script%b)|<!(?=--)" % _NAME_END)
-_ESCAPED = re.compile(rb"(?i)-->|(</script%b)|(<script%b)" % (_NAME_END, _NAME_END))
-_DOUBLE_ESCAPED = re.compile(rb"(?i)-->|(</script%b)" % _NAME_END)
+# Alternatives share their "<": it lets the search run from one to the next.
+_SCRIPT_DATA = re.compile(rb"(?i)<(?:(/script%b)|!(?=--))" % _NAME_END)
+_ESCAPED = re.compile(rb"(?i)-->|<(?:(/script%b)|(script%b))" % (_NAME_END, _NAME_END))
+_DOUBLE_ESCAPED = re.compile(rb"(?i)-->|<(/script%b)" % _NAME_END)
 _SCRIPT_MARKS = (b"</script", b"<script", b"<!--")
 #: The state after a mark, by state and group of the mark; no entry: the element ended.
 _AFTER_MARK = {

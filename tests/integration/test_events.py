@@ -1,0 +1,394 @@
+"""From a request to the outbox: what becomes an event, and what Meta would get."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+
+from capi_middleware import (
+    CAPI,
+    CapiError,
+    CAPIMiddleware,
+    ConfigError,
+    EventRoute,
+    Pixel,
+    UserData,
+    Visitor,
+    current_visitor,
+    track,
+)
+from capi_middleware.errors import BadVisitor
+from tests.support.configs import PIXEL_ID, TOKEN, make_config
+
+PAGE = "<!doctype html><html><head><title>x</title></head><body>hi</body></html>"
+AGENT = {"user-agent": "Mozilla/5.0"}
+
+
+class Site:
+    """A Starlette app of one catch-all view behind the middleware, with its outbox."""
+
+    def __init__(self, view: Callable[..., Any], **settings: Any) -> None:
+        self.capi = CAPI(make_config(**settings))
+        methods = ["GET", "POST"]
+        app = Starlette(routes=[Route("/{path:path}", view, methods=methods)])
+        self.client = TestClient(CAPIMiddleware(app, self.capi), headers=AGENT)
+
+    def sent(self) -> list[dict[str, Any]]:
+        """The events waiting in the outbox, as Meta would get them."""
+        lease = self.capi.store.lease(PIXEL_ID, limit=100, seconds=60)
+        return [json.loads(event.payload) for event in lease.events]
+
+    def counts(self, kind: str) -> dict[tuple[str, str], int]:
+        counts = self.capi.store.tallies(0, 1e12).counts
+        return {(one.event_name, one.reason): one.n for one in counts if one.kind == kind}
+
+
+async def page(request: Request) -> HTMLResponse:
+    return HTMLResponse(PAGE)
+
+
+def names(events: list[dict[str, Any]]) -> list[str]:
+    return sorted(event["event_name"] for event in events)
+
+
+def test_a_page_is_a_page_view_and_its_routes_events() -> None:
+    site = Site(page, routes=[EventRoute("GET /p/{sku}", "ViewContent",
+                                         custom_data={"content_ids": ["{path.sku}"]})])  # fmt: skip
+    body = site.client.get("/p/cup?utm=1&token=secret").text
+    events = site.sent()
+    assert names(events) == ["PageView", "ViewContent"]
+    view = next(event for event in events if event["event_name"] == "ViewContent")
+    assert view["custom_data"] == {"content_ids": ["cup"]}
+    assert view["action_source"] == "website"
+    assert view["event_source_url"] == "http://testserver/p/cup?utm=1"
+    assert isinstance(view["event_time"], int)
+    assert view["user_data"]["client_user_agent"] == "Mozilla/5.0"
+    assert all(event["event_id"] in body for event in events)
+
+
+def test_without_page_view_an_unmapped_page_is_left_byte_identical_but_for_the_tag() -> None:
+    site = Site(page, page_view=False)
+    site.client.get("/")
+    assert site.sent() == []
+
+
+def test_a_form_gives_values_and_the_app_reads_every_byte() -> None:
+    seen: list[bytes] = []
+
+    async def view(request: Request) -> RedirectResponse:
+        seen.append(await request.body())
+        return RedirectResponse("/cart", 303)
+
+    route = EventRoute("POST /cart", "AddToCart",
+                       custom_data={"value": "{form.price}", "currency": "EUR"})  # fmt: skip
+    site = Site(view, routes=[route])
+    site.client.post("/cart", data={"price": "7.90", "n": "1"}, follow_redirects=False)
+    assert seen == [b"price=7.90&n=1"]
+    assert site.sent()[0]["custom_data"] == {"value": 7.9, "currency": "EUR"}
+
+
+def test_a_multipart_form_gives_values_too() -> None:
+    async def view(request: Request) -> JSONResponse:
+        await request.body()
+        return JSONResponse({})
+
+    route = EventRoute("POST /cart", "Lead", custom_data={"content_name": "{form.name}"})
+    site = Site(view, routes=[route])
+    site.client.post("/cart", data={"name": "Tea"}, files={"file": ("a.txt", b"data")})
+    assert site.sent()[0]["custom_data"] == {"content_name": "Tea"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ("{json.order.total}", 12.5),
+        ("{query.q}", "a b"),
+        ("{cookie.c}", "1"),
+        ("{header.x-y}", "2"),
+        ("{state.user.id}", 42),
+        ("{path.id}", 7),
+        ("id-{path.id}-{query.q}", "id-7-a b"),
+    ],
+)
+def test_every_expression_reads_its_part_of_the_request(expression: str, found: Any) -> None:
+    async def view(request: Request) -> JSONResponse:
+        await request.body()
+        request.state.user = {"id": 42}
+        return JSONResponse({})
+
+    route = EventRoute("POST /x/{id:int}", "Lead", custom_data={"thing": expression})
+    site = Site(view, routes=[route])
+    site.client.cookies.set("c", "1")
+    site.client.post("/x/7?q=a+b", json={"order": {"total": 12.5}}, headers={"x-y": "2"})
+    assert site.sent()[0]["custom_data"] == {"thing": found}
+
+
+def test_what_is_missing_is_left_out_and_counted() -> None:
+    route = EventRoute("GET /", "Lead", custom_data={"a": "{query.a}", "b": "b{query.b}", "c": 1})
+    site = Site(page, routes=[route], page_view=False)
+    site.client.get("/?a=")
+    assert site.sent()[0]["custom_data"] == {"c": 1}
+    assert site.counts("left_out") == {("Lead", "a"): 1, ("Lead", "b"): 1}
+
+
+def test_callables_may_be_sync_or_async_and_user_data_is_hashed() -> None:
+    async def who(request: Request) -> UserData:
+        return UserData(em=request.query_params["em"])
+
+    route = EventRoute("GET /", "Lead", custom_data={"n": lambda request: 3})
+    site = Site(page, routes=[route], user_data=who, page_view=False)
+    site.client.get("/?em=Jane@Example.com")
+    event = site.sent()[0]
+    assert event["custom_data"] == {"n": 3}
+    digest = "8c87b489ce35cf2e2f39f80e282cb2e804932a56a213983eeeb428407d43b52d"
+    assert event["user_data"]["em"] in (digest, [digest])
+    assert "Jane" not in json.dumps(event)
+
+
+def test_a_callable_that_fails_costs_its_value_and_is_counted(
+    swallowed: list[BaseException],
+) -> None:
+    def broken(request: Request) -> UserData:
+        raise LookupError("private@example.com")
+
+    site = Site(page, user_data=broken)
+    assert "data-c" in site.client.get("/").text
+    assert names(site.sent()) == ["PageView"]
+    assert [type(error) for error in swallowed] == [LookupError]
+    assert list(site.counts("error")) == [("", "a callable of the configuration: LookupError")]
+    swallowed.clear()
+
+
+def test_the_first_route_of_an_event_name_wins() -> None:
+    routes = [
+        EventRoute("GET /a/b", "Lead", custom_data={"n": 1}),
+        EventRoute("GET /a/{x}", "Lead", custom_data={"n": 2}),
+    ]
+    site = Site(page, routes=routes, page_view=False)
+    site.client.get("/a/b")
+    assert [event["custom_data"] for event in site.sent()] == [{"n": 1}]
+
+
+@pytest.mark.parametrize(("status", "n"), [(200, 1), (404, 0), (500, 0)])
+def test_a_status_that_does_not_count_is_no_event(status: int, n: int) -> None:
+    async def view(request: Request) -> HTMLResponse:
+        return HTMLResponse(PAGE, status)
+
+    site = Site(view, routes=[EventRoute("GET /", "Lead")], page_view=False)
+    site.client.get("/")
+    assert len(site.sent()) == n
+
+
+def test_track_fills_in_the_event_of_a_matched_route() -> None:
+    made: list[str] = []
+
+    def view(request: Request) -> HTMLResponse:
+        event = track("Purchase", value=10, currency="EUR", user_data=UserData(ph="+4930123456"))
+        made.append(event.event_id)
+        return HTMLResponse(PAGE)
+
+    route = EventRoute("GET /o/{id}", "Purchase", dedupe_key="{path.id}", custom_data={"a": 1})
+    site = Site(view, routes=[route], page_view=False)
+    body = site.client.get("/o/7").text
+    events = site.sent()
+    assert len(events) == 1
+    assert events[0]["custom_data"] == {"a": 1, "value": 10, "currency": "EUR"}
+    assert events[0]["event_id"] == made[0]
+    assert made[0] in body
+    assert "ph" in events[0]["user_data"]
+    assert made[0] == site.capi.issuer.mint("Purchase", "7")
+
+
+def test_track_adds_an_event_where_no_route_made_one() -> None:
+    def view(request: Request) -> JSONResponse:
+        track("Lead", kind="newsletter")
+        return JSONResponse({})
+
+    site = Site(view)
+    site.client.post("/subscribe")
+    assert [event["custom_data"] for event in site.sent()] == [{"kind": "newsletter"}]
+
+
+def test_track_while_streaming_is_kept() -> None:
+    def view(request: Request) -> StreamingResponse:
+        async def body() -> Any:
+            yield PAGE[:50]
+            track("Lead")
+            yield PAGE[50:]
+
+        return StreamingResponse(body(), media_type="text/html")
+
+    site = Site(view, page_view=False)
+    site.client.get("/")
+    assert names(site.sent()) == ["Lead"]
+
+
+def test_the_same_dedupe_key_is_one_event_in_pages_jobs_and_refreshes() -> None:
+    def view(request: Request) -> HTMLResponse:
+        track("Purchase", value=1, currency="EUR", dedupe_key=7)
+        return HTMLResponse(PAGE)
+
+    site = Site(view, page_view=False)
+    site.client.get("/")
+    site.client.get("/")
+    event = site.capi.track("Purchase", value=1, currency="EUR", dedupe_key="7")
+    assert [one["event_id"] for one in site.sent()] == [event.event_id]
+
+
+def test_a_visitor_of_a_checkout_completes_the_event_of_a_webhook() -> None:
+    texts: list[str] = []
+
+    def view(request: Request) -> HTMLResponse:
+        texts.append(current_visitor().dumps())
+        return HTMLResponse(PAGE)
+
+    site = Site(view, page_view=False)
+    site.client.cookies.set("_fbp", "fb.1.1700000000000.123456789")
+    site.client.get("/checkout")
+    visitor = Visitor.loads(texts[0])
+    site.capi.track("Purchase", visitor=visitor, value=5, currency="EUR", dedupe_key=1)
+    event = site.sent()[0]
+    assert event["user_data"]["fbp"] == "fb.1.1700000000000.123456789"
+    assert event["user_data"]["client_user_agent"] == "Mozilla/5.0"
+    assert event["event_source_url"] == "http://testserver/checkout"
+
+
+def test_a_visitor_that_was_changed_is_refused() -> None:
+    site = Site(page)
+    text = site.capi.issuer.signed(Visitor(fbp="fb.1.1.1")).dumps()
+    with pytest.raises(BadVisitor, match="did not sign"):
+        site.capi.track("Lead", visitor=Visitor.loads(text.replace("fb.1.1.1", "fb.1.1.2")))
+    with pytest.raises(BadVisitor):
+        Visitor.loads("v9.nonsense")
+
+
+def test_track_outside_of_a_request_says_what_to_do() -> None:
+    with pytest.raises(CapiError, match=r"outside of a request use CAPI\(config\)\.track"):
+        track("Lead")
+
+
+def test_a_bad_event_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="found event_name ''"):
+        Site(page).capi.track("")
+
+
+def test_a_purchase_that_meta_would_refuse_is_a_counted_drop() -> None:
+    site = Site(page)
+    site.capi.track("Purchase", value=1)
+    assert site.sent() == []
+    assert site.capi.store.depth() == {"dropped": 1}
+    assert site.counts("dropped") == {("Purchase", "invalid"): 1}
+
+
+@pytest.mark.parametrize("settings", [{"consent": lambda request: False}, {}])
+def test_without_consent_there_is_no_tag_no_cookie_and_no_event(settings: dict[str, Any]) -> None:
+    site = Site(page, routes=[EventRoute("GET /", "Lead")], **settings)
+    headers = {} if settings else {"sec-gpc": "1"}
+    answer = site.client.get("/", headers=headers)
+    assert answer.text == PAGE
+    assert "set-cookie" not in answer.headers
+    assert site.sent() == []
+    assert site.counts("suppressed") == {("Lead", "consent"): 1, ("PageView", "consent"): 1}
+
+
+def test_a_consent_rule_over_cookies_decides() -> None:
+    rule = {"value": "{cookie.ok}", "granted": ["all"], "limited": ["some"]}
+    site = Site(page, consent=rule)
+    assert site.client.get("/").text == PAGE
+    site.client.cookies.set("ok", "some")
+    assert '"x":"limited"' in site.client.get("/").text
+    event = site.sent()[0]
+    assert event["data_processing_options"] == ["LDU"]
+
+
+def test_a_public_page_carries_no_event_id_and_its_script_asks_for_them() -> None:
+    async def view(request: Request) -> HTMLResponse:
+        return HTMLResponse(PAGE, headers={"cache-control": "public, max-age=60"})
+
+    site = Site(view, routes=[EventRoute("GET /p/{sku}", "ViewContent",
+                                         custom_data={"content_ids": ["{path.sku}"]})])  # fmt: skip
+    answer = site.client.get("/p/cup")
+    assert '"e":[],"a":true' in answer.text
+    assert "set-cookie" not in answer.headers
+    assert site.sent() == []
+    asked = site.client.post("/_capi/t", json={"u": "http://testserver/p/cup?a=1", "r": ""})
+    events = asked.json()["e"]
+    assert sorted(event["n"] for event in events) == ["PageView", "ViewContent"]
+    waiting = site.sent()
+    assert {one["event_id"] for one in waiting} == {event["i"] for event in events}
+    assert waiting[0]["event_source_url"] == "http://testserver/p/cup?a=1"
+
+
+def test_a_prefetched_page_is_no_event_until_it_is_shown() -> None:
+    site = Site(page, routes=[EventRoute("GET /", "Lead")])
+    assert '"a":true' in site.client.get("/", headers={"sec-purpose": "prefetch"}).text
+    assert site.sent() == []
+
+
+def test_an_app_mounted_below_a_path_has_its_endpoints_there() -> None:
+    capi = CAPI(make_config(routes=[EventRoute("GET /p/{sku}", "ViewContent")]))
+    inner = CAPIMiddleware(Starlette(routes=[Route("/p/{sku}", page)]), capi)
+    client = TestClient(Starlette(routes=[Mount("/shop", app=inner)]), headers=AGENT)
+    body = client.get("/shop/p/cup").text
+    assert 'src="/shop/_capi/s.js?v=' in body
+    assert client.get("/shop/_capi/s.js").status_code == 200
+    assert capi.store.depth() == {"pending": 2}
+
+
+def test_events_go_to_the_pixels_they_are_configured_for() -> None:
+    pixels = [Pixel("11", TOKEN, events=["Lead"]), Pixel("22", TOKEN)]
+    routes = [EventRoute("GET /", "Lead"), EventRoute("GET /", "Search", pixels=["22"])]
+    site = Site(page, pixels=pixels, routes=routes)
+    site.client.get("/")
+    lease = {
+        pixel: sorted(e.event_name for e in site.capi.store.lease(pixel, limit=9, seconds=9).events)
+        for pixel in ("11", "22")
+    }
+    assert lease == {"11": ["Lead"], "22": ["Lead", "PageView", "Search"]}
+
+
+def test_an_event_for_the_server_only_is_not_in_the_page() -> None:
+    routes = [
+        EventRoute("GET /", "Lead", send="server"),
+        EventRoute("GET /", "Search", send="browser"),
+    ]
+    site = Site(page, routes=routes, page_view=False)
+    body = site.client.get("/").text
+    assert "Lead" not in body
+    assert "Search" in body
+    assert names(site.sent()) == ["Lead"]
+
+
+@pytest.mark.parametrize("station", ["begin", "open_body", "finish"])
+def test_an_error_of_ours_lets_the_page_out_unchanged_and_is_counted(
+    station: str, monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
+) -> None:
+    from capi_middleware.exchange import Exchange
+
+    def broken(self: Exchange, *given: Any) -> Any:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(Exchange, station, broken)
+    site = Site(page)
+    answer = site.client.get("/")
+    assert answer.status_code == 200
+    if station != "finish":
+        assert answer.text == PAGE
+    assert swallowed
+    assert any(reason.endswith("RuntimeError") for _, reason in site.counts("error"))
+    swallowed.clear()
+
+
+def test_a_tag_that_cannot_be_made_lets_the_page_out_unchanged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("capi_middleware.exchange.tag", lambda **given: 1 / 0)
+    site = Site(page)
+    assert site.client.get("/").text == PAGE
+    assert site.counts("skipped") == {("", "error"): 1}

@@ -1,0 +1,296 @@
+"""Where the tag goes: the case file, in every split, and the rules of the HTML standard one by one.
+
+In the pages written here, ^ marks the place; a page without it must stay as it is.
+"""
+
+import re
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capi_middleware.capture.injection import Injector, inspect, scanner
+from tests.support.injection_cases import (
+    TAG,
+    Case,
+    case_name,
+    load_cases,
+    pieces_of,
+    run,
+    two_way_splits,
+)
+
+DOCTYPE = b"<!doctype html>"
+
+
+def injector() -> Injector:
+    return Injector(lambda: TAG)
+
+
+def allowed(case: Case) -> bool:
+    return inspect(case.method, case.status, case.headers, host=case.host).inject
+
+
+def reasons_inside(case: Case) -> bool:
+    """Whether the decision needs the body."""
+    return allowed(case) and not case.config and "decoded_injected" not in case.expect
+
+
+STREAMED = [
+    case
+    for case in load_cases("tokenizer", "chunking", "charset", "eligibility", "headers", "csp")
+    if reasons_inside(case)
+]
+SMALL = [case for case in STREAMED if len(case.body) < 10_000]
+BIG = [case for case in STREAMED if len(case.body) >= 10_000]
+
+
+@pytest.mark.parametrize("case", STREAMED, ids=case_name)
+def test_a_whole_page_gets_its_tag_at_the_place(case: Case) -> None:
+    assert run(injector, [case.body]) == case.output
+
+
+@pytest.mark.parametrize("case", STREAMED, ids=case_name)
+def test_the_chunks_of_a_case_change_nothing(case: Case) -> None:
+    assert run(injector, case.chunks) == case.output
+
+
+@pytest.mark.parametrize("case", SMALL, ids=case_name)
+def test_every_split_in_two_gives_the_same_page(case: Case) -> None:
+    assert {run(injector, chunks) for chunks in two_way_splits(case.body)} <= {case.output}
+
+
+@pytest.mark.parametrize("case", BIG, ids=case_name)
+def test_sampled_splits_of_a_long_page_give_the_same_page(case: Case) -> None:
+    size = len(case.body)
+    for point in (1, 30, 47, size // 2, size - 40, size - 9, size - 1):
+        assert run(injector, [case.body[:point], case.body[point:]]) == case.output
+
+
+@pytest.mark.parametrize("case", SMALL, ids=case_name)
+def test_single_bytes_give_the_same_page(case: Case) -> None:
+    assert run(injector, pieces_of(case.body, 1)) == case.output
+
+
+@pytest.mark.parametrize("case", BIG, ids=case_name)
+def test_small_chunks_of_a_long_page_give_the_same_page(case: Case) -> None:
+    assert run(injector, pieces_of(case.body, 997)) == case.output
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in STREAMED if case.expect.get("skip_reason")], ids=case_name
+)
+def test_a_page_left_alone_says_why(case: Case) -> None:
+    page = injector()
+    page.feed(case.body, last=True)
+
+    assert page.skip_reason == case.expect["skip_reason"]
+
+
+PLACES = {
+    "abrupt comment": b"<head><!-->^</head><body>",
+    "abrupt comment with a dash": b"<head><!--->^</head><body>-->",
+    "comment of four dashes": b"<head><!---->^</head>",
+    "comment ended after a bang": b"<head><!-- </head> --!>^</head>",
+    "comment that a bang does not end": b"<head><!-- --!x </head> -->^</head>",
+    "comment that starts with a bang": b"<head><!--!> </head> -->^</head>",
+    "comment with a dash before the bang end": b"<head><!---!> </head> --!-->^</head>",
+    "declaration that is no comment": b"<head><!element </head>^</head>",
+    "declaration of one dash": b"<head><!- </head>^</head>",
+    "CDATA outside of foreign content": b"<head><![CDATA[ > ^</head> ]]>",
+    "end tag without a name": b"<head></>^</head>",
+    "vertical tab is no white space": b"<head>^\x0b</head>",
+    "form feed is white space": b"<head>\x0c^</head\x0c>",
+    "NUL is content": b"<head>^\x00</head>",
+    "less-than sign before a digit": b"<head>^<3</head>",
+    "byte order mark in the middle": b"<head>^\xef\xbb\xbf</head>",
+    "unknown end tag": b"<head></p></title></headers>^</head>",
+    "end tag of a template never opened": b"<head></template>^</head>",
+    "legacy head elements": b"<head><basefont><bgsound><base><link><meta>^</head>",
+    "noframes": b"<head><noframes></head></noframes>^</head>",
+    "noscript with scripting on": b"<head><noscript><p></head></noscript>^</head>",
+    "style end tag with attributes": b"<head><style></stylex></style a='>'>^</head>",
+    "textarea is content": b"<head>^<textarea></head></textarea>",
+    "frameset": b"<html><head>^<frameset></head>",
+    "custom element with a long name": b"<head>^<my-very-long-element-name></head>",
+    "name that continues a head name": b"<head>^<titles></head>",
+    "name ended by a slash": b"<head><meta/>^</head>",
+    "script in a string of an escaped script": b"<script><!--<script></script>--></script>^<p>",
+    "escape that ends at once": b"<head><script><!--><script></script>^</head>",
+    "escape that ends after a dash": b"<head><script><!---><script></script>^</head>",
+    "double escape left by its end tag": (
+        b"<head><script><!--<script></script></script>^</head>--></script>"
+    ),
+    "double escape left by the comment end": b"<script><!--<script>--></script>^<p>",
+    "longer name does not escape twice": b"<head><script><!--<scripts></script>^</head>",
+    "slash ends the name of an escaped script": b"<script><!--<script/</script>--></script>^<p>",
+    "title never opened in a template": b"<head><template></head></template>^</head>",
+    "script in a template": (
+        b"<head><template><script></template></script></template>^</head></template>"
+    ),
+    "textarea in a template": (
+        b"<head><template><textarea></template></textarea></head></template>^</head>"
+    ),
+    "text in a template": b"<template> a < b <3 <p>c</p></template>^<p>",
+    "body in a template": b"<template><body></body></html></template>^<p>",
+    "comment in a template": b"<template><!-- </template> --></template>^<p>",
+    "bogus comment in a template": b"<template><?php </template></template>^<p>",
+    "doctype in a template": b"<template><!doctype x></template>^<p>",
+    "self-closing style of a picture": (
+        b"<template><svg><style/></svg></template>^<p></style></template><p>"
+    ),
+    "style of a closed picture": (b"<template><svg/><style></template></style></template>^<p>"),
+    "style after a picture": b"<template><svg></svg><style></template></style></template>^<p>",
+    "style with a slash in its value": (
+        b"<template><svg><style a=b/></template></style></svg></template>^<p>"
+    ),
+    "slash that is not the last": (
+        b"<template><svg><style / ></template></style></svg></template>^<p>"
+    ),
+    "CDATA of a picture": (
+        b"<template><svg><![CDATA[ > </template> ] ]]></svg></template>^<p></template>"
+    ),
+    "formula": b"<template><math><style/></math></template>^<p>",
+    "picture never closed": b"<template><svg></template><template><![CDATA[></template>^<p>",
+    "equals sign as a name": b'<head><meta =">">^</head>',
+    "blanks around the equals sign": b"<head><meta a = '></head>'>^</head>",
+    "missing value": b"<head><meta a=>^</head>",
+    "quote in an unquoted value": b'<head><meta a=b"c>^"></head>',
+    "quote in a name": b'<head><meta a"b>^"></head>',
+    "slash before a quote": b'<head><meta a=/">^"></head>',
+    "attribute right after a value": b"<head><meta a=\"1\"b='>'>^</head>",
+    "upper case names": b"<HEAD><SCRIPT></HEAD></SCRIPT><STYLE></HEAD></STYLE>^</HEAD>",
+    "doctype with a quoted end": b'<!doctype html SYSTEM "a>^"><head></head>',
+    "text cut off at the end": b"<title>x</title>^<",
+    "end tag cut off at the end": b"<title>x</title>^</",
+    "page that ends after its head elements": b"<meta a=b> \n^",
+    "head element cut off": b"<title>x</title><lin",
+    "content element cut off": b"<title>x</title><di",
+    "end of the head cut off": b"<title>x</title></head",
+    "attributes cut off": b"<meta a='b",
+    "bogus comment cut off": b"<title>x</title><!",
+    "comment cut off": b"<title>x</title><!-",
+    "script cut off": b"<script>a",
+    "end tag of a script cut off": b"<script>a</script",
+    "template cut off": b"<template>a",
+    "less-than sign in a template cut off": b"<template>a<",
+    "plaintext in a template": b"<template><plaintext></template></head><p>",
+}
+
+
+@pytest.mark.parametrize("page", PLACES.values(), ids=PLACES)
+def test_the_place_follows_the_standard_in_every_split(page: bytes) -> None:
+    body = DOCTYPE + page.replace(b"^", b"")
+    expected = DOCTYPE + page.replace(b"^", TAG)
+
+    outputs = {run(injector, chunks) for chunks in two_way_splits(body)}
+    outputs |= {run(injector, [body]), run(injector, pieces_of(body, 1))}
+
+    assert outputs == {expected}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<html><title>x</title>^<p>",
+        b"<!-- c --> <HEAD>^</head>",
+        b"<style></style>^<body>",
+        b"^<body>",
+        b"\xef\xbb\xbf<!DOCTYPE html>^<p>",
+        b"<title>x</title><!doctype html>^<p>",
+    ],
+)
+def test_any_mark_of_a_document_before_content_counts(page: bytes) -> None:
+    assert run(injector, [page.replace(b"^", b"")]) == page.replace(b"^", TAG)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"",
+        b" \n",
+        b"<!-- only a comment -->",
+        b"<title>x</title></head><div>",
+        b"<div><!doctype html><html><head></head>",
+        b"<template><html></template><p>",
+        b"<template><!doctype html></template><p>",
+        b"\xef\xbb",
+        b"\xef\xbb\xbfOK",
+        b"<",
+    ],
+)
+def test_a_fragment_is_left_alone(page: bytes) -> None:
+    fragment = injector()
+
+    assert b"".join(fragment.feed(page, last=True)) == page
+    assert (fragment.is_document, fragment.skip_reason) == (False, "fragment")
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [b"amp", b"AMP", b'amp=""', "⚡".encode(), "⚡️".encode(), b"amp4ads", "⚡4ads".encode()],
+)
+def test_an_amp_page_is_left_alone_in_every_split(attribute: bytes) -> None:
+    body = b"<!doctype html><html lang=en " + attribute + b"><head></head>"
+
+    assert {run(injector, chunks) for chunks in two_way_splits(body)} == {body}
+
+
+@pytest.mark.parametrize("attribute", [b"data-amp", b"amplify", b"a=amp", b"x='amp' y", b"amp-x"])
+def test_an_attribute_that_only_mentions_amp_does_not_count(attribute: bytes) -> None:
+    body = b"<!doctype html><html " + attribute + b"><head amp><meta amp>"
+
+    assert run(injector, [body]) == body + TAG
+
+
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+def test_utf_16_is_left_alone_even_in_single_bytes(mark: bytes) -> None:
+    body = mark + b"<!doctype html><p>"
+    page = injector()
+
+    pieces = [piece for byte in pieces_of(body, 1) for piece in page.feed(byte)]
+
+    assert b"".join(pieces) == body
+    assert page.skip_reason == "charset"
+
+
+def test_japanese_text_in_escape_sequences_is_left_alone() -> None:
+    body = b"<!doctype html><meta charset=iso-2022-jp><title>\x1b$B0l</head>^\x1b(B</title></head>"
+
+    assert {run(injector, chunks) for chunks in two_way_splits(body)} == {body}
+
+
+SNIPPETS = st.sampled_from(
+    "<!doctype html> <html> <html lang='a'> <head> </head> <body> </html> <!-- --> --!> - ! > < </ "
+    "<!-- x --> <script> <script src=a> </script> <!--<script> <style> </style> <title> </title> "
+    "<title>a</title> <style>b{}</style> <script>if(a<b)c</script> <meta> <meta\ta='b>' <meta\tx=y>"
+    ' <link\thref="c"> <template> </template> <svg> <svg/> </svg> <style/> <![CDATA[ ]]> <p> x '
+    "<noscript> </noscript> <textarea> </TITLE> <SCRIPT> <?a </%> </br> </p> a= \" ' / = \x0b é amp".split(
+        " "
+    )
+)
+PAGES = st.lists(SNIPPETS | st.sampled_from([" ", "\n", "\t"]), max_size=25).map(
+    lambda snippets: "".join(["<!doctype html><head>", *snippets]).encode()
+)
+
+
+@given(PAGES)
+def test_ordinary_heads_end_where_the_tokenizer_ends_them(page: bytes) -> None:
+    quick = run(injector, [page])
+    with (
+        patch.object(scanner, "_PAGE", re.compile(b"(?!)")),
+        patch.object(scanner, "_HEAD", re.compile(b"[\t\n\f\r ]*")),
+    ):
+        token_by_token = run(injector, [page])
+
+    assert quick == token_by_token
+
+
+@given(PAGES, st.data())
+def test_random_splits_give_the_same_page(page: bytes, data: st.DataObject) -> None:
+    points = data.draw(st.lists(st.integers(0, len(page)), max_size=8).map(sorted))
+    edges = [0, *points, len(page)]
+    chunks = [page[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+    assert run(injector, chunks) == run(injector, [page])
