@@ -1,10 +1,13 @@
-"""What every test is held to: no error of ours is swallowed unseen."""
+"""What every test is held to, and the one Chromium that all browser tests share."""
 
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Playwright as Driver
 
 from capi_middleware.shield import Shield
+from tests.support.browsers import FLAGS, find
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +26,16 @@ def swallowed(
     yield errors
     if errors:
         raise AssertionError("the shield swallowed an error of ours") from errors[0]
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Driver]:
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def browser(driver: Driver) -> Iterator[Browser]:
+    browser = driver.chromium.launch(executable_path=find(), args=FLAGS)
+    yield browser
+    browser.close()

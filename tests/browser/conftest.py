@@ -1,29 +1,14 @@
 """Chromium, a page that must stay free of errors, a site and a fake Meta on real ports."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from playwright.sync_api import Playwright as Driver
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from capi_middleware.testing import FakeMeta
 from tests.browser.site import Site
 from tests.support.servers import serve
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--headless=new",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--no-first-run",
-]
-
 
 #: Waits until something holds; the test's own assertion says what was missing.
 Until = Callable[[Callable[[], object]], None]
@@ -48,26 +33,6 @@ class Problems:
     def watch(self, page: Page) -> None:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda line: self.console.append(line.text))
-
-
-def chromium() -> str | None:
-    """Where Chromium is; None leaves it to Playwright, which fails if it has none of its own."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = (shutil.which(name) for name in names)
-    return os.environ.get("CAPI_CHROMIUM") or next(filter(None, found), None)
-
-
-@pytest.fixture(scope="session")
-def driver() -> Iterator[Driver]:
-    with sync_playwright() as driver:
-        yield driver
-
-
-@pytest.fixture(scope="session")
-def browser(driver: Driver) -> Iterator[Browser]:
-    browser = driver.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

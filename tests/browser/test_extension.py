@@ -8,8 +8,9 @@ import pytest
 from playwright.sync_api import Page
 from playwright.sync_api import Playwright as Driver
 
-from tests.browser.conftest import ARGUMENTS, Servers, chromium
+from tests.browser.conftest import Servers
 from tests.browser.site import PIXEL
+from tests.support.browsers import FLAGS, find
 
 GIF = "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
 BLOCK = {"type": "block"}
@@ -43,9 +44,9 @@ def blocked(
     (extension / "1x1.gif").write_bytes(bytes.fromhex(GIF))
     context = driver.chromium.launch_persistent_context(
         tmp_path / "profile",
-        executable_path=chromium(),
+        executable_path=find(),
         args=[
-            *ARGUMENTS,
+            *FLAGS,
             f"--load-extension={extension}",
             f"--disable-extensions-except={extension}",
         ],

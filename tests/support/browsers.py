@@ -10,12 +10,14 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 #: Flags that every test and demo browser starts with: no sandbox as root, no background traffic.
 FLAGS = [
     "--no-sandbox",
+    "--headless=new",
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-default-apps",
 ]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from capi_middleware.capture.injection import Piece
+
 TAG = b"<script src=/capi.js async></script>"
 
 _PATH = Path(__file__).parents[1] / "data" / "injection_cases.jsonl"
@@ -43,7 +45,7 @@ class Case(NamedTuple):
 class Streams(Protocol):
     """What Injector and GzipInjector have in common."""
 
-    def feed(self, chunk: bytes, last: bool = False) -> Sequence[bytes | bytearray | memoryview]:
+    def feed(self, chunk: bytes, last: bool = False) -> Sequence[Piece]:
         """The pieces to send now."""
 
 
@@ -53,7 +55,7 @@ def decode_chunk(chunk: str | dict[str, Any], encoding: str = "utf-8") -> bytes:
         return chunk.encode(encoding)
     if "b64" in chunk:
         return base64.b64decode(chunk["b64"])
-    return chunk["repeat"].encode(encoding) * int(chunk["times"])
+    return bytes(chunk["repeat"].encode(encoding)) * int(chunk["times"])
 
 
 def load_cases(*groups: str) -> list[Case]:

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from capi_middleware.capture.injection import GzipInjector
+from capi_middleware.capture.injection import GzipInjector, Piece
 from tests.support.injection_cases import TAG, Case, case_name, load_cases, pieces_of, run
 
 PAGE = b"<!doctype html><html><head><title>x</title></head><body>hi</body></html>"
@@ -24,7 +24,7 @@ def encode(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 
-def joined(pieces: list[bytes | bytearray | memoryview]) -> bytes:
+def joined(pieces: list[Piece]) -> bytes:
     return b"".join(pieces)
 
 
