@@ -144,10 +144,11 @@ class _Responder:
         await self._commit()
 
     async def _started(self, message: Message) -> None:
-        headers: Headers = message.get("headers", [])
-        if not isinstance(headers, list | tuple):
+        given: Any = message.get("headers", [])
+        headers: Headers = given
+        if not isinstance(given, list | tuple):
             # A generator: reading it would leave nothing to send.
-            headers = [(bytes(name), bytes(value)) for name, value in headers]
+            headers = [(bytes(name), bytes(value)) for name, value in given]
             message = {**message, "headers": headers}
         self._left = _length(headers)
         try:
@@ -193,6 +194,7 @@ class _Responder:
             if last or (self._left is not None and self._left <= 0):
                 await self._commit()
             return await self._send(message)
+        pieces: list[Any]
         try:
             if self._start is not None:
                 headers, pieces = self._exchange.open_body(chunk, last)

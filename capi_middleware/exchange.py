@@ -13,6 +13,7 @@ from capi_middleware.capture import consent as consents
 from capi_middleware.capture.injection import (
     GzipInjector,
     Injector,
+    Piece,
     Verdict,
     inspect,
     rewrite,
@@ -206,7 +207,7 @@ class Exchange:
         """The headers of a response whose body goes out as it is."""
         return self._headers
 
-    def open_body(self, chunk: bytes, last: bool) -> tuple[Headers, list[bytes]]:
+    def open_body(self, chunk: bytes, last: bool) -> tuple[Headers, list[Piece]]:
         """The first piece of the body decides how the headers go out."""
         assert self._injector is not None
         injector = self._injector
@@ -226,7 +227,7 @@ class Exchange:
         """The headers when they must go out before it is known whether there will be a tag."""
         return rewrite(self._headers, event_ids=not self._ask, length=None)
 
-    def feed(self, chunk: bytes, last: bool) -> list[bytes]:
+    def feed(self, chunk: bytes, last: bool) -> list[Piece]:
         """One more piece of the body: what to send now."""
         assert self._injector is not None
         return self._injector.feed(chunk, last)

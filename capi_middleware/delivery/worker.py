@@ -15,8 +15,9 @@ logger = logging.getLogger("capi_middleware.delivery")
 
 #: Meta takes 1 to 1000 events in a request.
 BATCH = 1000
-#: Longer than a request may take (graph.DEADLINE) with room for a slow machine, in seconds.
-LEASE_SECONDS = 120.0
+#: How long a courier holds a batch, in seconds: twice what a request may take (graph.DEADLINE),
+#: and no longer, because the events of a killed process wait for the end of its lease.
+LEASE_SECONDS = 20.0
 #: How often an idle courier looks for events of other processes, in seconds.
 POLL_SECONDS = 2.0
 #: Attempts that may fail without an answer from Meta before an event is a dead letter: with the
@@ -109,9 +110,10 @@ class Courier:
     def _deliver(self, lease: Lease) -> None:
         """Send all events of a lease, halving the batch around an event that Meta refuses."""
         waiting = [list(lease.events)]
+        half_time = time.monotonic() + LEASE_SECONDS / 2
         while waiting:
             batch = waiting.pop()
-            if self._stop.is_set():
+            if self._stop.is_set() or time.monotonic() > half_time:
                 self._settle(lease, batch, "pending", delay=0.0, attempted=False)
                 continue
             outcome = self._send(batch)

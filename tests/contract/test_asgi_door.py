@@ -245,7 +245,7 @@ def test_an_exception_of_the_app_stays_its_own() -> None:
 def test_the_shutdown_of_the_app_delivers_before_it_is_complete() -> None:
     capi = make_capi({})
     order: list[str] = []
-    capi.close = lambda timeout=5.0: order.append("closed")  # type: ignore[method-assign,misc]
+    capi.close = lambda timeout=5.0: order.append("closed")  # type: ignore[method-assign]
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "lifespan.startup.complete"})

@@ -39,6 +39,7 @@ def running(
         [sys.executable, "-m", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONDEVMODE": "", **(environment or {})},
+        start_new_session=True,
     )
     try:
         _wait(url + path, process)

@@ -141,10 +141,17 @@ PLACES = {
     "self-closing style of a picture": (
         b"<template><svg><style/></svg></template>^<p></style></template><p>"
     ),
-    "style of a closed picture": (b"<template><svg/><style></template></style></template>^<p>"),
+    "style behind a closed picture": (
+        b"<template><svg/><style/></template></style></template>^<p>"
+    ),
     "style after a picture": b"<template><svg></svg><style></template></style></template>^<p>",
     "style with a slash in its value": (
         b"<template><svg><style a=b/></template></style></svg></template>^<p>"
+    ),
+    "slash before a name": (b"<template><svg><style /a></template></style></svg></template>^<p>"),
+    "self-closing style of the head": b"<head><style/></head></style>^</head>",
+    "second script in an escaped script": (
+        b"<script><!--<script></script><script></script>--></script>^<p>"
     ),
     "slash that is not the last": (
         b"<template><svg><style / ></template></style></svg></template>^<p>"
@@ -270,8 +277,8 @@ SNIPPETS = re.split(
     "  !  >  <  </  <!-- x -->  <script>  <script src=a>  </script>  <!--<script>  <style>"
     "  </style>  <title>  </title>  <title>a</title>  <style>b{}</style>  <script>if(a<b)c</script>"
     "  <meta>  <meta a='b>'>  <meta x=y>  <link href=\"c\">  <template>  </template>  <svg>  <svg/>"
-    "  </svg>  <style/>  <![CDATA[  ]]>  <p>  x  <noscript>  </noscript>  <textarea>  </TITLE>  <SCRIPT>"
-    "  <?a  </%>  </br>  </p>  a=  \"  '  /  =  \x0b  é  amp  <meta a/b='>'>  <meta a=\"1\"b>",
+    "  </svg>  <style/>  <![CDATA[  ]]>  <p>  x  <noscript>  </noscript>  <textarea>  </TITLE>"
+    "  <SCRIPT>  <?a  </%>  </br>  </p>  a=  \"  '  /  =  \x0b  é  amp  <meta a/b='>'>  <meta a=\"1\"b>",
 )
 PAGES = st.lists(st.sampled_from([*SNIPPETS, " ", "\n", "\t"]), max_size=25).map(
     lambda snippets: "".join(["<!doctype html><head>", *snippets]).encode()

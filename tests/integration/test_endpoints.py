@@ -1,0 +1,257 @@
+"""The endpoints against anyone: no input yields a 5xx, and what is refused changes nothing."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from capi_middleware import CAPI, CAPIMiddleware, wsgi
+from capi_middleware.capture.pixel import script, script_version
+from tests.support.configs import PIXEL_ID, make_config
+from tests.support.exchanges import CASES, environ_for
+
+REPORT = {"authorization": "Bearer report"}
+
+
+class Site:
+    def __init__(self, **given: Any) -> None:
+        self.capi = CAPI(make_config(**given))
+
+        async def page(request: Any) -> HTMLResponse:
+            return HTMLResponse("<!doctype html><title>x</title><p>hi")
+
+        app = Starlette(routes=[Route("/", page)])
+        self.client = TestClient(CAPIMiddleware(app, self.capi))
+
+    def event(self) -> str:
+        """The event_id of a PageView that was just shown."""
+        text = self.client.get("/", headers={"user-agent": "Mozilla/5.0"}).text
+        return text.split('"i":"')[1].split('"')[0]
+
+    def beacon(self, *sightings: Any, **headers: str) -> int:
+        body = json.dumps({"e": sightings})
+        given = {
+            "content-type": "text/plain",
+            **{k.replace("_", "-"): v for k, v in headers.items()},
+        }
+        return self.client.post("/_capi/b", content=body, headers=given).status_code
+
+    def browser(self) -> list[tuple[str, int]]:
+        return [(row.browser, row.n) for row in self.capi.store.tallies(0, 1e12).rows]
+
+    def refused(self) -> dict[str, int]:
+        counts = self.capi.store.tallies(0, 1e12).counts
+        return {one.reason: one.n for one in counts if one.kind == "beacon"}
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def test_a_beacon_of_the_pixel_script_is_recorded(site: Site) -> None:
+    event_id = site.event()
+    assert site.browser() == [("not_run", 1)]
+    assert site.beacon([event_id, "PageView", PIXEL_ID, "script_blocked"]) == 204
+    assert site.browser() == [("script_blocked", 1)]
+
+
+def test_a_later_sent_overrides_and_stays(site: Site) -> None:
+    event_id = site.event()
+    for outcome in ("left_early", "sent", "request_blocked", "sent"):
+        assert site.beacon([event_id, "PageView", PIXEL_ID, outcome]) == 204
+    assert site.browser() == [("sent", 1)]
+
+
+def test_a_replayed_beacon_changes_nothing(site: Site) -> None:
+    event_id = site.event()
+    for _ in range(3):
+        site.beacon([event_id, "PageView", PIXEL_ID, "sent"])
+    assert site.browser() == [("sent", 1)]
+
+
+def test_a_beacon_as_an_image_is_recorded(site: Site) -> None:
+    import base64
+
+    body = json.dumps({"e": [[site.event(), "PageView", PIXEL_ID, "sent"]]})
+    text = base64.urlsafe_b64encode(body.encode()).decode()
+    assert site.client.get("/_capi/b", params={"e": text}).status_code == 204
+    assert site.browser() == [("sent", 1)]
+
+
+@pytest.mark.parametrize("change", ["id", "name", "pixel"])
+def test_a_forged_beacon_is_counted_and_changes_nothing(site: Site, change: str) -> None:
+    event_id = site.event()
+    forged = {
+        "id": [event_id[:-3] + "AAA", "PageView", PIXEL_ID, "sent"],
+        "name": [event_id, "Purchase", PIXEL_ID, "sent"],
+        "pixel": [event_id, "PageView", "99", "sent"],
+    }[change]
+    assert site.beacon(forged) == 204
+    assert site.browser() == [("not_run", 1)]
+    assert site.refused() == {"unknown_pixel" if change == "pixel" else "forged": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"e":[]}',
+        b'{"e":[["a"]]}',
+        b'{"e":[["a","b","c",4]]}',
+        b'{"e":[["a","b","c","not_run"]]}',
+        b'{"e":[["","b","c","sent"]]}',
+        b'{"e":[["a\\u0000","b","c","sent"]]}',
+        b'{"e":[["a","b","c","sent"]],"x":1}',
+        b"\xff\xfe",
+        b"[" * 50_000,
+        b'{"x":' * 10_000,
+        json.dumps({"e": [["a", "b", "c", "sent"]] * 65}).encode(),
+        json.dumps({"e": [["a" * 300, "b", "c", "sent"]]}).encode(),
+    ],
+)
+def test_a_malformed_beacon_is_refused_and_counted(site: Site, body: bytes) -> None:
+    assert site.client.post("/_capi/b", content=body).status_code == 400
+    assert site.refused() == {"malformed": 1}
+
+
+def test_an_oversized_beacon_is_refused(site: Site) -> None:
+    assert site.client.post("/_capi/b", content=b"x" * 70_000).status_code == 413
+    assert site.refused() == {"too_long": 1}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"content_encoding": "gzip"}, 415),
+        ({"origin": "http://testserver", "sec_fetch_site": "same-origin"}, 204),
+    ],
+)
+def test_only_our_own_pages_may_send_beacons(
+    site: Site, headers: dict[str, str], status: int
+) -> None:
+    assert site.beacon([site.event(), "PageView", PIXEL_ID, "sent"], **headers) == status
+    assert site.browser() == [("sent" if status == 204 else "not_run", 1)]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(
+    st.sampled_from(["b", "t", "parity", "parity.json", "metrics", "s.js", "", "../b", "%00"]),
+    st.sampled_from(["GET", "POST", "HEAD", "PUT", "OPTIONS"]),
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.text() | st.integers() | st.floats(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from("eur"), inner),
+    ).map(lambda value: json.dumps({"e": value, "u": value}).encode()),
+    st.binary(max_size=60),
+    st.sampled_from(["", "Bearer", "Bearer report", "Bearer \xff"]),
+)
+def test_no_input_to_an_endpoint_yields_a_5xx(
+    site: Site, name: str, method: str, body: bytes, query: bytes, authorization: str
+) -> None:
+    headers = {b"authorization": authorization.encode("latin-1")} if authorization else {}
+    answer = site.client.request(
+        method,
+        f"/_capi/{name}?{quote(query)}",
+        content=body,
+        headers=headers,
+        follow_redirects=False,
+    )
+    assert answer.status_code < 500
+
+
+def test_no_bytes_in_the_query_yield_a_5xx(site: Site) -> None:
+    for query in (b"from=x", b"from=2026-13-01", b"to=1970-01-01&from=\xff", b"e=%ff%fe"):
+        for name in ("parity", "parity.json", "metrics", "b"):
+            url = f"/_capi/{name}?{query.decode('latin-1')}"
+            assert site.client.get(url, headers=REPORT).status_code < 500
+
+
+def test_the_script_is_cached_for_ever_under_its_hash_only(site: Site) -> None:
+    answer = site.client.get(f"/_capi/s.js?v={script_version()}")
+    assert answer.content == script()
+    assert "immutable" in answer.headers["cache-control"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert site.client.get("/_capi/s.js?v=old").headers["cache-control"] == "no-cache"
+
+
+def test_the_script_is_small() -> None:
+    import gzip
+
+    assert len(script()) <= 6 * 1024
+    assert len(gzip.compress(script())) <= 3 * 1024
+    assert b"tells the server" not in script()
+
+
+@pytest.mark.parametrize("name", ["parity", "parity.json", "metrics"])
+def test_without_a_report_token_there_is_no_report(name: str) -> None:
+    assert Site(report_token=None).client.get(f"/_capi/{name}").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["parity", "parity.json", "metrics"])
+def test_the_report_wants_its_token(site: Site, name: str) -> None:
+    wrong = {"authorization": "Bearer wrong"}
+    assert site.client.get(f"/_capi/{name}").status_code == 401
+    assert site.client.get(f"/_capi/{name}", headers=wrong).status_code == 401
+    answer = site.client.get(f"/_capi/{name}", headers=REPORT)
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-robots-tag"] == "noindex"
+
+
+def test_debug_serves_the_report_without_a_token() -> None:
+    assert Site(report_token=None, debug=True).client.get("/_capi/parity").status_code == 200
+
+
+def test_a_browser_logs_in_once_and_then_sees_page_and_data(site: Site) -> None:
+    assert site.client.post("/_capi/parity", data={"token": "wrong"}).status_code == 403
+    answer = site.client.post("/_capi/parity", data={"token": "report"}, follow_redirects=False)
+    assert answer.status_code == 303
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert "report" not in cookie.split(";")[0].partition("=")[2]
+    assert site.client.get("/_capi/parity").status_code == 200
+    assert site.client.get("/_capi/parity.json").status_code == 200
+
+
+def test_a_forged_login_opens_nothing(site: Site) -> None:
+    site.client.cookies.set("capi_report", "9999999999.forged")
+    assert site.client.get("/_capi/parity").status_code == 401
+
+
+def test_an_unknown_endpoint_and_a_wrong_method_are_no_page_of_the_host(site: Site) -> None:
+    assert site.client.get("/_capi/none").status_code == 404
+    assert site.client.put("/_capi/b").status_code == 405
+
+
+def test_the_wsgi_door_answers_the_same(site: Site) -> None:
+    started: list[Any] = []
+    door = wsgi.CAPIMiddleware(lambda environ, start: [], site.capi)
+    environ = environ_for({**CASES[0]["request"], "path": "/_capi/parity.json"})
+    environ["HTTP_AUTHORIZATION"] = "Bearer report"
+
+    def start_response(status: str, headers: Any) -> Any:
+        started.append(status)
+
+    body = b"".join(door(environ, start_response))
+    assert started == ["200 OK"]
+    assert set(json.loads(body)) == {"window", "events", "flags"}
+
+
+def test_a_question_about_another_site_is_refused(site: Site) -> None:
+    answer = site.client.post("/_capi/t", json={"u": "https://evil.example/"})
+    assert answer.status_code == 403
+    assert site.browser() == []

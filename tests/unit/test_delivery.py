@@ -1,0 +1,228 @@
+"""Delivery: what Meta answers decides what becomes of a batch; nothing is lost on the way."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capi_middleware import Pixel
+from capi_middleware.delivery.graph import GraphClient
+from capi_middleware.delivery.retry import LONGEST_DELAY, Outcome, backoff, judge_error, rest
+from capi_middleware.delivery.worker import Courier
+from capi_middleware.store.memory import MemoryStore
+from capi_middleware.testing import FakeMeta
+from tests.support.servers import closed_port, serve
+from tests.support.stores import NOON, PIXEL, Clock, row, store_rows
+
+EVENT = (
+    b'{"event_name":"Lead","event_time":%d,"event_id":"e1","action_source":"website",'
+    b'"event_source_url":"https://shop.example/","user_data":{"client_user_agent":"x",'
+    b'"em":["62a14e44f765419d10fea99367361a727c12365e2520f32218d505ed9aa0f62f"]}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "subcode", "transient", "kind"),
+    [
+        (429, None, None, False, "throttled"),
+        (400, 4, None, False, "throttled"),
+        (403, 17, 2446079, False, "throttled"),
+        (400, 613, None, True, "throttled"),
+        (400, 80004, None, False, "throttled"),
+        (401, 190, 463, False, "access"),
+        (400, 200, None, False, "access"),
+        (400, 100, 33, False, "access"),
+        (400, 1, None, False, "retry"),
+        (400, 100, None, True, "retry"),
+        (503, None, None, False, "retry"),
+        (404, None, None, False, "retry"),
+        (400, 100, 2804003, False, "invalid"),
+        (400, 100, None, False, "invalid"),
+    ],
+)
+def test_the_error_code_decides_before_the_status(
+    status: int, code: int | None, subcode: int | None, transient: bool, kind: str
+) -> None:
+    assert judge_error(status, code, subcode, transient).kind == kind
+
+
+@given(st.integers(0, 10_000), st.integers())
+def test_backoff_is_bounded_and_never_zero(attempts: int, seed: int) -> None:
+    assert 0.5 <= backoff(attempts, random.Random(seed)) <= LONGEST_DELAY
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failures", "seconds"),
+    [
+        (Outcome("throttled"), 1, 60),
+        (Outcome("throttled", delay=7), 1, 7),
+        (Outcome("throttled", delay=0), 1, 1),
+        (Outcome("throttled", delay=1e9), 1, 3600),
+        (Outcome("access"), 1, 60),
+        (Outcome("access"), 3, 240),
+        (Outcome("access"), 99, 900),
+    ],
+)
+def test_a_pixel_rests_as_long_as_it_should(
+    outcome: Outcome, failures: int, seconds: float
+) -> None:
+    assert rest(outcome, failures) == seconds
+
+
+@pytest.fixture
+def fake() -> FakeMeta:
+    return FakeMeta(tokens={PIXEL: "secret-token"}, clock=lambda: NOON)
+
+
+@pytest.fixture
+def client(fake: FakeMeta) -> Iterator[GraphClient]:
+    with serve(fake.app) as url:
+        client = GraphClient(url, "v26.0", Pixel(PIXEL, access_token="secret-token"), None)
+        yield client
+        client.close()
+
+
+def test_a_receipt_for_the_whole_batch_is_delivered(client: GraphClient, fake: FakeMeta) -> None:
+    assert client.send([EVENT % NOON, EVENT % NOON]) == Outcome("delivered")
+    assert len(fake.received.server) == 2
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"{}", b"[]", b'{"events_received":1}', b'{"events_received":true}']
+)
+def test_a_success_without_a_full_receipt_is_unknown(
+    client: GraphClient, fake: FakeMeta, body: bytes
+) -> None:
+    fake.fail_next(200, body)
+    assert client.send([EVENT % NOON, EVENT % NOON]).kind == "retry"
+
+
+@pytest.mark.parametrize("drop", ["before", "after"])
+def test_a_connection_that_breaks_is_a_retry(
+    client: GraphClient, fake: FakeMeta, drop: Any
+) -> None:
+    fake.fail_next(drop=drop)
+    assert client.send([EVENT % NOON]).kind == "retry"
+
+
+def test_a_refused_connection_is_a_retry() -> None:
+    client = GraphClient(closed_port(), "v26.0", Pixel(PIXEL, access_token="t"), None)
+    assert client.send([EVENT % NOON]) == Outcome("retry", "ConnectError")
+    client.close()
+
+
+def test_an_old_event_is_invalid_and_a_bad_token_is_access(
+    client: GraphClient, fake: FakeMeta
+) -> None:
+    assert client.send([EVENT % (NOON - 8 * 86400)]).reason == "code 100/2804003"
+    fake.fail_next(401, {"error": {"code": 190, "message": "x"}})
+    assert client.send([EVENT % NOON]) == Outcome("access", "code 190")
+
+
+def test_a_redirect_is_not_followed(client: GraphClient, fake: FakeMeta) -> None:
+    fake.fail_next(302, b"", headers={"location": "https://evil.example/"})
+    assert client.send([EVENT % NOON]).kind == "retry"
+
+
+def test_retry_after_is_read(client: GraphClient, fake: FakeMeta) -> None:
+    fake.fail_next(429, b"", headers={"retry-after": "42"})
+    assert client.send([EVENT % NOON]) == Outcome("throttled", "http 429", 42)
+
+
+def test_the_token_is_in_no_url_log_or_repr(
+    client: GraphClient, fake: FakeMeta, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    seen: list[httpx.Request] = []
+    client._client.event_hooks["request"].append(seen.append)
+    client.send([EVENT % NOON])
+    assert "secret-token" not in str(seen[0].url)
+    assert seen[0].url.query == b""
+    assert b"secret-token" not in seen[0].content
+    own = [one for one in caplog.records if not one.name.startswith(("httpcore", "asyncio"))]
+    assert not any("secret-token" in record.getMessage() for record in own)
+
+
+class Script:
+    """A client that answers as told; by default it delivers what `bad` does not contain."""
+
+    def __init__(self, *outcomes: Outcome, bad: frozenset[bytes] = frozenset()) -> None:
+        self.outcomes, self.bad = list(outcomes), bad
+        self.sent: list[list[bytes]] = []
+
+    def send(self, payloads: Sequence[bytes]) -> Outcome:
+        self.sent.append(list(payloads))
+        if self.outcomes:
+            return self.outcomes.pop(0)
+        return Outcome("invalid", "code 100") if self.bad & set(payloads) else Outcome("delivered")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> MemoryStore:
+    return MemoryStore(clock=clock)
+
+
+def rounds(store: MemoryStore, client: Script) -> Callable[[], float]:
+    return Courier(store, PIXEL, lambda: client)._round
+
+
+def test_one_bad_event_among_a_thousand_is_found_in_21_requests(store: MemoryStore) -> None:
+    store_rows(store, *(row(f"e{n}", payload=b"%d" % n) for n in range(1000)))
+    client = Script(bad=frozenset({b"637"}))
+    rounds(store, client)()
+    assert store.depth() == {"delivered": 999, "dead": 1}
+    assert len(client.sent) <= 21
+
+
+def test_an_unknown_outcome_is_sent_again_the_same_later(store: MemoryStore, clock: Clock) -> None:
+    store_rows(store, row(payload=b"same"))
+    client = Script(Outcome("retry", "http 503"))
+    step = rounds(store, client)
+    step()
+    assert store.depth() == {"pending": 1}
+    step()
+    assert len(client.sent) == 1
+    clock.now += 3600
+    step()
+    assert client.sent == [[b"same"], [b"same"]]
+    assert store.depth() == {"delivered": 1}
+
+
+@pytest.mark.parametrize("kind", ["throttled", "access"])
+def test_a_pixel_that_must_rest_keeps_its_events_and_their_attempts(
+    store: MemoryStore, clock: Clock, kind: Any
+) -> None:
+    store_rows(store, row("e1"), row("e2"))
+    step = rounds(store, Script(Outcome(kind, "code 190")))
+    step()
+    assert step() > 1
+    clock.now += 3600
+    assert [e.attempts for e in store.lease(PIXEL, limit=9, seconds=9).events] == [0, 0]
+
+
+def test_a_courier_delivers_on_its_own_thread_and_stops(store: MemoryStore) -> None:
+    import time
+
+    client = Script()
+    courier = Courier(store, PIXEL, lambda: client)
+    store.on_commit = courier.wake
+    store_rows(store, row())
+    end = time.monotonic() + 10
+    while store.depth() != {"delivered": 1}:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    courier.stop(5)
+    assert courier._thread is not None
+    assert not courier._thread.is_alive()
