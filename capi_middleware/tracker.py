@@ -102,10 +102,15 @@ class CAPI:
             pause.wait(0.02)
 
     def close(self, timeout: float = DRAIN_SECONDS) -> None:
-        """Deliver what can be delivered within `timeout` seconds, then end all threads."""
+        """Deliver what can be delivered within `timeout` seconds, then end all threads.
+
+        Does nothing where nothing was started in this process, or when it was closed before.
+        """
+        if self._started_in != os.getpid():
+            return
+        self._started_in = 0
         end = time.monotonic() + timeout
-        if self._started_in == os.getpid():
-            self.flush(timeout * 0.6)
+        self.flush(timeout * 0.6)
         self._deliverer.stop(max(0.1, end - time.monotonic()))
         self.store.close()
 
@@ -115,7 +120,7 @@ class CAPI:
         """Start delivery in this process: lazily, and again after a fork."""
         if self._started_in != os.getpid():
             self._started_in = os.getpid()
-            self._deliverer.wake()
+            self._deliverer.start()
 
     def open(self, scope: MutableMapping[str, Any]) -> Exchange:
         """The exchange of a request, an ASGI http scope."""
@@ -219,7 +224,10 @@ def _close_at_exit(capi: CAPI) -> None:
     def close() -> None:
         alive = reference()
         if alive is not None:
-            alive.close()
+            try:
+                alive.close()
+            except Exception as error:
+                alive.issuer.shield.caught(error, "closing")
 
     atexit.register(close)
     weakref.finalize(capi, atexit.unregister, close)

@@ -51,12 +51,17 @@ class Courier:
         self._failures = 0
         self._rests_until = 0.0
 
+    def start(self) -> None:
+        """Deliver from now on, also after stop()."""
+        self._stop.clear()
+        self.wake()
+
     def wake(self) -> None:
         """There may be something to deliver. Starts the thread, again after a fork."""
         if self._stop.is_set():
             return
         if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
-            self._start()
+            self._start_thread()
         self._wake.set()
 
     def stop(self, timeout: float) -> None:
@@ -71,7 +76,7 @@ class Courier:
         ):
             thread.join(timeout)
 
-    def _start(self) -> None:
+    def _start_thread(self) -> None:
         if self._pid != os.getpid():
             # Events and connections of the parent are not ours to use or to close.
             self._wake, self._client = threading.Event(), None
@@ -174,6 +179,11 @@ class Deliverer:
 
     def __init__(self, couriers: Sequence[Courier]) -> None:
         self._couriers = couriers
+
+    def start(self) -> None:
+        """Deliver from now on, also after stop()."""
+        for courier in self._couriers:
+            courier.start()
 
     def wake(self) -> None:
         """There may be something to deliver."""

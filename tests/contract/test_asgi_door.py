@@ -8,7 +8,6 @@ import pytest
 
 from capi_middleware import CAPIMiddleware, asgi
 from tests.support.exchanges import (
-    CASES,
     TAG_START,
     headers_of,
     make_capi,
@@ -16,6 +15,7 @@ from tests.support.exchanges import (
     scope_for,
     through_asgi,
 )
+from tests.support.injection_cases import CASES
 
 ASGI = {case["id"]: case for case in CASES if case["group"] == "asgi"}
 PAGE = b"<!doctype html><html><head><title>x</title></head><body>hi</body></html>"

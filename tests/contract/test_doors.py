@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.support.exchanges import (
-    CASES,
     TAG_START,
     Answer,
     chunks_of,
@@ -19,6 +18,7 @@ from tests.support.exchanges import (
     through_asgi,
     through_wsgi,
 )
+from tests.support.injection_cases import CASES
 
 #: Options that some products have and this one does not: a page in an <iframe> is a page.
 NOT_OURS = {"skip_iframes"}

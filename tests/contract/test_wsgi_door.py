@@ -9,13 +9,12 @@ import pytest
 
 from capi_middleware import wsgi
 from tests.support.exchanges import (
-    CASES,
     TAG_START,
-    chunk_of,
     environ_for,
     make_capi,
     through_wsgi,
 )
+from tests.support.injection_cases import CASES, decode_chunk
 
 WSGI = {case["id"]: case for case in CASES if case["group"] == "wsgi" and case["executable"]}
 PAGE = b"<!doctype html><html><head><title>x</title></head><body>hi</body></html>"
@@ -50,7 +49,7 @@ class FileWrapper(Closable):
 
 def app_of(case: dict[str, Any], made: list[Any]) -> Any:
     given = case["wsgi"]
-    chunks = [chunk_of(chunk) for chunk in given["chunks"]]
+    chunks = [decode_chunk(chunk) for chunk in given["chunks"]]
     headers = [tuple(pair) for pair in given["headers"]]
     status = given.get("status", "200 OK")
 
@@ -93,7 +92,7 @@ def test_an_app_of_every_kind_comes_out_as_the_table_says(case_id: str) -> None:
     environ = environ_for(request, **case["wsgi"].get("environ", {}))
     environ["wsgi.file_wrapper"] = FileWrapper
     capi = make_capi(case)
-    body = b"".join(chunk_of(chunk) for chunk in case["wsgi"]["chunks"])
+    body = b"".join(decode_chunk(chunk) for chunk in case["wsgi"]["chunks"])
     given = [tuple(pair) for pair in case["wsgi"]["headers"]]
     for _ in range(case["wsgi"].get("repeat", 1)):
         answer = through_wsgi(capi, dict(environ), app_of(case, made))

@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from capi_middleware import CAPI, CAPIMiddleware, wsgi
 from capi_middleware.capture.pixel import script, script_version
 from tests.support.configs import PIXEL_ID, make_config
-from tests.support.exchanges import CASES, environ_for
+from tests.support.exchanges import environ_for
+from tests.support.injection_cases import CASES
 
 REPORT = {"authorization": "Bearer report"}
 

@@ -1,21 +1,13 @@
 """Raw ASGI and WSGI exchanges, driven by hand so that every byte and message can be seen."""
 
 import asyncio
-import base64
-import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from capi_middleware import CAPI, asgi, wsgi
 from tests.support.configs import make_config
+from tests.support.injection_cases import decode_chunk
 
-CASES = [
-    json.loads(line)
-    for line in (Path(__file__).parents[1] / "data" / "injection_cases.jsonl")
-    .read_text()
-    .splitlines()
-]
 TAG_START = b'<script type="application/json" data-c>'
 Pairs = list[tuple[str, str]]
 
@@ -29,18 +21,9 @@ class Answer(NamedTuple):
     messages: list[dict[str, Any]]
 
 
-def chunk_of(chunk: Any, encoding: str = "utf-8") -> bytes:
-    """The bytes of a chunk as the case file writes them."""
-    if isinstance(chunk, str):
-        return chunk.encode(encoding)
-    if "b64" in chunk:
-        return base64.b64decode(chunk["b64"])
-    return chunk_of(chunk["repeat"], encoding) * int(chunk["times"])
-
-
 def chunks_of(response: dict[str, Any]) -> list[bytes]:
     """All chunks of a case's response."""
-    return [chunk_of(one, response.get("encoding", "utf-8")) for one in response["chunks"]]
+    return [decode_chunk(one, response.get("encoding", "utf-8")) for one in response["chunks"]]
 
 
 def make_capi(case: dict[str, Any]) -> CAPI:

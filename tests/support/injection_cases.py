@@ -11,7 +11,7 @@ from capi_middleware.capture.injection import Piece
 TAG = b"<script src=/capi.js async></script>"
 
 _PATH = Path(__file__).parents[1] / "data" / "injection_cases.jsonl"
-_CASES: list[dict[str, Any]] = [json.loads(line) for line in _PATH.read_text().splitlines()]
+CASES: list[dict[str, Any]] = [json.loads(line) for line in _PATH.read_text().splitlines()]
 _WHOLE_SPLITS = 2048
 
 
@@ -60,7 +60,7 @@ def decode_chunk(chunk: str | dict[str, Any], encoding: str = "utf-8") -> bytes:
 
 def load_cases(*groups: str) -> list[Case]:
     """All executable cases of these groups."""
-    return [_load(line) for line in _CASES if line["group"] in groups and line["executable"]]
+    return [_load(line) for line in CASES if line["group"] in groups and line["executable"]]
 
 
 def _load(line: dict[str, Any]) -> Case:
