@@ -228,4 +228,6 @@ def _kept(query: str, drop: Collection[str]) -> str:
         and not _EMAIL_LIKE.search(value)
         and not _JWT_LIKE.search(value)
     ]
-    return query if len(kept) == len(pairs) else urlencode(kept)
+    if len(kept) == len(pairs):
+        return quote(query.encode("latin-1", "replace"), safe="/?:@!$&'()*+,;=~%")
+    return urlencode(kept)
