@@ -3,14 +3,15 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from capi_middleware.config_file import fail, from_environment, kind_of, make, tables
 from capi_middleware.errors import ConfigError
 from capi_middleware.expressions import parse
 from capi_middleware.routes import EventRoute, check_event_name
@@ -22,10 +23,6 @@ _SECRET_HINT = (
     "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 )
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-
-
-def _fail(key: str, found: object, expected: str) -> NoReturn:
-    raise ConfigError(f"{key}: found {found}, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,13 @@ class Pixel:
     def __post_init__(self) -> None:
         number = str(self.id)
         if not re.fullmatch(r"[1-9][0-9]{0,25}", number):
-            _fail("pixels.id", repr(self.id), "the pixel's number, 1 to 26 digits")
+            fail("pixels.id", repr(self.id), "the pixel's number, 1 to 26 digits")
         object.__setattr__(self, "id", number)
         token = self.access_token
         if not isinstance(token, str) or not token.strip() or not token.isascii():
-            _fail(f"pixels.access_token of pixel {number}", _kind(token), "its access token")
+            fail(f"pixels.access_token of pixel {number}", kind_of(token), "its access token")
         if isinstance(self.events, str):
-            _fail(f"pixels.events of pixel {number}", repr(self.events), "a list of event_names")
+            fail(f"pixels.events of pixel {number}", repr(self.events), "a list of event_names")
         for name in self.events or ():
             check_event_name(name, f"pixels.events of pixel {number}")
 
@@ -138,14 +135,14 @@ class Config:
         for name in ("user_data", "consent"):
             rule = getattr(self, name)
             if rule is not None and not callable(rule) and not isinstance(rule, Mapping):
-                _fail(name, _kind(rule), "a callable taking the request or a mapping")
+                fail(name, kind_of(rule), "a callable taking the request or a mapping")
             if isinstance(rule, Mapping):
                 try:
                     parse(rule)
                 except ConfigError as error:
                     raise ConfigError(f"{name}: {error}") from None
         if isinstance(self.consent, Mapping) and "value" not in self.consent:
-            _fail("consent", sorted(self.consent), "the keys value, granted and perhaps limited")
+            fail("consent", sorted(self.consent), "the keys value, granted and perhaps limited")
 
     def __repr__(self) -> str:
         ids = ", ".join(pixel.id for pixel in self.pixels)
@@ -178,10 +175,10 @@ class Config:
         except msgspec.DecodeError as error:
             raise ConfigError(f"{file}: found no valid TOML ({error})") from None
         try:
-            data = _from_environment(data, "")
-            data["pixels"] = _tables(Pixel, data.get("pixels", []), "pixels")
-            data["routes"] = _tables(EventRoute, data.get("routes", []), "routes")
-            made: Config = _make(cls, data, "")
+            data = from_environment(data, "")
+            data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
+            data["routes"] = tables(EventRoute, data.get("routes", []), "routes")
+            made: Config = make(cls, data, "")
             return made
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
@@ -189,36 +186,36 @@ class Config:
     def _check_secrets(self) -> None:
         for key in self.secrets or ("",):
             if not isinstance(key, str) or len(key) < SECRET_LENGTH:
-                found = f"{len(key)} characters" if isinstance(key, str) else _kind(key)
-                _fail("secret_key", found if key else "nothing", _SECRET_HINT)
+                found = f"{len(key)} characters" if isinstance(key, str) else kind_of(key)
+                fail("secret_key", found if key else "nothing", _SECRET_HINT)
 
     def _check_pixels(self) -> None:
         if isinstance(self.pixels, Pixel) or not self.pixels:
-            _fail("pixels", _kind(self.pixels), "a list with at least one Pixel")
+            fail("pixels", kind_of(self.pixels), "a list with at least one Pixel")
         for pixel in self.pixels:
             if not isinstance(pixel, Pixel):
-                _fail("pixels", _kind(pixel), "Pixel objects")
+                fail("pixels", kind_of(pixel), "Pixel objects")
         ids = [pixel.id for pixel in self.pixels]
         if len(set(ids)) < len(ids):
-            _fail("pixels", f"an id twice in {ids}", "each pixel once")
+            fail("pixels", f"an id twice in {ids}", "each pixel once")
 
     def _check_routes(self) -> None:
         ids = {pixel.id for pixel in self.pixels}
         seen: list[EventRoute] = []
         for route in self.routes:
             if not isinstance(route, EventRoute):
-                _fail("routes", _kind(route), "EventRoute objects")
+                fail("routes", kind_of(route), "EventRoute objects")
             if strange := set(map(str, route.pixels or ())) - ids:
-                _fail(f"route {route.match!r}: pixels", sorted(strange), f"some of {sorted(ids)}")
+                fail(f"route {route.match!r}: pixels", sorted(strange), f"some of {sorted(ids)}")
             if not self.pixel_ids(route.event_name, route.pixels):
-                _fail(f"route {route.match!r}", f"no pixel that takes {route.event_name!r}",
+                fail(f"route {route.match!r}", f"no pixel that takes {route.event_name!r}",
                       "one; see Pixel(events=...) and EventRoute(pixels=...)")  # fmt: skip
             if route.path.text == self.prefix or route.path.text.startswith(self.prefix + "/"):
-                _fail(f"route {route.match!r}", f"a path under our own prefix {self.prefix!r}",
+                fail(f"route {route.match!r}", f"a path under our own prefix {self.prefix!r}",
                       "a path of the app: this route can never match")  # fmt: skip
             for earlier in seen:
                 if earlier.covers(route):
-                    _fail(f"route {route.match!r}", f"that the earlier {earlier.match!r} takes all "
+                    fail(f"route {route.match!r}", f"that the earlier {earlier.match!r} takes all "
                           f"its requests for {route.event_name!r}",
                           "the special route before the general one")  # fmt: skip
             seen.append(route)
@@ -226,94 +223,46 @@ class Config:
     def _check_types(self) -> None:
         for name in ("page_view", "advanced_matching", "delivery", "debug"):
             if not isinstance(getattr(self, name), bool):
-                _fail(name, _kind(getattr(self, name)), "true or false")
+                fail(name, kind_of(getattr(self, name)), "true or false")
         choices = {
             "privacy": ("honor-gpc", "ignore-gpc"),
             "durability": ("conversions", "all", "none"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                _fail(name, repr(getattr(self, name)), " or ".join(map(repr, allowed)))
+                fail(name, repr(getattr(self, name)), " or ".join(map(repr, allowed)))
         for name in ("queue_limit", "retention_days"):
             number = getattr(self, name)
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                _fail(name, repr(number), "a whole number of at least 1")
+                fail(name, repr(number), "a whole number of at least 1")
         for name in ("trusted_proxies", "exclude"):
             if isinstance(getattr(self, name), str):
-                _fail(name, repr(getattr(self, name)), "a list")
+                fail(name, repr(getattr(self, name)), "a list")
         if not re.fullmatch(r"[A-Z]{2}", str(self.default_region)):
-            _fail("default_region", repr(self.default_region), "an ISO country code such as 'US'")
+            fail("default_region", repr(self.default_region), "an ISO country code such as 'US'")
         for path in self.exclude:
             if not isinstance(path, str) or not path.startswith("/"):
-                _fail("exclude", repr(path), "path prefixes that start with '/'")
+                fail("exclude", repr(path), "path prefixes that start with '/'")
         if self.report_token is not None and not str(self.report_token).strip():
-            _fail("report_token", "an empty text", "a token, or leave it out")
+            fail("report_token", "an empty text", "a token, or leave it out")
 
     def _check_addresses(self) -> None:
         if not isinstance(self.store, str) or not _STORES.match(self.store):
             found = self.store.partition(":")[0] if isinstance(self.store, str) else self.store
-            _fail("store", f"{found!r}", "sqlite:///capi.db, sqlite:////absolute/path.db, "
+            fail("store", f"{found!r}", "sqlite:///capi.db, sqlite:////absolute/path.db, "
                   "postgresql://… or memory:")  # fmt: skip
         if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", str(self.prefix)):
-            _fail("prefix", repr(self.prefix), "a path such as '/_capi' without '/' at its end")
+            fail("prefix", repr(self.prefix), "a path such as '/_capi' without '/' at its end")
         for name in ("graph_url", "pixel_script_url"):
             parts = urlsplit(str(getattr(self, name)))
             if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
-                _fail(name, repr(getattr(self, name)), "an https:// address")
+                fail(name, repr(getattr(self, name)), "an https:// address")
             if not parts.hostname or parts.query or parts.username:
-                _fail(name, "a query, a user or no host", "a plain https:// address")
+                fail(name, "a query, a user or no host", "a plain https:// address")
         if not re.fullmatch(r"v\d{1,3}\.\d{1,2}", str(self.graph_version)):
-            _fail("graph_version", repr(self.graph_version), "e.g. 'v26.0'")
+            fail("graph_version", repr(self.graph_version), "e.g. 'v26.0'")
         for network in self.trusted_proxies:
             try:
                 ip_network(network, strict=False)
             except ValueError:
-                _fail("trusted_proxies", repr(network), "networks such as '10.0.0.0/8'")
-
-
-def _kind(value: object) -> str:
-    """What a value is without showing it: it may be a secret."""
-    if value is None or value == "":
-        return "nothing"
-    return "an empty list" if value == [] or value == () else f"a {type(value).__name__}"
-
-
-def _from_environment(value: Any, key: str) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: _from_environment(item, f"{key}.{name}" if key else name)
-            for name, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_from_environment(item, f"{key}[{place}]") for place, item in enumerate(value)]
-    if isinstance(value, str) and value.startswith("env:"):
-        name = value[4:]
-        if name not in os.environ:
-            _fail(key, f"'env:{name}' but no environment variable {name}", "it to be set")
-        return os.environ[name]
-    return value
-
-
-def _tables(kind: type[Any], tables: Any, key: str) -> list[Any]:
-    if not isinstance(tables, list):
-        _fail(key, _kind(tables), f"[[{key}]] tables")
-    return [_make(kind, table, f"{key}[{place}]") for place, table in enumerate(tables)]
-
-
-def _make(kind: type[Any], table: Any, key: str) -> Any:
-    if not isinstance(table, dict):
-        _fail(key, _kind(table), "a table")
-    known = {one.name: one for one in fields(kind) if one.init and one.name != "_"}
-    for name in table:
-        if name not in known:
-            at = f"{key}.{name}" if key else name
-            _fail(at, "an unknown key", "one of " + ", ".join(sorted(known)))
-    try:
-        return kind(**table)
-    except TypeError as error:
-        lacking = re.findall(r"'(\w+)'", str(error))
-        raise ConfigError(
-            f"{key or 'the file'}: found no {', '.join(lacking)}, expected it"
-        ) from None
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}" if key else str(error)) from None
+                fail("trusted_proxies", repr(network), "networks such as '10.0.0.0/8'")

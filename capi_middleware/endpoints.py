@@ -16,11 +16,12 @@ from capi_middleware.capture import beacon, pixel
 from capi_middleware.capture.minting import TextSigner
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count
-from capi_middleware.exchange import Exchange, Steps
+from capi_middleware.exchange import Exchange
 from capi_middleware.issuing import Issuer
 from capi_middleware.parity import coverage, report
 from capi_middleware.parity.model import Report
 from capi_middleware.parity.window import Window, WindowError, parse_window
+from capi_middleware.steps import Steps
 
 #: The longest request body that is read, in bytes: the limit of sendBeacon.
 BODY_LIMIT = 64 * 1024

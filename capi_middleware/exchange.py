@@ -1,13 +1,9 @@
 """Exchange: one request and its response, and the order of the stations between them."""
 
-from collections.abc import Generator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
-from dataclasses import dataclass
-from inspect import isawaitable
-from typing import Any, NamedTuple, TypeVar
-
-from starlette.requests import Request
+from typing import Any
 
 from capi_middleware.capture import consent as consents
 from capi_middleware.capture.injection import (
@@ -21,39 +17,20 @@ from capi_middleware.capture.injection import (
 )
 from capi_middleware.capture.pixel import tag
 from capi_middleware.capture.reading import BodyTee, RequestReader
-from capi_middleware.errors import ConfigError
+from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
-from capi_middleware.expressions import MISSING, fill, leaves, parse, roots_of
+from capi_middleware.expressions import MISSING, fill, parse, roots_of
 from capi_middleware.issuing import Issuer
 from capi_middleware.routes import EventRoute
+from capi_middleware.steps import Steps
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
 
-T = TypeVar("T")
-#: A sans-IO coroutine: yields awaitables of the host, futures of the store, or plain callables
-#: that may take long; a door waits for each in its own way and sends the result back.
-Steps = Generator[Any, Any, T]
 Headers = list[tuple[bytes, bytes]]
 
 current: ContextVar["Exchange | None"] = ContextVar("capi_exchange", default=None)
 
 _PREFETCH = ("purpose", "sec-purpose", "x-moz", "x-purpose")
-
-
-class Match(NamedTuple):
-    """A route that took this request, with the parameters of its path."""
-
-    route: EventRoute
-    parameters: Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class Draft:
-    """An event in the making: from a matched route, from track(), or from both."""
-
-    event: Event
-    match: Match | None = None
-    tracked: bool = False
 
 
 class Exchange:
@@ -75,19 +52,19 @@ class Exchange:
         self.excluded = (
             path.startswith(tuple(self.config.exclude)) if self.config.exclude else False
         )
-        self.matches = [] if self.excluded else [Match(*match) for match in matches]
-        self.tee = BodyTee() if any(_reads_body(match.route) for match in self.matches) else None
-        self._reader: RequestReader | None = None
+        taken = [] if self.excluded else [Match(*match) for match in matches]
+        self.tee = BodyTee() if any(_reads_body(match.route) for match in taken) else None
+        self.reader = RequestReader(scope, self.tee)
+        self.drafting = Drafting(issuer, scope, self.reader, taken)
         self._identity: Any = None
         self._visitor: Visitor | None = None
-        self._drafts: list[Draft] = []
         self._commits: list[Future[None]] = []
         self._consent: consents.Consent | None = None
         self._verdict: Verdict | None = None
         self._injector: Injector | GzipInjector | None = None
         self._headers: Headers = []
         self._event_ids = False
-        self._shared: dict[str, Any] = {}
+        self._sets_cookies = False
         self._page_view = False
         self._ask = False
         self._ended = False
@@ -102,57 +79,36 @@ class Exchange:
         dedupe_key: object,
     ) -> Event:
         """Add an event, or fill in the one that a route already made of this request."""
-        draft = next(
-            (d for d in self._drafts if not d.tracked and d.event.event_name == event_name), None
-        )
-        if draft is None:
-            taken = [one.match for one in self._drafts]
-            match = next(
-                (m for m in self.matches if m.route.event_name == event_name and m not in taken),
-                None,
-            )
-            if dedupe_key is None and match is not None:
-                dedupe_key = self._dedupe_key(match, {})
-            event_id = self.issuer.mint(event_name, dedupe_key)
-            same = next((one for one in self._drafts if one.event.event_id == event_id), None)
-            if same is None:
-                draft = Draft(self.issuer.new_event(event_name, event_id, match and match.route))
-                draft.match = match
-                self._drafts.append(draft)
-            else:
-                draft = same
-        draft.tracked = True
-        draft.event.custom_data |= self.issuer.custom_data(event_name, custom_data)
-        if user_data is not None:
-            draft.event.user_data |= self.issuer.hashed(user_data)
+        draft = self.drafting.track(event_name, custom_data, user_data, dedupe_key)
         if self._ended:
             self._issue([draft], "not_rendered")
-            self._drafts.remove(draft)
         return draft.event
 
     @property
     def visitor(self) -> Visitor:
-        """Who this request comes from, signed so that it can be kept."""
-        if self._visitor is None:
-            identity = self.identity
-            visitor = Visitor(
-                fbp=identity.fbp,
-                fbc=identity.fbc,
-                client_ip_address=identity.client_ip_address,
-                client_user_agent=self.reader.headers.get("user-agent"),
-                event_source_url=identity.event_source_url,
-                referrer_url=identity.referrer_url,
-                consent=self._consent or self._consent_now(),
-            )
-            self._visitor = self.issuer.signed(visitor)
-        return self._visitor
+        """Who this request comes from, signed so that it can be kept.
 
-    @property
-    def reader(self) -> RequestReader:
-        """What expressions read from."""
-        if self._reader is None:
-            self._reader = RequestReader(self.scope, self.tee)
-        return self._reader
+        A new fbp belongs to a visitor only where its cookie goes out: with the head of a page.
+        """
+        identity = self.identity
+        new = {name for name, _ in identity.new_cookies}
+        fbp = identity.fbp if "_fbp" not in new or self._sets_cookies else None
+        consent = self._consent or self._consent_now()
+        kept = self._visitor
+        if kept is None or (kept.fbp, kept.consent) != (fbp, consent):
+            kept = self.issuer.signed(
+                Visitor(
+                    fbp=fbp,
+                    fbc=identity.fbc,
+                    client_ip_address=identity.client_ip_address,
+                    client_user_agent=self.reader.headers.get("user-agent"),
+                    event_source_url=identity.event_source_url,
+                    referrer_url=identity.referrer_url,
+                    consent=consent,
+                )
+            )
+            self._visitor = kept
+        return kept
 
     @property
     def identity(self) -> Any:
@@ -179,14 +135,15 @@ class Exchange:
         if method == "HEAD":
             if page:
                 self._headers = rewrite_head(headers)
-            self.matches, page = [], False
+            self.drafting.matches, page = [], False
         if not verdict.inject and verdict.reason not in ("not_html", "status"):
             self.issuer.count(Count("skipped", verdict.reason))
-        self.matches = [match for match in self.matches if match.route.counts(status)]
+        drafting = self.drafting
+        drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
         prefetch = self._is_prefetch()
         self._page_view = page and self.config.page_view and status < 300
         self._ask = page and (verdict.public or prefetch)
-        if not (page or self.matches or self._drafts):
+        if not (page or drafting.matches or drafting.drafts):
             return False
         yield from self._decide()
         if self._consent == "denied":
@@ -195,9 +152,9 @@ class Exchange:
         if prefetch or status >= 500:
             self._suppress("prefetch" if prefetch else "error_status", keep_page=True)
         if not self._ask:
-            yield from self._draft_matches()
+            yield from self.drafting.complete(self._page_view)
         if not page:
-            self._issue(self._drafts, "not_rendered")
+            self._issue(drafting.drafts, "not_rendered")
             return False
         self._injector = (GzipInjector if verdict.gzip else Injector)(self._make_tag)
         return True
@@ -211,7 +168,9 @@ class Exchange:
         """The first piece of the body decides how the headers go out."""
         assert self._injector is not None
         injector = self._injector
+        self._sets_cookies = not self._ask
         pieces = injector.feed(chunk, last)
+        self._sets_cookies = False
         if not injector.injected:
             if last or injector.is_document is False or injector.skip_reason:
                 return self._headers, pieces
@@ -240,17 +199,17 @@ class Exchange:
             if injector is not None and injector.skip_reason:
                 self.issuer.count(Count("skipped", injector.skip_reason))
             if self._verdict is not None:
-                self._issue(self._drafts, "not_rendered")
-            elif self._drafts:
+                self._issue(self.drafting.drafts, "not_rendered")
+            elif self.drafting.drafts:
                 self._suppress("error_status")
         commits, self._commits = self._commits, []
         return commits
 
     def ask(self) -> Steps[list[Event]]:
         """The events of a page that carried no event_ids: its script asks for them now."""
-        self.matches = [
+        self.drafting.matches = [
             match
-            for match in self.matches
+            for match in self.drafting.matches
             if match.route.counts(200) and match.route.event_name != "Purchase"
         ]
         yield from self._decide()
@@ -258,7 +217,7 @@ class Exchange:
         if self._consent == "denied":
             self._suppress("consent")
             return []
-        yield from self._draft_matches()
+        yield from self.drafting.complete(self._page_view)
         events = self._page_events()
         yield from self._commits
         return events
@@ -277,12 +236,10 @@ class Exchange:
     def _decide(self) -> Steps[None]:
         rule = self.config.consent
         if self._consent is None and callable(rule):
-            answer = yield from self._call(rule)
+            answer = yield from self.drafting.call(rule)
             self._consent = consents.decide(answer, gpc=self._gpc())
         elif self._consent is None:
             self._consent = self._consent_now()
-        if self._visitor is not None and self._visitor.consent != self._consent:
-            self._visitor = None
 
     def _consent_now(self) -> consents.Consent:
         """Consent as far as it is known without calling the host's rule."""
@@ -302,10 +259,10 @@ class Exchange:
 
     def _suppress(self, reason: str, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""
-        names = [(draft.event.event_name, draft.event.pixel_ids) for draft in self._drafts]
+        names = [(draft.event.event_name, draft.event.pixel_ids) for draft in self.drafting.drafts]
         drafted = {name for name, _ in names}
         if not self._ask:
-            for match in self.matches:
+            for match in self.drafting.matches:
                 if match.route.event_name not in drafted:
                     name = match.route.event_name
                     names.append((name, self.config.pixel_ids(name, match.route.pixels)))
@@ -314,96 +271,20 @@ class Exchange:
         self.issuer.count(
             *(Count("suppressed", reason, name, pixel) for name, ids in names for pixel in ids)
         )
-        self._drafts.clear()
+        self.drafting.drafts.clear()
         if not self._ask:
-            self.matches = []
-
-    def _draft_matches(self) -> Steps[None]:
-        """Turn the matched routes into events and complete those that track() began."""
-        done: set[str] = set()
-        if self._drafts or self.matches or self._page_view:
-            self._shared = yield from self._user_data(self.config.user_data, None)
-        for match in self.matches:
-            name = match.route.event_name
-            if name in done:
-                continue
-            done.add(name)
-            called: dict[int, Any] = {}
-            for leaf in leaves(list(match.route.templates.values())):
-                if callable(leaf):
-                    called[id(leaf)] = yield from self._call(leaf)
-            draft = next((one for one in self._drafts if one.match is match), None)
-            if draft is None:
-                event_id = self.issuer.mint(name, self._dedupe_key(match, called))
-                if any(one.event.event_id == event_id for one in self._drafts):
-                    continue
-                draft = Draft(self.issuer.new_event(name, event_id, match.route), match)
-                self._drafts.append(draft)
-            filled = self._filled(match, "custom_data", called) or {}
-            event = draft.event
-            event.custom_data = self.issuer.custom_data(name, filled) | event.custom_data
-            template = match.route.templates.get("user_data")
-            if template is not None:
-                given = yield from self._user_data(template, match)
-                event.user_data = given | event.user_data
-        for draft in self._drafts:
-            draft.event.user_data = self._shared | draft.event.user_data
-
-    def _filled(self, match: Match, name: str, called: Mapping[int, Any]) -> Any:
-        template = match.route.templates.get(name)
-        if template is None:
-            return None
-        self.reader.path = match.parameters
-        missing: list[str] = []
-        value = fill(template, self.reader, called, missing)
-        self.issuer.left_out(match.route.event_name, missing)
-        return None if value is MISSING else value
-
-    def _dedupe_key(self, match: Match, called: Mapping[int, Any]) -> Any:
-        return self._filled(match, "dedupe_key", called)
-
-    def _user_data(self, rule: Any, match: Match | None) -> Steps[dict[str, Any]]:
-        """The hashed user_data that a rule gives: a callable, or a mapping of expressions."""
-        if rule is None:
-            return {}
-        if callable(rule):
-            value = yield from self._call(rule)
-        else:
-            template = rule if match is not None else parse(rule)
-            called: dict[int, Any] = {}
-            for leaf in leaves(template):
-                if callable(leaf):
-                    called[id(leaf)] = yield from self._call(leaf)
-            if match is not None:
-                self.reader.path = match.parameters
-            value = fill(template, self.reader, called, [])
-        try:
-            if isinstance(value, Mapping):
-                value = UserData(**value)
-            return self.issuer.hashed(value) if isinstance(value, UserData) else {}
-        except (TypeError, ConfigError) as error:
-            self.issuer.shield.caught(error, "user_data")
-            return {}
-
-    def _call(self, rule: Any) -> Steps[Any]:
-        """Ask a callable of the host; its failure is ours to survive."""
-        try:
-            value = rule(Request(self.scope))
-            if isawaitable(value):
-                value = yield value
-        except Exception as error:
-            self.issuer.shield.caught(error, "a callable of the configuration")
-            return None
-        return value
+            self.drafting.matches = []
 
     def _page_events(self) -> list[Event]:
         """Issue the events that the page carries; they are in its tag from now on."""
-        if self._page_view and not any(d.event.event_name == "PageView" for d in self._drafts):
+        if self._page_view and not any(
+            d.event.event_name == "PageView" for d in self.drafting.drafts
+        ):
             event = self.issuer.new_event("PageView", self.issuer.mint("PageView", None), None)
-            event.user_data = dict(self._shared)
+            event.user_data = dict(self.drafting.shared)
             if event.pixel_ids:
-                self._drafts.insert(0, Draft(event))
-        carried = [draft for draft in self._drafts if draft.event.send != "server"]
+                self.drafting.drafts.insert(0, Draft(event))
+        carried = [draft for draft in self.drafting.drafts if draft.event.send != "server"]
         self._issue(carried, "not_run")
         return [draft.event for draft in carried]
 
@@ -425,7 +306,7 @@ class Exchange:
 
     def _issue(self, drafts: Sequence[Draft], browser: str) -> None:
         events = [draft.event for draft in drafts]
-        self._drafts = [draft for draft in self._drafts if draft not in drafts]
+        self.drafting.drafts = [draft for draft in self.drafting.drafts if draft not in drafts]
         if events:
             commit = self.issuer.issue(events, self.visitor, browser)
             if commit is not None:

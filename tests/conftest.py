@@ -10,6 +10,11 @@ from capi_middleware.shield import Shield
 from tests.support.browsers import FLAGS, find
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests come last: Playwright's loop stays on this thread and lets no other run."""
+    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(autouse=True)
 def swallowed(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,64 @@
+"""Configuration from a file: values of the environment, tables, and errors that name the key."""
+
+import os
+import re
+from dataclasses import fields
+from typing import Any, NoReturn
+
+from capi_middleware.errors import ConfigError
+
+
+def fail(key: str, found: object, expected: str) -> NoReturn:
+    """Raises ConfigError: one sentence about one key."""
+    raise ConfigError(f"{key}: found {found}, expected {expected}")
+
+
+def kind_of(value: object) -> str:
+    """What a value is without showing it: it may be a secret."""
+    if value is None or value == "":
+        return "nothing"
+    return "an empty list" if value == [] or value == () else f"a {type(value).__name__}"
+
+
+def from_environment(value: Any, key: str) -> Any:
+    """`value` with every "env:NAME" inside replaced. Raises ConfigError for an unset NAME."""
+    if isinstance(value, dict):
+        return {
+            name: from_environment(item, f"{key}.{name}" if key else name)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [from_environment(item, f"{key}[{place}]") for place, item in enumerate(value)]
+    if isinstance(value, str) and value.startswith("env:"):
+        name = value[4:]
+        if name not in os.environ:
+            fail(key, f"'env:{name}' but no environment variable {name}", "it to be set")
+        return os.environ[name]
+    return value
+
+
+def tables(kind: type[Any], given: Any, key: str) -> list[Any]:
+    """One `kind` for each [[key]] table. Raises ConfigError naming the table and its key."""
+    if not isinstance(given, list):
+        fail(key, kind_of(given), f"[[{key}]] tables")
+    return [make(kind, table, f"{key}[{place}]") for place, table in enumerate(given)]
+
+
+def make(kind: type[Any], table: Any, key: str) -> Any:
+    """A `kind` from the keys of `table`. Raises ConfigError for unknown and missing keys."""
+    if not isinstance(table, dict):
+        fail(key, kind_of(table), "a table")
+    known = {one.name: one for one in fields(kind) if one.init and one.name != "_"}
+    for name in table:
+        if name not in known:
+            at = f"{key}.{name}" if key else name
+            fail(at, "an unknown key", "one of " + ", ".join(sorted(known)))
+    try:
+        return kind(**table)
+    except TypeError as error:
+        lacking = re.findall(r"'(\w+)'", str(error))
+        raise ConfigError(
+            f"{key or 'the file'}: found no {', '.join(lacking)}, expected it"
+        ) from None
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}" if key else str(error)) from None

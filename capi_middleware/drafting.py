@@ -1,0 +1,171 @@
+"""Drafting: the events of one request, from its matched routes and from track()."""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+
+from capi_middleware.capture.reading import RequestReader
+from capi_middleware.errors import ConfigError
+from capi_middleware.events import Event
+from capi_middleware.expressions import MISSING, fill, leaves, parse
+from capi_middleware.issuing import Issuer
+from capi_middleware.routes import EventRoute
+from capi_middleware.steps import Steps
+from capi_middleware.user_data import UserData
+
+
+class Match(NamedTuple):
+    """A route that took this request, with the parameters of its path."""
+
+    route: EventRoute
+    parameters: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Draft:
+    """An event in the making: from a matched route, from track(), or from both."""
+
+    event: Event
+    match: Match | None = None
+    tracked: bool = False
+
+
+class Drafting:
+    """Collects drafts until they are issued. `matches` are the routes that took the request."""
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        scope: MutableMapping[str, Any],
+        reader: RequestReader,
+        matches: Sequence[Match],
+    ) -> None:
+        self._issuer = issuer
+        self._scope = scope
+        self._reader = reader
+        self.matches = list(matches)
+        self.drafts: list[Draft] = []
+        #: The user_data that every event of this request has.
+        self.shared: dict[str, Any] = {}
+
+    def track(
+        self,
+        event_name: str,
+        custom_data: Mapping[str, Any],
+        user_data: UserData | None,
+        dedupe_key: object,
+    ) -> Draft:
+        """A new event, or the one that a route already made of this request."""
+        draft = self._drafted(event_name, dedupe_key)
+        draft.tracked = True
+        draft.event.custom_data |= self._issuer.custom_data(event_name, custom_data)
+        if user_data is not None:
+            draft.event.user_data |= self._issuer.hashed(user_data)
+        return draft
+
+    def _drafted(self, event_name: str, dedupe_key: object) -> Draft:
+        for draft in self.drafts:
+            if not draft.tracked and draft.event.event_name == event_name:
+                return draft
+        taken = [draft.match for draft in self.drafts]
+        match = next(
+            (
+                one
+                for one in self.matches
+                if one.route.event_name == event_name and one not in taken
+            ),
+            None,
+        )
+        if dedupe_key is None and match is not None:
+            dedupe_key = self._filled(match, "dedupe_key", self._called_now(match))
+        event_id = self._issuer.mint(event_name, dedupe_key)
+        for draft in self.drafts:
+            if draft.event.event_id == event_id:
+                return draft
+        route = match.route if match is not None else None
+        draft = Draft(self._issuer.new_event(event_name, event_id, route), match)
+        self.drafts.append(draft)
+        return draft
+
+    def _called_now(self, match: Match) -> dict[int, Any]:
+        """The dedupe_key of a route that is a plain callable: track() cannot wait."""
+        rule = match.route.templates.get("dedupe_key")
+        return {} if not callable(rule) else {id(rule): rule(Request(self._scope))}
+
+    def complete(self, page_view: bool) -> Steps[None]:
+        """Turn the matched routes into events and complete those that track() began."""
+        done: set[str] = set()
+        if self.drafts or self.matches or page_view:
+            self.shared = yield from self._user_data(self._issuer.config.user_data, None)
+        for match in self.matches:
+            name = match.route.event_name
+            if name in done:
+                continue
+            done.add(name)
+            called: dict[int, Any] = {}
+            for leaf in leaves(list(match.route.templates.values())):
+                if callable(leaf):
+                    called[id(leaf)] = yield from self.call(leaf)
+            draft = next((one for one in self.drafts if one.match is match), None)
+            if draft is None:
+                event_id = self._issuer.mint(name, self._filled(match, "dedupe_key", called))
+                if any(one.event.event_id == event_id for one in self.drafts):
+                    continue
+                draft = Draft(self._issuer.new_event(name, event_id, match.route), match)
+                self.drafts.append(draft)
+            filled = self._filled(match, "custom_data", called) or {}
+            event = draft.event
+            event.custom_data = self._issuer.custom_data(name, filled) | event.custom_data
+            template = match.route.templates.get("user_data")
+            if template is not None:
+                given = yield from self._user_data(template, match)
+                event.user_data = given | event.user_data
+        for draft in self.drafts:
+            draft.event.user_data = self.shared | draft.event.user_data
+
+    def call(self, rule: Any) -> Steps[Any]:
+        """Ask a callable of the host; its failure is ours to survive."""
+        try:
+            value = rule(Request(self._scope))
+            if isawaitable(value):
+                value = yield value
+        except Exception as error:
+            self._issuer.shield.caught(error, "a callable of the configuration")
+            return None
+        return value
+
+    def _filled(self, match: Match, name: str, called: Mapping[int, Any]) -> Any:
+        template = match.route.templates.get(name)
+        if template is None:
+            return None
+        self._reader.path = match.parameters
+        missing: list[str] = []
+        value = fill(template, self._reader, called, missing)
+        self._issuer.left_out(match.route.event_name, missing)
+        return None if value is MISSING else value
+
+    def _user_data(self, rule: Any, match: Match | None) -> Steps[dict[str, Any]]:
+        """The hashed user_data that a rule gives: a callable, or a mapping of expressions."""
+        if rule is None:
+            return {}
+        if callable(rule):
+            value = yield from self.call(rule)
+        else:
+            template = rule if match is not None else parse(rule)
+            called: dict[int, Any] = {}
+            for leaf in leaves(template):
+                if callable(leaf):
+                    called[id(leaf)] = yield from self.call(leaf)
+            if match is not None:
+                self._reader.path = match.parameters
+            value = fill(template, self._reader, called, [])
+        try:
+            if isinstance(value, Mapping):
+                value = UserData(**value)
+            return self._issuer.hashed(value) if isinstance(value, UserData) else {}
+        except (TypeError, ConfigError) as error:
+            self._issuer.shield.caught(error, "user_data")
+            return {}
