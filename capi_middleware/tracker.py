@@ -24,6 +24,8 @@ from capi_middleware.visitor import Visitor
 
 #: How long closing may take in seconds: servers kill a worker that takes longer to end.
 DRAIN_SECONDS = 5.0
+#: How often settled events past their retention are deleted, in seconds.
+PRUNE_SECONDS = 3600.0
 
 
 class CAPI:
@@ -46,6 +48,7 @@ class CAPI:
         )
         self.store.on_commit = self._deliverer.wake
         self._started_in = 0
+        self._prune_at = 0.0
         _close_at_exit(self)
 
     def track(
@@ -152,7 +155,14 @@ class CAPI:
             code = pixel.test_event_code or config.test_event_code
             return GraphClient(config.graph_url, config.graph_version, pixel, code)
 
-        return Courier(self.store, pixel.id, connect)
+        return Courier(self.store, pixel.id, connect, self._prune)
+
+    def _prune(self) -> None:
+        """Drop what is older than the retention, at most once an hour."""
+        now = time.monotonic()
+        if now >= self._prune_at:
+            self._prune_at = now + PRUNE_SECONDS
+            self.store.prune(time.time() - self.config.retention_days * 86_400)
 
 
 def split_mount(scope: MutableMapping[str, Any]) -> tuple[str, str]:

@@ -38,10 +38,17 @@ class Client(Protocol):
 class Courier:
     """Delivers the events of one pixel; a slow or dead pixel holds up nobody else."""
 
-    def __init__(self, store: Store, pixel_id: str, make_client: Callable[[], Client]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pixel_id: str,
+        make_client: Callable[[], Client],
+        on_idle: Callable[[], None] | None = None,
+    ) -> None:
         self._store = store
         self._pixel_id = pixel_id
         self._make_client = make_client
+        self._on_idle = on_idle
         self._client: Client | None = None
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._wake = threading.Event()
@@ -107,6 +114,8 @@ class Courier:
             return resting
         lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS)
         if not lease.events:
+            if self._on_idle is not None:
+                self._on_idle()
             due = self._store.next_due(self._pixel_id)
             return POLL_SECONDS if due is None else max(due, 0.01)
         self._deliver(lease)

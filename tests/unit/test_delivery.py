@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware import Pixel
+from capi_middleware import CAPI, Pixel
 from capi_middleware.delivery.graph import GraphClient
 from capi_middleware.delivery.retry import LONGEST_DELAY, Outcome, backoff, judge_error, rest
 from capi_middleware.delivery.worker import Courier
 from capi_middleware.store.memory import MemoryStore
 from capi_middleware.testing import FakeMeta
+from tests.support.configs import make_config
 from tests.support.servers import closed_port, serve
 from tests.support.stores import NOON, PIXEL, Clock, row, store_rows
 
@@ -226,3 +227,20 @@ def test_a_courier_delivers_on_its_own_thread_and_stops(store: MemoryStore) -> N
     courier.stop(5)
     assert courier._thread is not None
     assert not courier._thread.is_alive()
+
+
+def test_an_idle_courier_says_so(store: MemoryStore) -> None:
+    idle: list[int] = []
+    Courier(store, PIXEL, Script, lambda: idle.append(1))._round()
+    assert idle == [1]
+
+
+def test_what_is_past_its_retention_is_pruned(clock: Clock) -> None:
+    import time
+
+    capi = CAPI(make_config(retention_days=35))
+    old, young = time.time() - 36 * 86_400, time.time() - 34 * 86_400
+    store_rows(capi.store, row("old", event_time=old, payload=None, server="unmapped"),
+               row("young", event_time=young, payload=None, server="unmapped"))  # fmt: skip
+    capi._prune()
+    assert capi.store.depth() == {"unmapped": 1}
