@@ -12,7 +12,7 @@ from tests.support.browsers import FLAGS, find
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Browser tests come last: Playwright's loop stays on this thread and lets no other run."""
-    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+    items.sort(key=lambda item: "driver" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(autouse=True)
