@@ -17,6 +17,7 @@ from capi_middleware.store.forks import at_fork
 from capi_middleware.store.protocol import (
     LONGEST_LEASE,
     OLDEST_EVENT,
+    REPLAYED,
     Freshness,
     Lease,
     LeasedEvent,
@@ -124,8 +125,14 @@ class MemoryStore:
         """See Store.sight."""
         with self._lock:
             for sighting in sightings:
+                known = len(self._records)
                 record = self._record(sighting, self._clock())
-                if sighting.outcome == "sent" or record.browser in VAGUE_BROWSER_CAUSES:
+                better = sighting.outcome == "sent" or record.browser in VAGUE_BROWSER_CAUSES
+                if known == len(self._records) and (
+                    not better or record.browser == sighting.outcome
+                ):
+                    self.count([REPLAYED])
+                elif better:
                     record.browser = sighting.outcome
         future: Future[None] = Future()
         future.set_result(None)

@@ -21,6 +21,10 @@ def waits_for_delivery(rows: Iterable[Row]) -> bool:
     return any(row.server == "pending" for row in rows)
 
 
+#: A sighting that said nothing new: a replayed beacon, or a page that repeats itself.
+REPLAYED = Count("beacon", "replayed")
+
+
 class LeasedEvent(Struct, frozen=True):
     """One server copy to deliver. `attempts` counts the requests it was part of before."""
 
@@ -108,7 +112,8 @@ class Store(Protocol):
 
         "sent" replaces every cause and is never replaced; another outcome replaces only
         VAGUE_BROWSER_CAUSES. An unknown event becomes a row with server "unknown". Raises
-        StoreFull and StoreError like `append`.
+        StoreFull and StoreError like `append`. A sighting that changes nothing is counted as
+        REPLAYED.
         """
 
     def count(self, counts: Sequence[Count]) -> None:

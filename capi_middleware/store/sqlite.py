@@ -11,6 +11,7 @@ from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.protocol import (
     LONGEST_LEASE,
     OLDEST_EVENT,
+    REPLAYED,
     Freshness,
     Lease,
     LeasedEvent,
@@ -72,7 +73,7 @@ class SqliteStore:
         self._writer.count(counts)
 
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
-        now = self._clock()
+        now, replayed = self._clock(), 0
         with self._connections.writing() as db:
             for submission in submissions:
                 if submission.kind == "append":
@@ -87,13 +88,17 @@ class SqliteStore:
                         ],
                     )  # fmt: skip
                 elif submission.kind == "sight":
-                    db.executemany(
+                    cursor = db.executemany(
                         sql.SIGHT,
                         [
                             (s.event_id, s.event_name, s.pixel_id, now, now, now, s.outcome, now)
                             for s in submission.items
                         ],
                     )
+                    replayed += len(submission.items) - cursor.rowcount
+            if replayed:
+                key = (int(now // 3600), REPLAYED.kind, REPLAYED.reason, "", "")
+                db.execute(sql.COUNT, (*key, replayed))
             if counters:
                 db.executemany(sql.COUNT, [(*key, n) for key, n in counters.items()])
 

@@ -1,6 +1,7 @@
 """The endpoints against anyone: no input yields a 5xx, and what is refused changes nothing."""
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -71,11 +72,14 @@ def test_a_later_sent_overrides_and_stays(site: Site) -> None:
     assert site.browser() == [("sent", 1)]
 
 
-def test_a_replayed_beacon_changes_nothing(site: Site) -> None:
+@pytest.mark.parametrize("store", ["memory:", "sqlite"])
+def test_a_replayed_beacon_is_counted_and_changes_nothing(store: str, tmp_path: Path) -> None:
+    site = Site(store="memory:" if store == "memory:" else f"sqlite:///{tmp_path / 'capi.db'}")
     event_id = site.event()
-    for _ in range(3):
-        site.beacon([event_id, "PageView", PIXEL_ID, "sent"])
+    for outcome in ("sent", "sent", "csp"):
+        site.beacon([event_id, "PageView", PIXEL_ID, outcome])
     assert site.browser() == [("sent", 1)]
+    assert site.refused() == {"replayed": 2}
 
 
 def test_a_beacon_as_an_image_is_recorded(site: Site) -> None:
