@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from capi_middleware.errors import ConfigError
@@ -19,11 +20,17 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}(?=://)")
 def open_store(url: str, *, queue_limit: int, clock: Callable[[], float] = time.time) -> Store:
     """The store that `url` names. Nothing is opened yet: that happens at the first use.
 
-    Raises ConfigError for a URL that names no store, see `check_url`.
+    Raises ConfigError for a URL that names no store, see `check_url`, and for a file that cannot
+    be made where it should be.
     """
     check_url(url)
     if url == "memory:":
         return MemoryStore(queue_limit=queue_limit, clock=clock)
+    path = Path(url.removeprefix(_SQLITE))
+    if not path.parent.is_dir():
+        _fail(f"no directory {path.parent}", f"an existing one for {path.name}")
+    if path.is_dir():
+        _fail(f"a directory at {path}", "the name of a file")
     return SqliteStore(url.removeprefix(_SQLITE), queue_limit=queue_limit, clock=clock)
 
 

@@ -34,7 +34,7 @@ def test_four_slashes_are_an_absolute_path(tmp_path: Path) -> None:
 
 
 def test_opening_touches_no_file(tmp_path: Path) -> None:
-    open_store(f"sqlite:///{tmp_path}/missing/capi.db", queue_limit=10)
+    open_store(f"sqlite:///{tmp_path}/capi.db", queue_limit=10)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -84,3 +84,9 @@ def test_a_password_is_never_shown(url: str) -> None:
 def test_something_that_is_no_text_is_refused_by_its_type() -> None:
     with pytest.raises(ConfigError, match="found a PosixPath"):
         check_url(Path("capi.db"))  # type: ignore[arg-type]
+
+
+def test_a_file_that_cannot_be_made_is_refused_at_start_up(tmp_path: Path) -> None:
+    for path, found in ((tmp_path / "none" / "capi.db", "no directory"), (tmp_path, "a directory")):
+        with pytest.raises(ConfigError, match=f"store: found {found}"):
+            open_store(f"sqlite:///{path}", queue_limit=10)
