@@ -63,24 +63,24 @@ class Endpoints:
         Never raises: whatever comes in, the answer is below 500 unless the store is down (503).
         """
         if name not in self._routes:
-            return Response(status_code=404)
+            return _bare(404)
         methods, handler = self._routes[name]
         if scope["method"] not in methods:
-            return Response(status_code=405, headers={"allow": ", ".join(sorted(methods))})
+            return _bare(405, allow=", ".join(sorted(methods)))
         if body is None:
             self._refused("too_long")
-            return Response(status_code=413)
+            return _bare(413)
         try:
             return (yield from handler(scope, _headers(scope), body))
         except BadBeacon as error:
             self._refused("malformed")
-            return Response(status_code=error.status)
+            return _bare(error.status)
         except WindowError as error:
             answer = msgspec.json.encode({"error": str(error)})
             return Response(answer, 400, _PRIVATE, "application/json")
         except Exception as error:
             self._issuer.shield.caught(error, f"endpoint {name}")
-        return Response(status_code=503, headers={"cache-control": "no-store"})
+        return _bare(503)
 
     # -- public ----------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Endpoints:
 
     def _page(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
         if not self._served():
-            return Response(status_code=404)
+            return _bare(404)
         prefix = f"{scope.get('capi.mount', '')}{self._config.prefix}"
         path = f"{prefix}/parity"
         nonce = secrets.token_urlsafe(16)
@@ -181,7 +181,7 @@ class Endpoints:
 
     def _json(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
         if not self._served():
-            return Response(status_code=404)
+            return _bare(404)
         if not self._may_read(headers):
             return _unauthorized()
         made = yield self._reading(_window(scope))
@@ -189,7 +189,7 @@ class Endpoints:
 
     def _metrics(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
         if not self._served():
-            return Response(status_code=404)
+            return _bare(404)
         if not self._may_read(headers):
             return _unauthorized()
         made = yield self._reading(_window(scope))
@@ -277,6 +277,11 @@ def _html(text: str, status: int, nonce: str) -> Response:
         "frame-ancestors 'none'; base-uri 'none'"
     )
     return Response(text, status, {**_PRIVATE, "content-security-policy": policy}, "text/html")
+
+
+def _bare(status: int, **headers: str) -> Response:
+    """An answer without a body."""
+    return Response(b"", status, {**_PRIVATE, **headers}, "text/plain")
 
 
 def _unauthorized() -> Response:

@@ -19,7 +19,8 @@ StartResponse = Callable[..., Callable[[bytes], object]]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 T = TypeVar("T")
 
-MARK = "capi_middleware"
+#: In the environ: a CAPIMiddleware further out has this request already.
+MARK = "capi_middleware.exchange"
 _COMMIT_PATIENCE = 2.0
 
 
@@ -35,7 +36,7 @@ class CAPIMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI interface."""
-        if MARK in environ or MARK in environ.get("asgi.scope", ()):
+        if MARK in environ or "capi_middleware" in environ.get("asgi.scope", ()):
             return self.app(environ, start_response)
         try:
             self.capi.start()

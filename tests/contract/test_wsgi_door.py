@@ -4,6 +4,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
 
 import pytest
 
@@ -212,3 +214,25 @@ def test_a_middleware_installed_twice_injects_once() -> None:
     answer = through_wsgi(capi, environ_for(REQUEST), wsgi.CAPIMiddleware(app, capi))
     assert answer.body.count(TAG_START) == 1
     assert capi.store.depth() == {"pending": 1}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@pytest.mark.parametrize("path", ["/", "/_capi/s.js", "/_capi/none", "/_capi/b"])
+def test_the_validator_of_the_standard_library_finds_nothing(method: str, path: str) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        environ["wsgi.input"].read(0)
+        start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", "72")])
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else PAGE]
+
+    environ: dict[str, Any] = {"QUERY_STRING": ""}
+    setup_testing_defaults(environ)
+    environ |= {"REQUEST_METHOD": method, "PATH_INFO": path}
+
+    def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
+        return lambda data: None
+
+    result: Any = validator(wsgi.CAPIMiddleware(validator(app), make_capi({})))(
+        environ, start_response
+    )
+    list(result)
+    result.close()
