@@ -80,6 +80,7 @@ def test_a_replayed_beacon_is_counted_and_changes_nothing(store: str, tmp_path: 
         site.beacon([event_id, "PageView", PIXEL_ID, outcome])
     assert site.browser() == [("sent", 1)]
     assert site.refused() == {"replayed": 2}
+    site.capi.close()
 
 
 def test_a_beacon_as_an_image_is_recorded(site: Site) -> None:
