@@ -11,7 +11,7 @@ from anyio import to_thread
 from capi_middleware.config import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.exchange import Exchange, Headers, current
-from capi_middleware.steps import Steps
+from capi_middleware.steps import COMMIT_PATIENCE, Steps
 from capi_middleware.tracker import CAPI
 
 Scope = MutableMapping[str, Any]
@@ -29,8 +29,6 @@ _FILES = ("http.response.pathsend", "http.response.zerocopysend")
 #: How long the start of a response without Content-Length may wait for its first piece, in
 #: seconds: long enough for a body that is ready, too short for anyone to notice.
 _PATIENCE = 0.005
-#: How long a response waits for the disk before it ends all the same, in seconds.
-_COMMIT_PATIENCE = 2.0
 
 
 class CAPIMiddleware:
@@ -68,6 +66,7 @@ class CAPIMiddleware:
         token = current.set(exchange)
         try:
             await self.app(scope, _teeing(exchange, receive), responder)
+            await responder.release()
         finally:
             current.reset(token)
             await responder.close()
@@ -83,7 +82,10 @@ class CAPIMiddleware:
 
         async def closing(message: Message) -> None:
             if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                await to_thread.run_sync(self.capi.close)
+                try:
+                    await to_thread.run_sync(self.capi.close)
+                except Exception as error:
+                    self.capi.issuer.shield.caught(error, "closing")
             await send(message)
 
         return closing
@@ -101,7 +103,7 @@ async def walk(steps: Steps[T]) -> T:
         result, failure = None, None
         try:
             if isinstance(asked, Future):
-                result = await asyncio.wait_for(asyncio.wrap_future(asked), _COMMIT_PATIENCE)
+                result = await asyncio.wait_for(asyncio.wrap_future(asked), COMMIT_PATIENCE)
             elif isawaitable(asked):
                 result = await asked
             else:
@@ -135,7 +137,7 @@ class _Responder:
                 # The server sends a file that nobody reads here: the response stays as it is.
                 self._watching = False
                 await self._commit()
-            await self._release()
+            await self.release()
             await self._send(message)
 
     async def close(self) -> None:
@@ -170,9 +172,9 @@ class _Responder:
         return None
 
     def _late(self) -> None:
-        self._hurried = asyncio.ensure_future(self._release())
+        self._hurried = asyncio.ensure_future(self.release())
 
-    async def _release(self) -> None:
+    async def release(self) -> None:
         """Send a start that is still held, without knowing whether there will be a tag."""
         if self._start is None:
             return
@@ -234,7 +236,7 @@ class _Responder:
         for commit in commits:
             try:
                 waiting = asyncio.shield(asyncio.wrap_future(commit))
-                await asyncio.wait_for(waiting, _COMMIT_PATIENCE)
+                await asyncio.wait_for(waiting, COMMIT_PATIENCE)
             except Exception as error:
                 self._shield.caught(error, "the commit")
         return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
-from capi_middleware.expressions import MISSING, fill, leaves, parse
+from capi_middleware.expressions import MISSING, fill, leaves
 from capi_middleware.issuing import Issuer
 from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Steps
@@ -93,13 +93,13 @@ class Drafting:
     def _called_now(self, match: Match) -> dict[int, Any]:
         """The dedupe_key of a route that is a plain callable: track() cannot wait."""
         rule = match.route.templates.get("dedupe_key")
-        return {} if not callable(rule) else {id(rule): rule(Request(self._scope))}
+        return {id(rule): self.call_now(rule)} if callable(rule) else {}
 
     def complete(self, page_view: bool) -> Steps[None]:
         """Turn the matched routes into events and complete those that track() began."""
         done: set[str] = set()
         if self.drafts or self.matches or page_view:
-            self.shared = yield from self._user_data(self._issuer.config.user_data, None)
+            self.shared = yield from self._user_data(self._issuer.user_data, None)
         for match in self.matches:
             name = match.route.event_name
             if name in done:
@@ -137,6 +137,17 @@ class Drafting:
             return None
         return value
 
+    def call_now(self, rule: Any) -> Any:
+        """The answer of a callable where nobody can wait: None when it is asynchronous."""
+        steps = self.call(rule)
+        try:
+            waiting = next(steps)
+        except StopIteration as end:
+            return end.value
+        if iscoroutine(waiting):
+            waiting.close()
+        return None
+
     def _filled(self, match: Match, name: str, called: Mapping[int, Any]) -> Any:
         template = match.route.templates.get(name)
         if template is None:
@@ -148,20 +159,19 @@ class Drafting:
         return None if value is MISSING else value
 
     def _user_data(self, rule: Any, match: Match | None) -> Steps[dict[str, Any]]:
-        """The hashed user_data that a rule gives: a callable, or a mapping of expressions."""
+        """The hashed user_data that a parsed rule gives: a callable, or a mapping."""
         if rule is None:
             return {}
         if callable(rule):
             value = yield from self.call(rule)
         else:
-            template = rule if match is not None else parse(rule)
             called: dict[int, Any] = {}
-            for leaf in leaves(template):
+            for leaf in leaves(rule):
                 if callable(leaf):
                     called[id(leaf)] = yield from self.call(leaf)
             if match is not None:
                 self._reader.path = match.parameters
-            value = fill(template, self._reader, called, [])
+            value = fill(rule, self._reader, called, [])
         try:
             if isinstance(value, Mapping):
                 value = UserData(**value)

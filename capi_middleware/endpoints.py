@@ -7,13 +7,15 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from starlette.responses import RedirectResponse, Response
 
 from capi_middleware.capture import beacon, pixel
+from capi_middleware.capture.identity import urlsplit_safely
 from capi_middleware.capture.minting import TextSigner
+from capi_middleware.capture.reading import RequestReader
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count
 from capi_middleware.exchange import Exchange
@@ -71,7 +73,7 @@ class Endpoints:
             self._refused("too_long")
             return _bare(413)
         try:
-            return (yield from handler(scope, _headers(scope), body))
+            return (yield from handler(scope, RequestReader(scope, None).headers, body))
         except BadBeacon as error:
             self._refused("malformed")
             return _bare(error.status)
@@ -115,12 +117,15 @@ class Endpoints:
     def _ask(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
         self._same_site(scope, headers)
         question = beacon.read_question(body)
-        page = urlsplit(question.u)
+        page = urlsplit_safely(question.u)
         if page.netloc and page.netloc.lower() != headers.get("host", "").lower():
             raise BadBeacon("found the address of another site, expected a page of this one", 403)
+        if not page.path.startswith("/"):
+            raise BadBeacon("found no address of a page, expected one such as location.href")
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         events = yield from exchange.ask()
-        answer = msgspec.json.encode({"e": pixel.page_events(events)})
+        fields = pixel.consent_fields(exchange.consent)
+        answer = msgspec.json.encode({"e": pixel.page_events(events), **fields})
         return Response(
             answer, media_type="application/json", headers={"cache-control": "no-store"}
         )
@@ -132,7 +137,7 @@ class Endpoints:
         origin = headers.get("origin")
         if (
             origin is not None
-            and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+            and urlsplit_safely(origin).netloc.lower() != headers.get("host", "").lower()
         ):
             raise BadBeacon("found another origin, expected our own", 403)
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
@@ -152,7 +157,7 @@ class Endpoints:
     def _page(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
         if not self._served():
             return _bare(404)
-        prefix = f"{scope.get('capi.mount', '')}{self._config.prefix}"
+        prefix = scope.get("root_path", "").rstrip("/") + self._config.prefix
         path = f"{prefix}/parity"
         nonce = secrets.token_urlsafe(16)
         if scope["method"] == "POST":
@@ -236,12 +241,6 @@ class Endpoints:
         return False
 
 
-def _headers(scope: MutableMapping[str, Any]) -> dict[str, str]:
-    return {
-        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
-    }
-
-
 def _from_query(scope: Any) -> bytes:
     """A beacon as an image request: the fall-back where connect-src refuses the other ways."""
     text = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"))).get("e", "")
@@ -259,7 +258,7 @@ def _page_scope(scope: Any, path: str, query: str, referrer: str) -> dict[str, A
     return {
         **scope,
         "method": "GET",
-        "path": path,
+        "path": unquote(path),
         "raw_path": path.encode("latin-1", "ignore"),
         "query_string": query.encode("latin-1", "ignore"),
         "headers": kept,

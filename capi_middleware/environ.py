@@ -83,7 +83,7 @@ def _text(native: str) -> str:
 def read_body(environ: Environ) -> bytes | None:
     """The whole body; None when it is longer than BODY_LIMIT."""
     given = environ.get("CONTENT_LENGTH") or "0"
-    length = int(given) if given.isdigit() else 0
+    length = int(given) if given.isdecimal() else 0
     if length > BODY_LIMIT:
         return None
     return bytes(environ["wsgi.input"].read(length)) if length else b""

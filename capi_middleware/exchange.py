@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
 
-from capi_middleware.capture import consent as consents
+from capi_middleware.capture.consent import Consent
 from capi_middleware.capture.injection import (
     GzipInjector,
     Injector,
@@ -15,11 +15,11 @@ from capi_middleware.capture.injection import (
     rewrite,
     rewrite_head,
 )
-from capi_middleware.capture.pixel import tag
+from capi_middleware.capture.pixel import consent_fields, tag
 from capi_middleware.capture.reading import BodyTee, RequestReader
 from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
-from capi_middleware.expressions import MISSING, fill, parse, roots_of
+from capi_middleware.expressions import roots_of
 from capi_middleware.issuing import Issuer
 from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Steps
@@ -59,7 +59,7 @@ class Exchange:
         self._identity: Any = None
         self._visitor: Visitor | None = None
         self._commits: list[Future[None]] = []
-        self._consent: consents.Consent | None = None
+        self._consent: Consent | None = None
         self._verdict: Verdict | None = None
         self._injector: Injector | GzipInjector | None = None
         self._headers: Headers = []
@@ -86,26 +86,24 @@ class Exchange:
 
     @property
     def visitor(self) -> Visitor:
-        """Who this request comes from, signed so that it can be kept.
+        """Who this request comes from.
 
         A new fbp belongs to a visitor only where its cookie goes out: with the head of a page.
         """
         identity = self.identity
         new = {name for name, _ in identity.new_cookies}
         fbp = identity.fbp if "_fbp" not in new or self._sets_cookies else None
-        consent = self._consent or self._consent_now()
+        consent = self.consent
         kept = self._visitor
         if kept is None or (kept.fbp, kept.consent) != (fbp, consent):
-            kept = self.issuer.signed(
-                Visitor(
-                    fbp=fbp,
-                    fbc=identity.fbc,
-                    client_ip_address=identity.client_ip_address,
-                    client_user_agent=self.reader.headers.get("user-agent"),
-                    event_source_url=identity.event_source_url,
-                    referrer_url=identity.referrer_url,
-                    consent=consent,
-                )
+            kept = Visitor(
+                fbp=fbp,
+                fbc=identity.fbc,
+                client_ip_address=identity.client_ip_address,
+                client_user_agent=self.reader.headers.get("user-agent"),
+                event_source_url=identity.event_source_url,
+                referrer_url=identity.referrer_url,
+                consent=consent,
             )
             self._visitor = kept
         return kept
@@ -132,24 +130,28 @@ class Exchange:
         )
         self._verdict = verdict
         page = verdict.inject and not self.excluded
+        drafting = self.drafting
         if method == "HEAD":
             if page:
                 self._headers = rewrite_head(headers)
-            self.drafting.matches, page = [], False
+            drafting.matches = []
+            self._suppress("head")
+            return False
         if not verdict.inject and verdict.reason not in ("not_html", "status"):
             self.issuer.count(Count("skipped", verdict.reason))
-        drafting = self.drafting
         drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
+        if not (page or drafting.matches or drafting.drafts):
+            return False
         prefetch = self._is_prefetch()
         self._page_view = page and self.config.page_view and status < 300
         self._ask = page and (verdict.public or prefetch)
-        if not (page or drafting.matches or drafting.drafts):
-            return False
         yield from self._decide()
         if self._consent == "denied":
-            self._suppress("consent")
-            return False
-        if prefetch or status >= 500:
+            self._suppress("consent", keep_page=self._ask)
+            # A page that others may see must not depend on this visitor: its question decides.
+            if not self._ask:
+                return False
+        elif prefetch or status >= 500:
             self._suppress("prefetch" if prefetch else "error_status", keep_page=True)
         if not self._ask:
             yield from self.drafting.complete(self._page_view)
@@ -214,7 +216,7 @@ class Exchange:
         ]
         yield from self._decide()
         self._page_view = self.config.page_view and not self.excluded
-        if self._consent == "denied":
+        if self.consent == "denied":
             self._suppress("consent")
             return []
         yield from self.drafting.complete(self._page_view)
@@ -233,29 +235,21 @@ class Exchange:
             for word in ("prefetch", "prerender", "preview")
         )
 
+    @property
+    def consent(self) -> Consent:
+        """What may be done with this visitor's events, as far as it is known."""
+        return self._consent or self._consent_now()
+
     def _decide(self) -> Steps[None]:
-        rule = self.config.consent
-        if self._consent is None and callable(rule):
-            answer = yield from self.drafting.call(rule)
-            self._consent = consents.decide(answer, gpc=self._gpc())
-        elif self._consent is None:
-            self._consent = self._consent_now()
+        rule = self.issuer.consent
+        answer = (yield from self.drafting.call(rule.ask)) if rule.ask else rule.read(self.reader)
+        self._consent = rule.decide(answer, self.reader.headers)
 
-    def _consent_now(self) -> consents.Consent:
-        """Consent as far as it is known without calling the host's rule."""
-        rule = self.config.consent
-        if rule is None:
-            return consents.decide(True, gpc=self._gpc())
-        if callable(rule):
-            return "denied"
-        value = fill(parse(rule["value"]), self.reader, {}, [])
-        return consents.decide(
-            consents.by_value(rule, None if value is MISSING else value), gpc=self._gpc()
-        )
-
-    def _gpc(self) -> bool:
-        honoured = self.config.privacy == "honor-gpc"
-        return honoured and self.reader.headers.get("sec-gpc", "").strip() == "1"
+    def _consent_now(self) -> Consent:
+        """The consent where nobody can wait: an asynchronous rule counts as denied."""
+        rule = self.issuer.consent
+        answer = self.drafting.call_now(rule.ask) if rule.ask else rule.read(self.reader)
+        return rule.decide(answer, self.reader.headers)
 
     def _suppress(self, reason: str, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""
@@ -272,6 +266,8 @@ class Exchange:
             *(Count("suppressed", reason, name, pixel) for name, ids in names for pixel in ids)
         )
         self.drafting.drafts.clear()
+        if not keep_page:
+            self._page_view = False
         if not self._ask:
             self.drafting.matches = []
 
@@ -300,11 +296,14 @@ class Exchange:
             pixel_ids=[pixel.id for pixel in self.config.pixels],
             events=events,
             ask=self._ask,
-            limited=(0, 0) if self._consent == "limited" else None,
+            consent={} if self._ask else consent_fields(self.consent),
             nonce=self._verdict.nonce,
         )
 
     def _issue(self, drafts: Sequence[Draft], browser: str) -> None:
+        if drafts and self.consent == "denied":
+            self._suppress("consent")
+            return
         events = [draft.event for draft in drafts]
         self.drafting.drafts = [draft for draft in self.drafting.drafts if draft not in drafts]
         if events:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from capi_middleware import payload
+from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.identity import (
     client_ip,
     identify,
@@ -21,6 +22,7 @@ from capi_middleware.config import Config
 from capi_middleware.custom_data import clean, refused_by_meta
 from capi_middleware.errors import BadVisitor, StoreError
 from capi_middleware.events import Count, Event, Row, match_key_mask
+from capi_middleware.expressions import parse
 from capi_middleware.routes import EventRoute
 from capi_middleware.shield import Shield
 from capi_middleware.store.protocol import Store
@@ -50,6 +52,8 @@ class Issuer:
         self.shield = Shield(store.count)
         self.minter = Minter(config.secrets)
         self._visitors = TextSigner(config.secrets, "visitor")
+        self.consent = ConsentRule(config.consent, gpc=config.privacy == "honor-gpc")
+        self.user_data = parse(config.user_data)
         self._proxies = parse_proxies(config.trusted_proxies)
         self._clock = clock
 

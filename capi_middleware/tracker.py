@@ -69,7 +69,7 @@ class CAPI:
         consent is honoured and counted. The same `dedupe_key` and event_name give the same
         event_id as in the request. Other keyword arguments are custom_data. Returns the Event
         after it is on disk (see Config.durability). Raises ConfigError for a bad event_name and
-        BadVisitor for a visitor that this site did not sign.
+        BadVisitor for a visitor that this site did not sign, and StoreError when the commit failed.
         """
         check_event_name(event_name, "track")
         if visitor is not None:
@@ -138,11 +138,10 @@ class CAPI:
 
     def endpoint(self, scope: MutableMapping[str, Any]) -> str | None:
         """The name of our endpoint that a request is for, None for one of the host's."""
-        mount, path = split_mount(scope)
+        _, path = split_mount(scope)
         prefix = self.config.prefix + "/"
         if not path.startswith(prefix):
             return None
-        scope["capi.mount"] = mount
         return path[len(prefix) :]
 
     def _courier(self, pixel: Pixel) -> Courier:
@@ -206,9 +205,11 @@ def track(
 def current_visitor() -> Visitor:
     """Who the present request comes from: keep `.dumps()` with the order, use it in the webhook.
 
-    Raises CapiError outside of a request.
+    An asynchronous `consent` callable cannot be asked here: its visitor counts as denied, and the
+    webhook's event is suppressed and counted. Raises CapiError outside of a request.
     """
-    return _exchange("current_visitor()").visitor
+    exchange = _exchange("current_visitor()")
+    return exchange.issuer.signed(exchange.visitor)
 
 
 def _exchange(what: str) -> Exchange:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from capi_middleware.config import Config
 from capi_middleware.environ import Environ, Tee, read_body, scope_of
 from capi_middleware.exchange import Exchange, Headers, current
-from capi_middleware.steps import Steps
+from capi_middleware.steps import COMMIT_PATIENCE, Steps
 from capi_middleware.tracker import CAPI
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -21,7 +21,6 @@ T = TypeVar("T")
 
 #: In the environ: a CAPIMiddleware further out has this request already.
 MARK = "capi_middleware.exchange"
-_COMMIT_PATIENCE = 2.0
 
 
 class CAPIMiddleware:
@@ -91,7 +90,7 @@ def walk(steps: Steps[T]) -> T:
         result, failure = None, None
         try:
             if isinstance(asked, Future):
-                result = asked.result(_COMMIT_PATIENCE)
+                result = asked.result(COMMIT_PATIENCE)
             elif isawaitable(asked):
                 result = asyncio.run(_await(asked))
             else:
@@ -132,11 +131,10 @@ class _Responder:
         except Exception as error:
             self._watching = False
             self._shield.caught(error, "the start of a response")
+        if not self._watching and self._exchange.scope["method"] == "HEAD":
+            headers = _decoded(self._exchange.headers)
         self._held = (status, headers, exc_info)
         if not self._watching:
-            if self._exchange.scope["method"] == "HEAD":
-                headers = _decoded(self._exchange.headers)
-            self._held = (status, headers, exc_info)
             self._release(None)
         return self.write
 
@@ -179,7 +177,7 @@ class _Responder:
             return self._shield.caught(error, "the end of a response")
         for commit in commits:
             try:
-                commit.result(_COMMIT_PATIENCE)
+                commit.result(COMMIT_PATIENCE)
             except Exception as error:
                 self._shield.caught(error, "the commit")
         return None
@@ -270,7 +268,7 @@ def _decoded(headers: Headers) -> list[tuple[str, str]]:
 def _length(headers: list[tuple[str, str]]) -> int | None:
     for name, value in headers:
         if name.lower() == "content-length":
-            return int(value) if value.strip().isdigit() else None
+            return int(value) if value.strip().isdecimal() else None
     return None
 
 

@@ -3,13 +3,15 @@
 import base64
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
 from capi_middleware.events import STANDARD_EVENTS, Event
+
+NOTHING: Mapping[str, Any] = {}
 
 # "<" must not open or close anything inside a script element; the separators are line ends in
 # old JavaScript engines.
@@ -47,6 +49,16 @@ def page_events(events: Sequence[Event]) -> list[dict[str, Any]]:
     ]
 
 
+def consent_fields(consent: str) -> dict[str, Any]:
+    """What the script must know of the consent: nothing when it is granted.
+
+    Limited data use is left to Meta to locate: country 0, state 0.
+    """
+    if consent == "limited":
+        return {"x": "limited", "l": [0, 0]}
+    return {} if consent == "granted" else {"x": "denied"}
+
+
 def tag(
     *,
     prefix: str,
@@ -54,14 +66,14 @@ def tag(
     pixel_ids: Sequence[str],
     events: Sequence[Event] = (),
     ask: bool = False,
-    limited: tuple[int, int] | None = None,
+    consent: Mapping[str, Any] = NOTHING,
     nonce: str | None = None,
 ) -> bytes:
     """The bytes to insert: pure ASCII.
 
     `prefix` is the path of our endpoints including any mount. With `ask` the page carries no
-    event_id and the script asks for its events. `limited` is Meta's (country, state) for limited
-    data use. `nonce` is the page's own CSP nonce.
+    event_id and the script asks for its events. `consent` is what consent_fields() gives.
+    `nonce` is the page's own CSP nonce.
     """
     data: dict[str, Any] = {
         "u": prefix,
@@ -71,9 +83,7 @@ def tag(
     }
     if ask:
         data["a"] = True
-    if limited is not None:
-        data["x"] = "limited"
-        data["l"] = list(limited)
+    data |= consent
     block = json.dumps(data, separators=(",", ":"), ensure_ascii=True).translate(_ESCAPES)
     with_nonce = f' nonce="{nonce}"' if nonce else ""
     return (

@@ -167,18 +167,23 @@ const start = nonce => {
 		call('init', id, am);
 	}
 	fire(data.e);
-	if (data.a) fetch(data.u + '/t', {
-		method: 'POST', keepalive: true, headers: { 'Content-Type': 'application/json' },
-		body: JSON.stringify({ u: location.href, r: document.referrer }),
-	}).then(answer => answer.json()).then(({ e }) => fire(e)).catch(noop);
 };
+
+// A page that others may have got, too, knows neither its events nor this visitor's consent.
+const ask = nonce => fetch(data.u + '/t', {
+	method: 'POST', keepalive: true, headers: { 'Content-Type': 'application/json' },
+	body: JSON.stringify({ u: location.href, r: document.referrer }),
+}).then(answer => answer.json()).then(given => {
+	Object.assign(data, given);
+	if (data.x !== 'denied') start(nonce);
+}).catch(noop);
 
 safe(() => {
 	const me = document.currentScript, near = me && me.previousElementSibling;
 	const block = near && near.matches('[data-c]') ? near : document.querySelector('[data-c]');
 	data = JSON.parse(block.textContent);
 	Object.defineProperty(window, '_capi', { value: {} }); // throws the second time
-	const run = () => start(me && me.nonce);
+	const run = () => (data.a ? ask : start)(me && me.nonce);
 	document.prerendering ? on(document, 'prerenderingchange', run) : run();
 })();
 })();

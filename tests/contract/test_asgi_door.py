@@ -256,3 +256,37 @@ def test_the_shutdown_of_the_app_delivers_before_it_is_complete() -> None:
 
     asyncio.run(CAPIMiddleware(app, capi)({"type": "lifespan"}, nothing, send))
     assert order == ["lifespan.startup.complete", "closed", "lifespan.shutdown.complete"]
+
+
+def test_a_start_without_a_body_is_not_kept() -> None:
+    sent: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(html_messages(PAGE)[0])
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(CAPIMiddleware(app, make_capi({}))(scope_for(CASES[0]["request"]), nothing, send))
+    assert sent == ["http.response.start"]
+
+
+def test_a_close_that_fails_does_not_stop_the_shutdown(swallowed: list[BaseException]) -> None:
+    capi = make_capi({})
+    sent: list[str] = []
+
+    def broken() -> None:
+        raise RuntimeError("ours")
+
+    capi.close = broken  # type: ignore[method-assign,assignment]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(CAPIMiddleware(app, capi)({"type": "lifespan"}, nothing, send))
+    assert sent == ["lifespan.shutdown.complete"]
+    assert len(swallowed) == 1
+    swallowed.clear()

@@ -261,3 +261,13 @@ def test_a_question_about_another_site_is_refused(site: Site) -> None:
     answer = site.client.post("/_capi/t", json={"u": "https://evil.example/"})
     assert answer.status_code == 403
     assert site.browser() == []
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://[x]/", "//[", "\ud800"])
+def test_an_address_that_cannot_be_read_is_refused(site: Site, url: str) -> None:
+    body = json.dumps({"u": url}).encode()
+    assert site.client.post("/_capi/t", content=body).status_code in (400, 403)
+
+
+def test_an_origin_that_cannot_be_read_is_refused(site: Site) -> None:
+    assert site.beacon([site.event(), "PageView", PIXEL_ID, "sent"], origin="http://[") == 403

@@ -392,3 +392,95 @@ def test_a_tag_that_cannot_be_made_lets_the_page_out_unchanged(
     site = Site(page)
     assert site.client.get("/").text == PAGE
     assert site.counts("skipped") == {("", "error"): 1}
+
+
+@pytest.mark.parametrize("moment", ["streaming", "after the end"])
+def test_without_consent_a_late_track_is_no_event_either(moment: str) -> None:
+    exchanges: list[Any] = []
+
+    def view(request: Request) -> StreamingResponse:
+        from capi_middleware.exchange import current
+
+        exchanges.append(current.get())
+
+        async def body() -> Any:
+            yield PAGE[:50]
+            if moment == "streaming":
+                track("Lead")
+            yield PAGE[50:]
+
+        return StreamingResponse(body(), media_type="text/html")
+
+    site = Site(view, consent=lambda request: False, page_view=False)
+    site.client.get("/")
+    if moment == "after the end":
+        exchanges[0].track("Lead", {}, None, None)
+    assert site.sent() == []
+    assert site.counts("suppressed") == {("Lead", "consent"): 1}
+
+
+def test_an_error_of_ours_before_the_consent_is_known_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
+) -> None:
+    from capi_middleware.exchange import Exchange
+
+    def broken(self: Exchange) -> Any:
+        raise RuntimeError("ours")
+
+    def view(request: Request) -> JSONResponse:
+        track("Lead")
+        return JSONResponse({})
+
+    monkeypatch.setattr(Exchange, "_decide", broken)
+    site = Site(view, consent=lambda request: False)
+    site.client.get("/")
+    assert site.sent() == []
+    swallowed.clear()
+
+
+@pytest.mark.parametrize(("answer", "kept"), [(True, "granted"), ("limited", "limited")])
+def test_a_visitor_keeps_the_answer_of_a_consent_callable(answer: Any, kept: str) -> None:
+    texts: list[str] = []
+
+    def view(request: Request) -> JSONResponse:
+        texts.append(current_visitor().dumps())
+        return JSONResponse({})
+
+    Site(view, consent=lambda request: answer).client.get("/checkout")
+    assert Visitor.loads(texts[0]).consent == kept
+
+
+def test_a_public_page_is_the_same_for_everybody_and_the_question_decides_on_consent() -> None:
+    async def view(request: Request) -> HTMLResponse:
+        return HTMLResponse(PAGE, headers={"cache-control": "public, max-age=60"})
+
+    rule = {"value": "{cookie.ok}", "granted": ["all"], "limited": ["some"]}
+    site = Site(view, consent=rule)
+    bodies, answers = set(), []
+    for cookie in ("none", "some", "all"):
+        site.client.cookies.set("ok", cookie)
+        bodies.add(site.client.get("/").text)
+        answer = site.client.post("/_capi/t", json={"u": "http://testserver/"}).json()
+        answers.append((len(answer["e"]), answer.get("x")))
+    assert len(bodies) == 1
+    assert answers == [(0, "denied"), (1, "limited"), (1, None)]
+
+
+def test_a_question_finds_the_routes_of_an_encoded_path() -> None:
+    route = EventRoute("GET /p/{sku}", "ViewContent", custom_data={"content_name": "{path.sku}"})
+    site = Site(page, routes=[route], page_view=False)
+    site.client.post("/_capi/t", json={"u": "http://testserver/p/t%C3%A9%20a"})
+    event = site.sent()[0]
+    assert event["custom_data"] == {"content_name": "té a"}
+    assert event["event_source_url"] == "http://testserver/p/t%C3%A9%20a"
+
+
+def test_a_head_request_is_no_event() -> None:
+    def view(request: Request) -> JSONResponse:
+        track("Lead")
+        return JSONResponse({})
+
+    site = Site(view)
+    site.client.head("/")
+    assert site.sent() == []
+    assert site.counts("suppressed") == {("Lead", "head"): 1}
