@@ -155,8 +155,9 @@ class _Responder:
             message = {**message, "headers": headers}
         self._left = _length(headers)
         try:
-            self._watching = await walk(self._exchange.begin(message["status"], list(headers)))
-            if not self._watching and self._exchange.scope["method"] == "HEAD":
+            own = list(headers)
+            self._watching = await walk(self._exchange.begin(message["status"], own))
+            if not self._watching and self._exchange.headers is not own:
                 message = {**message, "headers": self._exchange.headers}
         except Exception as error:
             self._watching = False

@@ -2,18 +2,18 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from capi_middleware.config_file import fail, from_environment, kind_of, make, tables
+from capi_middleware.config_rules import Rule, check_rules
 from capi_middleware.errors import ConfigError
-from capi_middleware.expressions import parse
 from capi_middleware.routes import EventRoute, check_event_name
 
 SECRET_LENGTH = 32
@@ -64,10 +64,6 @@ class Pixel:
         return self.events is None or event_name in self.events
 
 
-#: What `user_data` and `consent` may be: a callable taking the request, or expressions.
-Rule = Callable[..., Any] | Mapping[str, Any] | None
-
-
 @dataclass(frozen=True, repr=False)
 class Config:
     """All settings. Raises ConfigError naming key, found and expected when one cannot work.
@@ -82,11 +78,17 @@ class Config:
         page_view: PageView on every HTML page.
         user_data: customer information for every event: a callable taking the request and
             returning a UserData (or a mapping, or None), or a mapping of expressions.
-        consent: a callable taking the request and returning "granted", "denied" or "limited" (or
-            a bool), or a mapping {"value": "{cookie.consent}", "granted": [...], "limited": [...]}.
+        consent: a ready rule for the cookie of a consent banner ("tcf", "onetrust", "cookiebot",
+            "cookieyes", "google"; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...});
+            a mapping {"value": "{cookie.consent}", "granted": [...], "limited": [...], "state":
+            "CA"}; or a callable taking the request and returning "granted", "denied", "limited"
+            or ("limited", "US", "CA"), or a bool. All are granted by default.
         privacy: "honor-gpc" treats `Sec-GPC: 1` as denied; "ignore-gpc" does not.
         default_region: reads national phone numbers, ISO 3166-1 alpha-2.
-        trusted_proxies: networks (CIDR) whose X-Forwarded-* and Forwarded headers are believed.
+        trusted_proxies: networks (CIDR) whose X-Forwarded-* and Forwarded headers are believed;
+            "unix" believes what comes through a Unix socket.
+        drop_parameters: query parameters, beside those named like secrets and personal data,
+            that must not be part of the addresses that Meta gets.
         exclude: path prefixes that are never touched, such as "/admin/".
         mirror: also send the server copy of events that the page's own pixel code fires.
         advanced_matching: hand hashed user_data to the pixel.
@@ -109,10 +111,11 @@ class Config:
     report_token: str | None = None
     page_view: bool = True
     user_data: Rule = None
-    consent: Rule = None
+    consent: Rule | str = None
     privacy: Literal["honor-gpc", "ignore-gpc"] = "honor-gpc"
     default_region: str = "US"
     trusted_proxies: Sequence[str] = ()
+    drop_parameters: Sequence[str] = ()
     exclude: Sequence[str] = ()
     mirror: bool | Sequence[str] = False
     advanced_matching: bool = False
@@ -132,17 +135,7 @@ class Config:
         self._check_routes()
         self._check_types()
         self._check_addresses()
-        for name in ("user_data", "consent"):
-            rule = getattr(self, name)
-            if rule is not None and not callable(rule) and not isinstance(rule, Mapping):
-                fail(name, kind_of(rule), "a callable taking the request or a mapping")
-            if isinstance(rule, Mapping):
-                try:
-                    parse(rule)
-                except ConfigError as error:
-                    raise ConfigError(f"{name}: {error}") from None
-        if isinstance(self.consent, Mapping) and "value" not in self.consent:
-            fail("consent", sorted(self.consent), "the keys value, granted and perhaps limited")
+        check_rules(self.user_data, self.consent)
 
     def __repr__(self) -> str:
         ids = ", ".join(pixel.id for pixel in self.pixels)
@@ -235,7 +228,7 @@ class Config:
             number = getattr(self, name)
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 fail(name, repr(number), "a whole number of at least 1")
-        for name in ("trusted_proxies", "exclude"):
+        for name in ("trusted_proxies", "exclude", "drop_parameters"):
             if isinstance(getattr(self, name), str):
                 fail(name, repr(getattr(self, name)), "a list")
         if not re.fullmatch(r"[A-Z]{2}", str(self.default_region)):
@@ -263,6 +256,7 @@ class Config:
             fail("graph_version", repr(self.graph_version), "e.g. 'v26.0'")
         for network in self.trusted_proxies:
             try:
-                ip_network(network, strict=False)
+                if network != "unix":
+                    ip_network(network, strict=False)
             except ValueError:
-                fail("trusted_proxies", repr(network), "networks such as '10.0.0.0/8'")
+                fail("trusted_proxies", repr(network), "networks such as '10.0.0.0/8', or 'unix'")

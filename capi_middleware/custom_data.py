@@ -1,13 +1,23 @@
-"""custom_data as Meta takes it: finite numbers, value with currency, contents with ids."""
+"""custom_data as Meta takes it: finite numbers, value with currency, contents with ids.
+
+Sources: Meta's pages "Standard Parameters" and "Meta Pixel Reference", and the subcodes that the
+Graph API answers.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-#: Fields that are numbers; numeric text (from a form) is read as one.
-_NUMBERS = frozenset({"value", "predicted_ltv", "net_revenue", "num_items"})
+from capi_middleware.currencies import CURRENCIES
+
 _LONGEST = 1000
+_MOST_ITEMS = 1000
+_DEEPEST = 4
+_DELIVERY = frozenset({"in_store", "curbside", "home_delivery"})
+_EMAIL_LIKE = re.compile(r"[^\s@/]+@[^\s@/]+\.[^\s@/]+")
+_SAFE_INTEGER = 2**53
 
 
 def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -15,37 +25,26 @@ def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], lis
 
     None is left out silently. A Purchase needs value and currency, any value needs a currency
     (Meta refuses both otherwise, subcodes 2804009, 2804010, 2804023), contents need ids
-    (2804008). Never raises.
+    (2804008). A text that holds an e-mail address is left out: nothing hashes custom_data, and
+    the page carries it. Never raises.
     """
     wrong: list[str] = []
     cleaned: dict[str, Any] = {}
     for key, value in data.items():
         if value is None:
             continue
-        item = _number(value) if key in _NUMBERS else _plain(value)
-        if item is None:
-            wrong.append(key)
+        try:
+            item = _FIELDS.get(key, _plain)(value)
+        except Exception:  # of an object of the host that cannot be read
+            item = None
+        if item is None or (isinstance(key, str) and len(key) > _LONGEST):
+            wrong.append(str(key))
         else:
-            cleaned[key] = item
-    currency = cleaned.get("currency")
-    if currency is not None:
-        code = currency.strip().upper() if isinstance(currency, str) else ""
-        if len(code) == 3 and code.isascii() and code.isalpha():
-            cleaned["currency"] = code
-        else:
-            del cleaned["currency"]
-            wrong.append("currency")
+            cleaned[str(key)] = item
     if "value" in cleaned and "currency" not in cleaned and "currency" not in wrong:
         wrong.append("currency")
     if event_name == "Purchase":
         wrong += [key for key in ("value", "currency") if key not in cleaned and key not in wrong]
-    contents = cleaned.get("contents")
-    if contents is not None and not (
-        isinstance(contents, list)
-        and all(isinstance(one, dict) and one.get("id") not in (None, "") for one in contents)
-    ):
-        del cleaned["contents"]
-        wrong.append("contents")
     return cleaned, wrong
 
 
@@ -57,6 +56,9 @@ def refused_by_meta(event_name: str, data: Mapping[str, Any]) -> bool:
 
 
 def _number(value: Any) -> int | float | None:
+    """A finite number; numeric text (from a form) is read as one."""
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -65,30 +67,116 @@ def _number(value: Any) -> int | float | None:
         except InvalidOperation:
             return None
     if isinstance(value, Decimal):
-        if not value.is_finite():
+        if not value.is_finite() or abs(value) >= _SAFE_INTEGER:
             return None
         value = int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, int):
-        return value if abs(value) < 2**53 else None
+        return int(value) if abs(value) < _SAFE_INTEGER else None
     if isinstance(value, float) and math.isfinite(value):
-        return value
+        return float(value)
     return None
 
 
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number >= 0 and number == int(number) else None
+
+
+def _currency(value: Any) -> str | None:
+    code = value.strip().upper() if isinstance(value, str) else ""
+    return code if code in CURRENCIES else None
+
+
+def _text(value: Any) -> str | None:
+    if not isinstance(value, str):
+        if isinstance(value, bool | bytes | bytearray | Mapping | Sequence | Set):
+            return None
+        value = str(value)
+    if "@" in value and _EMAIL_LIKE.search(value):
+        return None
+    if not value.isascii():
+        value = value.encode("utf-8", "replace").decode()
+    return str(value[:_LONGEST])
+
+
+def _ids(value: Any) -> list[str] | None:
+    """content_ids: a list of texts; one id is a list of one."""
+    if isinstance(value, str | int):
+        value = [value]
+    if not isinstance(value, Sequence | Set) or isinstance(value, bytes | bytearray):
+        return None
+    ids = [_text(one) for one in value if one not in (None, "")]
+    return None if None in ids or not ids else ids[:_MOST_ITEMS]  # type: ignore[return-value]
+
+
+def _contents(value: Any) -> list[dict[str, Any]] | None:
+    """contents: objects with an id; what is wrong with one of them is wrong with all."""
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray) or not value:
+        return None
+    items = []
+    for given in value[:_MOST_ITEMS]:
+        if not isinstance(given, Mapping) or given.get("id") in (None, ""):
+            return None
+        item = {}
+        for key, one in given.items():
+            if one is not None:
+                usable = _CONTENT_FIELDS.get(key, _plain)(one)
+                if usable is None:
+                    return None
+                item[str(key)] = usable
+        items.append(item)
+    return items
+
+
+def _delivery(value: Any) -> str | None:
+    return value if isinstance(value, str) and value in _DELIVERY else None
+
+
+def _status(value: Any) -> str | bool | None:
+    return value if isinstance(value, bool) else _text(value)
+
+
 def _plain(value: Any, depth: int = 0) -> Any:
-    """`value` as plain JSON data with bounded strings; None when it is not."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()[:_LONGEST]
+    """`value` as plain JSON data with bounded texts and lists; None when it is not."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float | Decimal):
         return _number(value)
-    if depth > 3:
+    if isinstance(value, bytes | bytearray) or depth > _DEEPEST:
         return None
     if isinstance(value, Mapping):
         items = {str(key): _plain(item, depth + 1) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not None}
-    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
-        plain = [_plain(item, depth + 1) for item in value]
+    if isinstance(value, Sequence | Set) and not isinstance(value, str):
+        plain = [_plain(item, depth + 1) for item in list(value)[:_MOST_ITEMS]]
         return [item for item in plain if item is not None]
-    return None if value is None or isinstance(value, bytes | bytearray) else str(value)[:_LONGEST]
+    return _text(value)
+
+
+#: Fields that Meta's pages describe; every other one is a property of the site's own.
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "value": _number,
+    "currency": _currency,
+    "contents": _contents,
+    "content_ids": _ids,
+    "content_type": _text,
+    "content_name": _text,
+    "content_category": _text,
+    "num_items": _whole,
+    "order_id": _text,
+    "item_number": _text,
+    "predicted_ltv": _number,
+    "net_revenue": _number,
+    "search_string": _text,
+    "status": _status,
+    "delivery_category": _delivery,
+}
+_CONTENT_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "id": _text,
+    "quantity": _number,
+    "item_price": _number,
+    "title": _text,
+    "delivery_category": _delivery,
+}

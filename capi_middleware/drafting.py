@@ -1,12 +1,10 @@
 """Drafting: the events of one request, from its matched routes and from track()."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import isawaitable, iscoroutine
 from typing import Any, NamedTuple
 
-from starlette.requests import Request
-
+from capi_middleware.asking import Asker
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
@@ -39,12 +37,12 @@ class Drafting:
     def __init__(
         self,
         issuer: Issuer,
-        scope: MutableMapping[str, Any],
+        asker: Asker,
         reader: RequestReader,
         matches: Sequence[Match],
     ) -> None:
         self._issuer = issuer
-        self._scope = scope
+        self._asker = asker
         self._reader = reader
         self.matches = list(matches)
         self.drafts: list[Draft] = []
@@ -64,6 +62,8 @@ class Drafting:
         draft.event.custom_data |= self._issuer.custom_data(event_name, custom_data)
         if user_data is not None:
             draft.event.user_data |= self._issuer.hashed(user_data)
+        if draft.match is None:
+            self._issuer.check(draft.event)
         return draft
 
     def _drafted(self, event_name: str, dedupe_key: object) -> Draft:
@@ -93,7 +93,7 @@ class Drafting:
     def _called_now(self, match: Match) -> dict[int, Any]:
         """The dedupe_key of a route that is a plain callable: track() cannot wait."""
         rule = match.route.templates.get("dedupe_key")
-        return {id(rule): self.call_now(rule)} if callable(rule) else {}
+        return {id(rule): self._asker.call_now(rule)} if callable(rule) else {}
 
     def complete(self, page_view: bool) -> Steps[None]:
         """Turn the matched routes into events and complete those that track() began."""
@@ -108,7 +108,7 @@ class Drafting:
             called: dict[int, Any] = {}
             for leaf in leaves(list(match.route.templates.values())):
                 if callable(leaf):
-                    called[id(leaf)] = yield from self.call(leaf)
+                    called[id(leaf)] = yield from self._asker.call(leaf)
             draft = next((one for one in self.drafts if one.match is match), None)
             if draft is None:
                 event_id = self._issuer.mint(name, self._filled(match, "dedupe_key", called))
@@ -126,28 +126,6 @@ class Drafting:
         for draft in self.drafts:
             draft.event.user_data = self.shared | draft.event.user_data
 
-    def call(self, rule: Any) -> Steps[Any]:
-        """Ask a callable of the host; its failure is ours to survive."""
-        try:
-            value = rule(Request(self._scope))
-            if isawaitable(value):
-                value = yield value
-        except Exception as error:
-            self._issuer.shield.caught(error, "a callable of the configuration")
-            return None
-        return value
-
-    def call_now(self, rule: Any) -> Any:
-        """The answer of a callable where nobody can wait: None when it is asynchronous."""
-        steps = self.call(rule)
-        try:
-            waiting = next(steps)
-        except StopIteration as end:
-            return end.value
-        if iscoroutine(waiting):
-            waiting.close()
-        return None
-
     def _filled(self, match: Match, name: str, called: Mapping[int, Any]) -> Any:
         template = match.route.templates.get(name)
         if template is None:
@@ -163,12 +141,12 @@ class Drafting:
         if rule is None:
             return {}
         if callable(rule):
-            value = yield from self.call(rule)
+            value = yield from self._asker.call(rule)
         else:
             called: dict[int, Any] = {}
             for leaf in leaves(rule):
                 if callable(leaf):
-                    called[id(leaf)] = yield from self.call(leaf)
+                    called[id(leaf)] = yield from self._asker.call(leaf)
             if match is not None:
                 self._reader.path = match.parameters
             value = fill(rule, self._reader, called, [])

@@ -13,9 +13,9 @@ import msgspec
 from starlette.responses import RedirectResponse, Response
 
 from capi_middleware.capture import beacon, pixel
-from capi_middleware.capture.identity import urlsplit_safely
 from capi_middleware.capture.minting import TextSigner
 from capi_middleware.capture.reading import RequestReader
+from capi_middleware.capture.urls import urlsplit_safely
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count
 from capi_middleware.exchange import Exchange
@@ -118,17 +118,24 @@ class Endpoints:
         self._same_site(scope, headers)
         question = beacon.read_question(body)
         page = urlsplit_safely(question.u)
-        if page.netloc and page.netloc.lower() != headers.get("host", "").lower():
+        host = self._issuer.client(scope, headers).host
+        if page.netloc and page.netloc.lower() != host.lower():
             raise BadBeacon("found the address of another site, expected a page of this one", 403)
         if not page.path.startswith("/"):
             raise BadBeacon("found no address of a page, expected one such as location.href")
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         events = yield from exchange.ask()
-        fields = pixel.consent_fields(exchange.consent)
-        answer = msgspec.json.encode({"e": pixel.page_events(events), **fields})
-        return Response(
-            answer, media_type="application/json", headers={"cache-control": "no-store"}
+        told = {"e": pixel.page_events(events), **exchange.consent_fields()}
+        if events and self._config.advanced_matching:
+            told["p"] = exchange.pixels(events)
+        answer = Response(
+            msgspec.json.encode(told),
+            media_type="application/json",
+            headers={"cache-control": "no-store"},
         )
+        if events:
+            answer.raw_headers += exchange.cookies()
+        return answer
 
     def _same_site(self, scope: Any, headers: Mapping[str, str]) -> None:
         """Raises BadBeacon for what another site made a browser send."""
@@ -137,7 +144,8 @@ class Endpoints:
         origin = headers.get("origin")
         if (
             origin is not None
-            and urlsplit_safely(origin).netloc.lower() != headers.get("host", "").lower()
+            and urlsplit_safely(origin).netloc.lower()
+            != self._issuer.client(scope, headers).host.lower()
         ):
             raise BadBeacon("found another origin, expected our own", 403)
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
@@ -174,7 +182,7 @@ class Endpoints:
                 path=prefix,
                 httponly=True,
                 samesite="strict",
-                secure=scope.get("scheme") == "https",
+                secure=self._issuer.client(scope, headers).scheme == "https",
             )
             return answer
         if not self._may_read(headers):

@@ -56,7 +56,8 @@ SERVER_CAUSES = (
 MATCH_KEYS = (
     "em", "ph", "fn", "ln", "ge", "db", "ct", "st", "zp", "country", "external_id",
     "client_ip_address", "client_user_agent", "fbc", "fbp", "subscription_id", "fb_login_id",
-    "lead_id", "anon_id", "madid",
+    "lead_id", "anon_id", "madid", "f5first", "f5last", "fi", "dobd", "dobm", "doby", "page_id",
+    "page_scoped_user_id", "ctwa_clid", "ig_account_id", "ig_sid", "whatsapp_business_account_id",
 )  # fmt: skip
 _BIT = {key: 1 << place for place, key in enumerate(MATCH_KEYS)}
 

@@ -3,24 +3,29 @@
 from collections.abc import Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any
 
-from capi_middleware.capture.consent import Consent
+from capi_middleware.admission import Admission
+from capi_middleware.asking import Asker
+from capi_middleware.capture.client import Client
+from capi_middleware.capture.identity import click_of
 from capi_middleware.capture.injection import (
     GzipInjector,
     Injector,
     Piece,
     Verdict,
     inspect,
+    is_public,
     rewrite,
     rewrite_head,
 )
-from capi_middleware.capture.pixel import consent_fields, tag
+from capi_middleware.capture.pixel import consent_fields, pixel_entries, tag
 from capi_middleware.capture.reading import BodyTee, RequestReader
 from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
 from capi_middleware.expressions import roots_of
-from capi_middleware.issuing import Issuer
+from capi_middleware.issuing import Issuer, RequestIdentity
 from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Steps
 from capi_middleware.user_data import UserData
@@ -29,8 +34,6 @@ from capi_middleware.visitor import Visitor
 Headers = list[tuple[bytes, bytes]]
 
 current: ContextVar["Exchange | None"] = ContextVar("capi_exchange", default=None)
-
-_PREFETCH = ("purpose", "sec-purpose", "x-moz", "x-purpose")
 
 
 class Exchange:
@@ -55,11 +58,13 @@ class Exchange:
         taken = [] if self.excluded else [Match(*match) for match in matches]
         self.tee = BodyTee() if any(_reads_body(match.route) for match in taken) else None
         self.reader = RequestReader(scope, self.tee)
-        self.drafting = Drafting(issuer, scope, self.reader, taken)
-        self._identity: Any = None
+        asker = Asker(scope, issuer.shield)
+        self.drafting = Drafting(issuer, asker, self.reader, taken)
+        self.admission = Admission(
+            issuer.consent, self.reader, asker, method=scope["method"], path=path
+        )
         self._visitor: Visitor | None = None
         self._commits: list[Future[None]] = []
-        self._consent: Consent | None = None
         self._verdict: Verdict | None = None
         self._injector: Injector | GzipInjector | None = None
         self._headers: Headers = []
@@ -93,27 +98,32 @@ class Exchange:
         identity = self.identity
         new = {name for name, _ in identity.new_cookies}
         fbp = identity.fbp if "_fbp" not in new or self._sets_cookies else None
-        consent = self.consent
+        consent, country, state = self.admission.permission
         kept = self._visitor
         if kept is None or (kept.fbp, kept.consent) != (fbp, consent):
             kept = Visitor(
                 fbp=fbp,
                 fbc=identity.fbc,
-                client_ip_address=identity.client_ip_address,
+                client_ip_address=self.client.ip,
                 client_user_agent=self.reader.headers.get("user-agent"),
                 event_source_url=identity.event_source_url,
                 referrer_url=identity.referrer_url,
                 consent=consent,
+                data_processing_options_country=country,
+                data_processing_options_state=state,
             )
             self._visitor = kept
         return kept
 
-    @property
-    def identity(self) -> Any:
-        """fbp, fbc, address and URLs of this request."""
-        if self._identity is None:
-            self._identity = self.issuer.identify(self.scope, self.reader.headers)
-        return self._identity
+    @cached_property
+    def identity(self) -> RequestIdentity:
+        """fbp, fbc and URLs of this request."""
+        return self.issuer.identify(self.scope, self.reader.headers, self.client)
+
+    @cached_property
+    def client(self) -> Client:
+        """Where this request comes from, and how the browser calls the site."""
+        return self.issuer.client(self.scope, self.reader.headers)
 
     # -- what a door does, in this order ---------------------------------------------------------
 
@@ -125,8 +135,8 @@ class Exchange:
             "GET" if method == "HEAD" else method,
             status,
             headers,
-            host=self.reader.headers.get("host", ""),
-            scheme=self.scope.get("scheme", "http"),
+            host=self.client.host,
+            scheme=self.client.scheme,
         )
         self._verdict = verdict
         page = verdict.inject and not self.excluded
@@ -140,14 +150,19 @@ class Exchange:
         if not verdict.inject and verdict.reason not in ("not_html", "status"):
             self.issuer.count(Count("skipped", verdict.reason))
         drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
+        if 300 <= status < 400 and b"fbclid=" in self.scope.get("query_string", b""):
+            yield from self._keep_click(status)
         if not (page or drafting.matches or drafting.drafts):
             return False
-        prefetch = self._is_prefetch()
+        admission = self.admission
+        prefetch = admission.noise == "prefetch"
         self._page_view = page and self.config.page_view and status < 300
         self._ask = page and (verdict.public or prefetch)
-        yield from self._decide()
-        if self._consent == "denied":
-            self._suppress("consent", keep_page=self._ask)
+        if admission.noise is None:
+            yield from admission.decide()
+        refusal = admission.refusal
+        if refusal is not None and not prefetch:
+            self._suppress(refusal, keep_page=self._ask)
             # A page that others may see must not depend on this visitor: its question decides.
             if not self._ask:
                 return False
@@ -182,7 +197,7 @@ class Exchange:
         if last:
             length = sum(map(len, pieces))
         headers = rewrite(self._headers, event_ids=self._event_ids, length=length)
-        return headers + self._cookies(), pieces
+        return headers + self.cookies(), pieces
 
     def hurry(self) -> Headers:
         """The headers when they must go out before it is known whether there will be a tag."""
@@ -214,11 +229,15 @@ class Exchange:
             for match in self.drafting.matches
             if match.route.counts(200) and match.route.event_name != "Purchase"
         ]
-        yield from self._decide()
+        if self.admission.noise is None:
+            yield from self.admission.decide()
         self._page_view = self.config.page_view and not self.excluded
-        if self.consent == "denied":
-            self._suppress("consent")
+        refusal = self.admission.refusal
+        if refusal is not None:
+            self.admission.deny()
+            self._suppress(refusal)
             return []
+        self._sets_cookies = True
         yield from self.drafting.complete(self._page_view)
         events = self._page_events()
         yield from self._commits
@@ -226,30 +245,15 @@ class Exchange:
 
     # -- stations --------------------------------------------------------------------------------
 
-    def _is_prefetch(self) -> bool:
-        headers = self.reader.headers
-        return any(
-            word in headers[name].lower()
-            for name in _PREFETCH
-            if name in headers
-            for word in ("prefetch", "prerender", "preview")
-        )
-
-    @property
-    def consent(self) -> Consent:
-        """What may be done with this visitor's events, as far as it is known."""
-        return self._consent or self._consent_now()
-
-    def _decide(self) -> Steps[None]:
-        rule = self.issuer.consent
-        answer = (yield from self.drafting.call(rule.ask)) if rule.ask else rule.read(self.reader)
-        self._consent = rule.decide(answer, self.reader.headers)
-
-    def _consent_now(self) -> Consent:
-        """The consent where nobody can wait: an asynchronous rule counts as denied."""
-        rule = self.issuer.consent
-        answer = self.drafting.call_now(rule.ask) if rule.ask else rule.read(self.reader)
-        return rule.decide(answer, self.reader.headers)
+    def _keep_click(self, status: int) -> Steps[None]:
+        """A click that lands on a redirect is kept in _fbc: the next page does not know it."""
+        if not click_of(self.scope["query_string"].decode("latin-1")) or is_public(self._headers):
+            return
+        if self.admission.noise is None:
+            yield from self.admission.decide()
+        if self.admission.refusal is None:
+            kept = [cookie for cookie in self.cookies() if cookie[1].startswith(b"_fbc=")]
+            self._headers = self._headers + kept
 
     def _suppress(self, reason: str, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""
@@ -288,21 +292,22 @@ class Exchange:
         events: list[Event] = []
         if not self._ask:
             events = self._page_events()
-        self._event_ids = bool(events)
+        self._event_ids = bool(events)  # or a visitor's advanced matching, which comes with them
         assert self._verdict is not None
         return tag(
             prefix=self.mount + self.config.prefix,
             script_url=self.config.pixel_script_url,
-            pixel_ids=[pixel.id for pixel in self.config.pixels],
+            pixels=self.pixels(events),
             events=events,
             ask=self._ask,
-            consent={} if self._ask else consent_fields(self.consent),
+            consent={} if self._ask else self.consent_fields(),
             nonce=self._verdict.nonce,
         )
 
     def _issue(self, drafts: Sequence[Draft], browser: str) -> None:
-        if drafts and self.consent == "denied":
-            self._suppress("consent")
+        refusal = self.admission.refusal if drafts else None
+        if refusal is not None:
+            self._suppress(refusal)
             return
         events = [draft.event for draft in drafts]
         self.drafting.drafts = [draft for draft in self.drafting.drafts if draft not in drafts]
@@ -311,7 +316,20 @@ class Exchange:
             if commit is not None:
                 self._commits.append(commit)
 
-    def _cookies(self) -> Headers:
+    def consent_fields(self) -> dict[str, Any]:
+        """What the pixel script must know of the visitor's consent."""
+        return consent_fields(*self.admission.permission)
+
+    def pixels(self, events: Sequence[Event]) -> list[dict[str, Any]]:
+        """The pixels of the page; with advanced_matching also what is known of the visitor."""
+        matching: dict[str, Any] = {}
+        if self.config.advanced_matching:
+            for data in (self.drafting.shared, *(event.user_data for event in events)):
+                matching |= data
+        return pixel_entries([pixel.id for pixel in self.config.pixels], matching)
+
+    def cookies(self) -> Headers:
+        """Set-Cookie lines of what the browser does not have; none for a page that others see."""
         if self._ask:
             return []
         theirs = [value for name, value in self._headers if name.lower() == b"set-cookie"]

@@ -8,16 +8,11 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from capi_middleware import payload
+from capi_middleware.capture.client import Client, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
-from capi_middleware.capture.identity import (
-    client_ip,
-    identify,
-    parse_proxies,
-    scrub_url,
-    set_cookie_header,
-    source_url,
-)
+from capi_middleware.capture.identity import identify, set_cookie_header
 from capi_middleware.capture.minting import Minter, TextSigner
+from capi_middleware.capture.urls import scrub_url, source_url
 from capi_middleware.config import Config
 from capi_middleware.custom_data import clean, refused_by_meta
 from capi_middleware.errors import BadVisitor, StoreError
@@ -35,7 +30,6 @@ class RequestIdentity(NamedTuple):
 
     fbp: str | None
     fbc: str | None
-    client_ip_address: str | None
     event_source_url: str | None
     referrer_url: str | None
     new_cookies: Sequence[tuple[str, bytes]]
@@ -54,7 +48,8 @@ class Issuer:
         self._visitors = TextSigner(config.secrets, "visitor")
         self.consent = ConsentRule(config.consent, gpc=config.privacy == "honor-gpc")
         self.user_data = parse(config.user_data)
-        self._proxies = parse_proxies(config.trusted_proxies)
+        self._proxies = Proxies.of(config.trusted_proxies)
+        self._drop = frozenset(name.lower() for name in config.drop_parameters)
         self._clock = clock
 
     # -- making events ---------------------------------------------------------------------------
@@ -86,6 +81,14 @@ class Issuer:
         self.left_out(event_name, given_wrong)
         return cleaned
 
+    def check(self, event: Event) -> None:
+        """In debug, raises ValueError for an event that Meta would refuse; else it is counted."""
+        if self.config.debug and refused_by_meta(event.event_name, event.custom_data):
+            raise ValueError(
+                f"{event.event_name}: found custom_data with {sorted(event.custom_data)}, expected "
+                "value and currency together (a Purchase needs both)"
+            )
+
     def hashed(self, user_data: UserData) -> dict[str, Any]:
         """The user_data object of the Graph API, hashed; what cannot be normalised is counted."""
         hashed, left = user_data.hashed(self.config.default_region)
@@ -94,27 +97,31 @@ class Issuer:
 
     # -- visitors --------------------------------------------------------------------------------
 
-    def identify(
-        self, scope: MutableMapping[str, Any], headers: Mapping[str, str]
-    ) -> RequestIdentity:
-        """fbp and fbc (read or new), address and URLs of an ASGI http scope."""
+    def client(self, scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> Client:
+        """Where an ASGI http scope comes from, and how the browser calls the site."""
         peer = (scope.get("client") or (None,))[0]
-        scheme, host = scope.get("scheme", "http"), headers.get("host", "")
+        return read_client(peer, scope.get("scheme", "http"), headers, self._proxies)
+
+    def identify(
+        self, scope: MutableMapping[str, Any], headers: Mapping[str, str], client: Client
+    ) -> RequestIdentity:
+        """fbp and fbc (read or new) and the URLs of an ASGI http scope."""
+        scheme, host = client.scheme, client.host
         found = identify(
-            cookie_headers=[headers.get("cookie", "")],
+            cookie_header=headers.get("cookie", ""),
             query=scope.get("query_string", b"").decode("latin-1"),
             referer=headers.get("referer"),
             host=host,
-            scheme=scheme,
             now_ms=int(self._clock() * 1000),
         )
         raw_path = scope.get("raw_path") or scope["path"].encode()
         return RequestIdentity(
             fbp=found.fbp,
             fbc=found.fbc,
-            client_ip_address=client_ip(peer, headers, self._proxies),
-            event_source_url=source_url(scheme, host, raw_path, scope.get("query_string", b"")),
-            referrer_url=scrub_url(headers.get("referer")),
+            event_source_url=source_url(
+                scheme, host, raw_path, scope.get("query_string", b""), self._drop
+            ),
+            referrer_url=scrub_url(headers.get("referer"), self._drop),
             new_cookies=[
                 (name, set_cookie_header(name, value, found.domain, secure=scheme == "https"))
                 for name, value in found.new_cookies

@@ -17,7 +17,7 @@ def user_data_of(hashed: dict[str, Any], visitor: Visitor | None) -> dict[str, A
     complete = dict(hashed)
     for key in ("client_ip_address", "client_user_agent", "fbc", "fbp"):
         value = getattr(visitor, key)
-        if value is not None:
+        if value:
             complete.setdefault(key, value)
     return complete
 
@@ -38,13 +38,13 @@ def encode(event: Event, visitor: Visitor | None) -> bytes:
     if event.custom_data:
         data["custom_data"] = event.custom_data
     if visitor is not None:
-        if visitor.event_source_url:
+        if visitor.event_source_url and "client_user_agent" in event.user_data:
             data["action_source"] = "website"
             data["event_source_url"] = visitor.event_source_url
         if visitor.referrer_url:
             data["referrer_url"] = visitor.referrer_url
         if visitor.consent == "limited":
             data["data_processing_options"] = ["LDU"]
-            data["data_processing_options_country"] = 0
-            data["data_processing_options_state"] = 0
+            data["data_processing_options_country"] = visitor.data_processing_options_country
+            data["data_processing_options_state"] = visitor.data_processing_options_state
     return _encode(data)

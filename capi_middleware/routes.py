@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from capi_middleware.errors import ConfigError
 from capi_middleware.expressions import Template, leaves, parse
+from capi_middleware.user_data import unknown_keys
 
 #: The converters of Starlette's path templates: pattern, Python value, a value that matches.
 CONVERTERS: dict[str, tuple[str, Callable[[str], Any], str]] = {
@@ -156,6 +157,11 @@ class EventRoute:
                     f"route {self.match!r}: found {name} of type {type(value).__name__}, expected "
                     "a mapping of names to values or expressions"
                 )
+        if isinstance(self.user_data, Mapping) and (unknown := unknown_keys(self.user_data)):
+            raise ConfigError(
+                f"route {self.match!r}: found the unknown user_data {unknown}, expected keys of "
+                "UserData"
+            )
         set_ = object.__setattr__
         try:
             template = PathTemplate(path.strip())

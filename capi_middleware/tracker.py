@@ -80,6 +80,7 @@ class CAPI:
         )
         if user_data is not None:
             event.user_data = self.issuer.hashed(user_data)
+        self.issuer.check(event)
         if visitor is not None and visitor.consent == "denied":
             self.issuer.suppressed("consent", event)
             return event

@@ -24,6 +24,8 @@ class Visitor(Struct, frozen=True, kw_only=True):
     event_source_url: str | None = None
     referrer_url: str | None = None
     consent: Literal["granted", "denied", "limited"] = "granted"
+    data_processing_options_country: int = 0
+    data_processing_options_state: int = 0
     signed: str = ""
 
     def __repr__(self) -> str:
@@ -43,7 +45,7 @@ class Visitor(Struct, frozen=True, kw_only=True):
         data = {
             name: value
             for name in self.__struct_fields__
-            if name != "signed" and (value := getattr(self, name)) is not None
+            if name != "signed" and (value := getattr(self, name)) not in (None, 0)
         }
         return f"{_VERSION}.{msgspec.json.encode(data).decode()}"
 

@@ -131,7 +131,7 @@ class _Responder:
         except Exception as error:
             self._watching = False
             self._shield.caught(error, "the start of a response")
-        if not self._watching and self._exchange.scope["method"] == "HEAD":
+        if not self._watching and self._exchange.headers is not raw:
             headers = _decoded(self._exchange.headers)
         self._held = (status, headers, exc_info)
         if not self._watching:

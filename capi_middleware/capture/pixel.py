@@ -12,6 +12,9 @@ from typing import Any
 from capi_middleware.events import STANDARD_EVENTS, Event
 
 NOTHING: Mapping[str, Any] = {}
+_ADVANCED_MATCHING = (
+    "em", "fn", "ln", "ph", "external_id", "ge", "db", "ct", "st", "zp", "country",
+)  # fmt: skip
 
 # "<" must not open or close anything inside a script element; the separators are line ends in
 # old JavaScript engines.
@@ -49,21 +52,35 @@ def page_events(events: Sequence[Event]) -> list[dict[str, Any]]:
     ]
 
 
-def consent_fields(consent: str) -> dict[str, Any]:
+def consent_fields(consent: str, country: int, state: int) -> dict[str, Any]:
     """What the script must know of the consent: nothing when it is granted.
 
-    Limited data use is left to Meta to locate: country 0, state 0.
+    `country` and `state` are Meta's codes for limited data use.
     """
     if consent == "limited":
-        return {"x": "limited", "l": [0, 0]}
+        return {"x": "limited", "l": [country, state]}
     return {} if consent == "granted" else {"x": "denied"}
+
+
+def pixel_entries(
+    pixel_ids: Sequence[str], matching: Mapping[str, Any] = NOTHING
+) -> list[dict[str, Any]]:
+    """The pixels as the script reads them; `matching` is hashed user_data for the pixel's init.
+
+    The pixel takes one value for each key of Meta's page "Advanced Matching", and leaves a
+    SHA-256 as it is.
+    """
+    known = {
+        key: matching[key][0] for key in _ADVANCED_MATCHING if isinstance(matching.get(key), list)
+    }
+    return [{"id": pixel_id, **({"am": known} if known else {})} for pixel_id in pixel_ids]
 
 
 def tag(
     *,
     prefix: str,
     script_url: str,
-    pixel_ids: Sequence[str],
+    pixels: Sequence[Mapping[str, Any]],
     events: Sequence[Event] = (),
     ask: bool = False,
     consent: Mapping[str, Any] = NOTHING,
@@ -72,13 +89,13 @@ def tag(
     """The bytes to insert: pure ASCII.
 
     `prefix` is the path of our endpoints including any mount. With `ask` the page carries no
-    event_id and the script asks for its events. `consent` is what consent_fields() gives.
-    `nonce` is the page's own CSP nonce.
+    event_id and the script asks for its events. `pixels` is what pixel_entries() gives, `consent`
+    what consent_fields() gives. `nonce` is the page's own CSP nonce.
     """
     data: dict[str, Any] = {
         "u": prefix,
         "s": script_url,
-        "p": [{"id": pixel_id} for pixel_id in pixel_ids],
+        "p": pixels,
         "e": page_events(events),
     }
     if ask:

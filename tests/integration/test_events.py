@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -422,16 +423,16 @@ def test_without_consent_a_late_track_is_no_event_either(moment: str) -> None:
 def test_an_error_of_ours_before_the_consent_is_known_sends_nothing(
     monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
 ) -> None:
-    from capi_middleware.exchange import Exchange
+    from capi_middleware.admission import Admission
 
-    def broken(self: Exchange) -> Any:
+    def broken(self: Admission) -> Any:
         raise RuntimeError("ours")
 
     def view(request: Request) -> JSONResponse:
         track("Lead")
         return JSONResponse({})
 
-    monkeypatch.setattr(Exchange, "_decide", broken)
+    monkeypatch.setattr(Admission, "decide", broken)
     site = Site(view, consent=lambda request: False)
     site.client.get("/")
     assert site.sent() == []
@@ -484,3 +485,252 @@ def test_a_head_request_is_no_event() -> None:
     site.client.head("/")
     assert site.sent() == []
     assert site.counts("suppressed") == {("Lead", "head"): 1}
+
+
+# -- identity ------------------------------------------------------------------------------------
+
+
+def landed(site: Site, url: str, **headers: str) -> list[str]:
+    """The Set-Cookie lines of the answer to a click that lands on `url`."""
+    answer = site.client.get(url, headers=headers, follow_redirects=False)
+    return answer.headers.get_list("set-cookie")
+
+
+@pytest.mark.parametrize("page_view", [True, False])
+def test_a_click_that_lands_on_a_redirect_reaches_the_purchase(page_view: bool) -> None:
+    def view(request: Request) -> Any:
+        if request.url.path == "/":
+            return RedirectResponse("/home")
+        if request.url.path == "/thanks":
+            track("Purchase", value=1, currency="EUR")
+        return HTMLResponse(PAGE)
+
+    site = Site(view, page_view=page_view)
+    cookies = landed(site, "/?fbclid=IwAR0_Click")
+    assert [one.split("=")[0] for one in cookies] == ["_fbc"]
+    site.client.get("/home")
+    site.client.get("/thanks")
+    purchase = next(event for event in site.sent() if event["event_name"] == "Purchase")
+    assert purchase["user_data"]["fbc"].endswith(".IwAR0_Click")
+
+
+@pytest.mark.parametrize(
+    ("settings", "cache", "headers"),
+    [
+        ({"consent": lambda request: False}, "", {}),
+        ({}, "public, max-age=60", {}),
+        ({}, "", {"sec-gpc": "1"}),
+        ({}, "", {"user-agent": "Googlebot/2.1 (+http://www.google.com/bot.html)"}),
+    ],
+)
+def test_a_redirect_sets_no_cookie_where_none_may_be_set(
+    settings: dict[str, Any], cache: str, headers: dict[str, str]
+) -> None:
+    def view(request: Request) -> RedirectResponse:
+        return RedirectResponse("/home", headers={"cache-control": cache} if cache else None)
+
+    assert landed(Site(view, **settings), "/?fbclid=Click", **headers) == []
+
+
+def test_a_redirect_without_a_click_is_left_alone() -> None:
+    site = Site(lambda request: RedirectResponse("/home"))
+    assert landed(site, "/?utm_source=fb") == []
+
+
+def test_behind_a_trusted_proxy_everything_is_as_the_browser_sees_it() -> None:
+    site = Site(page, trusted_proxies=["unix", "127.0.0.0/8"])
+    site.client = TestClient(site.client.app, headers=AGENT, client=("127.0.0.1", 9))
+    cookies = landed(
+        site,
+        "/p?a=1",
+        **{
+            "x-forwarded-for": "6.6.6.6, 2001:db8::7",
+            "x-forwarded-proto": "https",
+            "x-forwarded-host": "shop.example.co.uk",
+            "referer": "https://www.facebook.com/?token=x",
+        },
+    )
+    (event,) = site.sent()
+    assert event["event_source_url"] == "https://shop.example.co.uk/p?a=1"
+    assert event["referrer_url"] == "https://www.facebook.com/"
+    assert event["user_data"]["client_ip_address"] == "2001:db8::7"
+    assert event["user_data"]["fbp"].startswith("fb.2.")
+    assert all(
+        "Domain=.example.co.uk" in one and one.endswith("; Secure") and "HttpOnly" not in one
+        for one in cookies
+    )
+
+
+def test_without_trust_a_visitor_cannot_forge_where_it_is() -> None:
+    site = Site(page)
+    landed(site, "/p", **{"x-forwarded-for": "6.6.6.6", "x-forwarded-host": "evil.example"})
+    (event,) = site.sent()
+    assert event["event_source_url"] == "http://testserver/p"
+    assert "client_ip_address" not in event["user_data"]
+
+
+# -- noise ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "reason"),
+    [
+        ({"user-agent": "Googlebot/2.1 (+http://www.google.com/bot.html)"}, "/", "bot"),
+        ({"user-agent": "kube-probe/1.29"}, "/", "health_check"),
+        ({}, "/healthz", "health_check"),
+    ],
+)
+def test_noise_gets_the_page_as_it_is_and_one_count_by_reason(
+    headers: dict[str, str], path: str, reason: str
+) -> None:
+    def view(request: Request) -> HTMLResponse:
+        track("ViewContent")
+        return HTMLResponse(PAGE)
+
+    site = Site(view)
+    answer = site.client.get(path, headers=headers)
+    assert answer.text == PAGE
+    assert "set-cookie" not in answer.headers
+    assert site.sent() == []
+    assert site.counts("suppressed") == {("PageView", reason): 1, ("ViewContent", reason): 1}
+
+
+def test_a_payment_provider_that_looks_like_a_crawler_loses_no_conversion() -> None:
+    def view(request: Request) -> JSONResponse:
+        track("Purchase", value=1, currency="EUR")
+        return JSONResponse({})
+
+    site = Site(view)
+    site.client.post("/webhook", headers={"user-agent": "Stripe/1.0 (+https://stripe.com/docs)"})
+    assert names(site.sent()) == ["Purchase"]
+
+
+# -- consent and advanced matching ---------------------------------------------------------------
+
+
+def data_of(text: str) -> dict[str, Any]:
+    """The data block of a page."""
+    block = text.partition("data-c>")[2].partition("</script>")[0]
+    data: dict[str, Any] = json.loads(block)
+    return data
+
+
+def test_limited_data_use_reaches_both_copies_with_country_and_state() -> None:
+    site = Site(page, consent=lambda request: ("limited", "US", "CA"))
+    told = data_of(site.client.get("/").text)
+    (event,) = site.sent()
+    assert (told["x"], told["l"]) == ("limited", [1, 1000])
+    assert event["data_processing_options"] == ["LDU"]
+    assert event["data_processing_options_country"] == 1
+    assert event["data_processing_options_state"] == 1000
+
+
+def test_a_webhook_days_later_keeps_the_limited_data_use() -> None:
+    texts: list[str] = []
+
+    def view(request: Request) -> JSONResponse:
+        texts.append(current_visitor().dumps())
+        return JSONResponse({})
+
+    site = Site(view, consent=lambda request: ("limited", "US", "CO"))
+    site.client.get("/checkout")
+    site.capi.track("Lead", visitor=Visitor.loads(texts[0]))
+    (event,) = site.sent()
+    assert event["data_processing_options_state"] == 1001
+
+
+def test_a_banner_cookie_decides_by_its_ready_rule() -> None:
+    site = Site(page, consent="cookiebot")
+    assert site.client.get("/", headers={"cookie": "CookieConsent={marketing:false}"}).text == PAGE
+    assert site.client.get("/", headers={"cookie": "CookieConsent={marketing:true}"}).text != PAGE
+    assert names(site.sent()) == ["PageView"]
+
+
+def test_advanced_matching_hands_hashes_to_the_pixel_and_nothing_raw() -> None:
+    def view(request: Request) -> HTMLResponse:
+        track("Lead", user_data=UserData(ph="+49 30 1234567", fb_login_id=77))
+        return HTMLResponse(PAGE)
+
+    settings = {"user_data": {"em": "{cookie.mail}"}, "advanced_matching": True}
+    site = Site(view, **settings)
+    answer = site.client.get("/", headers={"cookie": "mail=Jane@Example.com"})
+    (pixel,) = data_of(answer.text)["p"]
+    digests = [sha256(text.encode()).hexdigest() for text in ("jane@example.com", "49301234567")]
+    assert pixel["am"] == {"em": digests[0], "ph": digests[1]}
+    assert "ane@" not in answer.text
+    assert "49301234567" not in answer.text
+
+
+def test_without_advanced_matching_the_page_knows_nothing_of_the_visitor() -> None:
+    site = Site(page, user_data={"em": "{cookie.mail}"})
+    answer = site.client.get("/", headers={"cookie": "mail=jane@example.com"})
+    assert data_of(answer.text)["p"] == [{"id": PIXEL_ID}]
+
+
+# -- what Meta would refuse ----------------------------------------------------------------------
+
+
+def test_a_bad_event_is_refused_at_track_in_debug() -> None:
+    errors: list[str] = []
+
+    def view(request: Request) -> HTMLResponse:
+        for given in (
+            {"value": 5},
+            {"value": float("nan"), "currency": "EUR"},
+            {"currency": "US$"},
+        ):
+            with pytest.raises(ValueError, match="Purchase: found") as caught:
+                track("Purchase", **given)
+            errors.append(str(caught.value))
+        return HTMLResponse(PAGE)
+
+    site = Site(view, debug=True)
+    assert site.client.get("/").status_code == 200
+    assert len(errors) == 3
+    with pytest.raises(ValueError, match="value and currency"):
+        site.capi.track("Purchase", value=5)
+
+
+def test_a_bad_event_is_counted_and_left_out_in_production() -> None:
+    def view(request: Request) -> HTMLResponse:
+        track("Purchase", value=float("nan"), currency="EUR")
+        return HTMLResponse(PAGE)
+
+    site = Site(view)
+    assert site.client.get("/").status_code == 200
+    assert names(site.sent()) == ["PageView"]
+    assert site.counts("dropped") == {("Purchase", "invalid"): 1}
+    assert site.counts("left_out") == {("Purchase", "value"): 1}
+
+
+def test_user_data_that_cannot_be_normalised_is_counted_by_key() -> None:
+    def view(request: Request) -> HTMLResponse:
+        track("Lead", user_data=UserData(em="nobody", ph=["12", "+4930123456"]))
+        return HTMLResponse(PAGE)
+
+    site = Site(view)
+    site.client.get("/")
+    assert site.counts("left_out") == {("", "user_data.em"): 1, ("", "user_data.ph"): 1}
+    lead = next(event for event in site.sent() if event["event_name"] == "Lead")
+    assert "em" not in lead["user_data"]
+    assert len(lead["user_data"]["ph"]) == 1
+
+
+def test_without_a_user_agent_an_event_does_not_claim_to_be_of_a_website() -> None:
+    site = Site(page)
+    site.client.get("/", headers={"user-agent": ""})
+    assert [event["action_source"] for event in site.sent()] == ["system_generated"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda mapping: make_config(user_data=mapping),
+        lambda mapping: EventRoute("GET /", "Lead", user_data=mapping),
+    ],
+)
+def test_a_key_that_user_data_does_not_have_is_refused_at_start_up(
+    make: Callable[[dict[str, str]], Any],
+) -> None:
+    with pytest.raises(ConfigError, match="e_mail"):
+        make({"e_mail": "{form.email}"})

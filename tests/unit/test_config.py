@@ -29,7 +29,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"graph_url": "http://graph.example"}, "graph_url: found 'http://graph.example'"),
     ({"graph_version": "26"}, "graph_version: found '26'"),
     ({"exclude": ["admin"]}, "exclude: found 'admin'"),
-    ({"consent": "yes"}, "consent: found a str"),
+    ({"consent": "yes"}, "consent: found 'yes', expected one of"),
     ({"consent": {"granted": ["yes"]}}, "consent: found ['granted']"),
     ({"user_data": {"em": "{cookie.}"}}, "user_data: bad expression '{cookie.}'"),
     ({"report_token": " "}, "report_token: found an empty text"),

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capi_middleware import UserData
-from capi_middleware.user_data import HASHED, normalize
+from capi_middleware.normalizing import normalize
+from capi_middleware.user_data import HASHED
 
 RULES = [
     json.loads(line)
@@ -54,7 +55,7 @@ def test_a_birth_date_that_is_none_or_ambiguous_is_left_out(value: str) -> None:
 
 def test_what_meta_wants_unhashed_stays_as_it_is() -> None:
     hashed, _ = UserData(fbp="fb.1.1.2", client_user_agent=" Mozilla ", lead_id=7).hashed()
-    assert hashed == {"fbp": "fb.1.1.2", "client_user_agent": "Mozilla", "lead_id": "7"}
+    assert hashed == {"fbp": "fb.1.1.2", "client_user_agent": "Mozilla", "lead_id": 7}
 
 
 def test_repr_shows_keys_and_never_values() -> None:

@@ -131,6 +131,17 @@ def inspect(
     )
 
 
+def is_public(headers: Sequence[Header]) -> bool:
+    """Whether shared caches may keep a response with these headers."""
+    fields: Fields = {}
+    for name, value in headers:
+        lower = name.lower()
+        if lower.endswith(_CDN_CACHE_CONTROL):
+            lower = _CDN_CACHE_CONTROL
+        fields.setdefault(lower, []).append(value)
+    return _is_public(fields)
+
+
 def _not_html(content_type: bytes) -> Verdict:
     if content_type[:21].lower() == b"application/xhtml+xml":
         return Verdict(inject=False, reason="xhtml")

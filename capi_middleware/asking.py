@@ -1,0 +1,40 @@
+"""Asking: the callables of the configuration, synchronous or not; their failure is survived."""
+
+from collections.abc import MutableMapping
+from inspect import isawaitable, iscoroutine
+from typing import Any
+
+from starlette.requests import Request
+
+from capi_middleware.shield import Shield
+from capi_middleware.steps import Steps
+
+
+class Asker:
+    """Asks the host's callables about one request, an ASGI http scope."""
+
+    def __init__(self, scope: MutableMapping[str, Any], shield: Shield) -> None:
+        self._scope = scope
+        self._shield = shield
+
+    def call(self, rule: Any) -> Steps[Any]:
+        """The answer of a callable; None when it fails."""
+        try:
+            value = rule(Request(self._scope))
+            if isawaitable(value):
+                value = yield value
+        except Exception as error:
+            self._shield.caught(error, "a callable of the configuration")
+            return None
+        return value
+
+    def call_now(self, rule: Any) -> Any:
+        """The answer of a callable where nobody can wait: None when it is asynchronous."""
+        steps = self.call(rule)
+        try:
+            waiting = next(steps)
+        except StopIteration as end:
+            return end.value
+        if iscoroutine(waiting):
+            waiting.close()
+        return None

@@ -1,0 +1,63 @@
+"""Noise: requests that are no visit: crawlers, health checks, prefetches."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from importlib.resources import files
+
+_PREFETCH_HEADERS = ("purpose", "sec-purpose", "x-moz", "x-purpose")
+_PREFETCH_WORDS = ("prefetch", "prerender", "preview")
+#: Kinds in the list that are no crawlers: the app's own clients and tests, and people whose
+#: browser is driven by a program.
+_NO_CRAWLERS = frozenset({"http-library", "browser-automation"})
+_HEALTH_AGENT = re.compile(
+    r"kube-probe/|ELB-HealthChecker/|GoogleHC/|Consul Health Check|Amazon-Route53-Health|"
+    r"health[ _-]?check",
+    re.IGNORECASE,
+)
+_HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/healthcheck", "/health-check"})
+
+
+def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
+    """Why a request is no visit: "head", "prefetch", "health_check" or "bot"; None for a visit.
+
+    Crawlers read; what is posted is somebody's deed (a payment provider's webhook names itself
+    like a crawler). Header names are in lower case.
+    """
+    if method == "HEAD":
+        return "head"
+    if is_prefetch(headers):
+        return "prefetch"
+    if method != "GET":
+        return None
+    agent = headers.get("user-agent", "")
+    if path in _HEALTH_PATHS or _HEALTH_AGENT.search(agent):
+        return "health_check"
+    return "bot" if is_crawler(agent) else None
+
+
+def is_prefetch(headers: Mapping[str, str]) -> bool:
+    """Whether a browser fetches a page that nobody may ever see."""
+    return any(
+        word in headers[name].lower()
+        for name in _PREFETCH_HEADERS
+        if name in headers
+        for word in _PREFETCH_WORDS
+    )
+
+
+@lru_cache(maxsize=4096)
+def is_crawler(user_agent: str) -> bool:
+    """Whether the list of crawler-user-agents (PyPI, monperrus) knows the user agent."""
+    return any(pattern.search(user_agent) for pattern in _patterns())
+
+
+@cache
+def _patterns() -> list[re.Pattern[str]]:
+    text = files("crawleruseragents").joinpath("crawler-user-agents.json").read_text("utf-8")
+    known = [
+        one["pattern"] for one in json.loads(text) if _NO_CRAWLERS.isdisjoint(one.get("tags", ()))
+    ]
+    # Smaller groups search faster than one big alternation.
+    return [re.compile("|".join(known[at : at + 25])) for at in range(0, len(known), 25)]
