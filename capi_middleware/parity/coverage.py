@@ -8,8 +8,9 @@ from itertools import accumulate
 
 from msgspec import Struct, field
 
-from capi_middleware.events import MATCH_KEYS, SENT, match_keys_of
+from capi_middleware.events import SENT
 from capi_middleware.parity.flags import flags_of, gravest_first
+from capi_middleware.parity.match_keys import advise, by_origin, shares
 from capi_middleware.parity.model import (
     TARGET,
     EventReport,
@@ -62,7 +63,13 @@ def build(
         report = _event_report(name, pixel_id, group, undelivered.get("pending", 0))
         events.append(report)
         flags += flags_of(report, undelivered, target)
-    return Report(ReportWindow(_iso(start), _iso(end)), events, gravest_first(flags))
+    advice = [one for one in map(advise, events) if one is not None]
+    return Report(
+        ReportWindow(_iso(start), _iso(end)),
+        events,
+        sorted(advice, key=lambda one: -one.worth),
+        gravest_first(flags),
+    )
 
 
 def _groups(tallies: Tallies) -> dict[tuple[str, str], _Group]:
@@ -110,7 +117,8 @@ def _event_report(name: str, pixel_id: str, group: _Group, pending: int) -> Even
         missing_server=_totals(
             (_server_cause(row), row.n) for row in sent if row.server != "delivered"
         ),
-        match_keys=_match_keys(delivered, server),
+        match_keys=shares(delivered).keys,
+        match_keys_by_origin=by_origin(delivered),
         freshness_seconds=_freshness(group.freshness),
     )
 
@@ -133,11 +141,6 @@ def _totals(parts: Iterable[tuple[str, int]]) -> dict[str, int]:
     for word, n in parts:
         totals[word] += n
     return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _match_keys(delivered: Iterable[Tally], server: int) -> dict[str, float]:
-    carrying = _totals((key, row.n) for row in delivered for key in match_keys_of(row.match_keys))
-    return {key: round(carrying[key] / server, 3) for key in MATCH_KEYS if key in carrying}
 
 
 def _freshness(groups: Iterable[Freshness]) -> FreshnessSeconds:

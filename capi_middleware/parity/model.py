@@ -8,6 +8,7 @@ from msgspec import Struct, field
 TARGET = 0.75
 
 Severity = Literal["critical", "warning", "info"]
+Priority = Literal["high", "medium", "low"]
 
 
 class ReportWindow(Struct, frozen=True):
@@ -25,6 +26,37 @@ class FreshnessSeconds(Struct, frozen=True):
     max: float | None
 
 
+class MatchKeyShares(Struct, frozen=True):
+    """How many accepted events, and the share of them that carries each key (presence only)."""
+
+    events: int
+    keys: dict[str, float]
+
+
+class MatchKeysByOrigin(Struct, frozen=True):
+    """Events of which a page carried the browser copy, and those that only the server knows."""
+
+    browser: MatchKeyShares
+    server_only: MatchKeyShares
+
+
+class MatchKeyAdvice(Struct, frozen=True, kw_only=True):
+    """The missing key worth most to one event.
+
+    `priority` is Meta's, `share` that of the accepted `events` which carry it, `worth` the number
+    of events without it, weighted 3, 2 or 1 by priority. `fix` says where the app could supply it.
+    """
+
+    event_name: str
+    pixel_id: str
+    key: str
+    priority: Priority
+    share: float
+    events: int
+    worth: float
+    fix: str
+
+
 class EventReport(Struct, frozen=True, kw_only=True):
     """The numbers of one event name at one pixel.
 
@@ -34,7 +66,8 @@ class EventReport(Struct, frozen=True, kw_only=True):
     browser event. The values of `missing_browser` add up to `server_only` and those of
     `missing_server` to `browser_only`; an event of which neither copy is known to have arrived is
     in none of them. `pending` are all the server copies that wait for delivery, `suppressed` the
-    events that were never made. `match_keys` are shares of `server`, keys of share 0 left out.
+    events that were never made. `match_keys` are shares of `server`, keys of share 0 left out;
+    they say what the events carry and are not Meta's event match quality.
     """
 
     event_name: str
@@ -51,6 +84,7 @@ class EventReport(Struct, frozen=True, kw_only=True):
     missing_browser: dict[str, int]
     missing_server: dict[str, int]
     match_keys: dict[str, float]
+    match_keys_by_origin: MatchKeysByOrigin
     freshness_seconds: FreshnessSeconds
 
 
@@ -68,8 +102,9 @@ class Flag(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True):
-    """The parity report: events by name and pixel, flags with the gravest first."""
+    """The parity report: events by name and pixel, advice and flags with the weightiest first."""
 
     window: ReportWindow
     events: list[EventReport]
+    match_key_advice: list[MatchKeyAdvice]
     flags: list[Flag]

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from capi_middleware.parity.flags import goal, percent
+from capi_middleware.parity.match_keys import PRIORITIES
 from capi_middleware.parity.model import TARGET, EventReport, Report
 from capi_middleware.parity.window import parse_window
 
@@ -39,6 +40,7 @@ def to_html(report: Report, *, path: str, query: str, nonce: str, target: float 
         report=report,
         verdicts=[verdict(event, target) for event in report.events],
         target=goal(target),
+        priorities=PRIORITIES,
         event=asked.get("event", ""),
         pixel=asked.get("pixel", ""),
         path=path,

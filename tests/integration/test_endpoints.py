@@ -271,3 +271,55 @@ def test_an_address_that_cannot_be_read_is_refused(site: Site, url: str) -> None
 
 def test_an_origin_that_cannot_be_read_is_refused(site: Site) -> None:
     assert site.beacon([site.event(), "PageView", PIXEL_ID, "sent"], origin="http://[") == 403
+
+
+# -- a page that others may have got, too, asks for its events ------------------------------------
+
+LANDING = {"u": "http://testserver/?fbclid=Click", "r": "https://www.facebook.com/"}
+
+
+def test_the_answer_to_a_question_sets_the_cookies_that_the_shared_page_could_not(
+    site: Site,
+) -> None:
+    answer = site.client.post("/_capi/t", json=LANDING, headers={"user-agent": "Mozilla/5.0"})
+    cookies = {one.split("=")[0]: one for one in answer.headers.get_list("set-cookie")}
+    assert set(cookies) == {"_fbp", "_fbc"}
+    assert ".Click;" in cookies["_fbc"]
+    assert answer.headers["cache-control"] == "no-store"
+    (event,) = site.capi.store.lease(PIXEL_ID, limit=9, seconds=9).events
+    user_data = json.loads(event.payload)["user_data"]
+    assert f"_fbp={user_data['fbp']};" in cookies["_fbp"]
+    assert f"_fbc={user_data['fbc']};" in cookies["_fbc"]
+
+
+@pytest.mark.parametrize(
+    ("given", "headers"),
+    [
+        ({"consent": lambda request: False}, {}),
+        ({}, {"sec-gpc": "1"}),
+        ({}, {"user-agent": "Googlebot/2.1 (+http://www.google.com/bot.html)"}),
+    ],
+)
+def test_where_nothing_may_leave_the_answer_says_so_and_sets_no_cookie(
+    given: dict[str, Any], headers: dict[str, str]
+) -> None:
+    answer = Site(**given).client.post("/_capi/t", json=LANDING, headers=headers)
+    assert answer.json() == {"e": [], "x": "denied"}
+    assert "set-cookie" not in answer.headers
+
+
+def test_advanced_matching_comes_with_the_answer_and_not_with_the_shared_page() -> None:
+    site = Site(user_data={"external_id": "{cookie.id}"}, advanced_matching=True)
+    answer = site.client.post("/_capi/t", json=LANDING, headers={"cookie": "id=77"})
+    assert list(answer.json()["p"][0]["am"]) == ["external_id"]
+
+
+def test_behind_a_trusted_proxy_our_own_pages_are_those_of_the_public_host() -> None:
+    site = Site(trusted_proxies=["unix", "127.0.0.0/8"])
+    site.client = TestClient(site.client.app, client=("127.0.0.1", 9))
+    forwarded = {"x-forwarded-host": "shop.example", "x-forwarded-proto": "https"}
+    page = {"u": "https://shop.example/", "r": ""}
+    own = {**forwarded, "origin": "https://shop.example"}
+    assert site.client.post("/_capi/t", json=page, headers=own).status_code == 200
+    foreign = {**forwarded, "origin": "http://testserver"}
+    assert site.client.post("/_capi/t", json=page, headers=foreign).status_code == 403

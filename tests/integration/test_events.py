@@ -728,6 +728,7 @@ def test_without_a_user_agent_an_event_does_not_claim_to_be_of_a_website() -> No
         lambda mapping: make_config(user_data=mapping),
         lambda mapping: EventRoute("GET /", "Lead", user_data=mapping),
     ],
+    ids=["config", "route"],
 )
 def test_a_key_that_user_data_does_not_have_is_refused_at_start_up(
     make: Callable[[dict[str, str]], Any],

@@ -72,7 +72,7 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
             )
         )
     )
-    assert list(answer) == ["window", "events", "flags"]
+    assert list(answer) == ["window", "events", "match_key_advice", "flags"]
     assert answer["window"] == {"from": "2026-06-01T00:00:00Z", "to": "2026-06-08T00:00:00Z"}
     assert answer["events"] == [
         {
@@ -90,6 +90,10 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
             "missing_browser": {"script_blocked": 15, "not_run": 6},
             "missing_server": {"unmapped": 2},
             "match_keys": {"em": 0.825, "fbp": 0.95},
+            "match_keys_by_origin": {
+                "browser": {"events": 120, "keys": {"em": 0.825, "fbp": 0.95}},
+                "server_only": {"events": 0, "keys": {}},
+            },
             "freshness_seconds": {"p50": 0.4, "p95": 0.4, "max": 0.4},
         }
     ]
@@ -159,7 +163,7 @@ def test_the_page_shows_suppressed_events_match_keys_and_freshness() -> None:
         ),
     ).text
     assert "4 3 consent 1 bot" in text
-    assert "em 82.5 %, fbp 95.0 %" in text
+    assert "120 events em 82.5 % fbp 95.0 % no data" in text
     assert "0.4 s 0.4 s 9.0 s" in text
 
 
@@ -255,7 +259,7 @@ def test_a_page_lives_with_a_strict_content_security_policy(html: str) -> None:
 def test_every_table_scrolls_in_a_region_that_the_keyboard_reaches() -> None:
     shown = page(*PURCHASE)
     regions = [div for div in shown.all("div") if div["class"] == "scroll"]
-    assert len(regions) == len(shown.all("table")) == 2
+    assert len(regions) == len(shown.all("table")) == 3
     headings = {heading.get("id") for heading in shown.all("h2")}
     assert all(region["tabindex"] == "0" for region in regions)
     assert {region["aria-labelledby"] for region in regions} <= headings
