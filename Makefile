@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VISITORS ?= 0
 
-.PHONY: demo test lint browser clean
+.PHONY: demo test bench bench-smoke lint browser clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -34,6 +34,13 @@ lint: $(VENV)/.installed
 test: lint browser
 	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q
+
+bench: $(VENV)/.installed
+	@echo "==> Benchmarks: ratios of two things measured side by side"
+	@$(BIN)/python -m tests.benchmarks
+
+bench-smoke: $(VENV)/.installed
+	@$(BIN)/python -m tests.benchmarks --smoke
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -37,28 +37,29 @@ def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], lis
             item = _FIELDS.get(key, _plain)(value)
         except Exception:  # of an object of the host that cannot be read
             item = None
-        if item is None or (isinstance(key, str) and len(key) > _LONGEST):
-            wrong.append(str(key))
+        if item is None:
+            wrong.append(key)
         else:
-            cleaned[str(key)] = item
-    if "value" in cleaned and "currency" not in cleaned and "currency" not in wrong:
-        wrong.append("currency")
-    if event_name == "Purchase":
+            cleaned[key] = item
+    if refused_by_meta(event_name, cleaned):
         wrong += [key for key in ("value", "currency") if key not in cleaned and key not in wrong]
     return cleaned, wrong
 
 
 def refused_by_meta(event_name: str, data: Mapping[str, Any]) -> bool:
     """Whether the Graph API would refuse an event with this cleaned custom_data."""
-    if event_name == "Purchase" and not ("value" in data and "currency" in data):
-        return True
-    return "value" in data and "currency" not in data
+    if "value" in data:
+        return "currency" not in data
+    return event_name == "Purchase"
 
 
 def _number(value: Any) -> int | float | None:
     """A finite number; numeric text (from a form) is read as one."""
-    if type(value) is float and math.isfinite(value):
-        return value
+    kind = type(value)
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if kind is int:
+        return value if abs(value) < _SAFE_INTEGER else None
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -78,25 +79,35 @@ def _number(value: Any) -> int | float | None:
 
 
 def _whole(value: Any) -> int | None:
+    if type(value) is int:
+        return value if 0 <= value < _SAFE_INTEGER else None
     number = _number(value)
     return int(number) if number is not None and number >= 0 and number == int(number) else None
 
 
 def _currency(value: Any) -> str | None:
-    code = value.strip().upper() if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return None
+    if value in CURRENCIES:
+        return value
+    code = value.strip().upper()
     return code if code in CURRENCIES else None
 
 
-def _text(value: Any) -> str | None:
-    if not isinstance(value, str):
-        if isinstance(value, bool | bytes | bytearray | Mapping | Sequence | Set):
-            return None
-        value = str(value)
+def _text(given: Any) -> str | None:
+    if type(given) is str:
+        value = given
+    elif isinstance(given, bool | bytes | bytearray | Mapping | Set) or (
+        isinstance(given, Sequence) and not isinstance(given, str)
+    ):
+        return None
+    else:
+        value = str(given)
     if "@" in value and _EMAIL_LIKE.search(value):
         return None
     if not value.isascii():
         value = value.encode("utf-8", "replace").decode()
-    return str(value[:_LONGEST])
+    return value if len(value) <= _LONGEST else value[:_LONGEST]
 
 
 def _ids(value: Any) -> list[str] | None:
@@ -111,23 +122,41 @@ def _ids(value: Any) -> list[str] | None:
 
 def _contents(value: Any) -> list[dict[str, Any]] | None:
     """contents: objects with an id; what is wrong with one of them is wrong with all."""
-    if isinstance(value, Mapping):
-        value = [value]
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray) or not value:
-        return None
+    if type(value) is not list:
+        if isinstance(value, Mapping):
+            value = [value]
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+            return None
     items = []
     for given in value[:_MOST_ITEMS]:
-        if not isinstance(given, Mapping) or given.get("id") in (None, ""):
+        if type(given) is not dict and not isinstance(given, Mapping):
             return None
-        item = {}
-        for key, one in given.items():
-            if one is not None:
-                usable = _CONTENT_FIELDS.get(key, _plain)(one)
-                if usable is None:
-                    return None
-                item[str(key)] = usable
+        item = {**given} if _is_ready(given) else _converted(given)
+        if item is None:
+            return None
         items.append(item)
-    return items
+    return items or None
+
+
+def _is_ready(item: Mapping[str, Any]) -> bool:
+    """Whether an item of contents is as it should be: the usual case, on a hot path."""
+    for value in item.values():
+        kind = type(value)
+        if kind is str:
+            if not value.isascii() or "@" in value or len(value) > _LONGEST:
+                return False
+        elif (kind is not float and kind is not int) or not -_SAFE_INTEGER < value < _SAFE_INTEGER:
+            return False
+    return bool(type(item.get("id")) is str and item["id"]) and "delivery_category" not in item
+
+
+def _converted(given: Mapping[str, Any]) -> dict[str, Any] | None:
+    item = {
+        str(key): _CONTENT_FIELDS.get(key, _plain)(one)
+        for key, one in given.items()
+        if one is not None
+    }
+    return None if None in item.values() or not item.get("id") else item
 
 
 def _delivery(value: Any) -> str | None:

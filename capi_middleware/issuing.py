@@ -162,7 +162,8 @@ class Issuer:
             return None
 
     def _rows(self, event: Event, visitor: Visitor | None, browser: str) -> Iterable[Row]:
-        event.user_data = payload.user_data_of(event.user_data, visitor)
+        if visitor is not None:
+            payload.complete(event.user_data, visitor)
         refused = refused_by_meta(event.event_name, event.custom_data)
         body = None
         if event.send != "browser" and not refused:

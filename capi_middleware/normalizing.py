@@ -8,7 +8,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 from datetime import date, datetime
-from functools import cache
 from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
@@ -17,11 +16,10 @@ from capi_middleware.places import country_code, us_state_code
 
 _ASCII_EMAIL = re.compile(
     r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
-    r"@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+    r"@[a-z0-9]+(?:-+[a-z0-9]+)*(?:\.[a-z0-9]+(?:-+[a-z0-9]+)*)+"
 )
 _LOCAL_PART = re.compile(r"[^\s@,;:<>()\[\]\\\"]{1,64}")
 _LONGEST_EMAIL = 254
-_E164 = re.compile(r"\+([1-9][0-9]{6,14})")
 _ZIP_PLUS_4 = re.compile(r"[0-9]{5}(?:[0-9]{4})?")
 _GENDERS = {
     **dict.fromkeys(
@@ -43,14 +41,14 @@ _MONTHS = {
     )
     for name in names.split()
 }  # fmt: skip
-_YEAR_FIRST = re.compile(r"([0-9]{4})([-/. ]?)([0-9]{2})\2([0-9]{2})")
-_YEAR_FIRST_SHORT = re.compile(r"([0-9]{4})([-/. ])([0-9]{1,2})\2([0-9]{1,2})")
+_YEAR_FIRST = re.compile(r"([0-9]{4})([-/. ])([0-9]{1,2})\2([0-9]{1,2})")
 _YEAR_LAST = re.compile(r"([0-9]{1,2})([-/. ])([0-9]{1,2})\2([0-9]{4})")
 _DAY_MONTH_NAME = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th)?[-. ]+([a-z]+)[-., ]+([0-9]{4})")
 _MONTH_NAME_DAY = re.compile(r"([a-z]+)[-. ]+([0-9]{1,2})(?:st|nd|rd|th)?[-., ]+([0-9]{4})")
 _TIME_OF_DAY = re.compile(r"(?<=[0-9]{4}-[0-9]{2}-[0-9]{2})[t ][0-9]{2}:.*")
 _CJK_DATE = str.maketrans({"年": "-", "月": "-", "日": None})
 _FIRST_YEAR = 1900
+_SURELY_PAST = 2025  # asking for today costs more than the rest
 _EMAIL_SIGN = "@"
 #: What an app may have kept of fbp and fbc: 4 segments, 5 with Meta's appendix, dotted click ids.
 _BROWSER_ID = re.compile(r"fb\.[0-9]\.[0-9]{1,16}\.[A-Za-z0-9._-]{1,600}")
@@ -60,11 +58,11 @@ _LONGEST_AGENT = 1000
 
 def email(text: str) -> str | None:
     """Lower case; the domain as browsers send it, in its ASCII form (IDNA 2008, UTS 46)."""
-    text = text.removeprefix("mailto:")
-    if _ASCII_EMAIL.fullmatch(text) and len(text) <= _LONGEST_EMAIL:
-        return text
+    if _ASCII_EMAIL.fullmatch(text):
+        return text if len(text) <= _LONGEST_EMAIL else None
     # Format characters come with copied text and are invisible.
     text = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    text = text.removeprefix("mailto:")
     local, sign, domain = text.rpartition("@")
     if not sign or not _LOCAL_PART.fullmatch(local) or ".." in local or local[0] == ".":
         return None
@@ -76,16 +74,17 @@ def email(text: str) -> str | None:
         except (idna.IDNAError, UnicodeError):
             return None
     whole = f"{local}@{domain}"
-    if len(whole) > _LONGEST_EMAIL or not _ASCII_EMAIL.fullmatch(f"x@{domain}"):
-        return None
-    return whole
+    known = _ASCII_EMAIL.fullmatch(f"x@{domain}")
+    return whole if known and len(whole) <= _LONGEST_EMAIL else None
 
 
 def phone(text: str, region: str) -> str | None:
     """E.164 digits. `region` (ISO 3166-1 alpha-2) reads numbers without a country code."""
-    found = _E164.fullmatch(text)
-    if found is not None and _is_complete(found[1]):
-        return found[1]
+    if text[0] == "+":
+        digits = text[1:].replace(" ", "").replace("-", "").replace(".", "")
+        if digits.isdigit() and digits.isascii() and digits[0] != "0" and _is_complete(digits):
+            # Parsing costs as much as all the rest of an event; here it would change nothing.
+            return digits
     import phonenumbers
 
     text = re.sub(r"^(tel:|00)", lambda start: "+" if start[0] == "00" else "", text)
@@ -102,44 +101,44 @@ def phone(text: str, region: str) -> str | None:
 def _is_complete(digits: str) -> bool:
     """Whether parsing would change nothing: a country code and as many digits as it takes."""
     for length in (1, 2, 3):
-        lengths = _lengths(digits[:length])
+        lengths = _LENGTHS.get(digits[:length]) or _read_lengths(digits[:length])
         if lengths:
-            return digits[length] != "0" and len(digits) - length in lengths
+            return len(digits) in lengths and digits[length] != "0"
     return False
 
 
-@cache
-def _lengths(calling_code: str) -> frozenset[int]:
-    """The lengths of national numbers of a calling code; none for a code that does not exist."""
+#: The lengths of international numbers by calling code; filled as codes come up.
+_LENGTHS: dict[str, frozenset[int]] = {}
+
+
+def _read_lengths(code: str) -> frozenset[int]:
+    """None for what is no calling code."""
     import phonenumbers
 
-    regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(calling_code))
+    regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(code))
     if not regions:
         return frozenset()
-    metadata = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(
-        int(calling_code), regions[0]
-    )
+    metadata = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(int(code), regions[0])
     described = metadata.general_desc if metadata is not None else None
-    return frozenset(described.possible_length) if described is not None else frozenset()
+    lengths = described.possible_length if described is not None else ()
+    _LENGTHS[code] = frozenset(length + len(code) for length in lengths)
+    return _LENGTHS[code]
 
 
 def letters(text: str) -> str:
     """Without punctuation, symbols, blanks and control characters; accents stay."""
     if text.isascii() and text.isalnum():
         return text
-    return "".join(one for one in text if unicodedata.category(one)[0] not in "PSZC")
-
-
-def name(text: str) -> str | None:
-    """A first or last name."""
-    return letters(text) or None
+    kept = "".join(one for one in text if unicodedata.category(one)[0] not in "PSZC")
+    # What stood apart may compose now.
+    return unicodedata.normalize("NFC", kept)
 
 
 def city(text: str) -> str | None:
     """A city without blanks; digits are no part of its name (as facebook-business has it)."""
     plain = letters(text)
     if not plain.isalpha():
-        plain = "".join(one for one in plain if not one.isdigit())
+        plain = letters("".join(one for one in plain if not one.isdigit()))
     return plain or None
 
 
@@ -164,11 +163,16 @@ def gender(text: str) -> str | None:
 
 def birth(text: str) -> str | None:
     """YYYYMMDD from ISO or any form of which day and month cannot be mistaken."""
-    found = _YEAR_FIRST.fullmatch(text)
-    if found is not None:
-        return _born(found[1], found[3], found[4])
+    digits = text
+    if len(text) == 10 and text[4] == text[7] == "-":
+        digits = text[:4] + text[5:7] + text[8:]
+    if len(digits) == 8 and digits.isascii() and digits.isdigit():
+        try:
+            return digits if _is_past(date.fromisoformat(digits)) else None
+        except ValueError:
+            return None
     text = _TIME_OF_DAY.sub("", text.translate(_CJK_DATE))
-    if found := _YEAR_FIRST.fullmatch(text) or _YEAR_FIRST_SHORT.fullmatch(text):
+    if found := _YEAR_FIRST.fullmatch(text):
         return _born(found[1], found[3], found[4])
     if found := _YEAR_LAST.fullmatch(text):
         one, other = int(found[1]), int(found[3])
@@ -187,7 +191,12 @@ def _born(year: str, month: str | int, day: str | int) -> str | None:
         born = date(int(year), int(month), int(day))
     except ValueError:
         return None
-    return born.strftime("%Y%m%d") if born.year >= _FIRST_YEAR and born <= date.today() else None
+    return born.strftime("%Y%m%d") if _is_past(born) else None
+
+
+def _is_past(born: date) -> bool:
+    year = born.year
+    return year >= _FIRST_YEAR and (year < _SURELY_PAST or born <= date.today())
 
 
 def _number(digits: int, lowest: int, highest: Callable[[], int]) -> Callable[[str], str | None]:
@@ -199,14 +208,21 @@ def _number(digits: int, lowest: int, highest: Callable[[], int]) -> Callable[[s
 
 
 def _beginning(length: int) -> Callable[[str], str | None]:
-    return lambda text: letters(text)[:length] or None
+    return lambda text: letters(text)[:length]
 
 
-#: The rules that need only the lower-case text, by key.
+def _in(rule: Callable[[str, str | None], str | None]) -> "Placed":
+    """A rule that depends on the country: of the person, else of the site."""
+    return lambda text, region, country: rule(
+        text.lower(), region.lower() if country is None else country_code(country.strip())
+    )
+
+
+#: Rules that take the text in lower case, by key.
 RULES: dict[str, Callable[[str], str | None]] = {
     "em": email,
-    "fn": name,
-    "ln": name,
+    "fn": letters,
+    "ln": letters,
     "ge": gender,
     "db": birth,
     "ct": city,
@@ -217,6 +233,14 @@ RULES: dict[str, Callable[[str], str | None]] = {
     "dobd": _number(2, 1, lambda: 31),
     "dobm": _number(2, 1, lambda: 12),
     "doby": _number(4, _FIRST_YEAR, lambda: date.today().year),
+}
+Placed = Callable[[str, str, str | None], str | None]
+#: Rules that take the text, the site's region and the person's country as it was given.
+PLACED_RULES: dict[str, Placed] = {
+    "ph": lambda text, region, country: phone(text, region),
+    "st": _in(state),
+    "zp": _in(postcode),
+    "external_id": lambda text, region, country: text,
 }
 
 
@@ -234,7 +258,9 @@ def text_of(value: Any) -> str | None:
     return None
 
 
-def normalize(key: str, value: Any, default_region: str = "US", country: Any = None) -> str | None:
+def normalize(
+    key: str, value: Any, default_region: str = "US", country: str | None = None
+) -> str | None:
     """The clear text that is hashed for `key`; None when `value` cannot be normalised.
 
     `default_region` (alpha-2) reads phone numbers without a country code, and states and
@@ -243,15 +269,9 @@ def normalize(key: str, value: Any, default_region: str = "US", country: Any = N
     text = text_of(value)
     if not text:
         return None
-    if key == "external_id":
-        return text
-    if key == "ph":
-        return phone(text, default_region)
-    text = text.lower()
-    if key in ("st", "zp"):
-        known = default_region.lower() if country is None else country_code(str(country).strip())
-        return (state if key == "st" else postcode)(text, known)
-    return RULES[key](text)
+    if key in RULES:
+        return RULES[key](text.lower()) or None
+    return PLACED_RULES[key](text, default_region, country) or None
 
 
 def plain(key: str, value: Any) -> str | int | None:

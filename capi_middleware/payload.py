@@ -1,25 +1,43 @@
 """Payload: one event as the Graph API wants it."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 
 from capi_middleware.events import Event
 from capi_middleware.visitor import Visitor
 
-_encode = msgspec.json.Encoder().encode
+#: JSON bytes of plain data.
+dumps = msgspec.json.Encoder().encode
 
 
-def user_data_of(hashed: dict[str, Any], visitor: Visitor | None) -> dict[str, Any]:
-    """The user_data of an event: what the app gave, completed from the visitor."""
-    if visitor is None:
-        return hashed
-    complete = dict(hashed)
-    for key in ("client_ip_address", "client_user_agent", "fbc", "fbp"):
-        value = getattr(visitor, key)
-        if value:
-            complete.setdefault(key, value)
-    return complete
+class ServerEvent(Struct, omit_defaults=True):
+    """The event object of Meta's page "Server Event Parameters", as far as we fill it."""
+
+    event_name: str
+    event_time: int
+    event_id: str
+    action_source: Literal["website", "system_generated"]
+    user_data: dict[str, Any]
+    custom_data: dict[str, Any] | None = None
+    event_source_url: str | None = None
+    referrer_url: str | None = None
+    data_processing_options: list[str] | None = None
+    data_processing_options_country: int | None = None
+    data_processing_options_state: int | None = None
+
+
+def complete(user_data: dict[str, Any], visitor: Visitor) -> None:
+    """Add to what the app gave what is known of the visitor."""
+    if visitor.client_ip_address:
+        user_data.setdefault("client_ip_address", visitor.client_ip_address)
+    if visitor.client_user_agent:
+        user_data.setdefault("client_user_agent", visitor.client_user_agent)
+    if visitor.fbc:
+        user_data.setdefault("fbc", visitor.fbc)
+    if visitor.fbp:
+        user_data.setdefault("fbp", visitor.fbp)
 
 
 def encode(event: Event, visitor: Visitor | None) -> bytes:
@@ -28,23 +46,22 @@ def encode(event: Event, visitor: Visitor | None) -> bytes:
     event_time in whole seconds, GMT. action_source is "website" for an event with a page, else
     "system_generated" (Meta wants event_source_url and a user agent for website events).
     """
-    data: dict[str, Any] = {
-        "event_name": event.event_name,
-        "event_time": int(event.event_time),
-        "event_id": event.event_id,
-        "action_source": "system_generated",
-        "user_data": event.user_data,
-    }
-    if event.custom_data:
-        data["custom_data"] = event.custom_data
+    user_data = event.user_data
+    made = ServerEvent(
+        event.event_name,
+        int(event.event_time),
+        event.event_id,
+        "system_generated",
+        user_data,
+        event.custom_data or None,
+    )
     if visitor is not None:
-        if visitor.event_source_url and "client_user_agent" in event.user_data:
-            data["action_source"] = "website"
-            data["event_source_url"] = visitor.event_source_url
-        if visitor.referrer_url:
-            data["referrer_url"] = visitor.referrer_url
+        if visitor.event_source_url and "client_user_agent" in user_data:
+            made.action_source = "website"
+            made.event_source_url = visitor.event_source_url
+        made.referrer_url = visitor.referrer_url
         if visitor.consent == "limited":
-            data["data_processing_options"] = ["LDU"]
-            data["data_processing_options_country"] = visitor.data_processing_options_country
-            data["data_processing_options_state"] = visitor.data_processing_options_state
-    return _encode(data)
+            made.data_processing_options = ["LDU"]
+            made.data_processing_options_country = visitor.data_processing_options_country
+            made.data_processing_options_state = visitor.data_processing_options_state
+    return dumps(made)

@@ -1,11 +1,12 @@
 """UserData: customer information, normalised by Meta's rules and hashed before it is kept."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
-from capi_middleware.normalizing import normalize, plain
+from capi_middleware.normalizing import PLACED_RULES, RULES, plain, text_of
 
 #: A value that is a SHA-256 in hex already.
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -24,8 +25,10 @@ PLAIN: Final = (
     "lead_id", "anon_id", "madid", "page_id", "page_scoped_user_id", "ctwa_clid",
     "ig_account_id", "ig_sid", "whatsapp_business_account_id",
 )  # fmt: skip
-_PLAIN = frozenset(PLAIN)
-_KNOWN = _PLAIN.union(HASHED)
+_HASHED = frozenset(HASHED)
+_KNOWN = _HASHED.union(PLAIN)
+#: Keys of which a shop sees the same few values again and again.
+_COMMON = frozenset(("fn", "ge", "ct", "st", "zp", "country"))
 #: Keys that take one value only: no list.
 _SINGLE = frozenset(("f5first", "f5last", "fi", "dobd", "dobm", "doby"))
 
@@ -33,6 +36,43 @@ _SINGLE = frozenset(("f5first", "f5last", "fi", "dobd", "dobm", "doby"))
 def unknown_keys(given: Iterable[str]) -> list[str]:
     """What among `given` is no key of UserData."""
     return sorted(set(given) - _KNOWN)
+
+
+class Fields(TypedDict, total=False):
+    """What UserData takes."""
+
+    em: Any
+    ph: Any
+    fn: Any
+    ln: Any
+    ge: Any
+    db: Any
+    ct: Any
+    st: Any
+    zp: Any
+    country: Any
+    external_id: Any
+    f5first: str | None
+    f5last: str | None
+    fi: str | None
+    dobd: str | int | None
+    dobm: str | int | None
+    doby: str | int | None
+    client_ip_address: str | None
+    client_user_agent: str | None
+    fbc: str | None
+    fbp: str | None
+    subscription_id: str | int | None
+    fb_login_id: str | int | None
+    lead_id: str | int | None
+    anon_id: str | None
+    madid: str | None
+    page_id: str | int | None
+    page_scoped_user_id: str | int | None
+    ctwa_clid: str | None
+    ig_account_id: str | int | None
+    ig_sid: str | int | None
+    whatsapp_business_account_id: str | int | None
 
 
 class UserData:
@@ -58,49 +98,17 @@ class UserData:
 
     __slots__ = ("_given",)
 
-    def __init__(
-        self,
-        *,
-        em: Any = None,
-        ph: Any = None,
-        fn: Any = None,
-        ln: Any = None,
-        ge: Any = None,
-        db: Any = None,
-        ct: Any = None,
-        st: Any = None,
-        zp: Any = None,
-        country: Any = None,
-        external_id: Any = None,
-        f5first: str | None = None,
-        f5last: str | None = None,
-        fi: str | None = None,
-        dobd: str | int | None = None,
-        dobm: str | int | None = None,
-        doby: str | int | None = None,
-        client_ip_address: str | None = None,
-        client_user_agent: str | None = None,
-        fbc: str | None = None,
-        fbp: str | None = None,
-        subscription_id: str | int | None = None,
-        fb_login_id: str | int | None = None,
-        lead_id: str | int | None = None,
-        anon_id: str | None = None,
-        madid: str | None = None,
-        page_id: str | int | None = None,
-        page_scoped_user_id: str | int | None = None,
-        ctwa_clid: str | None = None,
-        ig_account_id: str | int | None = None,
-        ig_sid: str | int | None = None,
-        whatsapp_business_account_id: str | int | None = None,
-    ) -> None:
-        given = locals()
-        self._given: dict[str, Any] = {
-            key: given[key] for key in (*HASHED, *PLAIN) if given[key] is not None
-        }
+    def __init__(self, **given: Unpack[Fields]) -> None:
+        if not _KNOWN.issuperset(given):
+            raise TypeError(
+                f"UserData: found the unknown {unknown_keys(given)}, expected some of "
+                f"{sorted(_KNOWN)}"
+            )
+        self._given: dict[str, Any] = given  # type: ignore[assignment] # a plain dict, ours alone
 
     def __repr__(self) -> str:
-        return f"UserData({', '.join(self._given)})"
+        keys = (key for key, value in self._given.items() if value is not None)
+        return f"UserData({', '.join(keys)})"
 
     def __reduce__(self) -> Any:
         # A pickle would carry raw values into a job queue.
@@ -118,39 +126,69 @@ class UserData:
         hashed: dict[str, Any] = {}
         left_out: list[str] = []
         country = self._given.get("country")
-        if isinstance(country, list | tuple):
-            country = country[0] if country else None
+        if country is not None and type(country) is not str:
+            country = next(iter(country), None) if isinstance(country, list | tuple) else None
+            country = str(country) if country is not None else ""
         for key, value in self._given.items():
-            if key in _PLAIN:
+            if value is None:
+                continue
+            digest = _DIGESTS.get(key)
+            if digest is None:
                 kept = plain(key, value)
                 if kept is None:
                     left_out.append(key)
                 else:
                     hashed[key] = kept
                 continue
+            if type(value) is str:
+                one = digest(value, default_region, country)
+                if one is None:
+                    left_out.append(key)
+                else:
+                    hashed[key] = [one]
+                continue
             many = isinstance(value, list | tuple | set | frozenset)
             digests: list[str] = []
-            for one in value if many else (value,):
-                digest = _digest(key, one, default_region, country)
-                if digest is None:
+            for item in value if many else (value,):
+                text = text_of(item)
+                one = digest(text, default_region, country) if text else None
+                if one is None:
                     left_out.append(key)
-                elif digest not in digests:
-                    digests.append(digest)
+                elif one not in digests:
+                    digests.append(one)
             if digests and not (key in _SINGLE and len(digests) > 1):
                 hashed[key] = digests
         return hashed, left_out
 
 
-def _digest(key: str, value: Any, region: str, country: Any) -> str | None:
-    if isinstance(value, str) and len(value) >= 32:
-        given = value.strip()
-        if _SHA256.fullmatch(given):
-            digest = given.lower()
-            return digest if digest != _DIGEST_OF_NOTHING else None
-        if key != "external_id" and _OTHER_DIGEST.fullmatch(given):
+Digest = Callable[[str, str, str | None], str | None]
+
+
+def _digest_of(key: str) -> Digest:
+    """What makes the digest of a value: from the text, the site's region, the given country."""
+    lower, placed = RULES.get(key), PLACED_RULES.get(key)
+
+    def digest(value: str, region: str, country: str | None) -> str | None:
+        if len(value) >= 32 and (given := _given_digest(value.strip(), key)) is not None:
+            return given or None
+        text = value.strip() if value.isascii() else text_of(value)
+        if not text:
             return None
-    try:
-        clear = normalize(key, value, region, country)
-    except Exception:  # a traceback would carry the raw value
-        return None
-    return sha256(clear.encode("utf-8", "replace")).hexdigest() if clear else None
+        try:
+            clear = lower(text.lower()) if lower else placed(text, region, country)  # type: ignore[misc] # one of them is
+            return sha256(clear.encode()).hexdigest() if clear else None
+        except Exception:  # a traceback would carry the raw value
+            return None
+
+    return lru_cache(maxsize=4096)(digest) if key in _COMMON else digest
+
+
+def _given_digest(value: str, key: str) -> str | None:
+    """The SHA-256 that `value` is already, "" for a digest of no use, None for a raw value."""
+    if _SHA256.fullmatch(value):
+        digest = value.lower()
+        return digest if digest != _DIGEST_OF_NOTHING else ""
+    return "" if key != "external_id" and _OTHER_DIGEST.fullmatch(value) else None
+
+
+_DIGESTS = {key: _digest_of(key) for key in HASHED}

@@ -28,12 +28,14 @@ class GraphClient:
 
     def __init__(self, graph_url: str, version: str, pixel: Pixel, test_code: str | None) -> None:
         self._url = f"{graph_url.rstrip('/')}/{version}/{pixel.id}/events"
-        self._test_code = test_code
-        self._proof = None
+        more: dict[str, str] = {}
+        if test_code:
+            more["test_event_code"] = test_code
         if pixel.app_secret:
-            self._proof = hmac.new(
+            more["appsecret_proof"] = hmac.new(
                 pixel.app_secret.encode(), pixel.access_token.encode(), hashlib.sha256
             ).hexdigest()
+        self._more = b"," + json.dumps(more)[1:-1].encode() if more else b""
         self._client = httpx.Client(
             headers={
                 "Authorization": f"Bearer {pixel.access_token}",
@@ -48,8 +50,9 @@ class GraphClient:
 
     def send(self, payloads: Sequence[bytes]) -> Outcome:
         """Post 1 to 1000 event objects as one request. Never raises for what the network does."""
+        body = body_of(payloads, self._more)
         try:
-            with self._client.stream("POST", self._url, content=self._body(payloads)) as response:
+            with self._client.stream("POST", self._url, content=body) as response:
                 return _judge(response, _read(response, time.monotonic() + DEADLINE), len(payloads))
         except httpx.HTTPError as error:
             # The type alone: httpx puts URLs into its messages.
@@ -59,11 +62,10 @@ class GraphClient:
         """Close the connection."""
         self._client.close()
 
-    def _body(self, payloads: Sequence[bytes]) -> bytes:
-        extra = {"test_event_code": self._test_code, "appsecret_proof": self._proof}
-        given = {key: value for key, value in extra.items() if value is not None}
-        tail = "," + json.dumps(given)[1:] if given else "}"
-        return b'{"data":[' + b",".join(payloads) + b"]" + tail.encode()
+
+def body_of(payloads: Sequence[bytes], more: bytes = b"") -> bytes:
+    """The request body: event objects as `data`, and `more` fields as they follow it in JSON."""
+    return b'{"data":[%b]%b}' % (b",".join(payloads), more)
 
 
 def _read(response: httpx.Response, deadline: float) -> bytes:

@@ -254,7 +254,7 @@ def test_the_wsgi_door_answers_the_same(site: Site) -> None:
 
     body = b"".join(door(environ, start_response))
     assert started == ["200 OK"]
-    assert set(json.loads(body)) == {"window", "events", "flags"}
+    assert set(json.loads(body)) == {"window", "events", "match_key_advice", "flags"}
 
 
 def test_a_question_about_another_site_is_refused(site: Site) -> None:

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import phonenumbers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +79,30 @@ def test_nothing_raises_and_no_digest_is_of_nothing(key: str, value: Any, region
 def test_normalising_twice_is_normalising_once(key: str, value: str) -> None:
     once = normalize(key, value)
     assert once is None or normalize(key, once) == once
+
+
+def test_the_short_way_of_a_phone_number_is_the_long_one_everywhere() -> None:
+    checked = 0
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        for kind in (0, 1, 3):  # fixed line, mobile, toll free
+            example = phonenumbers.example_number_for_type(region, kind)
+            if example is None:
+                continue
+            for form in (0, 1):  # E.164, international with blanks and dashes
+                text = phonenumbers.format_number(example, form)
+                long = phonenumbers.format_number(phonenumbers.parse(text, None), 0)[1:]
+                assert normalize("ph", text) == long
+                checked += 1
+    assert checked > 1000
+
+
+@given(st.from_regex(r"\+[0-9][0-9 .-]{3,18}", fullmatch=True))
+def test_the_short_way_agrees_with_parsing_on_any_digits(text: str) -> None:
+    try:
+        number = phonenumbers.parse(text, "US")
+        reason = phonenumbers.is_possible_number_with_reason(number)
+        possible = reason == phonenumbers.ValidationResult.IS_POSSIBLE
+    except phonenumbers.NumberParseException:
+        possible = False
+    long = phonenumbers.format_number(number, 0)[1:] if possible else None
+    assert normalize("ph", text) == long
