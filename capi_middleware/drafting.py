@@ -12,7 +12,7 @@ from capi_middleware.expressions import MISSING, fill, leaves
 from capi_middleware.issuing import Issuer
 from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Steps
-from capi_middleware.user_data import UserData
+from capi_middleware.user_data import UserData, unknown_keys
 
 
 class Match(NamedTuple):
@@ -152,7 +152,9 @@ class Drafting:
             value = fill(rule, self._reader, called, [])
         try:
             if isinstance(value, Mapping):
-                value = UserData(**value)
+                unknown = unknown_keys(value)
+                self._issuer.left_out("", [f"user_data.{key}" for key in unknown])
+                value = UserData(**{key: value[key] for key in value if key not in unknown})
             return self._issuer.hashed(value) if isinstance(value, UserData) else {}
         except (TypeError, ConfigError) as error:
             self._issuer.shield.caught(error, "user_data")

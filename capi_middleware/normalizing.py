@@ -78,7 +78,7 @@ def email(text: str) -> str | None:
     return whole if known and len(whole) <= _LONGEST_EMAIL else None
 
 
-def phone(text: str, region: str) -> str | None:
+def phone(text: str, region: str, country: str | None = None) -> str | None:
     """E.164 digits. `region` (ISO 3166-1 alpha-2) reads numbers without a country code."""
     if text[0] == "+":
         digits = text[1:].replace(" ", "").replace("-", "").replace(".", "")
@@ -237,7 +237,7 @@ RULES: dict[str, Callable[[str], str | None]] = {
 Placed = Callable[[str, str, str | None], str | None]
 #: Rules that take the text, the site's region and the person's country as it was given.
 PLACED_RULES: dict[str, Placed] = {
-    "ph": lambda text, region, country: phone(text, region),
+    "ph": phone,
     "st": _in(state),
     "zp": _in(postcode),
     "external_id": lambda text, region, country: text,

@@ -12,7 +12,7 @@ from capi_middleware.visitor import Visitor
 dumps = msgspec.json.Encoder().encode
 
 
-class ServerEvent(Struct, omit_defaults=True):
+class EventObject(Struct, omit_defaults=True):
     """The event object of Meta's page "Server Event Parameters", as far as we fill it."""
 
     event_name: str
@@ -47,7 +47,7 @@ def encode(event: Event, visitor: Visitor | None) -> bytes:
     "system_generated" (Meta wants event_source_url and a user agent for website events).
     """
     user_data = event.user_data
-    made = ServerEvent(
+    made = EventObject(
         event.event_name,
         int(event.event_time),
         event.event_id,

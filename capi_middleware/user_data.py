@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, TypedDict, Unpack
+from unicodedata import normalize as normalize_form
 
 from capi_middleware.normalizing import PLACED_RULES, RULES, plain, text_of
 
@@ -99,12 +100,13 @@ class UserData:
     __slots__ = ("_given",)
 
     def __init__(self, **given: Unpack[Fields]) -> None:
-        if not _KNOWN.issuperset(given):
-            raise TypeError(
-                f"UserData: found the unknown {unknown_keys(given)}, expected some of "
-                f"{sorted(_KNOWN)}"
-            )
         self._given: dict[str, Any] = given  # type: ignore[assignment] # a plain dict, ours alone
+        if not _KNOWN.issuperset(given):
+            unknown = unknown_keys(given)
+            self._given.clear()  # a traceback with local variables would show raw values
+            raise TypeError(
+                f"UserData: found the unknown {unknown}, expected some of {sorted(_KNOWN)}"
+            )
 
     def __repr__(self) -> str:
         keys = (key for key, value in self._given.items() if value is not None)
@@ -171,10 +173,10 @@ def _digest_of(key: str) -> Digest:
     def digest(value: str, region: str, country: str | None) -> str | None:
         if len(value) >= 32 and (given := _given_digest(value.strip(), key)) is not None:
             return given or None
-        text = value.strip() if value.isascii() else text_of(value)
-        if not text:
-            return None
+        text = value.strip()
         try:
+            if not text.isascii():
+                text = normalize_form("NFC", text)
             clear = lower(text.lower()) if lower else placed(text, region, country)  # type: ignore[misc] # one of them is
             return sha256(clear.encode()).hexdigest() if clear else None
         except Exception:  # a traceback would carry the raw value

@@ -55,12 +55,20 @@ class Visitor(Struct, frozen=True, kw_only=True):
 
         The signature is verified where the visitor is used, because only there is the key known.
         """
-        version, dot, rest = text.partition(".")
-        body, _, _signature = rest.rpartition(".")
-        if version != _VERSION or not dot or not body:
+        visitor = _read(text)
+        if visitor is None:
+            del text  # a traceback with local variables would show it
             raise BadVisitor(f"found a text that is no visitor, expected {_VERSION}.… of dumps()")
-        try:
-            visitor = msgspec.json.decode(body, type=cls)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise BadVisitor("found a damaged visitor text, expected what dumps() wrote") from error
-        return msgspec.structs.replace(visitor, signed=text)
+        return visitor
+
+
+def _read(text: str) -> Visitor | None:
+    version, _, rest = text.partition(".")
+    body, _, _signature = rest.rpartition(".")
+    if version != _VERSION:
+        return None
+    try:
+        visitor = msgspec.json.decode(body, type=Visitor)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+    return msgspec.structs.replace(visitor, signed=text)
