@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml
 browser: $(VENV)/.installed
 	@$(BIN)/python -m tests.support.browsers
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed $(if $(filter-out 0,$(VISITORS)),browser)
 	@echo "==> A small shop and a fake Meta on 127.0.0.1; stop with Ctrl-C"
 	@$(BIN)/python -m demo --visitors $(VISITORS)
 

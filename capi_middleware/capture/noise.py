@@ -1,4 +1,4 @@
-"""Noise: requests that are no visit: crawlers, health checks, prefetches."""
+"""Noise: requests that are no visit: crawlers, health checks, prefetches, subresources."""
 
 import json
 import re
@@ -8,6 +8,12 @@ from importlib.resources import files
 
 _PREFETCH_HEADERS = ("purpose", "sec-purpose", "x-moz", "x-purpose")
 _PREFETCH_WORDS = ("prefetch", "prerender", "preview")
+#: What a browser asks for beside pages (Sec-Fetch-Dest): a catch-all view answers /favicon.ico too.
+_SUBRESOURCES = frozenset(
+    {"audio", "embed", "font", "image", "manifest", "object", "paintworklet", "audioworklet",
+     "report", "script", "serviceworker", "sharedworker", "style", "track", "video", "worker",
+     "xslt", "json"}
+)  # fmt: skip
 #: Kinds in the list that are no crawlers: the app's own clients and tests, and people whose
 #: browser is driven by a program.
 _NO_CRAWLERS = frozenset({"http-library", "browser-automation"})
@@ -20,7 +26,9 @@ _HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/healthcheck", "/he
 
 
 def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
-    """Why a request is no visit: "head", "prefetch", "health_check" or "bot"; None for a visit.
+    """Why a request is no visit, None for a visit.
+
+    One of "head", "prefetch", "subresource", "health_check" and "bot".
 
     Crawlers read; what is posted is somebody's deed (a payment provider's webhook names itself
     like a crawler). Header names are in lower case.
@@ -31,6 +39,8 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
         return "prefetch"
     if method != "GET":
         return None
+    if headers.get("sec-fetch-dest") in _SUBRESOURCES:
+        return "subresource"
     agent = headers.get("user-agent", "")
     if path in _HEALTH_PATHS or _HEALTH_AGENT.search(agent):
         return "health_check"

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,9 +67,9 @@ def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
     raise AssertionError(f"no answer from {url}")
 
 
-def until(what: str, condition: "object", seconds: float = 20.0) -> None:
+def until(what: str, condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait until `condition()` is true; fails naming `what` when it never is."""
     end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.05)

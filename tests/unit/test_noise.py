@@ -63,3 +63,12 @@ def test_a_prefetch_is_no_visit_yet(header: tuple[str, str]) -> None:
 
 def test_a_head_is_no_visit() -> None:
     assert noise("HEAD", "/", {}) == "head"
+
+
+@pytest.mark.parametrize(
+    ("destination", "reason"),
+    [("image", "subresource"), ("style", "subresource"), ("document", None), ("iframe", None),
+     ("empty", None)],
+)  # fmt: skip
+def test_a_page_in_the_place_of_a_picture_is_no_visit(destination: str, reason: str | None) -> None:
+    assert noise("GET", "/favicon.ico", {"sec-fetch-dest": destination}) == reason
