@@ -10,8 +10,8 @@ from anyio import to_thread
 
 from capi_middleware.config import Config
 from capi_middleware.endpoints import BODY_LIMIT
-from capi_middleware.exchange import Exchange, Headers, current
-from capi_middleware.steps import COMMIT_PATIENCE, Steps
+from capi_middleware.exchange import Exchange, current
+from capi_middleware.steps import COMMIT_PATIENCE, Headers, Steps
 from capi_middleware.tracker import CAPI
 
 Scope = MutableMapping[str, Any]

@@ -134,7 +134,7 @@ class Endpoints:
             headers={"cache-control": "no-store"},
         )
         if events:
-            answer.raw_headers += exchange.cookies()
+            answer.raw_headers += exchange.visit.cookies()
         return answer
 
     def _same_site(self, scope: Any, headers: Mapping[str, str]) -> None:

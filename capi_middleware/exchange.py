@@ -3,12 +3,10 @@
 from collections.abc import Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
-from functools import cached_property
 from typing import Any
 
 from capi_middleware.admission import Admission
 from capi_middleware.asking import Asker
-from capi_middleware.capture.client import Client
 from capi_middleware.capture.identity import click_of
 from capi_middleware.capture.injection import (
     GzipInjector,
@@ -25,13 +23,11 @@ from capi_middleware.capture.reading import BodyTee, RequestReader
 from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
 from capi_middleware.expressions import roots_of
-from capi_middleware.issuing import Issuer, RequestIdentity
+from capi_middleware.issuing import Issuer
 from capi_middleware.routes import EventRoute
-from capi_middleware.steps import Steps
+from capi_middleware.steps import Headers, Steps
 from capi_middleware.user_data import UserData
-from capi_middleware.visitor import Visitor
-
-Headers = list[tuple[bytes, bytes]]
+from capi_middleware.visit import Visit
 
 current: ContextVar["Exchange | None"] = ContextVar("capi_exchange", default=None)
 
@@ -63,13 +59,12 @@ class Exchange:
         self.admission = Admission(
             issuer.consent, self.reader, asker, method=scope["method"], path=path
         )
-        self._visitor: Visitor | None = None
+        self.visit = Visit(issuer, scope, self.reader, self.admission)
         self._commits: list[Future[None]] = []
         self._verdict: Verdict | None = None
         self._injector: Injector | GzipInjector | None = None
         self._headers: Headers = []
         self._event_ids = False
-        self._sets_cookies = False
         self._page_view = False
         self._ask = False
         self._ended = False
@@ -89,42 +84,6 @@ class Exchange:
             self._issue([draft], "not_rendered")
         return draft.event
 
-    @property
-    def visitor(self) -> Visitor:
-        """Who this request comes from.
-
-        A new fbp belongs to a visitor only where its cookie goes out: with the head of a page.
-        """
-        identity = self.identity
-        new = {name for name, _ in identity.new_cookies}
-        fbp = identity.fbp if "_fbp" not in new or self._sets_cookies else None
-        consent, country, state = self.admission.permission
-        kept = self._visitor
-        if kept is None or (kept.fbp, kept.consent) != (fbp, consent):
-            kept = Visitor(
-                fbp=fbp,
-                fbc=identity.fbc,
-                client_ip_address=self.client.ip,
-                client_user_agent=self.reader.headers.get("user-agent"),
-                event_source_url=identity.event_source_url,
-                referrer_url=identity.referrer_url,
-                consent=consent,
-                data_processing_options_country=country,
-                data_processing_options_state=state,
-            )
-            self._visitor = kept
-        return kept
-
-    @cached_property
-    def identity(self) -> RequestIdentity:
-        """fbp, fbc and URLs of this request."""
-        return self.issuer.identify(self.scope, self.reader.headers, self.client)
-
-    @cached_property
-    def client(self) -> Client:
-        """Where this request comes from, and how the browser calls the site."""
-        return self.issuer.client(self.scope, self.reader.headers)
-
     # -- what a door does, in this order ---------------------------------------------------------
 
     def begin(self, status: int, headers: Headers) -> Steps[bool]:
@@ -135,8 +94,8 @@ class Exchange:
             "GET" if method == "HEAD" else method,
             status,
             headers,
-            host=self.client.host,
-            scheme=self.client.scheme,
+            host=self.visit.client.host,
+            scheme=self.visit.client.scheme,
         )
         self._verdict = verdict
         page = verdict.inject and not self.excluded
@@ -150,8 +109,9 @@ class Exchange:
         if not verdict.inject and verdict.reason not in ("not_html", "status"):
             self.issuer.count(Count("skipped", verdict.reason))
         drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
-        if 300 <= status < 400 and b"fbclid=" in self.scope.get("query_string", b""):
-            yield from self._keep_click(status)
+        landing = 300 <= status < 400 and not self.excluded
+        if landing and b"fbclid=" in self.scope.get("query_string", b""):
+            yield from self._keep_click()
         if not (page or drafting.matches or drafting.drafts):
             return False
         admission = self.admission
@@ -185,9 +145,9 @@ class Exchange:
         """The first piece of the body decides how the headers go out."""
         assert self._injector is not None
         injector = self._injector
-        self._sets_cookies = not self._ask
+        self.visit.sets_cookies = not self._ask
         pieces = injector.feed(chunk, last)
-        self._sets_cookies = False
+        self.visit.sets_cookies = False
         if not injector.injected:
             if last or injector.is_document is False or injector.skip_reason:
                 return self._headers, pieces
@@ -197,7 +157,7 @@ class Exchange:
         if last:
             length = sum(map(len, pieces))
         headers = rewrite(self._headers, event_ids=self._event_ids, length=length)
-        return headers + self.cookies(), pieces
+        return headers + ([] if self._ask else self.visit.cookies(self._headers)), pieces
 
     def hurry(self) -> Headers:
         """The headers when they must go out before it is known whether there will be a tag."""
@@ -237,7 +197,7 @@ class Exchange:
             self.admission.deny()
             self._suppress(refusal)
             return []
-        self._sets_cookies = True
+        self.visit.sets_cookies = True
         yield from self.drafting.complete(self._page_view)
         events = self._page_events()
         yield from self._commits
@@ -245,15 +205,15 @@ class Exchange:
 
     # -- stations --------------------------------------------------------------------------------
 
-    def _keep_click(self, status: int) -> Steps[None]:
+    def _keep_click(self) -> Steps[None]:
         """A click that lands on a redirect is kept in _fbc: the next page does not know it."""
         if not click_of(self.scope["query_string"].decode("latin-1")) or is_public(self._headers):
             return
         if self.admission.noise is None:
             yield from self.admission.decide()
         if self.admission.refusal is None:
-            kept = [cookie for cookie in self.cookies() if cookie[1].startswith(b"_fbc=")]
-            self._headers = self._headers + kept
+            cookies = self.visit.cookies(self._headers)
+            self._headers = self._headers + [one for one in cookies if one[1].startswith(b"_fbc=")]
 
     def _suppress(self, reason: str, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""
@@ -312,7 +272,7 @@ class Exchange:
         events = [draft.event for draft in drafts]
         self.drafting.drafts = [draft for draft in self.drafting.drafts if draft not in drafts]
         if events:
-            commit = self.issuer.issue(events, self.visitor, browser)
+            commit = self.issuer.issue(events, self.visit.visitor, browser)
             if commit is not None:
                 self._commits.append(commit)
 
@@ -327,17 +287,6 @@ class Exchange:
             for data in (self.drafting.shared, *(event.user_data for event in events)):
                 matching |= data
         return pixel_entries([pixel.id for pixel in self.config.pixels], matching)
-
-    def cookies(self) -> Headers:
-        """Set-Cookie lines of what the browser does not have; none for a page that others see."""
-        if self._ask:
-            return []
-        theirs = [value for name, value in self._headers if name.lower() == b"set-cookie"]
-        return [
-            (b"set-cookie", cookie)
-            for name, cookie in self.identity.new_cookies
-            if not any(value.lstrip().startswith(name.encode() + b"=") for value in theirs)
-        ]
 
 
 def _reads_body(route: EventRoute) -> bool:

@@ -210,7 +210,7 @@ def current_visitor() -> Visitor:
     webhook's event is suppressed and counted. Raises CapiError outside of a request.
     """
     exchange = _exchange("current_visitor()")
-    return exchange.issuer.signed(exchange.visitor)
+    return exchange.issuer.signed(exchange.visit.visitor)
 
 
 def _exchange(what: str) -> Exchange:

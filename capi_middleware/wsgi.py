@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from capi_middleware.config import Config
 from capi_middleware.environ import Environ, Tee, read_body, scope_of
-from capi_middleware.exchange import Exchange, Headers, current
-from capi_middleware.steps import COMMIT_PATIENCE, Steps
+from capi_middleware.exchange import Exchange, current
+from capi_middleware.steps import COMMIT_PATIENCE, Headers, Steps
 from capi_middleware.tracker import CAPI
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]

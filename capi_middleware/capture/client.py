@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from capi_middleware.errors import ConfigError
@@ -57,6 +58,8 @@ def read_client(
     entries further left are what anybody may write. Header names are in lower case.
     """
     host = headers.get("host", "")
+    if not (proxies.networks or proxies.unix):
+        return Client(_public_ip(peer or ""), scheme, host)
     address = _address(peer or "")
     believed = proxies.unix if address is None and not peer else _trusted(address, proxies)
     if not believed:
@@ -96,6 +99,11 @@ def _public(address: Address | None) -> str | None:
     if address is None or any(address in network for network in _NOBODY):
         return None
     return str(address)
+
+
+@lru_cache(maxsize=2048)
+def _public_ip(text: str) -> str | None:
+    return _public(_address(text))
 
 
 def _address(text: str) -> Address | None:

@@ -1,0 +1,76 @@
+"""Visit: who a request comes from: client, identity, the visitor and the cookies it gets."""
+
+from collections.abc import MutableMapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from capi_middleware.admission import Admission
+from capi_middleware.capture.client import Client
+from capi_middleware.capture.reading import RequestReader
+from capi_middleware.issuing import Issuer, RequestIdentity
+from capi_middleware.steps import Headers
+from capi_middleware.visitor import Visitor
+
+
+class Visit:
+    """Everything is read when it is first asked for: most requests never ask."""
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        scope: MutableMapping[str, Any],
+        reader: RequestReader,
+        admission: Admission,
+    ) -> None:
+        self._issuer = issuer
+        self._scope = scope
+        self._reader = reader
+        self._admission = admission
+        self._visitor: Visitor | None = None
+        #: Whether the response that is being made carries cookies().
+        self.sets_cookies = False
+
+    @cached_property
+    def client(self) -> Client:
+        """Where this request comes from, and how the browser calls the site."""
+        return self._issuer.client(self._scope, self._reader.headers)
+
+    @cached_property
+    def identity(self) -> RequestIdentity:
+        """fbp, fbc and URLs of this request."""
+        return self._issuer.identify(self._scope, self._reader.headers, self.client)
+
+    @property
+    def visitor(self) -> Visitor:
+        """Who this request comes from.
+
+        A new fbp belongs to a visitor only where its cookie goes out: with the head of a page.
+        """
+        identity = self.identity
+        new = {name for name, _ in identity.new_cookies}
+        fbp = identity.fbp if "_fbp" not in new or self.sets_cookies else None
+        consent, country, state = self._admission.permission
+        kept = self._visitor
+        if kept is None or (kept.fbp, kept.consent) != (fbp, consent):
+            kept = Visitor(
+                fbp=fbp,
+                fbc=identity.fbc,
+                client_ip_address=self.client.ip,
+                client_user_agent=self._reader.headers.get("user-agent"),
+                event_source_url=identity.event_source_url,
+                referrer_url=identity.referrer_url,
+                consent=consent,
+                data_processing_options_country=country,
+                data_processing_options_state=state,
+            )
+            self._visitor = kept
+        return kept
+
+    def cookies(self, theirs: Sequence[tuple[bytes, bytes]] = ()) -> Headers:
+        """Set-Cookie lines of what the browser does not have and `theirs` (headers) do not set."""
+        values = [value.lstrip() for name, value in theirs if name.lower() == b"set-cookie"]
+        return [
+            (b"set-cookie", cookie)
+            for name, cookie in self.identity.new_cookies
+            if not any(value.startswith(name.encode() + b"=") for value in values)
+        ]
