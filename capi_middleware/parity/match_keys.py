@@ -93,22 +93,25 @@ def advise(event: EventReport) -> MatchKeyAdvice | None:
 
 def _fix(key: str, event: EventReport) -> str:
     name, origins = event.event_name, event.match_keys_by_origin
+    # Of a request without a page the user agent is known, of a webhook or job it is not.
+    seen = origins.server_only.keys.get("client_user_agent", 0.0)
+    apart = origins.server_only.events > origins.browser.events and seen < 0.5
     if key == "client_ip_address":
-        if origins.server_only.events > origins.browser.events:
+        if apart:
             return _KEEP_THE_VISITOR
         return (
             "The app sees the address of a proxy instead of the visitor's: name the proxies in "
             'Config(trusted_proxies=["10.0.0.0/8"]), or "unix" for a socket.'
         )
     if key == "fbp":
-        if origins.server_only.events > origins.browser.events:
+        if apart:
             return _KEEP_THE_VISITOR
         return (
             "The _fbp cookie goes out with every page that carries the pixel tag: let events "
             "happen on such pages, and let caches in front of the app keep Set-Cookie."
         )
     what, field = _WHAT[key]
-    if origins.server_only.events > origins.browser.events:
+    if apart:
         return (
             f"These events come from a webhook or job: give {what} of the stored order or "
             f'customer, CAPI.track("{name}", visitor=..., user_data=UserData({key}=...)).'

@@ -89,3 +89,9 @@ def test_the_fix_says_where_the_app_could_supply_the_key(
     one = advice(tally("delivered", browser, 9, name=name, keys=without(key)))
     assert one.key == key
     assert place in one.fix
+
+
+def test_an_event_of_a_redirect_is_not_taken_for_one_of_a_webhook() -> None:
+    keys = (*without("em"), "client_user_agent")
+    one = advice(tally("delivered", "not_rendered", 9, name="Lead", keys=keys))
+    assert "{form.email}" in one.fix
