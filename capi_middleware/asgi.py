@@ -11,7 +11,7 @@ from anyio import to_thread
 from capi_middleware.config import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.exchange import Exchange, current
-from capi_middleware.steps import COMMIT_PATIENCE, Headers, Steps
+from capi_middleware.steps import BUSY_PATIENCE, COMMIT_PATIENCE, Headers, Steps, is_held_up
 from capi_middleware.tracker import CAPI
 
 Scope = MutableMapping[str, Any]
@@ -103,13 +103,25 @@ async def walk(steps: Steps[T]) -> T:
         result, failure = None, None
         try:
             if isinstance(asked, Future):
-                result = await asyncio.wait_for(asyncio.wrap_future(asked), COMMIT_PATIENCE)
+                result = await committed(asked)
             elif isawaitable(asked):
                 result = await asked
             else:
                 result = await to_thread.run_sync(asked)
         except Exception as error:
             failure = error
+
+
+async def committed(future: "Future[Any]") -> Any:
+    """Wait for a commit. Raises TimeoutError when it takes too long; it may still come."""
+    waiting = asyncio.wrap_future(future)
+    await asyncio.wait([waiting], timeout=BUSY_PATIENCE)
+    if not waiting.done() and not is_held_up(future):
+        await asyncio.wait([waiting], timeout=COMMIT_PATIENCE)
+    if not waiting.done():
+        waiting.cancel()
+        raise TimeoutError("the commit takes too long")
+    return waiting.result()
 
 
 class _Responder:
@@ -236,8 +248,7 @@ class _Responder:
             return self._shield.caught(error, "the end of a response")
         for commit in commits:
             try:
-                waiting = asyncio.shield(asyncio.wrap_future(commit))
-                await asyncio.wait_for(waiting, COMMIT_PATIENCE)
+                await committed(commit)
             except Exception as error:
                 self._shield.caught(error, "the commit")
         return None

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from capi_middleware.config import Config
 from capi_middleware.environ import Environ, Tee, read_body, scope_of
 from capi_middleware.exchange import Exchange, current
-from capi_middleware.steps import COMMIT_PATIENCE, Headers, Steps
+from capi_middleware.steps import BUSY_PATIENCE, COMMIT_PATIENCE, Headers, Steps, is_held_up
 from capi_middleware.tracker import CAPI
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -90,13 +90,23 @@ def walk(steps: Steps[T]) -> T:
         result, failure = None, None
         try:
             if isinstance(asked, Future):
-                result = asked.result(COMMIT_PATIENCE)
+                result = committed(asked)
             elif isawaitable(asked):
                 result = asyncio.run(_await(asked))
             else:
                 result = asked()
         except Exception as error:
             failure = error
+
+
+def committed(future: "Future[Any]") -> Any:
+    """Wait for a commit. Raises TimeoutError when it takes too long; it may still come."""
+    try:
+        return future.result(BUSY_PATIENCE)
+    except TimeoutError:
+        if is_held_up(future):
+            raise
+    return future.result(COMMIT_PATIENCE)
 
 
 async def _await(asked: Any) -> Any:
@@ -177,7 +187,7 @@ class _Responder:
             return self._shield.caught(error, "the end of a response")
         for commit in commits:
             try:
-                commit.result(COMMIT_PATIENCE)
+                committed(commit)
             except Exception as error:
                 self._shield.caught(error, "the commit")
         return None

@@ -28,12 +28,14 @@ class Outcome(Struct, frozen=True):
     `kind`: delivered; retry (nothing was accepted, or nobody knows); throttled and access (the
     whole pixel rests; no attempt of the events is used up); invalid (Meta refuses the request as
     it is, so at least one event in it is bad). `reason` is a code, never a text of Meta's.
-    `delay`: seconds that Meta asked us to wait, None when it named none.
+    `delay`: seconds that Meta asked us to wait, None when it named none; after a delivery, the rest
+    that a used-up quota wants. `uncertain`: nobody knows whether Meta took the events.
     """
 
     kind: Literal["delivered", "retry", "throttled", "access", "invalid"]
     reason: str = ""
     delay: float | None = None
+    uncertain: bool = False
 
 
 def judge_error(status: int, code: int | None, subcode: int | None, transient: bool) -> Outcome:
@@ -49,7 +51,8 @@ def judge_error(status: int, code: int | None, subcode: int | None, transient: b
     if code in ACCESS or (code == 100 and subcode == NO_SUCH_PIXEL):
         return Outcome("access", reason)
     if transient or code in TRANSIENT or status >= 500 or code is None:
-        return Outcome("retry", reason)
+        # A proxy's page does not tell what became of the request behind it.
+        return Outcome("retry", reason, uncertain=code is None)
     return Outcome("invalid", reason)
 
 

@@ -44,11 +44,13 @@ class Courier:
         pixel_id: str,
         make_client: Callable[[], Client],
         on_idle: Callable[[], None] | None = None,
+        token: str = "",
     ) -> None:
         self._store = store
         self._pixel_id = pixel_id
         self._make_client = make_client
         self._on_idle = on_idle
+        self._token = token
         self._client: Client | None = None
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._wake = threading.Event()
@@ -56,7 +58,14 @@ class Courier:
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._failures = 0
-        self._rests_until = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether a thread delivers in this process, or none is needed now."""
+        thread = self._thread
+        if self._stop.is_set() or thread is None or self._pid != os.getpid():
+            return True
+        return thread.is_alive()
 
     def start(self) -> None:
         """Deliver from now on, also after stop()."""
@@ -109,32 +118,51 @@ class Courier:
 
     def _round(self) -> float:
         """Deliver one batch; seconds until there may be more."""
-        resting = self._rests_until - time.monotonic()
-        if resting > 0:
-            return resting
+        if self._rests():
+            return POLL_SECONDS
         lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS)
         if not lease.events:
             if self._on_idle is not None:
                 self._on_idle()
             due = self._store.next_due(self._pixel_id)
             return POLL_SECONDS if due is None else max(due, 0.01)
-        self._deliver(lease)
+        try:
+            self._deliver(lease)
+        finally:
+            # Whatever happened: what was not settled need not wait for the lease to run out.
+            self._store.release(lease.lease_id)
         return 0.0
+
+    def _rests(self) -> bool:
+        """Whether some process found that this pixel must rest, and nothing changed since."""
+        for pause in self._store.pauses():
+            if pause.pixel_id == self._pixel_id:
+                if not pause.token or pause.token == self._token:
+                    return True
+                self._store.resume(self._pixel_id)  # the token was changed: try it
+        return False
+
+    def _rest(self, outcome: Outcome) -> None:
+        """Let the pixel rest in all processes."""
+        seconds = rest(outcome, self._failures)
+        token = self._token if outcome.kind == "access" else ""
+        self._store.pause(self._pixel_id, seconds=seconds, reason=outcome.reason, token=token)
+        logger.warning("pixel %s rests for %.0f s: %s", self._pixel_id, seconds, outcome.reason)
 
     def _deliver(self, lease: Lease) -> None:
         """Send all events of a lease, halving the batch around an event that Meta refuses."""
         waiting = [list(lease.events)]
         half_time = time.monotonic() + LEASE_SECONDS / 2
-        while waiting:
+        while waiting and not self._stop.is_set() and time.monotonic() < half_time:
             batch = waiting.pop()
-            if self._stop.is_set() or time.monotonic() > half_time:
-                self._settle(lease, batch, "pending", delay=0.0, attempted=False)
-                continue
             outcome = self._send(batch)
             match outcome.kind:
                 case "delivered":
                     self._failures = 0
                     self._settle(lease, batch, "delivered")
+                    if outcome.delay is not None:
+                        self._rest(outcome)
+                        return
                 case "invalid" if len(batch) > 1:
                     middle = len(batch) // 2
                     waiting += [batch[middle:], batch[:middle]]
@@ -142,13 +170,7 @@ class Courier:
                     self._settle(lease, batch, "dead", outcome.reason)
                 case "throttled" | "access":
                     self._failures += 1
-                    seconds = rest(outcome, self._failures)
-                    self._rests_until = time.monotonic() + seconds
-                    logger.warning(
-                        "pixel %s rests for %.0f s: %s", self._pixel_id, seconds, outcome.reason
-                    )
-                    for rested in [batch, *waiting]:
-                        self._settle(lease, rested, "pending", outcome.reason, seconds, False)
+                    self._rest(outcome)
                     return
                 case "retry":
                     self._retry(lease, batch, outcome)
@@ -165,21 +187,16 @@ class Courier:
                 settlements.append(Settlement(event.key, "dead", outcome.reason))
             else:
                 delay = outcome.delay or backoff(event.attempts, self._chance)
-                settlements.append(Settlement(event.key, "pending", outcome.reason, delay))
+                settlements.append(
+                    Settlement(
+                        event.key, "pending", outcome.reason, delay, uncertain=outcome.uncertain
+                    )
+                )
         self._store.settle(lease.lease_id, settlements)
 
-    def _settle(
-        self,
-        lease: Lease,
-        batch: list[LeasedEvent],
-        state: Any,
-        reason: str = "",
-        delay: float = 0.0,
-        attempted: bool = True,
-    ) -> None:
+    def _settle(self, lease: Lease, batch: list[LeasedEvent], state: Any, reason: str = "") -> None:
         self._store.settle(
-            lease.lease_id,
-            [Settlement(event.key, state, reason, delay, attempted) for event in batch],
+            lease.lease_id, [Settlement(event.key, state, reason) for event in batch]
         )
 
 
@@ -198,6 +215,11 @@ class Deliverer:
         """There may be something to deliver."""
         for courier in self._couriers:
             courier.wake()
+
+    @property
+    def alive(self) -> bool:
+        """Whether every courier that should run does."""
+        return all(courier.alive for courier in self._couriers)
 
     def stop(self, timeout: float) -> None:
         """End all threads within `timeout` seconds; what is unsent stays pending."""

@@ -15,15 +15,20 @@ from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.protocol import (
+    DEDUPE_WINDOW,
     LONGEST_LEASE,
     OLDEST_EVENT,
     REPLAYED,
+    Backlog,
+    DeadLetter,
     Freshness,
     Lease,
     LeasedEvent,
+    Pause,
     Settlement,
     Tallies,
     Tally,
+    room,
     waits_for_delivery,
 )
 
@@ -43,6 +48,13 @@ class _Record(Struct):
     lease_id: str = ""
     lease_until: float = 0.0
     delivered_at: float = 0.0
+    uncertain: bool = False
+    reason: str = ""
+
+    def is_too_old(self, now: float) -> bool:
+        """Whether Meta would refuse the event, or might count it twice."""
+        twice = self.uncertain or self.browser == "sent"
+        return self.event_time < now - (DEDUPE_WINDOW if twice else OLDEST_EVENT)
 
 
 class MemoryStore:
@@ -69,6 +81,7 @@ class MemoryStore:
         self._records: dict[tuple[str, str, str], _Record] = {}
         self._waiting: dict[int, _Record] = {}
         self._counts: dict[tuple[int, Count], int] = {}
+        self._pauses: dict[str, Pause] = {}
 
     def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
         """See Store.append."""
@@ -79,7 +92,7 @@ class MemoryStore:
             future.set_exception(StoreError("the rows cannot be stored: found no payload"))
             return future if wait else None
         with self._lock:
-            if pending and len(self._waiting) + len(rows) > self._queue_limit:
+            if pending and len(self._waiting) + len(rows) > room(self._queue_limit, rows):
                 self._drop(rows, "queue_full")
                 raise StoreFull(
                     f"{len(rows)} rows do not fit into the queue of {self._queue_limit} "
@@ -118,7 +131,7 @@ class MemoryStore:
             self._waiting[record.key] = record
         else:
             self._waiting.pop(record.key, None)
-            if server in ("delivered", "expired"):
+            if server in ("delivered", "expired", "dropped"):
                 record.payload = None
 
     def sight(self, sightings: Sequence[Sighting]) -> "Future[None]":
@@ -162,7 +175,7 @@ class MemoryStore:
             events: list[LeasedEvent] = []
             for first in range(0, len(due), limit):
                 for record in due[first : first + limit]:
-                    if record.event_time < now - OLDEST_EVENT:
+                    if record.is_too_old(now):
                         self._move(record, "expired")
                     else:
                         self._move(record, "leased")
@@ -183,12 +196,84 @@ class MemoryStore:
                     continue
                 held += 1
                 record.attempts += settlement.attempted
+                record.uncertain |= settlement.uncertain
+                record.reason = settlement.reason
                 self._move(record, settlement.state)
                 if settlement.state == "pending":
                     record.due_at = now + settlement.delay
                 elif settlement.state == "delivered":
                     record.delivered_at = now
         return held
+
+    def release(self, lease_id: str) -> int:
+        """See Store.release."""
+        with self._lock:
+            held = [r for r in self._waiting.values() if r.lease_id == lease_id]
+            for record in held:
+                self._move(record, "pending")
+        return len(held)
+
+    def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
+        """See Store.pause."""
+        with self._lock:
+            self._pauses[pixel_id] = Pause(pixel_id, self._clock() + seconds, reason, token)
+
+    def resume(self, pixel_id: str) -> None:
+        """See Store.resume."""
+        with self._lock:
+            self._pauses.pop(pixel_id, None)
+
+    def pauses(self) -> Sequence[Pause]:
+        """See Store.pauses."""
+        with self._lock:
+            return [one for one in self._pauses.values() if one.until > self._clock()]
+
+    def backlog(self) -> Sequence[Backlog]:
+        """See Store.backlog."""
+        with self._lock:
+            now = self._clock()
+            ages: dict[str, list[float]] = {}
+            for record in self._waiting.values():
+                ages.setdefault(record.pixel_id, []).append(max(0.0, now - record.event_time))
+        return [Backlog(pixel_id, len(some), max(some)) for pixel_id, some in ages.items()]
+
+    def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
+        """See Store.dead_letters."""
+        with self._lock:
+            dead = [r for r in self._records.values() if r.server == "dead" and r.key > after]
+            dead.sort(key=lambda record: record.key)
+            return [
+                DeadLetter(r.key, r.event_id, r.event_name, r.pixel_id, r.event_time, r.reason,
+                           r.attempts, r.payload or b"")
+                for r in dead[:limit]
+            ]  # fmt: skip
+
+    def requeue(self, keys: Sequence[int] | None = None) -> int:
+        """See Store.requeue."""
+        with self._lock:
+            dead = self._dead(keys)
+            for record in dead:
+                record.due_at, record.attempts, record.uncertain = self._clock(), 0, False
+                self._move(record, "pending")
+        if dead and self.on_commit is not None:
+            self.on_commit()
+        return len(dead)
+
+    def drop(self, keys: Sequence[int] | None = None) -> int:
+        """See Store.drop."""
+        with self._lock:
+            dead = self._dead(keys)
+            for record in dead:
+                self._move(record, "dropped")
+            self.count([Count("dropped", "dead_letter", r.event_name, r.pixel_id) for r in dead])
+        return len(dead)
+
+    def _dead(self, keys: Sequence[int] | None) -> list[_Record]:
+        return [
+            record
+            for record in self._records.values()
+            if record.server == "dead" and (keys is None or record.key in keys)
+        ]
 
     def next_due(self, pixel_id: str) -> float | None:
         """See Store.next_due."""

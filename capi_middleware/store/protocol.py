@@ -11,6 +11,9 @@ from capi_middleware.events import Count, Row, Sighting
 #: Meta refuses event_time of more than 7 days ago, with the whole request; less an hour for the
 #: way there. In seconds.
 OLDEST_EVENT = 7 * 86400 - 3600
+#: Meta removes duplicates for 48 hours from the first copy, less an hour for the way there: an
+#: event that Meta may have counted already would count twice after that. In seconds.
+DEDUPE_WINDOW = 47 * 3600
 #: A lease that ends later than this from now was taken before the clock went back: it has run
 #: out. In seconds; no lease may be asked for longer.
 LONGEST_LEASE = 600.0
@@ -19,6 +22,18 @@ LONGEST_LEASE = 600.0
 def waits_for_delivery(rows: Iterable[Row]) -> bool:
     """Whether `rows` give the couriers something to do."""
     return any(row.server == "pending" for row in rows)
+
+
+#: One part in this many of a queue takes conversions only: page views and sightings go first.
+CONVERSIONS_ONLY = 5
+
+
+def room(queue_limit: int, items: Iterable[object]) -> int:
+    """How many rows may wait when `items` come to them."""
+    for one in items:
+        if isinstance(one, Row) and one.event_name != "PageView":
+            return queue_limit
+    return queue_limit - queue_limit // CONVERSIONS_ONLY
 
 
 #: A sighting that said nothing new: a replayed beacon, or a page that repeats itself.
@@ -47,8 +62,9 @@ class Settlement(Struct, frozen=True):
     """The outcome for one leased event.
 
     `state`: delivered, dead, or pending again (then `delay` is the wait in seconds before the
-    next attempt, and `attempted` says whether this counts as an attempt). `reason` is a short
-    text without personal data: an error code, never a response body.
+    next attempt, `attempted` says whether this counts as an attempt, and `uncertain` that nobody
+    knows whether Meta took it). `reason` is a short text without personal data: an error code,
+    never a response body.
     """
 
     key: int
@@ -56,6 +72,41 @@ class Settlement(Struct, frozen=True):
     reason: str = ""
     delay: float = 0.0
     attempted: bool = True
+    uncertain: bool = False
+
+
+class Pause(Struct, frozen=True):
+    """A pixel rests, for all processes, until Unix time `until` (seconds).
+
+    `reason` as in Settlement. `token` is a fingerprint of the access token that was refused, ""
+    where the token is not the cause: a process with another token need not wait.
+    """
+
+    pixel_id: str
+    until: float
+    reason: str
+    token: str = ""
+
+
+class DeadLetter(Struct, frozen=True):
+    """An event that Meta refuses: kept until somebody requeues or drops it, or retention ends."""
+
+    key: int
+    event_id: str
+    event_name: str
+    pixel_id: str
+    event_time: float
+    reason: str
+    attempts: int
+    payload: bytes
+
+
+class Backlog(Struct, frozen=True):
+    """What waits for delivery to one pixel. Ages in seconds since event_time."""
+
+    pixel_id: str
+    waiting: int
+    oldest: float
 
 
 class Tally(Struct, frozen=True):
@@ -123,15 +174,40 @@ class Store(Protocol):
         """Claim up to `limit` due events of a pixel for `seconds`, those due longest first.
 
         Events whose lease ran out are due again. Never hands one event to two living leases.
-        Due events older than OLDEST_EVENT become "expired" instead. `seconds` is at most
-        LONGEST_LEASE.
+        Due events older than OLDEST_EVENT become "expired" instead, as do those older than
+        DEDUPE_WINDOW that Meta may have counted: an attempt was uncertain, or the browser copy is
+        known to be sent. `seconds` is at most LONGEST_LEASE.
         """
+
+    def release(self, lease_id: str) -> int:
+        """Give back what a lease still holds, due at once; how many events."""
 
     def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
         """Record outcomes; how many were still held by this lease (others are ignored)."""
 
     def next_due(self, pixel_id: str) -> float | None:
         """Seconds until the next event of this pixel is due (0.0 = now); None without any."""
+
+    def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
+        """Let a pixel rest from now on; a later call replaces an earlier one. See Pause."""
+
+    def resume(self, pixel_id: str) -> None:
+        """End the rest of a pixel."""
+
+    def pauses(self) -> Sequence[Pause]:
+        """The pixels that rest now."""
+
+    def backlog(self) -> Sequence[Backlog]:
+        """What waits, by pixel."""
+
+    def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
+        """Dead letters with a key > `after`, in the order of their keys."""
+
+    def requeue(self, keys: Sequence[int] | None = None) -> int:
+        """Dead letters become pending again, with no attempts; all without `keys`; how many."""
+
+    def drop(self, keys: Sequence[int] | None = None) -> int:
+        """Dead letters become "dropped" without payload and are counted; all without `keys`."""
 
     def tallies(self, start: float, end: float) -> Tallies:
         """Everything in the window [start, end) of Unix seconds, aggregated."""

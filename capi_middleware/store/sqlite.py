@@ -9,12 +9,16 @@ from concurrent.futures import Future
 from capi_middleware.events import Count, Row, Sighting
 from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.protocol import (
+    DEDUPE_WINDOW,
     LONGEST_LEASE,
     OLDEST_EVENT,
     REPLAYED,
+    Backlog,
+    DeadLetter,
     Freshness,
     Lease,
     LeasedEvent,
+    Pause,
     Settlement,
     Tallies,
     Tally,
@@ -25,6 +29,8 @@ from capi_middleware.store.writer import Counters, Submission, Writer
 
 #: Rows that one transaction of `prune` deletes: others wait for the lock only for milliseconds.
 PRUNE_ROWS = 1000
+#: How long a group commit waits for the lock before pages are told not to, in seconds.
+LOCK_PATIENCE = 0.025
 #: How long `close` waits for the last commit, in seconds.
 CLOSE_SECONDS = 10.0
 
@@ -74,7 +80,7 @@ class SqliteStore:
 
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
         now, replayed = self._clock(), 0
-        with self._connections.writing() as db:
+        with self._connections.writing(LOCK_PATIENCE) as db:
             for submission in submissions:
                 if submission.kind == "append":
                     db.executemany(
@@ -114,12 +120,19 @@ class SqliteStore:
         lease_id = secrets.token_hex(16)
         while True:
             now = self._clock()
-            of_pixel = {"pixel_id": pixel_id, "now": now, "longest": LONGEST_LEASE, "limit": limit}
+            of_pixel = {
+                "pixel_id": pixel_id,
+                "now": now,
+                "longest": LONGEST_LEASE,
+                "limit": limit,
+                "oldest": now - OLDEST_EVENT,
+                "dedupe": now - DEDUPE_WINDOW,
+            }
             with self._connections.writing() as db:
                 db.execute(sql.RELEASE, of_pixel)
-                due = [LeasedEvent(*columns) for columns in db.execute(sql.DUE, of_pixel)]
-                events = [event for event in due if event.event_time >= now - OLDEST_EVENT]
-                expired = [(event.key,) for event in due if event.event_time < now - OLDEST_EVENT]
+                due = db.execute(sql.DUE, of_pixel).fetchall()
+                events = [LeasedEvent(*columns) for *columns, too_old in due if not too_old]
+                expired = [(columns[0],) for columns in due if columns[-1]]
                 db.executemany(sql.EXPIRE, expired)
                 db.executemany(
                     sql.LEASE, [(lease_id, now + seconds, event.key) for event in events]
@@ -143,9 +156,69 @@ class SqliteStore:
                         "reason": settlement.reason,
                         "delay": settlement.delay,
                         "attempted": settlement.attempted,
+                        "uncertain": settlement.uncertain,
                     },
                 ).rowcount
         return held
+
+    def release(self, lease_id: str) -> int:
+        """See Store.release."""
+        with self._connections.writing() as db:
+            return db.execute(sql.GIVE_BACK, (lease_id,)).rowcount
+
+    def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
+        """See Store.pause."""
+        with self._connections.writing() as db:
+            db.execute(sql.PAUSE, (pixel_id, self._clock() + seconds, reason, token))
+
+    def resume(self, pixel_id: str) -> None:
+        """See Store.resume."""
+        with self._connections.writing() as db:
+            db.execute(sql.RESUME, (pixel_id,))
+
+    def pauses(self) -> Sequence[Pause]:
+        """See Store.pauses."""
+        with self._connections.reading() as db:
+            return [Pause(*columns) for columns in db.execute(sql.PAUSES, (self._clock(),))]
+
+    def backlog(self) -> Sequence[Backlog]:
+        """See Store.backlog."""
+        now = self._clock()
+        with self._connections.reading() as db:
+            rows = db.execute(sql.BACKLOG).fetchall()
+        return [Backlog(pixel_id, n, max(0.0, now - oldest)) for pixel_id, n, oldest in rows]
+
+    def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
+        """See Store.dead_letters."""
+        with self._connections.reading() as db:
+            return [DeadLetter(*columns) for columns in db.execute(sql.DEAD, (after, limit))]
+
+    def requeue(self, keys: Sequence[int] | None = None) -> int:
+        """See Store.requeue."""
+        return self._each_dead(keys, (sql.REQUEUE,))
+
+    def drop(self, keys: Sequence[int] | None = None) -> int:
+        """See Store.drop."""
+        return self._each_dead(keys, (sql.DROP_COUNT, sql.DROP))
+
+    def _each_dead(self, keys: Sequence[int] | None, statements: Sequence[str]) -> int:
+        """Run statements for dead letters, in small transactions."""
+        done, after = 0, 0
+        while True:
+            some = keys
+            if keys is None:
+                some = [one.key for one in self.dead_letters(limit=PRUNE_ROWS, after=after)]
+            now = self._clock()
+            with self._connections.writing() as db:
+                for key in some or ():
+                    given = {"key": key, "now": now, "hour": int(now // 3600)}
+                    done += [db.execute(one, given).rowcount for one in statements][-1]
+            if keys is not None or not some:
+                break
+            after = some[-1]
+        if done and self.on_commit is not None:
+            self.on_commit()
+        return done
 
     def next_due(self, pixel_id: str) -> float | None:
         """See Store.next_due."""

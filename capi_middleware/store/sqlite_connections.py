@@ -8,7 +8,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from capi_middleware.store.forks import at_fork
-from capi_middleware.store.sqlite_file import connect, failure, forget_locks, is_of_the_data
+from capi_middleware.store.sqlite_file import (
+    BUSY_SECONDS,
+    connect,
+    failure,
+    forget_locks,
+    is_of_the_data,
+)
 from capi_middleware.store.writer import LockedError
 
 #: How long a fork waits for running transactions to end, in seconds.
@@ -86,13 +92,16 @@ class Connections:
         self._changed.release()
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self, patience: float = BUSY_SECONDS) -> Iterator[sqlite3.Connection]:
         """One transaction that has the write lock from its start and commits at the end.
+
+        `patience`: how long to wait for the lock, in seconds.
 
         Raises LockedError when the lock could not be had, another StoreError when the database
         failed. Exceptions caused by the data come through as they are; then nothing was written.
         """
         with self._lend(readonly=False) as db:
+            db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")

@@ -12,7 +12,7 @@ from typing import TypeVar
 from capi_middleware.errors import StoreError
 from capi_middleware.store.writer import LockedError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: UPSERT.
 OLDEST_SQLITE = (3, 24, 0)
 #: How long SQLite waits for another process's lock, in seconds.
@@ -105,8 +105,8 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-    if version == 0:
-        _patiently(lambda: _create_tables(db, path))
+    if version < SCHEMA_VERSION:
+        _patiently(lambda: _migrate(db, path))
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
@@ -126,14 +126,18 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def _create_tables(db: sqlite3.Connection, path: Path) -> None:
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Make the tables, or bring those of an older version up to date, in one transaction."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        if _version(db, path) == 0:
-            script = files("capi_middleware.store").joinpath("schema/sqlite.sql").read_text("utf-8")
+        version = _version(db, path)
+        steps = ["sqlite.sql"] if version == 0 else []
+        steps += [f"sqlite_{to}.sql" for to in range(version + 1, SCHEMA_VERSION + 1) if version]
+        for step in steps:
+            script = files("capi_middleware.store").joinpath("schema", step).read_text("utf-8")
             for statement in script.split(";\n"):
                 db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")

@@ -48,7 +48,9 @@ WHERE pixel_id = :pixel_id AND server = 'leased' AND server IN ('pending', 'leas
 
 #: A SELECT, as RETURNING promises no order and is missing before SQLite 3.35.
 DUE: Final = """
-SELECT key, event_id, event_name, event_time, payload, attempts FROM events
+SELECT key, event_id, event_name, event_time, payload, attempts,
+       event_time < CASE WHEN uncertain OR browser = 'sent' THEN :dedupe ELSE :oldest END
+FROM events
 WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'leased')
   AND due_at <= :now
 ORDER BY due_at, key LIMIT :limit
@@ -59,6 +61,12 @@ UPDATE events SET server = 'leased', lease_id = ?, lease_until = ? WHERE key = ?
 """
 
 EXPIRE: Final = "UPDATE events SET server = 'expired', payload = NULL WHERE key = ?"
+
+GIVE_BACK: Final = """
+UPDATE events SET server = 'pending', lease_id = NULL, lease_until = NULL
+WHERE pixel_id IN (SELECT DISTINCT pixel_id FROM events WHERE server IN ('pending', 'leased'))
+  AND server = 'leased' AND server IN ('pending', 'leased') AND lease_id = ?
+"""
 
 #: One per outcome, with the same parameters.
 SETTLE: Final = {
@@ -74,10 +82,47 @@ WHERE key = :key AND lease_id = :lease_id
 """,
     "pending": """
 UPDATE events SET server = 'pending', due_at = :now + :delay, reason = :reason,
-    attempts = attempts + :attempted, lease_id = NULL, lease_until = NULL
+    attempts = attempts + :attempted, uncertain = MAX(uncertain, :uncertain),
+    lease_id = NULL, lease_until = NULL
 WHERE key = :key AND lease_id = :lease_id
 """,
 }
+
+PAUSE: Final = """
+INSERT INTO pauses (pixel_id, until, reason, token) VALUES (?, ?, ?, ?)
+ON CONFLICT (pixel_id) DO UPDATE SET
+    until = excluded.until, reason = excluded.reason, token = excluded.token
+"""
+
+RESUME: Final = "DELETE FROM pauses WHERE pixel_id = ?"
+
+PAUSES: Final = "SELECT pixel_id, until, reason, token FROM pauses WHERE until > ?"
+
+BACKLOG: Final = """
+SELECT pixel_id, COUNT(*), MIN(event_time) FROM events
+WHERE server IN ('pending', 'leased') GROUP BY pixel_id
+"""
+
+DEAD: Final = """
+SELECT key, event_id, event_name, pixel_id, event_time, reason, attempts, payload FROM events
+WHERE server = 'dead' AND key > ? ORDER BY key LIMIT ?
+"""
+
+REQUEUE: Final = """
+UPDATE events SET server = 'pending', due_at = :now, attempts = 0, uncertain = 0
+WHERE server = 'dead' AND payload IS NOT NULL AND key = :key
+"""
+
+DROP_COUNT: Final = """
+INSERT INTO counts (hour, kind, reason, event_name, pixel_id, n)
+SELECT :hour, 'dropped', 'dead_letter', event_name, pixel_id, 1 FROM events
+WHERE server = 'dead' AND key = :key
+ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = n + excluded.n
+"""
+
+DROP: Final = (
+    "UPDATE events SET server = 'dropped', payload = NULL WHERE server = 'dead' AND key = :key"
+)
 
 NEXT_DUE: Final = """
 SELECT

@@ -14,12 +14,16 @@ from msgspec import Struct
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
+from capi_middleware.steps import Commit
 from capi_middleware.store.forks import at_fork
+from capi_middleware.store.protocol import room
 
 logger = logging.getLogger("capi_middleware.store")
 
 #: A transaction takes submissions until it has this many rows (about 10 ms on a slow disk).
 GROUP_ROWS = 1000
+#: A lock that others hold for longer than this is worth a line in the log, in seconds.
+LONG_LOCK = 1.0
 #: Pause before a write is tried again that found the database locked, in seconds.
 BUSY_PAUSE = 0.05
 #: First and longest pause after an unexpected exception in the thread, in seconds.
@@ -86,6 +90,11 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._running = False
         self._in_trouble = False
+        self._locked_since: float | None = None
+
+    def is_held_up(self) -> bool:
+        """Whether others keep the database locked just now."""
+        return self._locked_since is not None
 
     def submit(
         self, kind: Literal["append", "sight", "flush", "stop"], items: Sequence[Any], *, wait: bool
@@ -98,7 +107,7 @@ class Writer:
             self._start_over()
         items = tuple(items)
         with self._lock:
-            fits = self._queued + len(items) <= self._queue_limit
+            fits = not items or self._queued + len(items) <= room(self._queue_limit, items)
             if fits:
                 self._queued += len(items)
         if not fits:
@@ -107,9 +116,10 @@ class Writer:
                     [Count("dropped", "queue_full", row.event_name, row.pixel_id) for row in items]
                 )
             raise StoreFull(
-                f"{len(items)} rows do not fit into the queue of {self._queue_limit} (queue_limit)"
+                f"{len(items)} rows do not fit into the queue of {self._queue_limit} (queue_limit; "
+                f"page views and sightings leave the last part of it to conversions)"
             )
-        future: Future[None] | None = Future() if wait else None
+        future = Commit(self.is_held_up) if wait else None
         self._put(Submission(kind, items, future))
         return future
 
@@ -250,11 +260,17 @@ class Writer:
             try:
                 self._write(group, counters)
             except LockedError as error:
-                self._complain(str(error))
+                now = time.monotonic()
+                self._locked_since = self._locked_since or now
+                if now - self._locked_since > LONG_LOCK:
+                    self._complain(str(error))
                 time.sleep(BUSY_PAUSE)
                 self._fold()
+            except BaseException:
+                self._locked_since = None
+                raise
             else:
-                self._in_trouble = False
+                self._in_trouble, self._locked_since = False, None
                 return
 
     def _complain(self, text: str) -> None:

@@ -10,11 +10,15 @@ from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.protocol import (
+    DEDUPE_WINDOW,
     LONGEST_LEASE,
     OLDEST_EVENT,
+    Backlog,
+    DeadLetter,
     Freshness,
     Lease,
     LeasedEvent,
+    Pause,
     Settlement,
     Store,
     Tally,
@@ -183,6 +187,20 @@ def test_a_full_queue_refuses_rows_and_counts_them(make_store: MakeStore) -> Non
     assert store.tallies(NOON, NOON + 1).counts == [
         Count("dropped", "queue_full", "Purchase", PIXEL, 3)
     ]
+
+
+def test_page_views_leave_the_last_part_of_the_queue_to_conversions(
+    make_store: MakeStore,
+) -> None:
+    store = make_store(10)
+    views = [row(f"v{n}", event_name="PageView") for n in range(9)]
+    with pytest.raises(StoreFull):
+        store.append(views, wait=False)
+    store_rows(store, *(row(f"p{n}") for n in range(9)))
+
+    assert store.depth() == {"pending": 9}
+    (count,) = [one for one in store.tallies(0, 2 * NOON).counts if one.kind == "dropped"]
+    assert (count.reason, count.event_name, count.n) == ("queue_full", "PageView", 9)
 
 
 def test_on_commit_is_called_after_rows_that_wait_for_delivery(store: Store) -> None:
@@ -533,3 +551,131 @@ def test_a_closed_store_can_be_used_again(store: Store) -> None:
     store_rows(store, row("e2"))
 
     assert store.depth() == {"pending": 2}
+
+
+# what Meta may have counted
+
+
+def uncertain(store: Store, leased: Lease) -> None:
+    store.settle(
+        leased.lease_id, [Settlement(one.key, "pending", uncertain=True) for one in leased.events]
+    )
+
+
+def test_an_event_that_meta_may_have_taken_expires_when_it_would_count_twice(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row("tried"), row("never"))
+    first = lease(store, limit=1)
+    uncertain(store, first)
+    clock.now += DEDUPE_WINDOW + 1
+
+    assert len(ids(lease(store))) == 1
+    assert store.depth() == {"expired": 1, "leased": 1}
+
+
+def test_an_event_whose_browser_copy_was_counted_expires_with_it(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row("e1", browser="not_run"), row("e2", browser="not_run"))
+    sight(store, "sent", "e1")
+    clock.now += DEDUPE_WINDOW - 1
+    assert ids(lease(store, seconds=1)) == ["e1", "e2"]
+    clock.now += 2
+
+    assert ids(lease(store)) == ["e2"]
+
+
+def test_uncertain_stays_whatever_comes_after(store: Store, clock: Clock) -> None:
+    store_rows(store, row())
+    uncertain(store, lease(store))
+    settle(store, lease(store), "pending")
+    clock.now += DEDUPE_WINDOW + 1
+
+    assert ids(lease(store)) == []
+
+
+# giving back
+
+
+def test_what_is_given_back_is_due_at_once_and_no_attempt(store: Store) -> None:
+    store_rows(store, row("e1"), row("e2"))
+    leased = lease(store)
+
+    assert store.release(leased.lease_id) == 2
+    assert [one.attempts for one in lease(store).events] == [0, 0]
+    assert store.release(leased.lease_id) == 0
+
+
+# pauses
+
+
+def test_a_pause_holds_until_its_end_and_a_later_one_replaces_it(
+    store: Store, clock: Clock
+) -> None:
+    store.pause(PIXEL, seconds=60, reason="code 190", token="abc")
+    assert list(store.pauses()) == [Pause(PIXEL, NOON + 60, "code 190", "abc")]
+    store.pause(PIXEL, seconds=90, reason="code 4")
+    assert list(store.pauses()) == [Pause(PIXEL, NOON + 90, "code 4")]
+    clock.now = NOON + 91
+
+    assert list(store.pauses()) == []
+
+
+def test_a_pause_can_be_ended(store: Store) -> None:
+    store.pause(PIXEL, seconds=60, reason="code 4")
+    store.resume(PIXEL)
+    store.resume(PIXEL)
+
+    assert list(store.pauses()) == []
+
+
+# backlog and dead letters
+
+
+def test_the_backlog_tells_how_much_waits_for_how_long(store: Store, clock: Clock) -> None:
+    store_rows(store, row("e1", event_time=NOON - 5), row("e2"), row("e3", pixel_id="2"))
+    settle(store, store.lease("2", limit=9, seconds=9), "delivered")
+    clock.now += 10
+
+    assert list(store.backlog()) == [Backlog(PIXEL, 2, 15.0)]
+
+
+def dead(store: Store, *event_ids: str) -> None:
+    store_rows(store, *(row(event_id, payload=b'{"a":1}') for event_id in event_ids))
+    settle(store, lease(store), "dead", "code 100")
+
+
+def test_a_dead_letter_can_be_looked_at(store: Store) -> None:
+    dead(store, "e1", "e2", "e3")
+
+    first, second = store.dead_letters(limit=2)
+    (third,) = store.dead_letters(limit=2, after=second.key)
+
+    assert first == DeadLetter(first.key, "e1", "Purchase", PIXEL, NOON, "code 100", 1, b'{"a":1}')
+    assert [second.event_id, third.event_id] == ["e2", "e3"]
+
+
+def test_a_requeued_dead_letter_goes_out_again_the_same(store: Store) -> None:
+    dead(store, "e1", "e2")
+    woken: list[int] = []
+    store.on_commit = lambda: woken.append(1)
+    (letter, _) = store.dead_letters(limit=2)
+
+    assert store.requeue([letter.key]) == 1
+    assert store.requeue([letter.key]) == 0
+    assert lease(store).events == [LeasedEvent(letter.key, "e1", "Purchase", NOON, b'{"a":1}', 0)]
+    assert woken == [1]
+    assert store.requeue() == 1
+
+
+def test_a_dropped_dead_letter_is_counted_and_has_no_payload(store: Store) -> None:
+    dead(store, "e1", "e2", "e3")
+    (letter, *_) = store.dead_letters(limit=9)
+
+    assert store.drop([letter.key]) == 1
+    assert store.drop([letter.key]) == 0
+    assert store.drop() == 2
+    assert store.depth() == {"dropped": 3}
+    counts = store.tallies(NOON - 1, NOON + 1).counts
+    assert list(counts) == [Count("dropped", "dead_letter", "Purchase", PIXEL, 3)]

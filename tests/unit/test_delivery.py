@@ -1,6 +1,10 @@
 """Delivery: what Meta answers decides what becomes of a batch; nothing is lost on the way."""
 
+import contextlib
 import random
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capi_middleware import CAPI, Pixel
+from capi_middleware.delivery import graph
 from capi_middleware.delivery.graph import GraphClient
 from capi_middleware.delivery.retry import LONGEST_DELAY, Outcome, backoff, judge_error, rest
 from capi_middleware.delivery.worker import Courier
@@ -215,8 +220,6 @@ def test_a_pixel_that_must_rest_keeps_its_events_and_their_attempts(
 
 
 def test_a_courier_delivers_on_its_own_thread_and_stops(store: MemoryStore) -> None:
-    import time
-
     client = Script()
     courier = Courier(store, PIXEL, lambda: client)
     store.on_commit = courier.wake
@@ -237,11 +240,191 @@ def test_an_idle_courier_says_so(store: MemoryStore) -> None:
 
 
 def test_what_is_past_its_retention_is_pruned(clock: Clock) -> None:
-    import time
-
     capi = CAPI(make_config(retention_days=35))
     old, young = time.time() - 36 * 86_400, time.time() - 34 * 86_400
     store_rows(capi.store, row("old", event_time=old, payload=None, server="unmapped"),
                row("young", event_time=young, payload=None, server="unmapped"))  # fmt: skip
     capi._prune()
     assert capi.store.depth() == {"unmapped": 1}
+
+
+# -- pauses that all processes respect -----------------------------------------------------------
+
+
+def test_a_pixel_that_one_process_lets_rest_rests_in_all(store: MemoryStore, clock: Clock) -> None:
+    store_rows(store, row("e1"))
+    rounds(store, Script(Outcome("throttled", "code 4", 120.0)))()
+    other = Script()
+    step = rounds(store, other)
+    step()
+    assert other.sent == []
+    clock.now += 121
+    step()
+    assert len(other.sent) == 1
+
+
+def test_another_token_need_not_wait_for_the_rest_of_a_refused_one(store: MemoryStore) -> None:
+    store_rows(store, row("e1"))
+    Courier(store, PIXEL, lambda: Script(Outcome("access", "code 190")), token="old")._round()
+    (pause,) = store.pauses()
+    assert (pause.reason, pause.token) == ("code 190", "old")
+    same, new = Script(), Script()
+    Courier(store, PIXEL, lambda: same, token="old")._round()
+    Courier(store, PIXEL, lambda: new, token="new")._round()
+    assert (same.sent, len(new.sent)) == ([], 1)
+    assert list(store.pauses()) == []
+
+
+def test_a_throttle_does_not_end_with_another_token(store: MemoryStore) -> None:
+    store_rows(store, row("e1"))
+    Courier(store, PIXEL, lambda: Script(Outcome("throttled", "code 4")), token="old")._round()
+    other = Script()
+    Courier(store, PIXEL, lambda: other, token="new")._round()
+    assert other.sent == []
+
+
+def test_a_used_up_quota_lets_the_pixel_rest_after_what_was_delivered(store: MemoryStore) -> None:
+    store_rows(store, row("e1"))
+    rounds(store, Script(Outcome("delivered", "usage", 300.0)))()
+    assert store.depth() == {"delivered": 1}
+    assert [one.reason for one in store.pauses()] == ["usage"]
+
+
+def test_what_an_error_of_ours_left_unsettled_is_due_at_once(store: MemoryStore) -> None:
+    class Broken(Script):
+        def send(self, payloads: Sequence[bytes]) -> Outcome:
+            raise RuntimeError("ours")
+
+    store_rows(store, row("e1"))
+    with pytest.raises(RuntimeError):
+        rounds(store, Broken())()
+    assert [one.attempts for one in store.lease(PIXEL, limit=9, seconds=9).events] == [0]
+
+
+def test_an_event_that_meta_may_have_taken_is_not_sent_when_it_would_count_twice(
+    store: MemoryStore, clock: Clock
+) -> None:
+    store_rows(store, row("e1"), row("e2"))
+    client = Script(Outcome("retry", "ReadTimeout", uncertain=True))
+    step = rounds(store, client)
+    step()
+    clock.now += 2 * 86400
+    step()
+    assert (store.depth(), len(client.sent)) == ({"expired": 2}, 1)
+
+
+def test_an_event_that_meta_surely_did_not_take_waits_for_seven_days(
+    store: MemoryStore, clock: Clock
+) -> None:
+    store_rows(store, row("e1"))
+    client = Script(Outcome("retry", "ConnectError"))
+    step = rounds(store, client)
+    step()
+    clock.now += 3 * 86400
+    step()
+    assert store.depth() == {"delivered": 1}
+
+
+# -- what the answer says ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def answering(raw: bytes, drip: float = 0.0) -> Iterator[str]:
+    """A server that answers every request with `raw`, one byte each `drip` seconds if given."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                with contextlib.suppress(OSError):
+                    for at in range(len(raw)) if drip else (0,):
+                        connection.sendall(raw[at : at + 1] if drip else raw)
+                        time.sleep(drip)
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.close()
+
+
+def sent_to(raw: bytes, drip: float = 0.0) -> Outcome:
+    with answering(raw, drip) as url:
+        client = GraphClient(url, "v26.0", Pixel(PIXEL, access_token="t"), None)
+        try:
+            return client.send([EVENT % NOON])
+        finally:
+            client.close()
+
+
+def answer(status: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+RECEIPT = b'{"events_received":1,"messages":[],"fbtrace_id":"x"}'
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ([], None),
+        (['X-App-Usage: {"call_count":99,"total_time":5}'], None),
+        (['X-App-Usage: {"call_count":100,"total_time":5}'], 60.0),
+        (['X-Business-Use-Case-Usage: {"1":[{"total_cputime":100,'
+          '"estimated_time_to_regain_access":7}]}'], 420.0),
+        (["X-App-Usage: nonsense", 'X-Business-Use-Case-Usage: {"1":7}'], None),
+        (['X-App-Usage: {"call_count":"all"}'], None),
+    ],
+)  # fmt: skip
+def test_usage_at_100_percent_is_a_rest(headers: list[str], seconds: float | None) -> None:
+    outcome = sent_to(answer("200 OK", RECEIPT, *headers))
+    assert (outcome.kind, outcome.delay) == ("delivered", seconds)
+
+
+def test_throttled_without_a_time_rests_as_long_as_the_usage_says() -> None:
+    body = b'{"error":{"message":"m","type":"t","code":80004}}'
+    usage = '{"1":[{"call_count":100,"estimated_time_to_regain_access":2}]}'
+    usage = f"X-Business-Use-Case-Usage: {usage}"
+    assert sent_to(answer("400 Bad", body, usage)) == Outcome("throttled", "code 80004", 120.0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "uncertain"),
+    [
+        (b"", True),
+        (answer("200 OK", b"<html>"), True),
+        (answer("200 OK", b'{"events_received":0}'), True),
+        (answer("502 Bad", b"<html>proxy"), True),
+        (answer("500 Bad", b'{"error":{"code":2}}'), False),
+    ],
+)
+def test_only_an_answer_of_metas_own_is_certain(raw: bytes, uncertain: bool) -> None:
+    outcome = sent_to(raw)
+    assert (outcome.kind, outcome.uncertain) == ("retry", uncertain)
+
+
+def test_a_refused_connection_is_certain() -> None:
+    client = GraphClient(closed_port(), "v26.0", Pixel(PIXEL, access_token="t"), None)
+    outcome = client.send([EVENT % NOON])
+    client.close()
+    assert (outcome.kind, outcome.uncertain) == ("retry", False)
+
+
+def test_an_answer_whose_headers_drip_is_ended_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "DEADLINE", 0.5)
+    start = time.monotonic()
+    outcome = sent_to(answer("200 OK", RECEIPT), drip=0.2)
+    assert (outcome.kind, outcome.uncertain) == ("retry", True)
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("value", ["Wed, 21 Oct 2099 07:28:00 GMT", "nonsense", "-5", "1" * 400])
+def test_a_retry_after_of_any_kind_is_bounded(value: str) -> None:
+    body = b'{"error":{"code":4}}'
+    outcome = sent_to(answer("429 Too Many", body, f"Retry-After: {value}"))
+    assert outcome.kind == "throttled"
+    assert 1 <= rest(outcome, 1) <= 3600

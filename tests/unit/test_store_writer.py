@@ -257,9 +257,13 @@ def test_flush_says_no_when_the_commit_failed(
 
 
 def test_a_locked_database_is_tried_again_with_the_same_group(
-    writer: Writer, database: Database, caplog: pytest.LogCaptureFixture
+    writer: Writer,
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    database.failures = [LockedError("locked"), LockedError("locked")]
+    monkeypatch.setattr("capi_middleware.store.writer.LONG_LOCK", 0.0)
+    database.failures = [LockedError("locked"), LockedError("locked"), LockedError("locked")]
     append(writer, "e1", "e2").result(30)
 
     assert database.groups == [["e1", "e2"]]
