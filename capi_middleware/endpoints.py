@@ -21,6 +21,7 @@ from capi_middleware.events import Count
 from capi_middleware.exchange import Exchange
 from capi_middleware.issuing import Issuer
 from capi_middleware.parity import coverage, report
+from capi_middleware.parity.health import health_of
 from capi_middleware.parity.model import Report
 from capi_middleware.parity.window import Window, WindowError, parse_window
 from capi_middleware.steps import Steps
@@ -43,10 +44,13 @@ OpenExchange = Callable[[MutableMapping[str, Any]], Exchange]
 class Endpoints:
     """Answers requests under the prefix. `open_exchange` opens one for a page by its scope."""
 
-    def __init__(self, issuer: Issuer, open_exchange: OpenExchange) -> None:
+    def __init__(
+        self, issuer: Issuer, open_exchange: OpenExchange, is_delivering: Callable[[], bool]
+    ) -> None:
         self._issuer = issuer
         self._config = issuer.config
         self._open = open_exchange
+        self._is_delivering = is_delivering
         self._logins = TextSigner(issuer.config.secrets, "report")
         self._routes: dict[str, tuple[frozenset[str], Callable[..., Steps[Response]]]] = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
@@ -206,8 +210,7 @@ class Endpoints:
         if not self._may_read(headers):
             return _unauthorized()
         made = yield self._reading(_window(scope))
-        depth = yield self._issuer.store.depth
-        text = report.metrics_text(made, depth)
+        text = report.metrics_text(made)
         return Response(text, 200, _PRIVATE, "text/plain; version=0.0.4; charset=utf-8")
 
     def _reading(self, window: Window) -> Callable[[], Report]:
@@ -216,8 +219,16 @@ class Endpoints:
         def read() -> Report:
             store = self._issuer.store
             store.flush(1.0)
+            health = health_of(
+                store.depth(),
+                store.backlog(),
+                store.pauses(),
+                pixel_ids=[one.id for one in self._config.pixels],
+                delivering=self._is_delivering(),
+            )
             return coverage.build(
                 store.tallies(window.start, window.end),
+                health=health,
                 start=window.start,
                 end=window.end,
                 event=window.event,

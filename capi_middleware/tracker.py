@@ -44,10 +44,10 @@ class CAPI:
         self.store = open_store(config.store, queue_limit=config.queue_limit)
         self.issuer = Issuer(config, self.store)
         self._routes = RouteIndex(config.routes)
-        self.endpoints = Endpoints(self.issuer, self.open)
         self._deliverer = Deliverer(
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
+        self.endpoints = Endpoints(self.issuer, self.open, lambda: self._deliverer.alive)
         self.store.on_commit = self._deliverer.wake
         self._started_in = 0
         self._prune_at = 0.0

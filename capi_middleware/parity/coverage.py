@@ -10,11 +10,13 @@ from msgspec import Struct, field
 
 from capi_middleware.events import SENT
 from capi_middleware.parity.flags import flags_of, gravest_first
+from capi_middleware.parity.health import flags_of_health
 from capi_middleware.parity.match_keys import advise, by_origin, shares
 from capi_middleware.parity.model import (
     TARGET,
     EventReport,
     FreshnessSeconds,
+    Health,
     Report,
     ReportWindow,
 )
@@ -43,6 +45,7 @@ def build(
     event: str | None,
     pixel: str | None,
     target: float = TARGET,
+    health: Health | None = None,
 ) -> Report:
     """The report on `tallies`, which the store gave for the window [start, end).
 
@@ -53,9 +56,10 @@ def build(
         event: only this event name; None for all.
         pixel: only this pixel; None for all.
         target: the share of browser events that the server should cover, 0 to 1.
+        health: the state of delivery, whatever the window.
     """
     events: list[EventReport] = []
-    flags = []
+    flags = flags_of_health(health) if health is not None else []
     for (name, pixel_id), group in sorted(_groups(tallies).items()):
         if event not in (None, name) or pixel not in (None, pixel_id):
             continue
@@ -69,6 +73,7 @@ def build(
         events,
         sorted(advice, key=lambda one: -one.worth),
         gravest_first(flags),
+        health,
     )
 
 

@@ -101,6 +101,27 @@ class Flag(Struct, frozen=True, kw_only=True):
     fix: str
 
 
+class PixelHealth(Struct, frozen=True, kw_only=True):
+    """What waits for a pixel, the age of the oldest in seconds, and whether the pixel rests."""
+
+    pixel_id: str
+    waiting: int
+    oldest_seconds: float
+    paused_until: str | None
+    paused_because: str | None
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """The state of delivery now. `outbox`: rows by state of the server copy, of all time kept.
+
+    `delivering` is False when a thread of this process that should deliver has ended.
+    """
+
+    outbox: dict[str, int]
+    pixels: list[PixelHealth]
+    delivering: bool
+
+
 class Report(Struct, frozen=True):
     """The parity report: events by name and pixel, advice and flags with the weightiest first."""
 
@@ -108,3 +129,4 @@ class Report(Struct, frozen=True):
     events: list[EventReport]
     match_key_advice: list[MatchKeyAdvice]
     flags: list[Flag]
+    health: Health | None = None

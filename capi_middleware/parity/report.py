@@ -10,7 +10,7 @@ import msgspec
 
 from capi_middleware.parity.flags import goal, percent
 from capi_middleware.parity.match_keys import PRIORITIES
-from capi_middleware.parity.model import TARGET, EventReport, Report
+from capi_middleware.parity.model import TARGET, EventReport, Health, Report
 from capi_middleware.parity.window import parse_window
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def _page(template: str, **values: object) -> str:
     return _environment().get_template(template).render(values)
 
 
-def metrics_text(report: Report, depth: Mapping[str, int]) -> str:
-    """`report` and the store's `depth` in Prometheus' text format 0.0.4.
+def metrics_text(report: Report) -> str:
+    """`report` in Prometheus' text format 0.0.4.
 
     All are gauges: events leave the window again, so that nothing here only grows.
     """
@@ -127,12 +127,25 @@ def metrics_text(report: Report, depth: Mapping[str, int]) -> str:
             _gauge("capi_window_missing_events", f"Copies missing, by cause, {within}", missing),
             _gauge("capi_window_suppressed_events", f"Events never made, {within}", suppressed),
             _gauge("capi_window_pending_events", f"Server copies waiting, {within}", pending),
-            _gauge(
-                "capi_outbox_rows",
-                "Rows in the store by state of the server copy.",
-                [({"state": state}, n) for state, n in sorted(depth.items())],
-            ),
+            *_health(report.health),
         )
+    )
+
+
+def _health(health: Health | None) -> Iterable[str]:
+    if health is None:
+        return
+    rows = [({"state": state}, n) for state, n in health.outbox.items()]
+    yield _gauge("capi_outbox_rows", "Rows in the store by state of the server copy.", rows)
+    pixels = [({"pixel_id": one.pixel_id}, one) for one in health.pixels]
+    waiting = [(of, one.waiting) for of, one in pixels]
+    yield _gauge("capi_outbox_waiting_events", "Server copies that wait for delivery.", waiting)
+    oldest = [(of, one.oldest_seconds) for of, one in pixels]
+    yield _gauge("capi_outbox_oldest_seconds", "Age of the oldest that waits.", oldest)
+    paused = [(of, int(one.paused_until is not None)) for of, one in pixels]
+    yield _gauge("capi_pixel_paused", "1 while Meta lets the pixel rest.", paused)
+    yield _gauge(
+        "capi_delivering", "0 when a delivery thread ended.", [({}, int(health.delivering))]
     )
 
 

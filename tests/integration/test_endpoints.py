@@ -254,7 +254,8 @@ def test_the_wsgi_door_answers_the_same(site: Site) -> None:
 
     body = b"".join(door(environ, start_response))
     assert started == ["200 OK"]
-    assert set(json.loads(body)) == {"window", "events", "match_key_advice", "flags"}
+    known = {"window", "events", "match_key_advice", "flags", "health"}
+    assert set(json.loads(body)) == known
 
 
 def test_a_question_about_another_site_is_refused(site: Site) -> None:

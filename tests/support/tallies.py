@@ -2,7 +2,7 @@
 
 from capi_middleware.events import Count, match_key_mask
 from capi_middleware.parity.coverage import build
-from capi_middleware.parity.model import EventReport, Flag, Report
+from capi_middleware.parity.model import EventReport, Flag, Health, Report
 from capi_middleware.store.protocol import Freshness, Tallies, Tally
 
 START, END = 1_780_272_000.0, 1_780_876_800.0  # 2026-06-01 to 2026-06-08, UTC
@@ -26,9 +26,10 @@ def report_on(
     counts: tuple[Count, ...] = (),
     event: str | None = None,
     pixel: str | None = None,
+    health: Health | None = None,
 ) -> Report:
     tallies = Tallies(rows, freshness, counts)
-    return build(tallies, start=START, end=END, event=event, pixel=pixel)
+    return build(tallies, start=START, end=END, event=event, pixel=pixel, health=health)
 
 
 def numbers(

@@ -1,7 +1,9 @@
 import re
 
 from capi_middleware.events import Count
+from capi_middleware.parity.health import health_of
 from capi_middleware.parity.report import metrics_text
+from capi_middleware.store.protocol import Backlog, Pause
 from tests.support.tallies import report_on, tally
 
 PURCHASE = (
@@ -9,6 +11,14 @@ PURCHASE = (
     tally("delivered", "script_blocked", 15),
     tally("delivered", "not_run", 6),
     tally("unmapped", "sent", 2),
+)
+
+HEALTH = health_of(
+    {"pending": 7, "delivered": 5000},
+    [Backlog("123", 7, 12.5)],
+    [Pause("123", 1_780_876_860.0, "code 4")],
+    pixel_ids=["123"],
+    delivering=True,
 )
 
 SAMPLE = re.compile(
@@ -36,8 +46,7 @@ def samples(text: str) -> dict[str, float]:
 def test_metrics_are_the_numbers_of_the_report() -> None:
     counts = (Count("suppressed", "bot", "Purchase", "123", 4),)
     text = metrics_text(
-        report_on(*PURCHASE, tally("pending", "not_run", 7), counts=counts),
-        {"pending": 7, "delivered": 5000},
+        report_on(*PURCHASE, tally("pending", "not_run", 7), counts=counts, health=HEALTH)
     )
     of = 'event_name="Purchase",pixel_id="123"'
     assert samples(text) == {
@@ -53,19 +62,23 @@ def test_metrics_are_the_numbers_of_the_report() -> None:
         f"capi_window_pending_events{{{of}}}": 7,
         'capi_outbox_rows{state="delivered"}': 5000,
         'capi_outbox_rows{state="pending"}': 7,
+        'capi_outbox_waiting_events{pixel_id="123"}': 7,
+        'capi_outbox_oldest_seconds{pixel_id="123"}': 12.5,
+        'capi_pixel_paused{pixel_id="123"}': 1,
+        "capi_delivering": 1,
     }
 
 
 def test_every_metric_has_its_help_and_type_also_without_samples() -> None:
-    text = metrics_text(report_on(), {})
+    text = metrics_text(report_on(health=HEALTH))
     names = re.findall(r"^# TYPE (\S+) gauge$", text, re.MULTILINE)
     assert re.findall(r"^# HELP (\S+) .+\.$", text, re.MULTILINE) == names
-    assert len(set(names)) == 7
+    assert len(set(names)) == 11
     assert text.endswith("\n")
 
 
 def test_a_hostile_label_stays_one_label() -> None:
     name = 'a\\b"c\nd{}='
-    text = metrics_text(report_on(tally("delivered", "sent", name=name)), {})
+    text = metrics_text(report_on(tally("delivered", "sent", name=name)))
     assert 'copy="server"' in text
     assert sum('event_name="a\\\\b\\"c\\nd{}="' in sample for sample in samples(text)) == 4

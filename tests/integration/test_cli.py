@@ -1,0 +1,169 @@
+"""The command line, as its users start it: real processes, a real file, a fake Meta."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from capi_middleware import CAPI, Config, UserData
+from capi_middleware.store.protocol import Settlement
+from capi_middleware.testing import FakeMeta
+from tests.support.configs import PIXEL_ID, SECRET
+from tests.support.processes import until
+from tests.support.servers import serve
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def fake() -> FakeMeta:
+    return FakeMeta()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, fake: FakeMeta) -> Iterator[Path]:
+    """A folder with a capi.toml and a store in it."""
+    with serve(fake.app) as meta:
+        text = f"""
+            secret_key = "env:CAPI_SECRET_KEY"
+            store = "sqlite:///{tmp_path / "capi.db"}"
+            graph_url = "{meta}"
+            delivery = false
+            [[pixels]]
+            id = "{PIXEL_ID}"
+            access_token = "token"
+        """
+        (tmp_path / "capi.toml").write_text(text)
+        (tmp_path / "shop.py").write_text(
+            "from capi_middleware import CAPI, Config\nconfig = Config.load('capi.toml')\n"
+            "capi = CAPI(config)\nnothing = 7\n"
+        )
+        yield tmp_path
+
+
+ENVIRONMENT = {**os.environ, "CAPI_SECRET_KEY": SECRET, "COLUMNS": "200", "PYTHONDEVMODE": ""}
+COMMAND = [sys.executable, "-m", "capi_middleware.cli"]
+
+
+@pytest.fixture
+def run(folder: Path) -> Run:
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2])}
+        return subprocess.run(
+            [*COMMAND, *arguments], cwd=folder, env=environment, text=True, timeout=60,
+            capture_output=True, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def capi(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CAPI]:
+    monkeypatch.setenv("CAPI_SECRET_KEY", SECRET)
+    capi = CAPI(Config.load(folder / "capi.toml"))
+    yield capi
+    capi.close()
+
+
+def lead(capi: CAPI) -> str:
+    """Queue an event that Meta takes; its event_id."""
+    return capi.track("Lead", user_data=UserData(em="jane@example.com")).event_id
+
+
+def bury(capi: CAPI, *names: str) -> list[int]:
+    """Dead letters of these event names; their keys."""
+    for name in names:
+        capi.track(name)
+    lease = capi.store.lease(PIXEL_ID, limit=99, seconds=9)
+    capi.store.settle(
+        lease.lease_id, [Settlement(one.key, "dead", "code 100") for one in lease.events]
+    )
+    return [one.key for one in lease.events]
+
+
+def test_deliver_once_delivers_what_waits_and_ends(run: Run, capi: CAPI, fake: FakeMeta) -> None:
+    event_ids = {lead(capi) for _ in range(3)}
+    done = run("deliver", "--once")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert {one.event["event_id"] for one in fake.received.server} == event_ids
+    assert capi.store.depth() == {"delivered": 3}
+
+
+def test_deliver_once_says_by_its_exit_code_that_something_waits(
+    run: Run, capi: CAPI, fake: FakeMeta
+) -> None:
+    fake.fail_next(401, {"error": {"message": "m", "type": "OAuthException", "code": 190}})
+    lead(capi)
+    done = run("deliver", "--once")
+    assert done.returncode == 1
+    assert "1 events wait" in done.stderr
+    found = run("health")
+    assert found.returncode == 1
+    told = json.loads(found.stdout)
+    assert told["flags"][0]["code"] == "pixel_paused"
+    assert told["health"]["outbox"] == {"pending": 1}
+
+
+def test_deliver_goes_on_until_it_is_told_to_stop(folder: Path, capi: CAPI, fake: FakeMeta) -> None:
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([*COMMAND, "deliver"], cwd=folder, env=environment)
+    try:
+        lead(capi)
+        until("an event", lambda: len(fake.received.server) == 1)
+        lead(capi)
+        until("another", lambda: len(fake.received.server) == 2)
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert time.monotonic() - start < 15
+    finally:
+        process.kill()
+        process.wait()
+    assert capi.store.depth() == {"delivered": 2}
+
+
+def test_dead_letters_are_listed_and_shown_without_secrets(run: Run, capi: CAPI) -> None:
+    first, second = bury(capi, "Lead", "Contact")
+    told = [json.loads(line) for line in run("dead-letters", "list", "--json").stdout.splitlines()]
+    assert [(one["key"], one["event_name"], one["reason"]) for one in told] == [
+        (first, "Lead", "code 100"),
+        (second, "Contact", "code 100"),
+    ]
+    assert "Contact" in run("dead-letters", "list").stdout
+    shown = json.loads(run("dead-letters", "show", str(second)).stdout)
+    assert shown["payload"]["event_name"] == "Contact"
+    missing = run("dead-letters", "show", "999")
+    assert (missing.returncode, "found no dead letter 999" in missing.stderr) == (1, True)
+
+
+def test_dead_letters_are_requeued_and_dropped(run: Run, capi: CAPI) -> None:
+    first, second, _ = bury(capi, "Lead", "Contact", "Donate")
+    assert run("dead-letters", "requeue", str(first)).stdout == "1 requeued\n"
+    assert run("dead-letters", "drop", str(second)).stdout == "1 dropped\n"
+    assert run("dead-letters", "drop", "--all").stdout == "1 dropped\n"
+    assert run("dead-letters", "drop").returncode == 2
+    assert run("dead-letters", "drop", "1", "--all").returncode == 2
+    assert capi.store.depth() == {"pending": 1, "dropped": 2}
+
+
+@pytest.mark.parametrize("source", ["shop:config", "shop:capi"])
+def test_the_configuration_may_be_in_a_module(run: Run, source: str) -> None:
+    assert run("--config", source, "health").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [("shop:nothing", "found a int"), ("shop:missing", "found no shop:missing"),
+     ("other.toml", "other.toml: found no readable file")],
+)  # fmt: skip
+def test_a_configuration_that_is_none_is_one_clear_line(run: Run, source: str, text: str) -> None:
+    done = run("--config", source, "health")
+    assert done.returncode == 1
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
