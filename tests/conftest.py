@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, sync_playwright
 from playwright.sync_api import Playwright as Driver
 
 from capi_middleware.shield import Shield
+from tests.support import postgres
 from tests.support.browsers import FLAGS, find
 
 
@@ -31,6 +32,19 @@ def swallowed(
     yield errors
     if errors:
         raise AssertionError("the shield swallowed an error of ours") from errors[0]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A fresh database of a real PostgreSQL."""
+    with postgres.database(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

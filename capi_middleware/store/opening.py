@@ -11,19 +11,29 @@ from capi_middleware.store.memory import MemoryStore
 from capi_middleware.store.protocol import Store
 from capi_middleware.store.sqlite import SqliteStore
 
-_EXPECTED = "sqlite:///capi.db, sqlite:////absolute/path.db or memory:"
+_EXPECTED = "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… or memory:"
 _SQLITE = "sqlite:///"
-_POSTGRES = re.compile(r"postgres(ql)?(\+\w+)?:")
+_POSTGRES = re.compile(r"postgres(ql)?://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}(?=://)")
 
 
-def open_store(url: str, *, queue_limit: int, clock: Callable[[], float] = time.time) -> Store:
+def open_store(url: str, *, queue_limit: int, clock: Callable[[], float] | None = None) -> Store:
     """The store that `url` names. Nothing is opened yet: that happens at the first use.
 
     Raises ConfigError for a URL that names no store, see `check_url`, and for a file that cannot
-    be made where it should be.
+    be made where it should be. `clock` (Unix time in seconds) is for tests.
     """
     check_url(url)
+    if _POSTGRES.match(url):
+        try:
+            from capi_middleware.store.postgres import PostgresStore
+        except ImportError as error:
+            raise ConfigError(
+                f"store: found a postgresql:// URL and no psycopg ({error}), expected it: "
+                "pip install 'capi-middleware[postgres]'"
+            ) from None
+        return PostgresStore(url, queue_limit=queue_limit, clock=clock)
+    clock = clock or time.time
     if url == "memory:":
         return MemoryStore(queue_limit=queue_limit, clock=clock)
     path = Path(url.removeprefix(_SQLITE))
@@ -57,10 +67,7 @@ def check_url(url: str) -> None:
     if url.startswith("sqlite:"):
         _fail("sqlite: with a number of slashes other than 3 or 4")
     if _POSTGRES.match(url):
-        raise ConfigError(
-            "store: found a postgresql:// URL, but this version has no PostgreSQL store yet; "
-            f"expected {_EXPECTED}"
-        )
+        return
     scheme = _SCHEME.match(url)
     _fail(f"{scheme.group()}://" if scheme else "a text that is no URL of a store")
 

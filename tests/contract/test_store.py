@@ -33,13 +33,20 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def make_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[MakeStore]:
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'capi.db'}"
+
+
+@pytest.fixture
+def make_store(store_url: str, clock: Clock) -> Iterator[MakeStore]:
     opened: list[Store] = []
 
     def make(queue_limit: int) -> Store:
-        url = "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'capi.db'}"
-        opened.append(open_store(url, queue_limit=queue_limit, clock=clock))
+        opened.append(open_store(store_url, queue_limit=queue_limit, clock=clock))
         return opened[-1]
 
     yield make

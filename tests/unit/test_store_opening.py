@@ -1,5 +1,6 @@
 """Store URLs: what they open and how the others are refused."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,14 +66,24 @@ def test_other_urls_are_refused_with_what_was_found_and_expected(url: str, found
     assert found in str(refused.value)
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
-def test_postgresql_is_said_to_be_missing(scheme: str) -> None:
-    with pytest.raises(ConfigError, match="no PostgreSQL store yet"):
-        open_store(f"{scheme}://user:hunter2@host/db", queue_limit=10)
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_a_postgresql_url_opens_nothing_yet_and_hides_its_password(scheme: str) -> None:
+    store = open_store(f"{scheme}://user:hunter2@host/db", queue_limit=10)
+
+    assert repr(store) == "PostgresStore('postgresql://host/db')"
+    store.close()
+
+
+def test_without_psycopg_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "capi_middleware.store.postgres", None)
+    with pytest.raises(ConfigError, match=r"capi-middleware\[postgres\]") as refused:
+        open_store("postgresql://user:hunter2@host/db", queue_limit=10)
+
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://user:hunter2@host/db", "postgresql://u:hunter2@h/db", "user:hunter2@host"]
+    "url", ["mysql://user:hunter2@host/db", "postgresql+psycopg://u:hunter2@h/db", "u:hunter2@host"]
 )
 def test_a_password_is_never_shown(url: str) -> None:
     with pytest.raises(ConfigError) as refused:

@@ -1,0 +1,176 @@
+"""Every statement that PostgresStore executes on the tables of schema/postgres.sql."""
+
+from typing import Final
+
+from capi_middleware.events import VAGUE_BROWSER_CAUSES
+
+_VAGUE = ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES)
+
+#: The first statement of each transaction: its time and its number, and a limit for all others.
+BEGIN: Final = """
+SELECT extract(epoch FROM clock_timestamp())::float8, pg_current_xact_id()::text,
+       set_config('statement_timeout', '30s', true)
+"""
+#: The same where nothing is written: a number would cost one.
+BEGIN_READING: Final = """
+SELECT extract(epoch FROM clock_timestamp())::float8, '',
+       set_config('statement_timeout', '30s', true)
+"""
+HAS_SCHEMA: Final = """
+SELECT 1 FROM pg_class WHERE relname = 'capi_schema' AND pg_table_is_visible(oid)
+"""
+XACT_STATUS: Final = "SELECT pg_xact_status(%s::xid8)"
+
+APPEND: Final = """
+INSERT INTO capi_events AS events (event_id, event_name, pixel_id, event_time, created_at, payload,
+                                   server, due_at, browser, match_keys)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
+    event_time = CASE events.server WHEN 'unknown' THEN excluded.event_time
+                 ELSE events.event_time END,
+    payload = CASE events.server WHEN 'unknown' THEN excluded.payload ELSE events.payload END,
+    due_at = CASE events.server WHEN 'unknown' THEN excluded.due_at ELSE events.due_at END,
+    match_keys = CASE events.server WHEN 'unknown' THEN excluded.match_keys
+                 ELSE events.match_keys END,
+    server = CASE events.server WHEN 'unknown' THEN excluded.server ELSE events.server END,
+    browser = CASE events.browser WHEN 'not_rendered' THEN excluded.browser
+              ELSE events.browser END
+WHERE events.server = 'unknown' OR events.browser = 'not_rendered'
+"""
+
+SIGHT: Final = f"""
+INSERT INTO capi_events AS events (event_id, event_name, pixel_id, event_time, created_at, server,
+                                   due_at, browser, browser_at, match_keys)
+VALUES (%s, %s, %s, %s, %s, 'unknown', %s, %s, %s, 0)
+ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
+    browser = excluded.browser, browser_at = excluded.browser_at
+WHERE events.browser <> excluded.browser
+  AND (excluded.browser = 'sent' OR events.browser IN ({_VAGUE}))
+  AND events.browser <> 'sent'
+"""  # noqa: S608 - our own constants
+
+COUNT: Final = """
+INSERT INTO capi_counts AS counts (hour, kind, reason, event_name, pixel_id, n)
+VALUES (%s, %s, %s, %s, %s, %s)
+ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.n + excluded.n
+"""
+
+#: A lease that ends too far in the future was taken before the clock went back.
+RELEASE: Final = """
+UPDATE capi_events SET server = 'pending', lease_id = NULL, lease_until = NULL
+WHERE key IN (
+    SELECT key FROM capi_events
+    WHERE pixel_id = %(pixel_id)s AND server = 'leased'
+      AND (lease_until <= %(now)s OR lease_until > %(now)s + %(longest)s)
+    FOR UPDATE SKIP LOCKED
+)
+"""
+
+DUE: Final = """
+SELECT key, event_id, event_name, event_time, payload, attempts,
+       event_time < CASE WHEN uncertain OR browser = 'sent' THEN %(dedupe)s::float8
+                    ELSE %(oldest)s::float8 END
+FROM capi_events
+WHERE pixel_id = %(pixel_id)s AND server = 'pending' AND due_at <= %(now)s
+ORDER BY due_at, key LIMIT %(limit)s
+FOR UPDATE SKIP LOCKED
+"""
+
+LEASE: Final = """
+UPDATE capi_events SET server = 'leased', lease_id = %s, lease_until = %s WHERE key = ANY(%s)
+"""
+
+EXPIRE: Final = "UPDATE capi_events SET server = 'expired', payload = NULL WHERE key = ANY(%s)"
+
+GIVE_BACK: Final = """
+UPDATE capi_events SET server = 'pending', lease_id = NULL, lease_until = NULL
+WHERE lease_id = %s AND server = 'leased'
+"""
+
+#: One per outcome, with the same parameters.
+SETTLE: Final = {
+    "delivered": """
+UPDATE capi_events SET server = 'delivered', payload = NULL, delivered_at = %(now)s,
+    reason = %(reason)s, attempts = attempts + %(attempted)s, lease_id = NULL, lease_until = NULL
+WHERE key = %(key)s AND lease_id = %(lease_id)s
+""",
+    "dead": """
+UPDATE capi_events SET server = 'dead',
+    reason = %(reason)s, attempts = attempts + %(attempted)s, lease_id = NULL, lease_until = NULL
+WHERE key = %(key)s AND lease_id = %(lease_id)s
+""",
+    "pending": """
+UPDATE capi_events SET server = 'pending', due_at = %(now)s + %(delay)s,
+    uncertain = uncertain OR %(uncertain)s,
+    reason = %(reason)s, attempts = attempts + %(attempted)s, lease_id = NULL, lease_until = NULL
+WHERE key = %(key)s AND lease_id = %(lease_id)s
+""",
+}
+
+PAUSE: Final = """
+INSERT INTO capi_pauses (pixel_id, until, reason, token) VALUES (%s, %s, %s, %s)
+ON CONFLICT (pixel_id) DO UPDATE SET
+    until = excluded.until, reason = excluded.reason, token = excluded.token
+"""
+
+RESUME: Final = "DELETE FROM capi_pauses WHERE pixel_id = %s"
+
+PAUSES: Final = "SELECT pixel_id, until, reason, token FROM capi_pauses WHERE until > %s"
+
+BACKLOG: Final = """
+SELECT pixel_id, COUNT(*), MIN(event_time) FROM capi_events
+WHERE server IN ('pending', 'leased') GROUP BY pixel_id
+"""
+
+DEAD: Final = """
+SELECT key, event_id, event_name, pixel_id, event_time, reason, attempts, payload FROM capi_events
+WHERE server = 'dead' AND key > %s ORDER BY key LIMIT %s
+"""
+
+REQUEUE: Final = """
+UPDATE capi_events SET server = 'pending', due_at = %s, attempts = 0, uncertain = false
+WHERE server = 'dead' AND payload IS NOT NULL AND key = ANY(%s)
+"""
+
+DROP: Final = """
+UPDATE capi_events SET server = 'dropped', payload = NULL WHERE server = 'dead' AND key = ANY(%s)
+RETURNING event_name, pixel_id
+"""
+
+NEXT_DUE: Final = """
+SELECT
+    (SELECT MIN(due_at) FROM capi_events WHERE pixel_id = %(pixel_id)s AND server = 'pending'),
+    (SELECT MIN(CASE WHEN lease_until > %(now)s + %(longest)s THEN %(now)s ELSE lease_until END)
+     FROM capi_events WHERE pixel_id = %(pixel_id)s AND server = 'leased')
+"""
+
+TALLIES: Final = """
+SELECT pixel_id, event_name, server, browser, match_keys, COUNT(*) FROM capi_events
+WHERE event_time >= %(start)s AND event_time < %(end)s
+GROUP BY pixel_id, event_name, server, browser, match_keys
+"""
+
+FRESHNESS: Final = """
+SELECT pixel_id, event_name,
+       floor(greatest(0.0, delivered_at - event_time) * 10 + 0.5) / 10.0 AS seconds, COUNT(*)
+FROM capi_events
+WHERE event_time >= %(start)s AND event_time < %(end)s AND server = 'delivered'
+GROUP BY pixel_id, event_name, seconds
+"""
+
+COUNTS: Final = """
+SELECT kind, reason, event_name, pixel_id, SUM(n)::bigint FROM capi_counts
+WHERE (hour + 1) * 3600 > %(start)s AND hour * 3600 < %(end)s
+GROUP BY kind, reason, event_name, pixel_id
+"""
+
+DEPTH: Final = "SELECT server, COUNT(*) FROM capi_events GROUP BY server"
+
+PRUNE: Final = """
+DELETE FROM capi_events WHERE key IN (
+    SELECT key FROM capi_events
+    WHERE event_time < %s AND server NOT IN ('pending', 'leased') LIMIT %s FOR UPDATE SKIP LOCKED
+)
+"""
+
+PRUNE_COUNTS: Final = "DELETE FROM capi_counts WHERE (hour + 1) * 3600 <= %s"

@@ -1,0 +1,282 @@
+"""PostgresStore as a citizen of its server: others' claims, lost connections, rights, forks."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from capi_middleware.errors import StoreError
+from capi_middleware.events import Count, Sighting
+from capi_middleware.store.postgres import PostgresStore
+from capi_middleware.store.postgres_link import Link
+from capi_middleware.store.protocol import Settlement
+from tests.support.postgres import execute
+from tests.support.servers import closed_port
+from tests.support.stores import NOON, PIXEL, row, store_rows
+
+KILL = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND application_name = 'capi_middleware'"
+)
+
+
+@pytest.fixture
+def store(postgres_url: str) -> Iterator[PostgresStore]:
+    store = PostgresStore(postgres_url)
+    yield store
+    store.close()
+
+
+def test_nothing_is_opened_before_the_first_use() -> None:
+    store = PostgresStore("postgresql://nobody:pa55word@127.0.0.1:1/none")
+    store.close()
+
+
+def test_two_couriers_never_claim_the_same_event(store: PostgresStore, postgres_url: str) -> None:
+    rows = [row(f"e{n}", event_time=time.time()) for n in range(400)]
+    store_rows(store, *rows)
+    stores = [PostgresStore(postgres_url) for _ in range(4)]
+    claimed: list[int] = []
+
+    def claim(one: PostgresStore) -> None:
+        while events := one.lease(PIXEL, limit=7, seconds=60).events:
+            claimed.extend(event.key for event in events)
+
+    threads = [threading.Thread(target=claim, args=(one,)) for one in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for one in stores:
+        one.close()
+
+    assert len(claimed) == len(set(claimed)) == 400
+
+
+def test_the_leases_of_a_store_without_clock_are_by_the_clock_of_the_database(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    store_rows(store, row(event_time=time.time()))
+    store.lease(PIXEL, limit=1, seconds=60)
+    ((left,),) = execute(
+        postgres_url,
+        "SELECT lease_until - extract(epoch FROM clock_timestamp())::float8 FROM capi_events",
+    )
+    assert 50 < left <= 60
+
+
+def test_a_connection_that_is_ended_is_opened_again(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    store_rows(store, row("e1", event_time=time.time()))
+    assert store.depth() == {"pending": 1}
+    execute(postgres_url, KILL)
+    with pytest.raises(StoreError):
+        store.depth()
+
+    assert store.depth() == {"pending": 1}
+    store_rows(store, row("e2", event_time=time.time()))
+    assert store.depth() == {"pending": 2}
+
+
+def test_what_is_appended_while_the_connection_breaks_is_stored_and_counted_once(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    store.count([Count("error", "x")])
+    store_rows(store, row("first", event_time=time.time()))
+    stop = threading.Event()
+
+    def kill() -> None:
+        while not stop.wait(0.02):
+            execute(postgres_url, KILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    for n in range(60):
+        store.append([row(f"e{n}", event_time=time.time())], wait=False)
+        store.count([Count("error", "x")])
+        time.sleep(0.01)
+    stop.set()
+    killer.join()
+
+    assert store.flush(30)
+    assert store.depth() == {"pending": 61}
+    counts = {one.reason: one.n for one in store.tallies(0, time.time() + 9999).counts}
+    assert counts == {"x": 61}
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_rows(store, row("e1", event_time=time.time()))
+    honest = psycopg.Connection.commit
+    lost: list[int] = []
+
+    def commit(self: "psycopg.Connection[object]") -> None:
+        honest(self)
+        if not lost and threading.current_thread().name == "capi-store-writer":
+            lost.append(1)
+            raise psycopg.OperationalError("the connection is lost")
+
+    monkeypatch.setattr(psycopg.Connection, "commit", commit)
+    store.count([Count("error", "x")])
+    store_rows(store, row("e2", event_time=time.time()))
+
+    assert lost == [1]
+    assert store.flush(10)
+    counts = {one.reason: one.n for one in store.tallies(0, time.time() + 9999).counts}
+    assert (store.depth(), counts) == ({"pending": 2}, {"x": 1})
+
+
+def test_a_server_that_comes_late_gets_what_waited(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresStore(postgres_url)
+    honest, tries = psycopg.connect, []
+
+    def connect(*given: object, **more: object) -> object:
+        tries.append(1)
+        if len(tries) < 4:
+            raise psycopg.OperationalError("connection refused")
+        return honest(*given, **more)  # type: ignore[arg-type] # as the caller gave them
+
+    monkeypatch.setattr(psycopg, "connect", connect)
+    future = store.append([row(event_time=time.time())], wait=True)
+    assert future is not None
+    future.result(30)
+
+    assert store.depth() == {"pending": 1}
+    store.close()
+
+
+def test_what_cannot_be_stored_fails_alone(store: PostgresStore) -> None:
+    bad = row("nul\0", event_time=time.time())
+    futures = [store.append([one], wait=True) for one in (row("e1"), bad, row("e2"))]
+    results = [future.exception(30) for future in futures if future is not None]
+
+    assert [type(one) for one in results] == [type(None), StoreError, type(None)]
+    assert store.depth() == {"pending": 2}
+
+
+def test_the_password_is_in_no_repr_error_or_log(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    refused = closed_port().replace("http://", "postgresql://someone:pa55word@") + "/shop"
+    store = PostgresStore(refused)
+    with pytest.raises(StoreError) as caught:
+        store.depth()
+    assert "pa55word" not in f"{caught.value!r} {caught.value} {store!r} {caplog.text}"
+    assert "127.0.0.1/shop" in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_newer_schema_is_refused(store: PostgresStore, postgres_url: str) -> None:
+    store_rows(store, row())
+    execute(postgres_url, "UPDATE capi_schema SET version = 999")
+    other = PostgresStore(postgres_url)
+    with pytest.raises(StoreError, match="found schema 999, expected 1 or older"):
+        other.depth()
+    other.close()
+
+
+def test_missing_rights_are_one_clear_error(postgres_url: str) -> None:
+    execute(postgres_url, "REVOKE ALL ON SCHEMA public FROM public")
+    execute(postgres_url, f"CREATE ROLE reader_{os.getpid()} LOGIN PASSWORD 'x'")
+    store = PostgresStore(postgres_url.replace("//postgres:", f"//reader_{os.getpid()}:"))
+    with pytest.raises(StoreError, match=r"the database refused a statement: \w+ \(\w{5}\)"):
+        store.depth()
+    store.close()
+    execute(postgres_url, f"DROP ROLE reader_{os.getpid()}")
+
+
+def test_eight_first_starts_at_once_make_one_schema(postgres_url: str) -> None:
+    stores = [PostgresStore(postgres_url) for _ in range(8)]
+    errors: list[BaseException] = []
+
+    def use(store: PostgresStore, n: int) -> None:
+        try:
+            store_rows(store, row(f"e{n}", event_time=time.time()))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=use, args=(one, n)) for n, one in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert errors == []
+    assert stores[0].depth() == {"pending": 8}
+    for store in stores:
+        store.close()
+
+
+def test_a_child_uses_connections_of_its_own_and_leaves_those_of_its_parent(
+    store: PostgresStore,
+) -> None:
+    store_rows(store, row("e1", event_time=time.time()))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            store_rows(store, row("e2", event_time=time.time()))
+            code = 0 if store.depth() == {"pending": 2} else 2
+            store.close()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert store.depth() == {"pending": 2}
+
+
+def test_two_processes_that_count_and_sight_the_same_do_not_lock_each_other(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    other = PostgresStore(postgres_url)
+    rows = [row(f"e{n}", browser="not_run") for n in range(50)]
+    store_rows(store, *rows)
+
+    def work(one: PostgresStore, order: int) -> None:
+        for _ in range(20):
+            some = rows[::order]
+            one.count([Count("error", f"r{n}") for n in range(10)][::order])
+            one.sight([Sighting(r.event_id, r.event_name, PIXEL, "csp") for r in some])
+
+    threads = [threading.Thread(target=work, args=(store, 1)),
+               threading.Thread(target=work, args=(other, -1))]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert store.flush(30)
+    assert other.flush(30)
+    counts = {one.reason: one.n for one in store.tallies(0, 2 * NOON).counts if one.kind == "error"}
+    assert counts == {f"r{n}": 40 for n in range(10)}
+    other.close()
+
+
+def test_late_words_about_a_lease_that_ran_out_are_ignored(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    store_rows(store, row(event_time=time.time()))
+    old = store.lease(PIXEL, limit=1, seconds=0.01)
+    time.sleep(0.05)
+    new = store.lease(PIXEL, limit=1, seconds=60)
+
+    assert store.settle(old.lease_id, [Settlement(old.events[0].key, "dead")]) == 0
+    assert store.settle(new.lease_id, [Settlement(new.events[0].key, "delivered")]) == 1
+
+
+def test_a_link_that_failed_waits_before_it_tries_again() -> None:
+    link = Link(closed_port().replace("http", "postgresql"), None)
+    for _ in range(3):
+        with pytest.raises(StoreError), link.transaction():
+            pass
+    assert link._failures == 1
