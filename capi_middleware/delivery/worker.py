@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from capi_middleware.delivery.retry import Outcome, backoff, rest
+from capi_middleware.errors import StoreError
 from capi_middleware.store.protocol import Lease, LeasedEvent, Settlement, Store
 
 logger = logging.getLogger("capi_middleware.delivery")
@@ -58,6 +59,9 @@ class Courier:
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._failures = 0
+        #: Outcomes that the store could not take (a full disk): kept, so that nothing that was
+        #: delivered goes out again.
+        self._unsettled: list[tuple[str, list[Settlement]]] = []
 
     @property
     def alive(self) -> bool:
@@ -118,6 +122,9 @@ class Courier:
 
     def _round(self) -> float:
         """Deliver one batch; seconds until there may be more."""
+        while self._unsettled:
+            self._store.settle(*self._unsettled[0])
+            self._unsettled.pop(0)
         if self._rests():
             return POLL_SECONDS
         lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS)
@@ -192,12 +199,17 @@ class Courier:
                         event.key, "pending", outcome.reason, delay, uncertain=outcome.uncertain
                     )
                 )
-        self._store.settle(lease.lease_id, settlements)
+        self._record(lease, settlements)
 
     def _settle(self, lease: Lease, batch: list[LeasedEvent], state: Any, reason: str = "") -> None:
-        self._store.settle(
-            lease.lease_id, [Settlement(event.key, state, reason) for event in batch]
-        )
+        self._record(lease, [Settlement(event.key, state, reason) for event in batch])
+
+    def _record(self, lease: Lease, settlements: list[Settlement]) -> None:
+        try:
+            self._store.settle(lease.lease_id, settlements)
+        except StoreError:
+            self._unsettled.append((lease.lease_id, settlements))
+            raise
 
 
 class Deliverer:

@@ -25,6 +25,7 @@ from capi_middleware.store.protocol import (
     waits_for_delivery,
 )
 from capi_middleware.store.sqlite_connections import Connections
+from capi_middleware.store.sqlite_file import check_space
 from capi_middleware.store.writer import Counters, Submission, Writer
 
 #: Rows that one transaction of `prune` deletes: others wait for the lock only for milliseconds.
@@ -80,6 +81,8 @@ class SqliteStore:
 
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
         now, replayed = self._clock(), 0
+        if any(submission.kind != "flush" for submission in submissions):
+            check_space(self._connections.path)
         with self._connections.writing(LOCK_PATIENCE) as db:
             for submission in submissions:
                 if submission.kind == "append":

@@ -13,7 +13,10 @@ from capi_middleware.store.sqlite_file import (
     connect,
     failure,
     forget_locks,
+    inode_of,
+    is_damaged,
     is_of_the_data,
+    quarantine,
 )
 from capi_middleware.store.writer import LockedError
 
@@ -23,14 +26,6 @@ FORK_SECONDS = 2.0
 _abandoned: list[object] = []
 
 
-def _inode(path: Path) -> int | None:
-    # By name: a file descriptor of ours would be one too many to close.
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
-
-
 class _Handle:
     """One connection, the free list it lives in, and which file it has open."""
 
@@ -38,11 +33,11 @@ class _Handle:
         self.db = db
         self.home = home
         self._path = path
-        self._inode = _inode(path)
+        self.inode = inode_of(path)
 
     def is_current(self) -> bool:
         """Whether the path still is the file that was opened (it may have been replaced)."""
-        return self._inode is not None and _inode(self._path) == self._inode
+        return self.inode is not None and inode_of(self._path) == self.inode
 
 
 class Connections:
@@ -146,8 +141,10 @@ class Connections:
         except sqlite3.Error as error:
             if is_of_the_data(error):
                 raise
+            if is_damaged(error):
+                quarantine(self.path, handle.inode)
             trouble = failure(error, self.path)
-            usable = isinstance(trouble, LockedError)
+            usable = isinstance(trouble, LockedError) and not is_damaged(error)
             raise trouble from error
         finally:
             self._give_back(handle, usable=usable)

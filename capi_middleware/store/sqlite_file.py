@@ -1,16 +1,20 @@
 """One SQLite file: how it is made, opened and checked, and what its errors mean."""
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
 from capi_middleware.errors import StoreError
 from capi_middleware.store.writer import LockedError
+
+logger = logging.getLogger("capi_middleware.store")
 
 SCHEMA_VERSION = 2
 #: UPSERT.
@@ -24,6 +28,12 @@ WAL_PAGES, WAL_BYTES = 1000, 16 * 1024 * 1024
 
 _T = TypeVar("_T")
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+#: Free bytes, or share of the disk where that is less, that are left to the acknowledgements of
+#: what was delivered: on a full disk nothing could be marked as sent.
+RESERVE_BYTES, RESERVE_SHARE = 64 * 1024 * 1024, 0.05
+#: How long one process may take to move a damaged file away, in seconds.
+_MOVING_SECONDS = 30.0
 #: Caused by what should be stored, not by the database.
 _OF_THE_DATA = (
     sqlite3.DataError,
@@ -41,6 +51,7 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     Raises StoreError when it cannot be opened or is not ours, LockedError when it is locked.
     """
     _create_file(path)
+    inode = inode_of(path)
     try:
         # The busy timeout is set with the opening: everything after it may meet a lock.
         db = sqlite3.connect(
@@ -54,8 +65,18 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
             db.close()
             raise
     except sqlite3.Error as error:
+        if is_damaged(error):
+            quarantine(path, inode)
         raise failure(error, path) from error
     return db
+
+
+def inode_of(path: Path) -> int | None:
+    """Which file `path` is now. By name: closing a descriptor of ours would drop SQLite's locks."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def forget_locks() -> None:
@@ -73,7 +94,57 @@ def failure(error: Exception, path: Path) -> StoreError:
     """What callers get to see for a driver's or the system's `error`."""
     if _code(error) in _LOCKED:
         return LockedError(f"{path}: the database is locked by another process")
+    if is_damaged(error):
+        return LockedError(f"{path}: the file is damaged")  # the next try makes a new one
+    if _code(error) == sqlite3.SQLITE_FULL:
+        return LockedError(f"{path}: the disk is full")
     return StoreError(f"{path}: {error}")
+
+
+def is_damaged(error: Exception) -> bool:
+    """Whether `error` means that the file is no readable database (any more)."""
+    return _code(error) in _DAMAGED
+
+
+def check_space(path: Path) -> None:
+    """Raises LockedError when the disk has no more than its reserve."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return  # opening it will say what is wrong
+    free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    if free < min(RESERVE_BYTES, total * RESERVE_SHARE):
+        raise LockedError(f"{path}: the disk is full ({free // 1024:,} KiB free)")
+
+
+def quarantine(path: Path, inode: int | None) -> None:
+    """Move a damaged database aside, with its -wal and -shm, so that a fresh one can be made.
+
+    Nothing is deleted. `inode` is that of the damaged file: another process may have moved it.
+    """
+    gate = path.with_name(f"{path.name}.quarantine")
+    try:
+        gate.mkdir()
+    except FileExistsError:
+        # Another process is at it, or was killed while it was.
+        with suppress(OSError):
+            if time.time() - gate.stat().st_mtime > _MOVING_SECONDS:
+                gate.rmdir()
+        return
+    try:
+        if inode is not None and path.stat().st_ino == inode:
+            moved = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
+            for ending in ("-wal", "-shm", ""):
+                with suppress(FileNotFoundError):
+                    Path(f"{path}{ending}").rename(f"{moved}{ending}")
+            logger.critical(
+                "%s is damaged: it was moved to %s, and a new one is made; events in it that were "
+                "not delivered are lost unless it can be repaired (sqlite3 .recover)", path, moved
+            )  # fmt: skip
+    except OSError as error:
+        logger.critical("%s is damaged and cannot be moved: %s", path, error)
+    finally:
+        gate.rmdir()
 
 
 def _create_file(path: Path) -> None:

@@ -18,6 +18,7 @@ from capi_middleware.delivery import graph
 from capi_middleware.delivery.graph import GraphClient
 from capi_middleware.delivery.retry import LONGEST_DELAY, Outcome, backoff, judge_error, rest
 from capi_middleware.delivery.worker import Courier
+from capi_middleware.errors import StoreError
 from capi_middleware.store.memory import MemoryStore
 from capi_middleware.testing import FakeMeta
 from tests.support.configs import make_config
@@ -299,6 +300,27 @@ def test_what_an_error_of_ours_left_unsettled_is_due_at_once(store: MemoryStore)
     with pytest.raises(RuntimeError):
         rounds(store, Broken())()
     assert [one.attempts for one in store.lease(PIXEL, limit=9, seconds=9).events] == [0]
+
+
+def test_what_was_delivered_while_the_store_was_full_is_not_sent_again(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_rows(store, row("e1"))
+    client = Script()
+    step = rounds(store, client)
+    honest = store.settle
+
+    def full(*given: object) -> int:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(store, "settle", full)
+    monkeypatch.setattr(store, "release", full)
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            step()
+    monkeypatch.setattr(store, "settle", honest)
+    step()
+    assert (store.depth(), len(client.sent)) == ({"delivered": 1}, 1)
 
 
 def test_an_event_that_meta_may_have_taken_is_not_sent_when_it_would_count_twice(

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from capi_middleware.errors import StoreError
+from capi_middleware.steps import is_held_up
 from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.protocol import Settlement
 from capi_middleware.store.sqlite import SqliteStore
 from capi_middleware.store.sqlite_connections import Connections
+from capi_middleware.store.sqlite_file import quarantine
 from tests.support.stores import NOON, PIXEL, Clock, row, store_rows
 
 PRELUDE = """
@@ -305,13 +307,90 @@ def test_a_directory_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(
+def damage(path: Path) -> None:
+    """Overwrite everything but the header of a database, as a failing disk might."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xa5" * (size - 100))
+
+
+@pytest.mark.parametrize("when", ["before the start", "while it is open"])
+def test_a_damaged_file_is_moved_aside_and_nothing_new_is_lost(
+    store: SqliteStore, path: Path, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store_rows(store, *(row(f"old{n}") for n in range(50)))
+    store.close()
+    if when == "while it is open":
+        store.depth()
+    damage(path)
+    store_rows(store, row("new"))
+
+    assert store.depth() == {"pending": 1}
+    moved = min(path.parent.glob("*.corrupt-*"), key=lambda one: len(one.name))
+    assert b"\xa5" * 1000 in moved.read_bytes()
+    assert "is damaged: it was moved to" in caplog.text
+    assert not path.with_name("capi.db.quarantine").exists()
+
+
+def test_a_file_that_is_no_database_is_moved_aside_with_its_bytes(
     store: SqliteStore, path: Path
 ) -> None:
     path.write_bytes(b"not a database" * 1000)
+    store_rows(store, row())
 
-    assert str(path) in failure_of(store)
-    assert path.read_bytes() == b"not a database" * 1000
+    (moved,) = [one for one in path.parent.iterdir() if ".corrupt-" in one.name]
+    assert moved.read_bytes() == b"not a database" * 1000
+    assert store.depth() == {"pending": 1}
+
+
+def test_only_the_file_that_was_found_damaged_is_moved(path: Path) -> None:
+    path.write_bytes(b"fresh")
+    quarantine(path, path.stat().st_ino + 1)
+    path.with_name("capi.db.quarantine").mkdir()
+    quarantine(path, path.stat().st_ino)
+
+    assert path.read_bytes() == b"fresh"
+
+
+def test_a_full_disk_keeps_what_comes_in_memory_until_there_is_space(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_rows(store, row("e1"))
+    monkeypatch.setattr("capi_middleware.store.sqlite_file.RESERVE_BYTES", 2**62)
+    monkeypatch.setattr("capi_middleware.store.sqlite_file.RESERVE_SHARE", 2.0)
+    future = store.append([row("e2")], wait=True)
+    assert future is not None
+    with pytest.raises(TimeoutError):
+        future.result(0.3)
+    assert is_held_up(future)
+    assert store.depth() == {"pending": 1}
+    leased = store.lease(PIXEL, limit=9, seconds=60)
+    settled = [Settlement(one.key, "delivered") for one in leased.events]
+    assert store.settle(leased.lease_id, settled) == 1  # the reserve is for this
+    monkeypatch.undo()
+    future.result(10)
+
+    assert store.depth() == {"delivered": 1, "pending": 1}
+
+
+def test_a_database_that_cannot_grow_is_tried_again_and_loses_nothing(
+    store: SqliteStore,
+) -> None:
+    store_rows(store, row("e1"))
+    with store._connections.writing() as db:
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+    home = store._connections._writers
+    home[-1].db.execute(f"PRAGMA max_page_count = {pages}")
+    future = store.append([row("big", payload=b"x" * 500_000)], wait=True)
+    assert future is not None
+    with pytest.raises(TimeoutError):
+        future.result(0.3)
+    assert store.depth() == {"pending": 1}
+    store._connections.close()  # the limit is of the connection
+    future.result(10)
+
+    assert store.depth() == {"pending": 2}
 
 
 def test_a_newer_schema_is_refused(store: SqliteStore, path: Path) -> None:
