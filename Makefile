@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VISITORS ?= 0
+ROUNDS ?= 1000
 
-.PHONY: demo test bench bench-smoke lint browser clean
+.PHONY: demo test torture bench bench-smoke lint browser clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -34,6 +35,10 @@ lint: $(VENV)/.installed
 test: lint browser
 	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q
+
+torture: $(VENV)/.installed
+	@echo "==> $(ROUNDS) rounds of killed processes and a failing Meta; nothing may be lost"
+	@$(BIN)/python -m tests.torture --rounds $(ROUNDS)
 
 bench: $(VENV)/.installed
 	@echo "==> Benchmarks: ratios of two things measured side by side"

@@ -1,0 +1,1 @@
+"""Torture: processes are killed at random while they track and deliver; nothing may be lost."""

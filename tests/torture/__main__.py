@@ -1,0 +1,49 @@
+"""`python -m tests.torture [--rounds N] [--seed S]`: many rounds, and their ledger."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from tests.support import postgres
+from tests.torture.history import Verdict
+from tests.torture.rounds import play
+
+_COLUMNS = ("accepted", "delivered", "duplicates", "lost", "phantom", "mutated", "stale")
+
+
+def main() -> int:
+    """Play alternately on SQLite and PostgreSQL; exit code 1 when a promise was broken."""
+    options = argparse.ArgumentParser(prog="make torture")
+    options.add_argument("--rounds", type=int, default=1000)
+    options.add_argument("--seed", type=int, default=1)
+    given = options.parse_args()
+    verdicts: dict[str, list[Verdict]] = {"SQLite": [], "PostgreSQL": []}
+    broken: list[str] = []
+    seeds = range(given.seed, given.seed + given.rounds)
+    with postgres.server() as server:
+        for seed in track(seeds, "Torture", console=Console(stderr=True)):
+            kind = ("SQLite", "PostgreSQL")[seed % 2]
+            if kind == "SQLite":
+                with tempfile.TemporaryDirectory() as folder:
+                    verdict = play(f"sqlite:///{Path(folder) / 'capi.db'}", seed)
+            else:
+                with postgres.database(server) as url:
+                    verdict = play(url, seed)
+            verdicts[kind].append(verdict)
+            if not verdict.holds:
+                broken.append(f"seed {seed} on {kind}: {verdict}")
+    table = Table("store", "rounds", *_COLUMNS)
+    for kind, some in verdicts.items():
+        sums = [f"{sum(getattr(one, name) for one in some):,}" for name in _COLUMNS]
+        table.add_row(kind, str(len(some)), *sums)
+    Console().print(table, *broken)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

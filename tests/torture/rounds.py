@@ -1,0 +1,80 @@
+"""One round: processes on one store, killed at random, with a Meta that fails at random."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+
+from capi_middleware.testing import FakeMeta
+from tests.support.processes import ROOT
+from tests.support.servers import serve
+from tests.torture.history import History, Verdict, judge
+
+#: How long the last process may take to deliver what is left, in seconds.
+DRAIN_SECONDS = 60.0
+
+
+def play(store: str, seed: int, *, processes: int = 2, kills: int = 4) -> Verdict:
+    """Play a round on the store of this URL. The same seed draws the same faults and moments."""
+    chance = random.Random(seed)
+    fake, history = FakeMeta(), History()
+    with serve(fake.app) as graph:
+        running = [_Victim(store, graph, f"{seed}-{n}", history) for n in range(processes)]
+        for number in range(kills):
+            _trouble(fake, chance)
+            time.sleep(chance.uniform(0.05, 0.4))
+            place = chance.randrange(processes)
+            running[place].kill()
+            history.kills += 1
+            running[place] = _Victim(store, graph, f"{seed}-{processes + number}", history)
+        time.sleep(chance.uniform(0.1, 0.3))
+        for victim in running:
+            victim.kill()
+        fake.clear_faults()
+        subprocess.run(_command(store, graph, "drain"), cwd=ROOT, env=_environment(),
+                       timeout=DRAIN_SECONDS, check=True)  # fmt: skip
+    return judge(history, fake.received.server)
+
+
+def _trouble(fake: FakeMeta, chance: random.Random) -> None:
+    kind = chance.choice(["none", "http", "lost answer", "slow", "nonsense"])
+    if kind == "http":
+        fake.fail_next(chance.choice([500, 502, 503]), times=chance.randint(1, 3))
+    elif kind == "lost answer":
+        fake.fail_next(drop="after", times=chance.randint(1, 3))
+    elif kind == "slow":
+        fake.fail_next(200, delay=0.3)
+    elif kind == "nonsense":
+        fake.fail_next(200, "<html>", times=2)
+
+
+class _Victim:
+    """A running process, and a thread that hears what it says."""
+
+    def __init__(self, store: str, graph: str, name: str, history: History) -> None:
+        self._process = subprocess.Popen(
+            _command(store, graph, name), cwd=ROOT, env=_environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        out = self._process.stdout
+        assert out is not None
+        self._ear = threading.Thread(target=lambda: history.hear(out), daemon=True)
+        self._ear.start()
+
+    def kill(self) -> None:
+        """SIGKILL, after which everything it said was heard."""
+        self._process.kill()
+        self._process.wait()
+        self._ear.join(10)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def _command(store: str, graph: str, name: str) -> list[str]:
+    return [sys.executable, "-m", "tests.torture.victim", store, graph, name]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDEVMODE": ""}
