@@ -246,4 +246,5 @@ def _close_at_exit(capi: CAPI) -> None:
                 alive.issuer.shield.caught(error, "closing")
 
     atexit.register(close)
-    weakref.finalize(capi, atexit.unregister, close)
+    # Not at the exit itself: it would take away what is to run then.
+    weakref.finalize(capi, atexit.unregister, close).atexit = False

@@ -59,6 +59,8 @@ class Courier:
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._failures = 0
+        #: The lease and the events of the request that is being answered.
+        self._flying: tuple[Lease, list[LeasedEvent]] | None = None
         #: Outcomes that the store could not take (a full disk): kept, so that nothing that was
         #: delivered goes out again.
         self._unsettled: list[tuple[str, list[Settlement]]] = []
@@ -85,7 +87,10 @@ class Courier:
         self._wake.set()
 
     def stop(self, timeout: float) -> None:
-        """End the thread after the request in flight, waiting up to `timeout` seconds."""
+        """End the thread after the request in flight, waiting up to `timeout` seconds.
+
+        A request that takes longer is given up: its events are due at once for whoever comes next.
+        """
         self._stop.set()
         self._wake.set()
         thread = self._thread
@@ -95,6 +100,18 @@ class Courier:
             and thread is not threading.current_thread()
         ):
             thread.join(timeout)
+            if thread.is_alive() and timeout > 0:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        flying = self._flying
+        if flying is not None:
+            lease, batch = flying
+            self._store.settle(
+                lease.lease_id,
+                [Settlement(one.key, "pending", "stopped", uncertain=True) for one in batch],
+            )
+            self._store.release(lease.lease_id)
 
     def _start_thread(self) -> None:
         if self._pid != os.getpid():
@@ -162,7 +179,9 @@ class Courier:
         half_time = time.monotonic() + LEASE_SECONDS / 2
         while waiting and not self._stop.is_set() and time.monotonic() < half_time:
             batch = waiting.pop()
+            self._flying = lease, batch
             outcome = self._send(batch)
+            self._flying = None
             match outcome.kind:
                 case "delivered":
                     self._failures = 0

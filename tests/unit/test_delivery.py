@@ -450,3 +450,25 @@ def test_a_retry_after_of_any_kind_is_bounded(value: str) -> None:
     outcome = sent_to(answer("429 Too Many", body, f"Retry-After: {value}"))
     assert outcome.kind == "throttled"
     assert 1 <= rest(outcome, 1) <= 3600
+
+
+def test_a_request_that_outlasts_the_stop_is_given_up_at_once(store: MemoryStore) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    class Hanging(Script):
+        def send(self, payloads: Sequence[bytes]) -> Outcome:
+            asked.set()
+            answer.wait(30)
+            return Outcome("delivered")
+
+    store_rows(store, row("e1"), row("e2"))
+    courier = Courier(store, PIXEL, Hanging)
+    courier.start()
+    assert asked.wait(10)
+    courier.stop(0.1)
+    assert store.depth() == {"pending": 2}
+    answer.set()
+    assert courier._thread is not None
+    courier._thread.join(10)
+    # Too late: somebody else may have the events by now.
+    assert store.depth() == {"pending": 2}
