@@ -37,7 +37,9 @@ class Admission:
         return rule.decide(answer, self._reader.headers)
 
     def decide(self) -> Steps[None]:
-        """Ask the site's rule, which may take its time."""
+        """Ask the site's rule, once; it may take its time."""
+        if self._decided is not None:
+            return
         rule = self._rule
         answer = (yield from self._asker.call(rule.ask)) if rule.ask else rule.read(self._reader)
         self._decided = rule.decide(answer, self._reader.headers)

@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,9 +18,13 @@ except ImportError:
     sys.exit("capi-middleware: found no click and rich, expected them: "
              "pip install 'capi-middleware[cli]'")  # fmt: skip
 
+import msgspec
+
 from capi_middleware import __version__
 from capi_middleware.config import Config
 from capi_middleware.errors import CapiError, ConfigError
+from capi_middleware.parity.health import flags_of_health, health_of
+from capi_middleware.parity.window import iso
 from capi_middleware.store.protocol import DeadLetter
 from capi_middleware.tracker import CAPI
 
@@ -98,8 +101,6 @@ def _nothing_is_due(capi: CAPI) -> bool:
 @click.pass_obj
 def health(source: str) -> None:
     """What waits and what rests, as JSON; exit code 1 when a pixel rests or events are stale."""
-    from capi_middleware.parity.health import flags_of_health, health_of
-
     capi = _capi(source, delivery=False)
     store = capi.store
     found = health_of(
@@ -109,8 +110,6 @@ def health(source: str) -> None:
         pixel_ids=[pixel.id for pixel in capi.config.pixels],
         delivering=True,
     )
-    import msgspec
-
     flags = flags_of_health(found)
     click.echo(msgspec.json.encode({"health": found, "flags": flags}).decode())
     sys.exit(1 if flags else 0)
@@ -133,7 +132,7 @@ def list_letters(source: str, as_json: bool) -> None:
         return
     table = Table("key", "event_name", "pixel", "event_time", "reason", "attempts", "event_id")
     for one in letters:
-        table.add_row(str(one.key), one.event_name, one.pixel_id, _time(one.event_time),
+        table.add_row(str(one.key), one.event_name, one.pixel_id, iso(one.event_time),
                       one.reason, str(one.attempts), one.event_id)  # fmt: skip
     Console().print(table if letters else "No dead letters.")
 
@@ -171,8 +170,8 @@ def drop(source: str, keys: tuple[int, ...], every: bool) -> None:
 
 def _wanted(keys: tuple[int, ...], every: bool) -> list[int] | None:
     if bool(keys) is every:
-        raise click.UsageError("found neither keys nor --all, expected one of them"
-                               if not keys else "found keys and --all, expected one")  # fmt: skip
+        found = "keys and --all" if keys else "neither keys nor --all"
+        raise click.UsageError(f"found {found}, expected one of them")
     return None if every else list(keys)
 
 
@@ -191,7 +190,7 @@ def _as_dict(letter: DeadLetter) -> dict[str, Any]:
         "event_name": letter.event_name,
         "pixel_id": letter.pixel_id,
         "event_id": letter.event_id,
-        "event_time": _time(letter.event_time),
+        "event_time": iso(letter.event_time),
         "reason": letter.reason,
         "attempts": letter.attempts,
     }
@@ -202,10 +201,6 @@ def _payload(letter: DeadLetter) -> Any:
         return json.loads(letter.payload)
     except ValueError:
         return f"{len(letter.payload)} bytes that are no JSON"
-
-
-def _time(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
 
 
 def _capi(source: str, *, delivery: bool) -> CAPI:

@@ -23,15 +23,15 @@ _SAFE_INTEGER = 2**53
 def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The usable part of `data`, and what is wrong with it as the names of its fields.
 
-    None is left out silently. A Purchase needs value and currency, any value needs a currency
-    (Meta refuses both otherwise, subcodes 2804009, 2804010, 2804023), contents need ids
+    None and empty text are left out silently. A Purchase needs value and currency, any value needs
+    a currency (Meta refuses both otherwise, subcodes 2804009, 2804010, 2804023), contents need ids
     (2804008). A text that holds an e-mail address is left out: nothing hashes custom_data, and
     the page carries it. Never raises.
     """
     wrong: list[str] = []
     cleaned: dict[str, Any] = {}
     for key, value in data.items():
-        if value is None:
+        if value is None or (type(value) is str and not value):
             continue
         try:
             item = _FIELDS.get(key, _plain)(value)

@@ -130,7 +130,7 @@ class Endpoints:
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         events = yield from exchange.ask()
         told = {"e": pixel.page_events(events), **exchange.consent_fields()}
-        if events and self._config.advanced_matching:
+        if self._config.advanced_matching:
             told["p"] = exchange.pixels(events)
         answer = Response(
             msgspec.json.encode(told),

@@ -252,7 +252,7 @@ class Exchange:
         events: list[Event] = []
         if not self._ask:
             events = self._page_events()
-        self._event_ids = bool(events)  # or a visitor's advanced matching, which comes with them
+        self._event_ids = bool(events)
         assert self._verdict is not None
         return tag(
             prefix=self.mount + self.config.prefix,
@@ -283,7 +283,7 @@ class Exchange:
     def pixels(self, events: Sequence[Event]) -> list[dict[str, Any]]:
         """The pixels of the page; with advanced_matching also what is known of the visitor."""
         matching: dict[str, Any] = {}
-        if self.config.advanced_matching:
+        if self.config.advanced_matching and events:
             for data in (self.drafting.shared, *(event.user_data for event in events)):
                 matching |= data
         return pixel_entries([pixel.id for pixel in self.config.pixels], matching)

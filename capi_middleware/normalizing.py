@@ -112,7 +112,7 @@ _LENGTHS: dict[str, frozenset[int]] = {}
 
 
 def _read_lengths(code: str) -> frozenset[int]:
-    """None for what is no calling code."""
+    """Empty for what is no calling code."""
     import phonenumbers
 
     regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(code))
@@ -256,22 +256,6 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, int | UUID) and not isinstance(value, bool):
         return str(value)
     return None
-
-
-def normalize(
-    key: str, value: Any, default_region: str = "US", country: str | None = None
-) -> str | None:
-    """The clear text that is hashed for `key`; None when `value` cannot be normalised.
-
-    `default_region` (alpha-2) reads phone numbers without a country code, and states and
-    postcodes without a `country`.
-    """
-    text = text_of(value)
-    if not text:
-        return None
-    if key in RULES:
-        return RULES[key](text.lower()) or None
-    return PLACED_RULES[key](text, default_region, country) or None
 
 
 def plain(key: str, value: Any) -> str | int | None:

@@ -120,10 +120,10 @@ class UserData:
         )
 
     def hashed(self, default_region: str = "US") -> tuple[dict[str, Any], list[str]]:
-        """The Graph API's user_data object, and the keys whose values could not be normalised.
+        """The Graph API's user_data object, and the keys whose values could not be used.
 
         `default_region` (ISO 3166-1 alpha-2) reads phone numbers without a country code. Hashed
-        keys give lists; never an empty digest, never null.
+        keys give lists, the partials one digest; never an empty digest, never null.
         """
         hashed: dict[str, Any] = {}
         left_out: list[str] = []
@@ -158,8 +158,14 @@ class UserData:
                     left_out.append(key)
                 elif one not in digests:
                     digests.append(one)
-            if digests and not (key in _SINGLE and len(digests) > 1):
+            if digests:
                 hashed[key] = digests
+        for key in _SINGLE.intersection(hashed):
+            first, *more = hashed.pop(key)
+            if more:
+                left_out.append(key)
+            else:
+                hashed[key] = first
         return hashed, left_out
 
 

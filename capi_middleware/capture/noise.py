@@ -35,19 +35,18 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
     """
     if method == "HEAD":
         return "head"
-    if is_prefetch(headers):
+    if _is_prefetch(headers):
         return "prefetch"
     if method != "GET":
         return None
     if headers.get("sec-fetch-dest") in _SUBRESOURCES:
         return "subresource"
-    agent = headers.get("user-agent", "")
-    if path in _HEALTH_PATHS or _HEALTH_AGENT.search(agent):
+    if path in _HEALTH_PATHS:
         return "health_check"
-    return "bot" if is_crawler(agent) else None
+    return _kind_of(headers.get("user-agent", ""))
 
 
-def is_prefetch(headers: Mapping[str, str]) -> bool:
+def _is_prefetch(headers: Mapping[str, str]) -> bool:
     """Whether a browser fetches a page that nobody may ever see."""
     return any(
         word in headers[name].lower()
@@ -58,9 +57,11 @@ def is_prefetch(headers: Mapping[str, str]) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def is_crawler(user_agent: str) -> bool:
-    """Whether the list of crawler-user-agents (PyPI, monperrus) knows the user agent."""
-    return any(pattern.search(user_agent) for pattern in _patterns())
+def _kind_of(user_agent: str) -> str | None:
+    """What asks: a health check, or a bot in the list of crawler-user-agents (PyPI, monperrus)."""
+    if _HEALTH_AGENT.search(user_agent):
+        return "health_check"
+    return "bot" if any(pattern.search(user_agent) for pattern in _patterns()) else None
 
 
 @cache

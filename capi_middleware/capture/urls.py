@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
-HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 _LONGEST = 2000
 #: Query parameters that never leave the site, by their whole name in lower case.
 _NAMES = """
@@ -37,7 +37,7 @@ def source_url(
 
     `drop`: more query parameters to leave out, by name in lower case.
     """
-    if not HOST.fullmatch(host) or scheme not in ("http", "https"):
+    if not _HOST.fullmatch(host) or scheme not in ("http", "https"):
         return None
     path = quote(raw_path.partition(b"?")[0], safe="/%:@!$&'()*+,;=~")
     if "@" in path or "%40" in path or "eyJ" in path:

@@ -152,8 +152,8 @@ def _rest_of_usage(headers: httpx.Headers) -> float | None:
             continue
         groups = [told] if name == "x-app-usage" else _lists(told)
         for usage in groups:
-            if isinstance(usage, dict) and any(_percent(usage.get(key)) >= 100 for key in _USAGE):
-                minutes = _percent(usage.get("estimated_time_to_regain_access"))
+            if isinstance(usage, dict) and any(_amount(usage.get(key)) >= 100 for key in _USAGE):
+                minutes = _amount(usage.get("estimated_time_to_regain_access"))
                 rest = max(rest or 0.0, minutes * 60 or THROTTLE_DELAY)
     return rest
 
@@ -163,7 +163,7 @@ def _lists(told: object) -> list[object]:
     return [one for value in values if isinstance(value, list) for one in value]
 
 
-def _percent(value: object) -> float:
+def _amount(value: object) -> float:
     known = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if known else 0.0  # type: ignore[arg-type] # a number, as known says
 

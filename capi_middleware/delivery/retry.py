@@ -62,6 +62,13 @@ def backoff(attempts: int, chance: random.Random) -> float:
     return chance.uniform(FIRST_DELAY / 2, ceiling)
 
 
+def pause(outcome: Outcome, attempts: int, chance: random.Random) -> float:
+    """Seconds until an event is tried again: what Meta asked for, within reason, else backoff."""
+    if outcome.delay:
+        return min(LONGEST_THROTTLE, outcome.delay)
+    return backoff(attempts, chance)
+
+
 def rest(outcome: Outcome, failures: int) -> float:
     """Seconds that a pixel rests after a throttled or access outcome, `failures` in a row."""
     if outcome.kind == "access":

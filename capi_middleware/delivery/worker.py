@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from capi_middleware.delivery.retry import Outcome, backoff, rest
+from capi_middleware.delivery.retry import Outcome, pause, rest
 from capi_middleware.errors import StoreError
 from capi_middleware.store.protocol import Lease, LeasedEvent, Settlement, Store
 
@@ -59,8 +59,11 @@ class Courier:
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._failures = 0
-        #: The lease and the events of the request that is being answered.
-        self._flying: tuple[Lease, list[LeasedEvent]] | None = None
+        #: The lease of the batch that is being delivered, its events without an outcome by key, and
+        #: those of them that are in the request being answered.
+        self._lease_id = ""
+        self._held: dict[int, LeasedEvent] = {}
+        self._flying: list[LeasedEvent] = []
         #: Outcomes that the store could not take (a full disk): kept, so that nothing that was
         #: delivered goes out again.
         self._unsettled: list[tuple[str, list[Settlement]]] = []
@@ -86,37 +89,39 @@ class Courier:
             self._start_thread()
         self._wake.set()
 
+    def halt(self) -> None:
+        """Ask the thread to end after the request in flight."""
+        self._stop.set()
+        self._wake.set()
+
     def stop(self, timeout: float) -> None:
         """End the thread after the request in flight, waiting up to `timeout` seconds.
 
         A request that takes longer is given up: its events are due at once for whoever comes next.
         """
-        self._stop.set()
-        self._wake.set()
+        self.halt()
         thread = self._thread
-        if (
-            thread is not None
-            and self._pid == os.getpid()
-            and thread is not threading.current_thread()
-        ):
-            thread.join(timeout)
-            if thread.is_alive() and timeout > 0:
-                self._give_up()
+        if thread is None or self._pid != os.getpid() or thread is threading.current_thread():
+            return
+        thread.join(timeout)
+        if thread.is_alive():
+            self._give_back()
 
-    def _give_up(self) -> None:
-        flying = self._flying
-        if flying is not None:
-            lease, batch = flying
-            self._store.settle(
-                lease.lease_id,
-                [Settlement(one.key, "pending", "stopped", uncertain=True) for one in batch],
-            )
-            self._store.release(lease.lease_id)
+    def _give_back(self) -> None:
+        """What has no outcome need not wait for the lease to run out."""
+        flying = {event.key for event in self._flying}
+        left = [
+            Settlement(key, "pending", attempted=key in flying, uncertain=key in flying)
+            for key in list(self._held)
+        ]
+        if left:
+            self._store.settle(self._lease_id, left)
 
     def _start_thread(self) -> None:
         if self._pid != os.getpid():
             # Events and connections of the parent are not ours to use or to close.
             self._wake, self._client = threading.Event(), None
+            self._held, self._flying, self._unsettled = {}, [], []
         self._pid = os.getpid()
         self._thread = threading.Thread(
             target=self._run, name=f"capi-courier-{self._pixel_id}", daemon=True
@@ -127,13 +132,13 @@ class Courier:
         while not self._stop.is_set():
             self._wake.clear()
             try:
-                pause = self._round()
+                seconds = self._round()
             except Exception as error:
                 # Nothing may end the thread: the lease runs out and the events go out later.
                 logger.error("courier of pixel %s: %s", self._pixel_id, type(error).__name__)
-                pause = POLL_SECONDS
-            if pause > 0:
-                self._wake.wait(min(pause, POLL_SECONDS))
+                seconds = POLL_SECONDS
+            if seconds > 0:
+                self._wake.wait(min(seconds, POLL_SECONDS))
         if self._client is not None:
             self._client.close()
 
@@ -150,18 +155,19 @@ class Courier:
                 self._on_idle()
             due = self._store.next_due(self._pixel_id)
             return POLL_SECONDS if due is None else max(due, 0.01)
+        self._lease_id, self._held = lease.lease_id, {one.key: one for one in lease.events}
         try:
             self._deliver(lease)
         finally:
-            # Whatever happened: what was not settled need not wait for the lease to run out.
-            self._store.release(lease.lease_id)
+            self._give_back()
+            self._held = {}
         return 0.0
 
     def _rests(self) -> bool:
         """Whether some process found that this pixel must rest, and nothing changed since."""
-        for pause in self._store.pauses():
-            if pause.pixel_id == self._pixel_id:
-                if not pause.token or pause.token == self._token:
+        for standing in self._store.pauses():
+            if standing.pixel_id == self._pixel_id:
+                if not standing.token or standing.token == self._token:
                     return True
                 self._store.resume(self._pixel_id)  # the token was changed: try it
         return False
@@ -179,9 +185,9 @@ class Courier:
         half_time = time.monotonic() + LEASE_SECONDS / 2
         while waiting and not self._stop.is_set() and time.monotonic() < half_time:
             batch = waiting.pop()
-            self._flying = lease, batch
+            self._flying = batch
             outcome = self._send(batch)
-            self._flying = None
+            self._flying = []
             match outcome.kind:
                 case "delivered":
                     self._failures = 0
@@ -212,7 +218,7 @@ class Courier:
             if event.attempts + 1 >= MOST_ATTEMPTS:
                 settlements.append(Settlement(event.key, "dead", outcome.reason))
             else:
-                delay = outcome.delay or backoff(event.attempts, self._chance)
+                delay = pause(outcome, event.attempts, self._chance)
                 settlements.append(
                     Settlement(
                         event.key, "pending", outcome.reason, delay, uncertain=outcome.uncertain
@@ -224,6 +230,8 @@ class Courier:
         self._record(lease, [Settlement(event.key, state, reason) for event in batch])
 
     def _record(self, lease: Lease, settlements: list[Settlement]) -> None:
+        for one in settlements:
+            self._held.pop(one.key, None)
         try:
             self._store.settle(lease.lease_id, settlements)
         except StoreError:
@@ -256,6 +264,6 @@ class Deliverer:
         """End all threads within `timeout` seconds; what is unsent stays pending."""
         end = time.monotonic() + timeout
         for courier in self._couriers:
-            courier.stop(0.0)
+            courier.halt()
         for courier in self._couriers:
             courier.stop(max(0.0, end - time.monotonic()))

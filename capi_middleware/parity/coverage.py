@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from itertools import accumulate
 
 from msgspec import Struct, field
@@ -20,6 +19,7 @@ from capi_middleware.parity.model import (
     Report,
     ReportWindow,
 )
+from capi_middleware.parity.window import iso
 from capi_middleware.store.protocol import Freshness, Tallies, Tally
 
 __all__ = ["EventReport", "Report", "build"]
@@ -69,7 +69,7 @@ def build(
         flags += flags_of(report, undelivered, target)
     advice = [one for one in map(advise, events) if one is not None]
     return Report(
-        ReportWindow(_iso(start), _iso(end)),
+        ReportWindow(iso(start), iso(end)),
         events,
         sorted(advice, key=lambda one: -one.worth),
         gravest_first(flags),
@@ -160,7 +160,3 @@ def _percentile(ordered: list[tuple[float, int]], percent: int) -> float:
     ranks = list(accumulate(n for _, n in ordered))
     rank = -(-ranks[-1] * percent // 100)  # rounded up
     return ordered[bisect_left(ranks, rank)][0]
-
-
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")

@@ -1,16 +1,13 @@
 """Health: does delivery get on? What waits, for how long, and what stands still."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 
-from capi_middleware.parity.model import Flag, Health, PixelHealth
+from capi_middleware.parity.model import Flag, Health, PixelHealth, Severity
+from capi_middleware.parity.window import iso
 from capi_middleware.store.protocol import Backlog, Pause
 
 #: Meta wants events within an hour ("Using the API"); in seconds.
 STALE = 3600.0
-#: Errors of token and permission; those of a quota rest, too.
-_ACCESS = re.compile(r"code (3|10|100/33|102|104|190|2\d\d|452)\b")
 
 
 def health_of(
@@ -33,8 +30,9 @@ def health_of(
                 pixel_id=pixel_id,
                 waiting=load.waiting if load else 0,
                 oldest_seconds=round(load.oldest, 1) if load else 0.0,
-                paused_until=_iso(pause.until) if pause else None,
+                paused_until=iso(pause.until) if pause else None,
                 paused_because=pause.reason if pause else None,
+                token_refused=bool(pause and pause.token),
             )
         )
     return Health(outbox=dict(sorted(depth.items())), pixels=pixels, delivering=delivering)
@@ -53,16 +51,15 @@ def flags_of_health(health: Health) -> list[Flag]:
         )  # fmt: skip
     for one in health.pixels:
         if one.paused_because is not None:
-            refused = _ACCESS.match(one.paused_because) is not None
             flags.append(
                 _flag(
-                    "pixel_paused", "critical" if refused else "warning", one.pixel_id,
+                    "pixel_paused", "critical" if one.token_refused else "warning", one.pixel_id,
                     one.waiting, 0,
                     f"{one.waiting:,} events wait: Meta answered {one.paused_because!r}, so the "
                     f"pixel rests until {one.paused_until}.",
                     "Check in Events Manager that the pixel exists and give it a fresh access "
                     "token: delivery resumes as soon as a process has it."
-                    if refused else
+                    if one.token_refused else
                     "Nothing to do at once: Meta throttles, and delivery resumes by itself. If "
                     "it lasts, ask for a higher access tier of the Marketing API.",
                 )
@@ -81,11 +78,11 @@ def flags_of_health(health: Health) -> list[Flag]:
 
 
 def _flag(
-    code: str, severity: str, pixel_id: str, value: float, target: float, text: str, fix: str
+    code: str, severity: Severity, pixel_id: str, value: float, target: float, text: str, fix: str
 ) -> Flag:
     return Flag(
         code=code,
-        severity=severity,  # type: ignore[arg-type] # one of the literals above
+        severity=severity,
         event_name="",
         pixel_id=pixel_id,
         value=value,
@@ -93,7 +90,3 @@ def _flag(
         explanation=text,
         fix=fix,
     )
-
-
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -102,13 +102,17 @@ class Flag(Struct, frozen=True, kw_only=True):
 
 
 class PixelHealth(Struct, frozen=True, kw_only=True):
-    """What waits for a pixel, the age of the oldest in seconds, and whether the pixel rests."""
+    """What waits for a pixel, the age of the oldest in seconds, and whether the pixel rests.
+
+    `token_refused`: it rests because Meta refused its token, not because Meta throttles.
+    """
 
     pixel_id: str
     waiting: int
     oldest_seconds: float
     paused_until: str | None
     paused_because: str | None
+    token_refused: bool
 
 
 class Health(Struct, frozen=True, kw_only=True):

@@ -73,3 +73,8 @@ def _moment(params: Mapping[str, str], name: str) -> float | None:
             "2026-01-31 or 2026-01-31T08:00:00Z (in a URL a plus sign is written %2B)"
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def iso(moment: float) -> str:
+    """Unix seconds as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")

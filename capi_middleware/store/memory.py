@@ -205,14 +205,6 @@ class MemoryStore:
                     record.delivered_at = now
         return held
 
-    def release(self, lease_id: str) -> int:
-        """See Store.release."""
-        with self._lock:
-            held = [r for r in self._waiting.values() if r.lease_id == lease_id]
-            for record in held:
-                self._move(record, "pending")
-        return len(held)
-
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
         """See Store.pause."""
         with self._lock:

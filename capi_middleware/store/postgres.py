@@ -9,10 +9,10 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 
-from capi_middleware.events import Count, Row, Sighting
+from capi_middleware.events import Count
 from capi_middleware.store import postgres_statements as sql
+from capi_middleware.store.grouped import GroupedStore
 from capi_middleware.store.postgres_link import Link, Transaction
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
@@ -28,9 +28,8 @@ from capi_middleware.store.protocol import (
     Settlement,
     Tallies,
     Tally,
-    waits_for_delivery,
 )
-from capi_middleware.store.writer import Counters, Submission, Writer
+from capi_middleware.store.writer import Counters, LockedError, Submission
 
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches.
 STEP_ROWS = 1000
@@ -38,7 +37,7 @@ STEP_ROWS = 1000
 CLOSE_SECONDS = 5.0
 
 
-class PostgresStore:
+class PostgresStore(GroupedStore):
     """The store in PostgreSQL 14 or newer; two connections per process.
 
     Opens nothing before its first use, and works on after a fork and after `close`. While the
@@ -57,47 +56,35 @@ class PostgresStore:
         queue_limit: int = 100_000,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self.on_commit: Callable[[], None] | None = None
         self._writing = Link(url, clock)
         self._link = Link(url, clock)
-        #: The number of a group's transaction whose COMMIT was not answered.
-        self._in_doubt = ""
-        self._writer = Writer(
-            self._write,
-            queue_limit=queue_limit,
-            clock=clock or time.time,
-            on_commit=self._committed,
-        )
+        #: The group whose COMMIT was not answered, and the number of its transaction.
+        self._in_doubt: tuple[Sequence[Submission], str] | None = None
+        super().__init__(queue_limit=queue_limit, clock=clock or time.time)
 
     def __repr__(self) -> str:
         return f"PostgresStore({self._link.name!r})"
 
-    def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
-        """See Store.append."""
-        return self._writer.submit("append", rows, wait=wait)
-
-    def sight(self, sightings: Sequence[Sighting]) -> "Future[None]":
-        """See Store.sight."""
-        future = self._writer.submit("sight", sightings, wait=True)
-        assert future is not None
-        return future
-
-    def count(self, counts: Sequence[Count]) -> None:
-        """See Store.count."""
-        self._writer.count(counts)
-
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
-        if self._in_doubt:
-            # The writer tries the same group again: was it committed after all?
-            with self._writing.transaction(writing=False) as db:
-                found = db.execute(sql.XACT_STATUS.encode(), (self._in_doubt,)).fetchone()
-            self._in_doubt = ""
-            if found is not None and found[0] == "committed":
-                return
+        doubt, self._in_doubt = self._in_doubt, None
+        # The writer tries the same group again: was it committed after all?
+        if doubt is not None and doubt[0] is submissions and self._was_committed(doubt):
+            return
         with self._writing.transaction() as db:
             self._insert(db, submissions, counters)
-            self._in_doubt = db.xact
-        self._in_doubt = ""
+            self._in_doubt = submissions, db.xact
+        self._in_doubt = None
+
+    def _was_committed(self, doubt: tuple[Sequence[Submission], str]) -> bool:
+        """Raises LockedError while that is not known: the writer asks again."""
+        self._in_doubt = doubt
+        with self._writing.transaction(writing=False) as db:
+            found = db.execute(sql.XACT_STATUS, (doubt[1],)).fetchone()
+        state = found[0] if found is not None else None
+        if state == "in progress":
+            raise LockedError(f"{self._link.name}: a commit is still under way")
+        self._in_doubt = None
+        return bool(state == "committed")
 
     def _insert(
         self, db: Transaction, submissions: Sequence[Submission], counters: Counters
@@ -129,13 +116,6 @@ class PostgresStore:
         # In one order everywhere: two processes that count the same must not lock each other.
         db.many(sql.COUNT, sorted(rows))
 
-    def _committed(self, submissions: Sequence[Submission]) -> None:
-        if self.on_commit is not None and any(
-            submission.kind == "append" and waits_for_delivery(submission.items)
-            for submission in submissions
-        ):
-            self.on_commit()
-
     def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
         """See Store.lease."""
         lease_id = secrets.token_hex(16)
@@ -149,15 +129,15 @@ class PostgresStore:
                     "oldest": db.now - OLDEST_EVENT,
                     "dedupe": db.now - DEDUPE_WINDOW,
                 }
-                db.execute(sql.RELEASE.encode(), of_pixel)
-                due = db.execute(sql.DUE.encode(), of_pixel).fetchall()
+                db.execute(sql.RELEASE, of_pixel)
+                due = db.execute(sql.DUE, of_pixel).fetchall()
                 events = [LeasedEvent(*columns) for *columns, too_old in due if not too_old]
                 expired = [columns[0] for columns in due if columns[-1]]
                 if expired:
-                    db.execute(sql.EXPIRE.encode(), (expired,))
+                    db.execute(sql.EXPIRE, (expired,))
                 if events:
                     keys = [event.key for event in events]
-                    db.execute(sql.LEASE.encode(), (lease_id, db.now + seconds, keys))
+                    db.execute(sql.LEASE, (lease_id, db.now + seconds, keys))
             # Whole batches of expired events go one transaction at a time.
             if events or not expired:
                 return Lease(lease_id, events)
@@ -186,44 +166,39 @@ class PostgresStore:
                 )
         return held
 
-    def release(self, lease_id: str) -> int:
-        """See Store.release."""
-        with self._link.transaction() as db:
-            return db.execute(sql.GIVE_BACK.encode(), (lease_id,)).rowcount
-
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
         """See Store.pause."""
         with self._link.transaction() as db:
-            db.execute(sql.PAUSE.encode(), (pixel_id, db.now + seconds, reason, token))
+            db.execute(sql.PAUSE, (pixel_id, db.now + seconds, reason, token))
 
     def resume(self, pixel_id: str) -> None:
         """See Store.resume."""
         with self._link.transaction() as db:
-            db.execute(sql.RESUME.encode(), (pixel_id,))
+            db.execute(sql.RESUME, (pixel_id,))
 
     def pauses(self) -> Sequence[Pause]:
         """See Store.pauses."""
         with self._link.transaction(writing=False) as db:
-            found = db.execute(sql.PAUSES.encode(), (db.now,)).fetchall()
+            found = db.execute(sql.PAUSES, (db.now,)).fetchall()
         return [Pause(*columns) for columns in found]
 
     def backlog(self) -> Sequence[Backlog]:
         """See Store.backlog."""
         with self._link.transaction(writing=False) as db:
-            rows, now = db.execute(sql.BACKLOG.encode()).fetchall(), db.now
+            rows, now = db.execute(sql.BACKLOG).fetchall(), db.now
         return [Backlog(pixel_id, n, max(0.0, now - oldest)) for pixel_id, n, oldest in rows]
 
     def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
         """See Store.dead_letters."""
         with self._link.transaction(writing=False) as db:
-            found = db.execute(sql.DEAD.encode(), (after, limit)).fetchall()
+            found = db.execute(sql.DEAD, (after, limit)).fetchall()
         return [DeadLetter(*columns) for columns in found]
 
     def requeue(self, keys: Sequence[int] | None = None) -> int:
         """See Store.requeue."""
 
         def step(db: Transaction, some: list[int]) -> int:
-            return db.execute(sql.REQUEUE.encode(), (db.now, some)).rowcount
+            return db.execute(sql.REQUEUE, (db.now, some)).rowcount
 
         done = self._each_dead(keys, step)
         if done and self.on_commit is not None:
@@ -234,7 +209,7 @@ class PostgresStore:
         """See Store.drop."""
 
         def step(db: Transaction, some: list[int]) -> int:
-            dropped = Counter(db.execute(sql.DROP.encode(), (some,)).fetchall())
+            dropped = Counter(db.execute(sql.DROP, (some,)).fetchall())
             hour = int(db.now // 3600)
             rows = [
                 (hour, "dropped", "dead_letter", name, pixel_id, n)
@@ -264,7 +239,7 @@ class PostgresStore:
         """See Store.next_due."""
         with self._link.transaction(writing=False) as db:
             given = {"pixel_id": pixel_id, "now": db.now, "longest": LONGEST_LEASE}
-            times, now = db.execute(sql.NEXT_DUE.encode(), given).fetchone() or (), db.now
+            times, now = db.execute(sql.NEXT_DUE, given).fetchone() or (), db.now
         return min((max(0.0, at - now) for at in times if at is not None), default=None)
 
     def tallies(self, start: float, end: float) -> Tallies:
@@ -272,7 +247,7 @@ class PostgresStore:
         window = {"start": start, "end": end}
         with self._link.transaction(writing=False) as db:
             rows, freshness, counts = (
-                db.execute(statement.encode(), window).fetchall()
+                db.execute(statement, window).fetchall()
                 for statement in (sql.TALLIES, sql.FRESHNESS, sql.COUNTS)
             )
         return Tallies(
@@ -284,24 +259,20 @@ class PostgresStore:
     def depth(self) -> dict[str, int]:
         """See Store.depth."""
         with self._link.transaction(writing=False) as db:
-            return dict(db.execute(sql.DEPTH.encode()).fetchall())
+            return dict(db.execute(sql.DEPTH).fetchall())
 
     def prune(self, before: float) -> int:
         """See Store.prune."""
         pruned = 0
         while True:
             with self._link.transaction() as db:
-                deleted = db.execute(sql.PRUNE.encode(), (before, STEP_ROWS)).rowcount
+                deleted = db.execute(sql.PRUNE, (before, STEP_ROWS)).rowcount
             pruned += deleted
             if deleted < STEP_ROWS:
                 break
         with self._link.transaction() as db:
-            db.execute(sql.PRUNE_COUNTS.encode(), (before,))
+            db.execute(sql.PRUNE_COUNTS, (before,))
         return pruned
-
-    def flush(self, timeout: float) -> bool:
-        """See Store.flush."""
-        return self._writer.flush(timeout)
 
     def close(self) -> None:
         """See Store.close. Waits at most CLOSE_SECONDS for a server that does not answer."""

@@ -45,10 +45,13 @@ class Transaction:
     """A running transaction: `now` is Unix time in seconds, `xact` its number, "" for a reader."""
 
     def __init__(self, db: "psycopg.Connection[Any]", now: float, xact: str) -> None:
-        self.execute = db.execute
         self.now = now
         self.xact = xact
         self._db = db
+
+    def execute(self, statement: str, parameters: Any = None) -> "psycopg.Cursor[Any]":
+        """Execute one of our own statements."""
+        return self._db.execute(statement.encode(), parameters)
 
     def many(self, statement: str, parameters: list[Any]) -> int:
         """Execute for each of the parameters, in one pipeline; how many rows were affected."""

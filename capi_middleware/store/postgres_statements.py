@@ -82,11 +82,6 @@ UPDATE capi_events SET server = 'leased', lease_id = %s, lease_until = %s WHERE 
 
 EXPIRE: Final = "UPDATE capi_events SET server = 'expired', payload = NULL WHERE key = ANY(%s)"
 
-GIVE_BACK: Final = """
-UPDATE capi_events SET server = 'pending', lease_id = NULL, lease_until = NULL
-WHERE lease_id = %s AND server = 'leased'
-"""
-
 #: One per outcome, with the same parameters.
 SETTLE: Final = {
     "delivered": """

@@ -179,9 +179,6 @@ class Store(Protocol):
         known to be sent. `seconds` is at most LONGEST_LEASE.
         """
 
-    def release(self, lease_id: str) -> int:
-        """Give back what a lease still holds, due at once; how many events."""
-
     def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
         """Record outcomes; how many were still held by this lease (others are ignored)."""
 

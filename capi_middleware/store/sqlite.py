@@ -4,10 +4,10 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 
-from capi_middleware.events import Count, Row, Sighting
+from capi_middleware.events import Count
 from capi_middleware.store import sqlite_statements as sql
+from capi_middleware.store.grouped import GroupedStore
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
     LONGEST_LEASE,
@@ -22,11 +22,10 @@ from capi_middleware.store.protocol import (
     Settlement,
     Tallies,
     Tally,
-    waits_for_delivery,
 )
 from capi_middleware.store.sqlite_connections import Connections
 from capi_middleware.store.sqlite_file import check_space
-from capi_middleware.store.writer import Counters, Submission, Writer
+from capi_middleware.store.writer import Counters, Submission
 
 #: Rows that one transaction of `prune` deletes: others wait for the lock only for milliseconds.
 PRUNE_ROWS = 1000
@@ -36,7 +35,7 @@ LOCK_PATIENCE = 0.025
 CLOSE_SECONDS = 10.0
 
 
-class SqliteStore:
+class SqliteStore(GroupedStore):
     """The store in a SQLite file (WAL mode, synchronous=FULL: a commit survives a power cut).
 
     Opens nothing before its first use, and works on after a fork and after `close`. A missing
@@ -55,29 +54,12 @@ class SqliteStore:
         queue_limit: int = 100_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.on_commit: Callable[[], None] | None = None
         self._clock = clock
         self._connections = Connections(path)
-        self._writer = Writer(
-            self._write, queue_limit=queue_limit, clock=clock, on_commit=self._committed
-        )
+        super().__init__(queue_limit=queue_limit, clock=clock)
 
     def __repr__(self) -> str:
         return f"SqliteStore({str(self._connections.path)!r})"
-
-    def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
-        """See Store.append."""
-        return self._writer.submit("append", rows, wait=wait)
-
-    def sight(self, sightings: Sequence[Sighting]) -> "Future[None]":
-        """See Store.sight."""
-        future = self._writer.submit("sight", sightings, wait=True)
-        assert future is not None
-        return future
-
-    def count(self, counts: Sequence[Count]) -> None:
-        """See Store.count."""
-        self._writer.count(counts)
 
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
         now, replayed = self._clock(), 0
@@ -110,13 +92,6 @@ class SqliteStore:
                 db.execute(sql.COUNT, (*key, replayed))
             if counters:
                 db.executemany(sql.COUNT, [(*key, n) for key, n in counters.items()])
-
-    def _committed(self, submissions: Sequence[Submission]) -> None:
-        if self.on_commit is not None and any(
-            submission.kind == "append" and waits_for_delivery(submission.items)
-            for submission in submissions
-        ):
-            self.on_commit()
 
     def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
         """See Store.lease. Raises StoreError, also when others hold the lock for long."""
@@ -163,11 +138,6 @@ class SqliteStore:
                     },
                 ).rowcount
         return held
-
-    def release(self, lease_id: str) -> int:
-        """See Store.release."""
-        with self._connections.writing() as db:
-            return db.execute(sql.GIVE_BACK, (lease_id,)).rowcount
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
         """See Store.pause."""
@@ -259,10 +229,6 @@ class SqliteStore:
         with self._connections.writing() as db:
             db.execute(sql.PRUNE_COUNTS, (before,))
         return pruned
-
-    def flush(self, timeout: float) -> bool:
-        """See Store.flush."""
-        return self._writer.flush(timeout)
 
     def close(self) -> None:
         """See Store.close. Waits at most CLOSE_SECONDS for a database that others keep locked."""

@@ -202,8 +202,9 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         version = _version(db, path)
-        steps = ["sqlite.sql"] if version == 0 else []
-        steps += [f"sqlite_{to}.sql" for to in range(version + 1, SCHEMA_VERSION + 1) if version]
+        steps = ["sqlite.sql"]
+        if version:
+            steps = [f"sqlite_{to}.sql" for to in range(version + 1, SCHEMA_VERSION + 1)]
         for step in steps:
             script = files("capi_middleware.store").joinpath("schema", step).read_text("utf-8")
             for statement in script.split(";\n"):

@@ -62,12 +62,6 @@ UPDATE events SET server = 'leased', lease_id = ?, lease_until = ? WHERE key = ?
 
 EXPIRE: Final = "UPDATE events SET server = 'expired', payload = NULL WHERE key = ?"
 
-GIVE_BACK: Final = """
-UPDATE events SET server = 'pending', lease_id = NULL, lease_until = NULL
-WHERE pixel_id IN (SELECT DISTINCT pixel_id FROM events WHERE server IN ('pending', 'leased'))
-  AND server = 'leased' AND server IN ('pending', 'leased') AND lease_id = ?
-"""
-
 #: One per outcome, with the same parameters.
 SETTLE: Final = {
     "delivered": """

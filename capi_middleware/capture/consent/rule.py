@@ -40,8 +40,6 @@ class ConsentRule:
         self._country = parse(self._declared.get("country"))
         self._state = parse(self._declared.get("state"))
         self._gpc = gpc
-        #: Whether every visitor is allowed everything.
-        self.open = rule is None
 
     def read(self, lookup: Lookup) -> Any:
         """The answer of a rule without a callable."""

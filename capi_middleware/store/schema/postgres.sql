@@ -29,8 +29,6 @@ CREATE TABLE capi_events (
 CREATE INDEX capi_events_waiting ON capi_events (pixel_id, server, due_at, key)
     WHERE server IN ('pending', 'leased');
 
-CREATE INDEX capi_events_lease ON capi_events (lease_id) WHERE lease_id IS NOT NULL;
-
 CREATE INDEX capi_events_dead ON capi_events (key) WHERE server = 'dead';
 
 -- Reports and pruning.
