@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -113,6 +114,27 @@ def health(source: str) -> None:
     flags = flags_of_health(found)
     click.echo(msgspec.json.encode({"health": found, "flags": flags}).decode())
     sys.exit(1 if flags else 0)
+
+
+@main.command()
+@click.pass_obj
+def migrate(source: str) -> None:
+    """Make the store, or bring its schema up to date, before the web processes start."""
+    capi = _capi(source, delivery=False)
+    rows = sum(capi.store.depth().values())
+    capi.close()
+    click.echo(f"the store is up to date, {rows} events")
+
+
+@main.command()
+@click.option("--days", type=click.IntRange(min=8), help="Default: retention_days of the config.")
+@click.pass_obj
+def prune(source: str, days: int | None) -> None:
+    """Delete settled events older than so many days, in small steps; couriers do it hourly."""
+    capi = _capi(source, delivery=False)
+    pruned = capi.store.prune(time.time() - (days or capi.config.retention_days) * 86_400)
+    capi.close()
+    click.echo(f"{pruned} events deleted")
 
 
 @main.group("dead-letters")

@@ -21,6 +21,9 @@ BATCH = 1000
 LEASE_SECONDS = 20.0
 #: How often an idle courier looks for events of other processes, in seconds.
 POLL_SECONDS = 2.0
+#: How long a new event waits for company, in seconds: a request for each event would cost the
+#: process more than its pages do.
+COMPANY_SECONDS = 0.05
 #: Attempts that may fail without an answer from Meta before an event is a dead letter: with the
 #: capped backoff more than six days, so that Meta's own limit of seven days ends it first.
 MOST_ATTEMPTS = 1000
@@ -137,8 +140,8 @@ class Courier:
                 # Nothing may end the thread: the lease runs out and the events go out later.
                 logger.error("courier of pixel %s: %s", self._pixel_id, type(error).__name__)
                 seconds = POLL_SECONDS
-            if seconds > 0:
-                self._wake.wait(min(seconds, POLL_SECONDS))
+            if seconds > 0 and self._wake.wait(min(seconds, POLL_SECONDS)):
+                self._stop.wait(COMPANY_SECONDS)
         if self._client is not None:
             self._client.close()
 

@@ -17,6 +17,7 @@ from capi_middleware.store.forks import at_fork
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
     LONGEST_LEASE,
+    LONGEST_WAIT,
     OLDEST_EVENT,
     REPLAYED,
     Backlog,
@@ -170,6 +171,8 @@ class MemoryStore:
                     now < record.lease_until <= now + LONGEST_LEASE
                 ):
                     self._move(record, "pending")
+                elif record.server == "pending" and record.due_at > now + LONGEST_WAIT:
+                    record.due_at = now
             due = [r for r in waiting if r.server == "pending" and r.due_at <= now]
             due.sort(key=lambda record: (record.due_at, record.key))
             events: list[LeasedEvent] = []
@@ -218,7 +221,8 @@ class MemoryStore:
     def pauses(self) -> Sequence[Pause]:
         """See Store.pauses."""
         with self._lock:
-            return [one for one in self._pauses.values() if one.until > self._clock()]
+            now = self._clock()
+            return [one for one in self._pauses.values() if now < one.until <= now + LONGEST_WAIT]
 
     def backlog(self) -> Sequence[Backlog]:
         """See Store.backlog."""

@@ -17,6 +17,7 @@ from capi_middleware.store.postgres_link import Link, Transaction
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
     LONGEST_LEASE,
+    LONGEST_WAIT,
     OLDEST_EVENT,
     REPLAYED,
     Backlog,
@@ -125,11 +126,13 @@ class PostgresStore(GroupedStore):
                     "pixel_id": pixel_id,
                     "now": db.now,
                     "longest": LONGEST_LEASE,
+                    "wait": LONGEST_WAIT,
                     "limit": limit,
                     "oldest": db.now - OLDEST_EVENT,
                     "dedupe": db.now - DEDUPE_WINDOW,
                 }
                 db.execute(sql.RELEASE, of_pixel)
+                db.execute(sql.HURRY, of_pixel)
                 due = db.execute(sql.DUE, of_pixel).fetchall()
                 events = [LeasedEvent(*columns) for *columns, too_old in due if not too_old]
                 expired = [columns[0] for columns in due if columns[-1]]
@@ -179,7 +182,7 @@ class PostgresStore(GroupedStore):
     def pauses(self) -> Sequence[Pause]:
         """See Store.pauses."""
         with self._link.transaction(writing=False) as db:
-            found = db.execute(sql.PAUSES, (db.now,)).fetchall()
+            found = db.execute(sql.PAUSES, {"now": db.now, "wait": LONGEST_WAIT}).fetchall()
         return [Pause(*columns) for columns in found]
 
     def backlog(self) -> Sequence[Backlog]:

@@ -66,6 +66,16 @@ WHERE key IN (
 )
 """
 
+#: A due time too far in the future was set before the clock went back.
+HURRY: Final = """
+UPDATE capi_events SET due_at = %(now)s
+WHERE key IN (
+    SELECT key FROM capi_events
+    WHERE pixel_id = %(pixel_id)s AND server = 'pending' AND due_at > %(now)s + %(wait)s
+    FOR UPDATE SKIP LOCKED
+)
+"""
+
 DUE: Final = """
 SELECT key, event_id, event_name, event_time, payload, attempts,
        event_time < CASE WHEN uncertain OR browser = 'sent' THEN %(dedupe)s::float8
@@ -110,7 +120,10 @@ ON CONFLICT (pixel_id) DO UPDATE SET
 
 RESUME: Final = "DELETE FROM capi_pauses WHERE pixel_id = %s"
 
-PAUSES: Final = "SELECT pixel_id, until, reason, token FROM capi_pauses WHERE until > %s"
+PAUSES: Final = """
+SELECT pixel_id, until, reason, token FROM capi_pauses
+WHERE until > %(now)s AND until <= %(now)s + %(wait)s
+"""
 
 BACKLOG: Final = """
 SELECT pixel_id, COUNT(*), MIN(event_time) FROM capi_events

@@ -17,6 +17,8 @@ DEDUPE_WINDOW = 47 * 3600
 #: A lease that ends later than this from now was taken before the clock went back: it has run
 #: out. In seconds; no lease may be asked for longer.
 LONGEST_LEASE = 600.0
+#: The same for the delay of an event and the rest of a pixel; none may be longer. In seconds.
+LONGEST_WAIT = 3600.0
 
 
 def waits_for_delivery(rows: Iterable[Row]) -> bool:
@@ -176,7 +178,8 @@ class Store(Protocol):
         Events whose lease ran out are due again. Never hands one event to two living leases.
         Due events older than OLDEST_EVENT become "expired" instead, as do those older than
         DEDUPE_WINDOW that Meta may have counted: an attempt was uncertain, or the browser copy is
-        known to be sent. `seconds` is at most LONGEST_LEASE.
+        known to be sent. `seconds` is at most LONGEST_LEASE. An event that is due later than
+        LONGEST_WAIT from now is due: the clock went back.
         """
 
     def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:

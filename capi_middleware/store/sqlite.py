@@ -11,6 +11,7 @@ from capi_middleware.store.grouped import GroupedStore
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
     LONGEST_LEASE,
+    LONGEST_WAIT,
     OLDEST_EVENT,
     REPLAYED,
     Backlog,
@@ -102,12 +103,14 @@ class SqliteStore(GroupedStore):
                 "pixel_id": pixel_id,
                 "now": now,
                 "longest": LONGEST_LEASE,
+                "wait": LONGEST_WAIT,
                 "limit": limit,
                 "oldest": now - OLDEST_EVENT,
                 "dedupe": now - DEDUPE_WINDOW,
             }
             with self._connections.writing() as db:
                 db.execute(sql.RELEASE, of_pixel)
+                db.execute(sql.HURRY, of_pixel)
                 due = db.execute(sql.DUE, of_pixel).fetchall()
                 events = [LeasedEvent(*columns) for *columns, too_old in due if not too_old]
                 expired = [(columns[0],) for columns in due if columns[-1]]
@@ -151,8 +154,9 @@ class SqliteStore(GroupedStore):
 
     def pauses(self) -> Sequence[Pause]:
         """See Store.pauses."""
+        given = {"now": self._clock(), "wait": LONGEST_WAIT}
         with self._connections.reading() as db:
-            return [Pause(*columns) for columns in db.execute(sql.PAUSES, (self._clock(),))]
+            return [Pause(*columns) for columns in db.execute(sql.PAUSES, given)]
 
     def backlog(self) -> Sequence[Backlog]:
         """See Store.backlog."""

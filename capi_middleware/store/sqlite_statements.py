@@ -46,6 +46,13 @@ WHERE pixel_id = :pixel_id AND server = 'leased' AND server IN ('pending', 'leas
   AND (lease_until <= :now OR lease_until > :now + :longest)
 """
 
+#: A due time too far in the future was set before the clock went back.
+HURRY: Final = """
+UPDATE events SET due_at = :now
+WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'leased')
+  AND due_at > :now + :wait
+"""
+
 #: A SELECT, as RETURNING promises no order and is missing before SQLite 3.35.
 DUE: Final = """
 SELECT key, event_id, event_name, event_time, payload, attempts,
@@ -90,7 +97,9 @@ ON CONFLICT (pixel_id) DO UPDATE SET
 
 RESUME: Final = "DELETE FROM pauses WHERE pixel_id = ?"
 
-PAUSES: Final = "SELECT pixel_id, until, reason, token FROM pauses WHERE until > ?"
+PAUSES: Final = """
+SELECT pixel_id, until, reason, token FROM pauses WHERE until > :now AND until <= :now + :wait
+"""
 
 BACKLOG: Final = """
 SELECT pixel_id, COUNT(*), MIN(event_time) FROM events

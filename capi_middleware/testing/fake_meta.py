@@ -93,6 +93,11 @@ class FakeMeta:
         )  # fmt: skip
         self._faults.add(fault)
 
+    @property
+    def faults_left(self) -> int:
+        """How many scripted faults have not been used up."""
+        return len(self._faults)
+
     def clear_faults(self) -> None:
         """Answer truly again."""
         self._faults.clear()

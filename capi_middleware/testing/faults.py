@@ -67,6 +67,9 @@ class Faults:
         """Script one more answer."""
         self._queue.append(fault)
 
+    def __len__(self) -> int:
+        return len(self._queue)
+
     def clear(self) -> None:
         """Forget all scripted answers."""
         self._queue.clear()

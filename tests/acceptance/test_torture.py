@@ -58,6 +58,12 @@ def test_the_checker_tells_duplicates_from_mutations() -> None:
     assert judge(told, [arrived("id-a"), arrived("id-a", event_time=101)]).mutated == 1
 
 
+def test_the_checker_sees_what_came_while_meta_wanted_rest() -> None:
+    told = history("try a\n", "ok id-a a\n")
+    assert judge(told, [arrived("id-a", at=105)], [(104, 106)]).early == 1
+    assert judge(told, [arrived("id-a", at=105)], [(106, 108)]).holds
+
+
 def test_the_checker_sees_what_is_too_old() -> None:
     told = history("try a\n", "ok id-a a\n")
     assert judge(told, [arrived("id-a", at=100 + 8 * 86_400)]).stale == 1

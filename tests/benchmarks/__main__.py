@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from capi_middleware import __version__
-from tests.benchmarks import purchase
+from tests.benchmarks import outbox, purchase
 from tests.benchmarks.measure import Result, measure
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-GROUPS = (purchase,)
+GROUPS = (purchase, outbox)
 _BESIDE = ("facebook-business", "httpx", "msgspec", "starlette")
 
 
@@ -21,16 +21,15 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="make bench")
     options.add_argument("--smoke", action="store_true", help="each row for a moment, no file")
     smoke = options.parse_args().smoke
-    rounds, seconds = (1, 0.01) if smoke else (11, 0.25)
     results = []
     for row in (row for group in GROUPS for row in group.rows()):
         print(f"  {row.what} | {row.against} ...", end="", flush=True)
-        results.append(measure(row, rounds=rounds, seconds=seconds))
+        results.append(measure(row, smoke=smoke))
         print(f" {results[-1].ratio:.3f}", flush=True)
     table = _table(results)
     print(f"\n{table}")
     if not smoke:
-        RESULTS.write_text(_page(table, rounds), "utf-8")
+        RESULTS.write_text(_page(table), "utf-8")
         print(f"written to {RESULTS.relative_to(Path.cwd())}")
     return 0
 
@@ -41,12 +40,17 @@ def _table(results: list[Result]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {one.row.what} | {one.row.against} | {_time(one.ours)} | {_time(one.theirs)} | "
+        f"| {one.row.what} | {one.row.against} | {_figure(one, one.ours)} | "
+        f"{_figure(one, one.theirs)} | "
         f"{one.ratio:.3f} ({one.spread[0]:.3f} to {one.spread[1]:.3f}) | ≤ {one.row.reach:g} | "
         f"{'✓' if one.reached else '✗'} |"
         for one in results
     ]
     return "\n".join(lines) + "\n"
+
+
+def _figure(result: Result, value: float) -> str:
+    return f"{value:.3g} MB" if result.row.unit == "MB" else _time(value)
 
 
 def _time(seconds: float) -> str:
@@ -56,12 +60,12 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
-def _page(table: str, rounds: int) -> str:
+def _page(table: str) -> str:
     beside = ", ".join(f"{name} {version(name)}" for name in _BESIDE)
     return (
         "# Benchmarks\n\n"
-        f"`make bench`: {rounds} alternating rounds for each row, medians. Judge by the ratios: "
-        "the machine is shared.\n\n"
+        "`make bench`: at least 9 alternating rounds for each row (memory: 3), medians. "
+        "Judge by the ratios: the machine is shared.\n\n"
         f"capi-middleware {__version__}, Python {platform.python_version()}, {beside}; "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores.\n\n{table}"
     )

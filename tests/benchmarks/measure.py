@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,30 @@ class Row:
     reach: float
     ours: Callable[[], object]
     theirs: Callable[[], object]
+    unit: Literal["s"] = "s"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A line whose sides prepare something first and tell their own figure, in `unit`.
+
+    Each takes how much to do, as a share of a full trial.
+    """
+
+    what: str
+    against: str
+    reach: float
+    ours: Callable[[float], float]
+    theirs: Callable[[float], float]
+    unit: Literal["s", "MB"] = "s"
+    rounds: int = 9
 
 
 @dataclass(frozen=True)
 class Result:
-    """Medians in seconds for one piece of work; `spread` is the middle half of the ratios."""
+    """Medians for one piece of work; `spread` is the middle half of the ratios."""
 
-    row: Row
+    row: Row | Trial
     ours: float
     theirs: float
     spread: tuple[float, float]
@@ -40,21 +58,29 @@ class Result:
         return self.ratio <= self.row.reach
 
 
-def measure(row: Row, *, rounds: int, seconds: float) -> Result:
-    """Measure in `rounds` alternating rounds of about `seconds` for each side."""
-    sides = (row.ours, row.theirs)
-    often = [_often_enough(side, seconds) for side in sides]
-    times: list[list[float]] = [[], []]
+def measure(row: Row | Trial, *, smoke: bool) -> Result:
+    """Measure in alternating rounds; `smoke` does each thing once and little of it."""
+    if isinstance(row, Trial):
+        sides = (row.ours, row.theirs)
+        rounds, amounts = (1, (0.01, 0.01)) if smoke else (row.rounds, (1.0, 1.0))
+        return _alternate(row, rounds, lambda side: sides[side](amounts[side]))
+    works = (row.ours, row.theirs)
+    rounds, seconds = (1, 0.01) if smoke else (11, 0.25)
+    often = [_often_enough(work, seconds) for work in works]
+    return _alternate(row, rounds, lambda side: _time(works[side], often[side]))
+
+
+def _alternate(row: Row | Trial, rounds: int, figure: Callable[[int], float]) -> Result:
+    figures: list[list[float]] = [[], []]
     for round_ in range(rounds):
-        order = (0, 1) if round_ % 2 else (1, 0)
-        for side in order:
-            times[side].append(_time(sides[side], often[side]))
-    ratios = sorted(one / other for one, other in zip(*times, strict=True))
+        for side in (0, 1) if round_ % 2 else (1, 0):
+            figures[side].append(figure(side))
+    ratios = sorted(one / other for one, other in zip(*figures, strict=True))
     quarter = len(ratios) // 4
     return Result(
         row,
-        statistics.median(times[0]),
-        statistics.median(times[1]),
+        statistics.median(figures[0]),
+        statistics.median(figures[1]),
         (ratios[quarter], ratios[-1 - quarter]),
     )
 

@@ -103,6 +103,11 @@ def by_hand() -> bytes:
     return b'{"data":[' + payload.dumps(event) + b"]}"
 
 
+def stored() -> bytes:
+    """The event as a store keeps it."""
+    return by_hand()[len(b'{"data":[') : -len(b"]}")]
+
+
 def rows() -> Iterator[Row]:
     """What the table says about building events."""
     what = "Purchase (11 match keys, 3 contents) to request bytes"

@@ -12,6 +12,7 @@ from capi_middleware.store.opening import open_store
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
     LONGEST_LEASE,
+    LONGEST_WAIT,
     OLDEST_EVENT,
     Backlog,
     DeadLetter,
@@ -331,6 +332,18 @@ def test_a_lease_of_before_the_clock_went_back_has_run_out(store: Store, clock: 
 
     clock.now = NOON
     assert ids(lease(store)) == ["e1"]
+
+
+def test_an_event_of_before_the_clock_went_far_back_is_due(store: Store, clock: Clock) -> None:
+    store_rows(store, row())
+    clock.now -= LONGEST_WAIT + 1
+    assert ids(lease(store)) == ["e1"]
+
+
+def test_a_rest_of_before_the_clock_went_far_back_has_ended(store: Store, clock: Clock) -> None:
+    store.pause(PIXEL, seconds=60, reason="code 4")
+    clock.now -= LONGEST_WAIT
+    assert list(store.pauses()) == []
 
 
 def test_events_too_old_for_meta_expire_instead(store: Store, clock: Clock) -> None:

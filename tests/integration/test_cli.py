@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from capi_middleware import CAPI, Config, UserData
+from capi_middleware.events import Row
 from capi_middleware.store.protocol import Settlement
 from capi_middleware.testing import FakeMeta
 from tests.support.configs import PIXEL_ID, SECRET
@@ -164,3 +166,22 @@ def test_a_configuration_that_is_none_is_one_clear_line(run: Run, source: str, t
     assert done.returncode == 1
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_migrate_makes_the_store_and_says_what_is_in_it(run: Run, folder: Path) -> None:
+    done = run("migrate")
+    assert (done.returncode, done.stdout) == (0, "the store is up to date, 0 events\n")
+    assert (folder / "capi.db").exists()
+
+
+def test_prune_deletes_what_was_settled_and_is_old(run: Run, capi: CAPI) -> None:
+    tenth_day = time.time() - 10 * 86_400
+    future = capi.store.append(
+        [Row(event_id="e1", event_name="Lead", pixel_id=PIXEL_ID, event_time=tenth_day,
+             payload=b"{}", server="delivered")], wait=True,
+    )  # fmt: skip
+    assert future is not None
+    future.result(9)
+    assert run("prune").stdout == "0 events deleted\n"
+    assert run("prune", "--days", "9").stdout == "1 events deleted\n"
+    assert run("prune", "--days", "7").returncode == 2  # Meta may still want them

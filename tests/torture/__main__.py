@@ -13,7 +13,7 @@ from tests.support import postgres
 from tests.torture.history import Verdict
 from tests.torture.rounds import play
 
-_COLUMNS = ("accepted", "delivered", "duplicates", "lost", "phantom", "mutated", "stale")
+_COLUMNS = ("accepted", "delivered", "duplicates", "lost", "phantom", "mutated", "early", "stale")
 
 
 def main() -> int:

@@ -37,17 +37,23 @@ class Verdict:
     lost: int
     phantom: int
     mutated: int
+    early: int
     stale: int
 
     @property
     def holds(self) -> bool:
         """Whether every promise was kept."""
-        return not (self.lost or self.phantom or self.mutated or self.stale)
+        return not (self.lost or self.phantom or self.mutated or self.early or self.stale)
 
 
-def judge(history: History, received: Sequence[ServerEvent]) -> Verdict:
+def judge(
+    history: History,
+    received: Sequence[ServerEvent],
+    quiet: Sequence[tuple[float, float]] = (),
+) -> Verdict:
     """Lost: accepted and never received. Phantom: received and never tried. Mutated: one id, two
-    bodies. Stale: older than Meta takes."""
+    bodies. Early: received within a window of `quiet`, in which Meta wanted to be left alone (Unix
+    time). Stale: older than Meta takes."""
     bodies: defaultdict[str, set[str]] = defaultdict(set)
     stale = 0
     for one in received:
@@ -63,5 +69,6 @@ def judge(history: History, received: Sequence[ServerEvent]) -> Verdict:
         lost=len(accepted - set(bodies)),
         phantom=max(0, len(set(bodies) - accepted) - unanswered),
         mutated=sum(len(different) > 1 for different in bodies.values()),
+        early=sum(start < one.arrived < end for one in received for start, end in quiet),
         stale=stale,
     )

@@ -8,12 +8,14 @@ import threading
 import time
 
 from capi_middleware.testing import FakeMeta
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, until
 from tests.support.servers import serve
 from tests.torture.history import History, Verdict, judge
 
 #: How long the last process may take to deliver what is left, in seconds.
 DRAIN_SECONDS = 60.0
+#: What was sent before the answer came may still arrive, in seconds.
+IN_FLIGHT = 0.5
 
 
 def play(store: str, seed: int, *, processes: int = 2, kills: int = 4) -> Verdict:
@@ -22,6 +24,7 @@ def play(store: str, seed: int, *, processes: int = 2, kills: int = 4) -> Verdic
     fake, history = FakeMeta(), History()
     with serve(fake.app) as graph:
         running = [_Victim(store, graph, f"{seed}-{n}", history) for n in range(processes)]
+        quiet = [_throttle(fake)] if chance.random() < 0.3 else []
         for number in range(kills):
             _trouble(fake, chance)
             time.sleep(chance.uniform(0.05, 0.4))
@@ -35,7 +38,16 @@ def play(store: str, seed: int, *, processes: int = 2, kills: int = 4) -> Verdic
         fake.clear_faults()
         subprocess.run(_command(store, graph, "drain"), cwd=ROOT, env=_environment(),
                        timeout=DRAIN_SECONDS, check=True)  # fmt: skip
-    return judge(history, fake.received.server)
+    return judge(history, fake.received.server, quiet)
+
+
+def _throttle(fake: FakeMeta) -> tuple[float, float]:
+    """Meta asks for two seconds of rest; the time in which every process must have heard it."""
+    fake.fail_next(429, headers={"Retry-After": "2"})
+    until("a request that is throttled", lambda: not fake.faults_left)
+    start = time.time() + IN_FLIGHT
+    time.sleep(2.0)
+    return start, start + 1.9 - IN_FLIGHT
 
 
 def _trouble(fake: FakeMeta, chance: random.Random) -> None:

@@ -1,0 +1,265 @@
+"""The outbox: enqueueing beside raw SQLite, delivering beside bare httpx, memory, slow pages."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import queue
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import httpx
+
+from capi_middleware.asgi import walk
+from capi_middleware.config import Pixel
+from capi_middleware.delivery.graph import GraphClient
+from capi_middleware.delivery.worker import Courier
+from capi_middleware.events import Row as Event
+from capi_middleware.steps import Steps
+from capi_middleware.store.sqlite import SqliteStore
+from tests.benchmarks import purchase
+from tests.benchmarks.measure import Row, Trial
+from tests.support.configs import PIXEL_ID, TOKEN
+from tests.support.processes import ROOT, free_port, running
+
+_ENQUEUED = 20_000
+_BACKLOG = 20_000
+_SINGLE = 400
+_WAITING = 1_000_000
+_numbers = itertools.count()
+_BODY = purchase.stored()
+
+
+def _payload(event_id: str) -> bytes:
+    return _BODY.replace(purchase.EVENT_ID.encode(), event_id.encode())
+
+
+def _event(payload: bytes = b"") -> Event:
+    event_id = f"e{next(_numbers)}"
+    return Event(
+        event_id=event_id, event_name="Purchase", pixel_id=PIXEL_ID, event_time=time.time(),
+        payload=payload or _payload(event_id),
+    )  # fmt: skip
+
+
+async def _enqueue(waiters: int, amount: int, one: Callable[[], Awaitable[None]]) -> float:
+    async def waiter() -> None:
+        for _ in range(amount // waiters):
+            await one()
+
+    start = time.perf_counter()
+    await asyncio.gather(*(waiter() for _ in range(waiters)))
+    return (time.perf_counter() - start) / (amount // waiters * waiters)
+
+
+def _enqueue_ours(waiters: int, share: float) -> float:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
+        store = SqliteStore(Path(folder) / "capi.db")
+        ends.callback(store.close)
+
+        def appended() -> Steps[None]:
+            yield store.append([_event(_BODY)], wait=True)
+
+        return asyncio.run(
+            _enqueue(waiters, max(waiters, int(_ENQUEUED * share)), lambda: walk(appended()))
+        )
+
+
+_RAW_TABLE = """
+PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
+CREATE TABLE events (key INTEGER PRIMARY KEY, event_id TEXT, event_name TEXT, pixel_id TEXT,
+                     event_time REAL, payload BLOB, UNIQUE (event_id, event_name, pixel_id));
+"""
+_RAW_INSERT = "INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+
+
+def _enqueue_raw(waiters: int, share: float) -> float:
+    """Awaiters and one thread that commits what has gathered: nothing checked or counted."""
+    handed: queue.SimpleQueue[tuple[tuple[object, ...], asyncio.Future[None]] | None]
+    handed = queue.SimpleQueue()
+
+    def answer(futures: "list[asyncio.Future[None]]") -> None:
+        for future in futures:
+            future.set_result(None)
+
+    def commit(db: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
+        while (first := handed.get()) is not None:
+            group = [first]
+            with contextlib.suppress(queue.Empty):
+                while len(group) < 1000:
+                    group.append(handed.get_nowait() or first)
+            with db:
+                db.executemany(_RAW_INSERT, [row for row, _ in group])
+            loop.call_soon_threadsafe(answer, [future for _, future in group])
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        thread = threading.Thread(target=commit, args=(db, loop))
+        thread.start()
+
+        async def one() -> None:
+            future: asyncio.Future[None] = loop.create_future()
+            row = (f"e{next(_numbers)}", "Purchase", PIXEL_ID, time.time(), _BODY)
+            handed.put((row, future))
+            await future
+
+        try:
+            return await _enqueue(waiters, max(waiters, int(_ENQUEUED * share)), one)
+        finally:
+            handed.put(None)
+            await asyncio.to_thread(thread.join)
+
+    with tempfile.TemporaryDirectory() as folder:
+        db = sqlite3.connect(Path(folder) / "raw.db", check_same_thread=False)
+        db.executescript(_RAW_TABLE)
+        try:
+            return asyncio.run(main())
+        finally:
+            db.close()
+
+
+@contextlib.contextmanager
+def _sink() -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.sink"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        process.wait(10)
+        process.stdout.close()
+
+
+def _fill(store: SqliteStore, amount: int) -> None:
+    for start in range(0, amount, 1000):
+        store.append([_event() for _ in range(start, min(start + 1000, amount))], wait=False)
+        store.flush(60)
+
+
+def _drain(share: float) -> float:
+    """Claim, post and settle a backlog with one courier; seconds for each event."""
+    amount = max(1, int(_BACKLOG * share))
+    with _sink() as url, tempfile.TemporaryDirectory() as folder:
+        store = SqliteStore(Path(folder) / "capi.db")
+        _fill(store, amount)
+        drained = threading.Event()
+        pixel = Pixel(PIXEL_ID, access_token=TOKEN)
+        courier = Courier(
+            store, PIXEL_ID, lambda: GraphClient(url, "v26.0", pixel, None), drained.set
+        )
+        start = time.perf_counter()
+        courier.start()
+        if not drained.wait(120):
+            raise TimeoutError("the backlog was not delivered within 120 s")
+        taken = time.perf_counter() - start
+        courier.stop(5)
+        left = store.depth()
+        store.close()
+    if left != {"delivered": amount}:
+        raise AssertionError(f"found {left}, expected {amount} delivered")
+    return taken / amount
+
+
+def _post_batches(share: float) -> float:
+    """Bare httpx: the same payloads in batches of 1000 from memory."""
+    amount = max(1, int(_BACKLOG * share))
+    payloads = [_event().payload or b"" for _ in range(amount)]
+    return _post([payloads[at : at + 1000] for at in range(0, amount, 1000)]) / amount
+
+
+def _post_singly(share: float) -> float:
+    """Bare httpx: one request for each event, the connection kept."""
+    amount = max(1, int(_SINGLE * share))
+    return _post([[_event().payload or b""] for _ in range(amount)]) / amount
+
+
+def _post(batches: list[list[bytes]]) -> float:
+    with _sink() as url, httpx.Client() as client:
+        start = time.perf_counter()
+        for batch in batches:
+            body = b'{"data":[' + b",".join(batch) + b"]}"
+            answer = client.post(f"{url}/v26.0/{PIXEL_ID}/events", content=body)
+            if answer.json()["events_received"] != len(batch):
+                raise AssertionError("the sink counts something else")
+        return time.perf_counter() - start
+
+
+def _memory(amount: int) -> float:
+    """Peak memory in MB of a process that delivers while `amount` events wait in its file."""
+    with _sink() as url, tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "capi.db"
+        store = SqliteStore(path)
+        _fill(store, amount)
+        store.close()
+        said = subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.resident", str(path), url],
+            cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
+        ).stdout  # fmt: skip
+    figure: float = json.loads(said)
+    return figure
+
+
+def _get(url: str) -> Callable[[], object]:
+    client = httpx.Client()
+
+    def get() -> None:
+        if client.get(url).status_code != 200:
+            raise AssertionError("the page did not come")
+
+    return get
+
+
+def rows() -> Iterator[Row | Trial]:
+    """What the table says about the outbox."""
+    for waiters in (64, 256):
+        yield Trial(
+            f"durable enqueue, {waiters} requests at once, for each event",
+            "awaiters and a thread on raw sqlite3, synchronous=FULL",
+            1 / 0.85,
+            lambda share, n=waiters: _enqueue_ours(n, share),  # type: ignore[misc]
+            lambda share, n=waiters: _enqueue_raw(n, share),  # type: ignore[misc]
+        )
+    what = "backlog drain (claim, post, settle), for each event"
+    yield Trial(what, "bare httpx, batches of 1000 from memory", 3.0, _drain, _post_batches)
+    yield Trial(what, "bare httpx, one event a request", 1 / 30, _drain, _post_singly)
+    yield Trial(
+        "memory with 1,000,000 events waiting", "with 1,000 waiting", 1.25,
+        lambda share: _memory(max(1, int(_WAITING * share))), lambda _: _memory(1000),
+        unit="MB", rounds=3,
+    )  # fmt: skip
+    with contextlib.ExitStack() as servers:
+        bare = servers.enter_context(_shop("bare"))
+        healthy = servers.enter_context(_sink())
+        hanging = servers.enter_context(_sink()) + "/hang"
+        closed = f"http://127.0.0.1:{free_port()}"
+        page = "Purchase page over HTTP"
+        up = servers.enter_context(_shop(healthy))
+        yield Row(page, "the bare app", 4.0, _get(up), _get(bare))
+        for state, url in (("hangs", hanging), ("refuses connections", closed)):
+            down = servers.enter_context(_shop(url))
+            yield Row(f"{page} while the Graph API {state}", "healthy", 1.05, _get(down), _get(up))
+
+
+@contextlib.contextmanager
+def _shop(graph_url: str) -> Iterator[str]:
+    port = free_port()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(
+            ["uvicorn", "tests.benchmarks.shop:app", "--port", str(port), "--log-level", "error"],
+            port,
+            environment={"GRAPH_URL": graph_url, "STORE": f"sqlite:///{folder}/capi.db"},
+            path="/other",
+        ) as server,
+    ):
+        yield f"{server.url}/thanks"
