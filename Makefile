@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 VISITORS ?= 0
 ROUNDS ?= 1000
 
-.PHONY: demo test torture bench bench-smoke lint browser clean
+.PHONY: demo test torture bench bench-smoke lint browser pgbouncer clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -21,6 +21,11 @@ $(VENV)/.installed: pyproject.toml
 browser: $(VENV)/.installed
 	@$(BIN)/python -m tests.support.browsers
 
+pgbouncer:
+	@test -x /usr/sbin/pgbouncer || command -v pgbouncer >/dev/null || { \
+		echo "==> pgbouncer is missing: installing it with apt"; \
+		apt-get update -qq && apt-get install -y -qq pgbouncer >/dev/null; }
+
 demo: $(VENV)/.installed $(if $(filter-out 0,$(VISITORS)),browser)
 	@echo "==> A small shop and a fake Meta on 127.0.0.1; stop with Ctrl-C"
 	@$(BIN)/python -m demo --visitors $(VISITORS)
@@ -32,7 +37,7 @@ lint: $(VENV)/.installed
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: lint browser
+test: lint browser pgbouncer
 	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q
 

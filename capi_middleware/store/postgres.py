@@ -8,7 +8,8 @@ over all rows keeps that; fillfactor, autovacuum and partial indexes keep the qu
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from capi_middleware.events import Count
 from capi_middleware.store import postgres_statements as sql
@@ -91,26 +92,17 @@ class PostgresStore(GroupedStore):
         self, db: Transaction, submissions: Sequence[Submission], counters: Counters
     ) -> None:
         now, replayed = db.now, 0
-        for submission in submissions:
-            if submission.kind == "append":
-                db.many(
-                    sql.APPEND,
-                    [
-                        (
-                            row.event_id, row.event_name, row.pixel_id, row.event_time, now,
-                            row.payload, row.server, now, row.browser, row.match_keys,
-                        )
-                        for row in submission.items
-                    ],
+        for kind, items in _waves(submissions):
+            if kind == "append":
+                columns = _columns(
+                    items, "event_id", "event_name", "pixel_id", "event_time", "payload", "server",
+                    "browser", "match_keys",
                 )  # fmt: skip
-            elif submission.kind == "sight":
-                replayed += len(submission.items) - db.many(
-                    sql.SIGHT,
-                    [
-                        (s.event_id, s.event_name, s.pixel_id, now, now, now, s.outcome, now)
-                        for s in submission.items
-                    ],
-                )
+                db.execute(sql.APPEND, (now, now, *columns))
+            else:
+                columns = _columns(items, "event_id", "event_name", "pixel_id", "outcome")
+                cursor = db.execute(sql.SIGHT, (now, now, now, now, *columns))
+                replayed += len(items) - cursor.rowcount
         rows = [(*key, n) for key, n in counters.items()]
         if replayed:
             rows.append((int(now // 3600), REPLAYED.kind, REPLAYED.reason, "", "", replayed))
@@ -149,24 +141,22 @@ class PostgresStore(GroupedStore):
         """See Store.settle."""
         held = 0
         with self._link.transaction() as db:
-            # By key: two couriers must not lock each other.
             for state in ("delivered", "dead", "pending"):
-                held += db.many(
-                    sql.SETTLE[state],
-                    [
-                        {
-                            "lease_id": lease_id,
-                            "key": one.key,
-                            "now": db.now,
-                            "reason": one.reason,
-                            "delay": one.delay,
-                            "attempted": int(one.attempted),
-                            "uncertain": one.uncertain,
-                        }
-                        for one in sorted(settlements, key=lambda one: one.key)
-                        if one.state == state
-                    ],
-                )
+                some = [one for one in settlements if one.state == state]
+                if some:
+                    keys, reasons, delays, attempted, uncertain = _columns(
+                        some, "key", "reason", "delay", "attempted", "uncertain"
+                    )
+                    given = {
+                        "lease_id": lease_id,
+                        "now": db.now,
+                        "keys": keys,
+                        "reasons": reasons,
+                        "delays": [float(delay) for delay in delays],
+                        "attempted": [int(one) for one in attempted],
+                        "uncertain": uncertain,
+                    }
+                    held += db.execute(sql.SETTLE[state], given).rowcount
         return held
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
@@ -282,3 +272,23 @@ class PostgresStore(GroupedStore):
         self._writer.close(CLOSE_SECONDS)
         self._writing.close()
         self._link.close()
+
+
+def _waves(submissions: Sequence[Submission]) -> Iterator[tuple[str, list[Any]]]:
+    """Rows and sightings in order, in parts in which no event occurs twice."""
+    kind, wave, seen = "", list[Any](), set[tuple[str, str, str]]()
+    for submission in submissions:
+        for item in submission.items:
+            identity = (item.event_id, item.event_name, item.pixel_id)
+            if submission.kind != kind or identity in seen:
+                if wave:
+                    yield kind, wave
+                kind, wave, seen = submission.kind, [], set()
+            wave.append(item)
+            seen.add(identity)
+    if wave:
+        yield kind, wave
+
+
+def _columns(items: Sequence[Any], *names: str) -> list[list[Any]]:
+    return [[getattr(item, name) for item in items] for name in names]
