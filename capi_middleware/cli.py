@@ -122,7 +122,7 @@ def migrate(source: str) -> None:
     """Make the store, or bring its schema up to date, before the web processes start."""
     capi = _capi(source, delivery=False)
     rows = sum(capi.store.depth().values())
-    capi.close()
+    capi.store.close()
     click.echo(f"the store is up to date, {rows} events")
 
 
@@ -133,7 +133,7 @@ def prune(source: str, days: int | None) -> None:
     """Delete settled events older than so many days, in small steps; couriers do it hourly."""
     capi = _capi(source, delivery=False)
     pruned = capi.store.prune(time.time() - (days or capi.config.retention_days) * 86_400)
-    capi.close()
+    capi.store.close()
     click.echo(f"{pruned} events deleted")
 
 

@@ -70,6 +70,7 @@ def capi(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CAPI]:
     capi = CAPI(Config.load(folder / "capi.toml"))
     yield capi
     capi.close()
+    capi.store.close()
 
 
 def lead(capi: CAPI) -> str:
