@@ -129,7 +129,10 @@ class Endpoints:
             raise BadBeacon("found no address of a page, expected one such as location.href")
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         events = yield from exchange.ask()
-        told = {"e": pixel.page_events(events), **exchange.consent_fields()}
+        carried = (
+            exchange.carriage.take(for_page=True) if exchange.admission.refusal is None else []
+        )
+        told = {"e": [*pixel.page_events(events), *carried], **exchange.consent_fields()}
         if self._config.advanced_matching:
             told["p"] = exchange.pixels(events)
         answer = Response(
@@ -139,6 +142,7 @@ class Endpoints:
         )
         if events:
             answer.raw_headers += exchange.visit.cookies()
+        answer.raw_headers += exchange.carriage.cleared
         return answer
 
     def _same_site(self, scope: Any, headers: Mapping[str, str]) -> None:

@@ -18,8 +18,9 @@ from capi_middleware.capture.injection import (
     rewrite,
     rewrite_head,
 )
-from capi_middleware.capture.pixel import consent_fields, pixel_entries, tag
+from capi_middleware.capture.pixel import consent_fields, page_events, pixel_entries, tag
 from capi_middleware.capture.reading import BodyTee, RequestReader
+from capi_middleware.carriage import Carriage
 from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
 from capi_middleware.expressions import roots_of
@@ -60,11 +61,13 @@ class Exchange:
             issuer.consent, self.reader, asker, method=scope["method"], path=path
         )
         self.visit = Visit(issuer, scope, self.reader, self.admission)
+        self.carriage = Carriage(issuer, scope, self.reader, self.visit)
         self._commits: list[Future[None]] = []
         self._verdict: Verdict | None = None
         self._injector: Injector | GzipInjector | None = None
         self._headers: Headers = []
         self._event_ids = False
+        self._handed = False
         self._page_view = False
         self._ask = False
         self._ended = False
@@ -112,11 +115,13 @@ class Exchange:
         landing = 300 <= status < 400 and not self.excluded
         if landing and b"fbclid=" in self.scope.get("query_string", b""):
             yield from self._keep_click()
-        if not (page or drafting.matches or drafting.drafts):
+        if not (page or drafting.matches or drafting.drafts or self.carriage.waits):
             return False
         admission = self.admission
         prefetch = admission.noise == "prefetch"
-        self._page_view = page and self.config.page_view and status < 300
+        self._page_view = (
+            page and self.config.page_view and status < 300 and self.carriage.shows_page
+        )
         self._ask = page and (verdict.public or prefetch)
         if admission.noise is None:
             yield from admission.decide()
@@ -130,8 +135,10 @@ class Exchange:
             self._suppress("prefetch" if prefetch else "error_status", keep_page=True)
         if not self._ask:
             yield from self.drafting.complete(self._page_view)
+        if not page or (self.carriage.scripted and not self._ask):
+            self._draft_page_view()
+            self._send_on(status)
         if not page:
-            self._issue(drafting.drafts, "not_rendered")
             return False
         self._injector = (GzipInjector if verdict.gzip else Injector)(self._make_tag)
         return True
@@ -157,7 +164,9 @@ class Exchange:
         if last:
             length = sum(map(len, pieces))
         headers = rewrite(self._headers, event_ids=self._event_ids, length=length)
-        return headers + ([] if self._ask else self.visit.cookies(self._headers)), pieces
+        if self._ask:
+            return headers, pieces
+        return headers + self.visit.cookies(self._headers) + self.carriage.cleared, pieces
 
     def hurry(self) -> Headers:
         """The headers when they must go out before it is known whether there will be a tag."""
@@ -183,7 +192,10 @@ class Exchange:
         return commits
 
     def ask(self) -> Steps[list[Event]]:
-        """The events of a page that carried no event_ids: its script asks for them now."""
+        """The events of a page that carried no event_ids: its script asks for them now.
+
+        That is a page that others may have got too, or one that a script made of parts.
+        """
         self.drafting.matches = [
             match
             for match in self.drafting.matches
@@ -237,28 +249,42 @@ class Exchange:
 
     def _page_events(self) -> list[Event]:
         """Issue the events that the page carries; they are in its tag from now on."""
-        if self._page_view and not any(
-            d.event.event_name == "PageView" for d in self.drafting.drafts
-        ):
-            event = self.issuer.new_event("PageView", self.issuer.mint("PageView", None), None)
-            event.user_data = dict(self.drafting.shared)
-            if event.pixel_ids:
-                self.drafting.drafts.insert(0, Draft(event))
+        self._draft_page_view()
         carried = [draft for draft in self.drafting.drafts if draft.event.send != "server"]
         self._issue(carried, "not_run")
         return [draft.event for draft in carried]
 
+    def _draft_page_view(self) -> None:
+        wanted, self._page_view = self._page_view, False
+        if wanted and not any(d.event.event_name == "PageView" for d in self.drafting.drafts):
+            event = self.issuer.new_event("PageView", self.issuer.mint("PageView", None), None)
+            event.user_data = dict(self.drafting.shared)
+            if event.pixel_ids:
+                self.drafting.drafts.insert(0, Draft(event))
+
+    def _send_on(self, status: int) -> None:
+        """Events without a page go on to the next one, or to the script that asked."""
+        drafts = self.drafting.drafts
+        if not is_public(self._headers):
+            headers, handed = self.carriage.send_on([draft.event for draft in drafts], status)
+            self._headers = self._headers + headers
+            if headers and not 300 <= status < 400:
+                self._handed = True
+                self._issue([draft for draft in drafts if draft.event in handed], "not_run")
+        self._issue(self.drafting.drafts, "not_rendered")
+
     def _make_tag(self) -> bytes:
         events: list[Event] = []
+        carried: list[dict[str, Any]] = []
         if not self._ask:
-            events = self._page_events()
-        self._event_ids = bool(events)
+            events, carried = self._page_events(), self.carriage.take()
+        self._event_ids = bool(events or carried or self._handed)
         assert self._verdict is not None
         return tag(
             prefix=self.mount + self.config.prefix,
             script_url=self.config.pixel_script_url,
             pixels=self.pixels(events),
-            events=events,
+            events=[*page_events(events), *carried],
             ask=self._ask,
             consent={} if self._ask else self.consent_fields(),
             nonce=self._verdict.nonce,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from capi_middleware import payload
+from capi_middleware.capture.carrying import Carrier
 from capi_middleware.capture.client import Client, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.identity import identify, set_cookie_header
@@ -45,6 +46,7 @@ class Issuer:
         self.store = store
         self.shield = Shield(store.count)
         self.minter = Minter(config.secrets)
+        self.carrier = Carrier(TextSigner(config.secrets, "carried"))
         self._visitors = TextSigner(config.secrets, "visitor")
         self.consent = ConsentRule(config.consent, gpc=config.privacy == "honor-gpc")
         self.user_data = parse(config.user_data)
@@ -160,6 +162,26 @@ class Issuer:
             # The store has counted what it dropped.
             self.shield.caught(error, "the store")
             return None
+
+    def rendered(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Events of an earlier request are in what the browser gets now (pixel.page_events())."""
+        rows = [
+            Row(
+                event_id=event["i"], event_name=event["n"], pixel_id=pixel_id,
+                event_time=self._clock(), payload=None, server="unmapped", browser="not_run",
+                match_keys=0,
+            )
+            for event in events
+            for pixel_id in event["p"]
+        ]  # fmt: skip
+        try:
+            self.store.append(rows, wait=False)
+        except StoreError as error:
+            self.shield.caught(error, "the store")
+
+    def now(self) -> float:
+        """Unix time in seconds."""
+        return self._clock()
 
     def _rows(self, event: Event, visitor: Visitor | None, browser: str) -> Iterable[Row]:
         if visitor is not None:

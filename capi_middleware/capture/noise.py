@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
 
-_PREFETCH_HEADERS = ("purpose", "sec-purpose", "x-moz", "x-purpose")
+_PREFETCH_HEADERS = ("purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose")
 _PREFETCH_WORDS = ("prefetch", "prerender", "preview")
 #: What a browser asks for beside pages (Sec-Fetch-Dest): a catch-all view answers /favicon.ico too.
 _SUBRESOURCES = frozenset(

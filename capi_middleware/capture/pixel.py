@@ -81,7 +81,7 @@ def tag(
     prefix: str,
     script_url: str,
     pixels: Sequence[Mapping[str, Any]],
-    events: Sequence[Event] = (),
+    events: Sequence[Mapping[str, Any]] = (),
     ask: bool = False,
     consent: Mapping[str, Any] = NOTHING,
     nonce: str | None = None,
@@ -89,14 +89,15 @@ def tag(
     """The bytes to insert: pure ASCII.
 
     `prefix` is the path of our endpoints including any mount. With `ask` the page carries no
-    event_id and the script asks for its events. `pixels` is what pixel_entries() gives, `consent`
-    what consent_fields() gives. `nonce` is the page's own CSP nonce.
+    event_id and the script asks for its events. `events` is what page_events() gives,
+    `pixels` what pixel_entries() gives, `consent` what consent_fields() gives. `nonce` is the
+    page's own CSP nonce.
     """
     data: dict[str, Any] = {
         "u": prefix,
         "s": script_url,
         "p": pixels,
-        "e": page_events(events),
+        "e": events,
     }
     if ask:
         data["a"] = True

@@ -4,19 +4,20 @@ const safe = f => function () { try { return f.apply(this, arguments); } catch (
 const later = f => setTimeout(safe(f), 60); // by then CSP reports and timings are in
 const on = (target, type, f) => target.addEventListener(type, safe(f), true);
 const noop = () => {};
+const flights = {}; // what scripts ask the site for: did it bring events? By address
 const copies = []; // c.i event_id, c.n name, c.p pixel; c.is outcome, c.said reported
 const lost = {}; // why no event can leave: by pixel, '' for all
 const refused = []; // URLs that the page's CSP refused
 const timings = {};
-let data, fbq, own, beacon, library, listening, late, asImage, probing, observer;
+let data, fbq, own, here, moving, beacon, library, listening, late, asImage, probing, observer;
 
 const csp = part => refused.some(url => url.includes(part));
 const locked = safe(name => RegExp(`"(${name})`).test(JSON.stringify(fbq.instance.locks)));
 const see = list => list.forEach(entry => { timings[entry.name] = entry; });
 
 // Was the id fired in this tab? One made from a dedupe_key ("k..."): in this browser, in 7 days?
-const fired = safe((id, add) => {
-	const memory = id[0] === 'k' ? localStorage : sessionStorage;
+const fired = safe((id, add, once) => {
+	const memory = once || id[0] === 'k' ? localStorage : sessionStorage;
 	const ids = JSON.parse(memory._capi || '[]').filter(([, at]) => at > Date.now() - 6048e5);
 	const known = ids.some(([old]) => old === id);
 	if (add && !known) memory._capi = JSON.stringify([[id, Date.now()], ...ids].slice(0, 200));
@@ -79,7 +80,7 @@ const judge = (c, url, loaded) => {
 const leave = get => {
 	const c = copies.find(c => c.i === get('eid') && c.p === get('id'));
 	c.left = true;
-	fired(c.i, true);
+	fired(c.i, true, c.o);
 	return c;
 };
 const watch = safe((img, src) => {
@@ -110,15 +111,80 @@ const script = ({ target, type }) => {
 	});
 };
 
+// What had no time to leave with the page before this one; a PageView is of its own page alone.
+const left = safe(() => {
+	const events = JSON.parse(sessionStorage._capi_left || '[]');
+	sessionStorage.removeItem('_capi_left');
+	return events;
+});
+const leftover = safe(() => {
+	const events = copies.filter(c => !c.left && c.is === 'left_early' && c.n !== 'PageView')
+		.map(({ e, p }) => ({ ...e, p: [p] }));
+	if (events.length) sessionStorage._capi_left = JSON.stringify(events);
+});
+
 const fire = events => {
 	// A tab closed while loading runs pagehide only if somebody listens to this.
 	addEventListener('beforeunload', noop);
-	for (const e of events) if (!fired(e.i)) for (const p of e.p) {
-		copies.push({ i: e.i, n: e.n, p });
+	for (const e of events) if (!fired(e.i, false, e.o)) for (const p of e.p) {
+		copies.push({ i: e.i, n: e.n, p, o: e.o, e });
 		safe(fbq)(e.c ? 'trackSingleCustom' : 'trackSingle', p, e.n, e.d, { eventID: e.i });
 	}
 	review();
 	setTimeout(safe(review), 6000, 'unknown');
+};
+
+// Events without a page of their own come in a header of what a script asks for.
+const header = 'x-capi-events';
+const hear = text => {
+	const events = text && JSON.parse(text);
+	if (events) fire(events);
+	return !!events;
+};
+const ours = url => url.startsWith(location.origin + '/');
+const bare = url => new URL(url, location).href.split('#')[0];
+
+const overhear = () => {
+	const { fetch: get, XMLHttpRequest: { prototype: request }, history: past } = window;
+	window.fetch = function (what) {
+		const answer = get.apply(this, arguments);
+		safe(() => {
+			const url = bare(what.url || what);
+			if (!ours(url)) return;
+			flights[url] = answer.then(r => hear(ours(r.url) && r.headers.get(header)), noop);
+		})();
+		return answer;
+	};
+	const { send } = request;
+	request.send = function () {
+		on(this, 'load', () => {
+			if (!ours(this.responseURL)) return;
+			flights[bare(this.responseURL)] = hear(this.getResponseHeader(header));
+		});
+		return send.apply(this, arguments);
+	};
+	here = bare(location);
+	for (const name of ['pushState', 'replaceState']) {
+		const change = past[name];
+		past[name] = function () {
+			const answer = change.apply(this, arguments);
+			move();
+			return answer;
+		};
+	}
+	on(window, 'popstate', move);
+};
+
+// A new address is a new page, whose events came with what a script asked for, or are asked for.
+const move = () => {
+	clearTimeout(moving);
+	moving = later(() => {
+		const from = here, url = here = bare(location);
+		if (url !== from) Promise.resolve(flights[url]).then(brought => {
+			delete flights[url];
+			return brought || question(from);
+		}).catch(noop);
+	});
 };
 
 // Meta's standard queue, until the library takes over.
@@ -136,7 +202,7 @@ const stub = nonce => {
 
 const start = nonce => {
 	beacon = location.origin + data.u + '/b';
-	on(window, 'pagehide', () => review('left_early'));
+	on(window, 'pagehide', () => { review('left_early'); leftover(); });
 	on(document, 'load', script);
 	on(document, 'error', script);
 	on(document, 'securitypolicyviolation', ({ disposition, blockedURI: url }) => {
@@ -166,14 +232,21 @@ const start = nonce => {
 		if (own) call('set', 'autoConfig', false, id);
 		call('init', id, am);
 	}
-	fire(data.e);
+	fbq.allowDuplicatePageViews = true; // each has an event_id of its own
+	if (known.every(id => data.p.some(p => p.id === id))) fbq.disablePushState = true;
+	fire((left() || []).concat(data.e));
+	overhear();
 };
 
 // A page that others may have got, too, knows neither its events nor this visitor's consent.
-const ask = nonce => fetch(data.u + '/t', {
+const tell = r => fetch(data.u + '/t', {
 	method: 'POST', keepalive: true, headers: { 'Content-Type': 'application/json' },
-	body: JSON.stringify({ u: location.href, r: document.referrer }),
-}).then(answer => answer.json()).then(given => {
+	body: JSON.stringify({ u: location.href, r }),
+}).then(answer => answer.json());
+const question = r => tell(r).then(given => {
+	if (given.x === data.x) fire(given.e);
+});
+const ask = nonce => tell(document.referrer).then(given => {
 	Object.assign(data, given);
 	if (data.x !== 'denied') start(nonce);
 }).catch(noop);

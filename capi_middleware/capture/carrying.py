@@ -1,0 +1,131 @@
+"""Carrying: events that are born where no page is ride to what the browser gets next."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from capi_middleware.errors import BadBeacon
+
+#: The cookie that a redirect sets, and how long it waits for a page, in seconds.
+COOKIE = "capi_next"
+COOKIE_SECONDS = 300
+#: What the answer to a script's own request carries its events in.
+HEADER = b"x-capi-events"
+#: From this length in bytes an event leaves all but its value at home, and at the longest some
+#: events stay there: browsers keep 4 KB for a cookie, and other sites' servers take 8 KB of them.
+_COMFORTABLE, _LONGEST = 600, 1500
+_LONGEST_HEADER = 4000
+_NEEDED = ("value", "currency", "content_ids", "content_type")
+
+PageEvent = Mapping[str, Any]
+
+
+class Signer(Protocol):
+    """Signs texts for this purpose; minting.TextSigner is one."""
+
+    def sign(self, text: str) -> str:
+        """The text with its signature."""
+
+    def unsign(self, signed: str) -> str | None:
+        """The text, None when the signature is not ours."""
+
+
+class _Carried(msgspec.Struct):
+    """`t`: Unix time in seconds; `s`: only a script's request led here."""
+
+    t: int
+    s: bool
+    e: list[dict[str, Any]]
+
+
+class Carrier:
+    """Packs events, as pixel.page_events() gives them, into a signed text and back."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    def pack(self, events: Sequence[PageEvent], *, now: float, scripted: bool) -> tuple[str, int]:
+        """A cookie's value of at most 1500 characters, and how many of the events are in it."""
+        kept = list(events)
+        text = self._pack(kept, now, scripted)
+        if len(text) > _COMFORTABLE:
+            kept = [_least(event) for event in events]
+            text = self._pack(kept, now, scripted)
+        while len(text) > _LONGEST and kept:
+            kept.pop()
+            text = self._pack(kept, now, scripted)
+        return text, len(kept)
+
+    def _pack(self, events: Sequence[PageEvent], now: float, scripted: bool) -> str:
+        body = json.dumps({"t": int(now), "s": scripted, "e": events}, separators=(",", ":"))
+        return self._signer.sign(base64.urlsafe_b64encode(body.encode()).decode().rstrip("="))
+
+    def unpack(self, text: str, *, now: float) -> tuple[list[dict[str, Any]], bool]:
+        """The events, and whether a script's request led here; raises BadBeacon otherwise."""
+        body = self._signer.unsign(text) if len(text) <= 2 * _LONGEST else None
+        if body is None:
+            raise BadBeacon("found no events of ours, expected what a redirect of this site set")
+        try:
+            carried = msgspec.json.decode(
+                base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=_Carried
+            )
+        except (binascii.Error, msgspec.DecodeError) as error:
+            raise BadBeacon("found events of another version") from error
+        if not -COOKIE_SECONDS <= now - carried.t <= COOKIE_SECONDS:
+            raise BadBeacon(f"found events that are older than {COOKIE_SECONDS} seconds")
+        return carried.e, carried.s
+
+
+def as_header(events: Sequence[PageEvent]) -> tuple[bytes, int]:
+    """A header's value of at most 4000 bytes, and how many of the events are in it."""
+    kept = list(events)
+    text = json.dumps(kept, separators=(",", ":"))
+    if len(text) > _LONGEST_HEADER:
+        kept = [_least(event) for event in kept]
+        text = json.dumps(kept, separators=(",", ":"))
+    while len(text) > _LONGEST_HEADER and kept:
+        kept.pop()
+        text = json.dumps(kept, separators=(",", ":"))
+    return text.encode("ascii"), len(kept)
+
+
+def _least(event: PageEvent) -> dict[str, Any]:
+    data = {key: event["d"][key] for key in _NEEDED if key in event["d"]}
+    if len(json.dumps(data)) > _COMFORTABLE // 2:
+        data = {key: data[key] for key in ("value", "currency") if key in data}
+    return {**event, "d": data}
+
+
+def is_scripted(headers: Mapping[str, str]) -> bool:
+    """Whether a page's script asks (fetch, XMLHttpRequest, htmx, Turbo) and gets the answer.
+
+    Browsers say so in Sec-Fetch-Dest; older ones only by what the libraries add.
+    """
+    wanted = headers.get("sec-fetch-dest")
+    if wanted is not None:
+        return wanted == "empty"
+    return bool(
+        headers.get("x-requested-with") or headers.get("hx-request") or headers.get("turbo-frame")
+    )
+
+
+def is_navigation(headers: Mapping[str, str]) -> bool:
+    """Whether a script asks for a page in place of the browser (Turbo Drive, htmx boost)."""
+    if headers.get("hx-request"):
+        return bool(headers.get("hx-boosted"))
+    if headers.get("turbo-frame") or headers.get("x-requested-with"):
+        return False
+    return headers.get("accept", "").startswith("text/html")
+
+
+def set_cookie(value: str, *, secure: bool) -> bytes:
+    """A Set-Cookie line; an empty value removes the cookie."""
+    age = COOKIE_SECONDS if value else 0
+    return (
+        f"{COOKIE}={value}; Max-Age={age}; Path=/; HttpOnly; SameSite=Lax"
+        f"{'; Secure' if secure else ''}"
+    ).encode("ascii")
