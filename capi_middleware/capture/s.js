@@ -126,7 +126,8 @@ const leftover = safe(() => {
 const fire = events => {
 	// A tab closed while loading runs pagehide only if somebody listens to this.
 	addEventListener('beforeunload', noop);
-	for (const e of events) if (!fired(e.i, false, e.o)) for (const p of e.p) {
+	const known = copies.map(c => c.i);
+	for (const e of events) if (!known.includes(e.i) && !fired(e.i, false, e.o)) for (const p of e.p) {
 		copies.push({ i: e.i, n: e.n, p, o: e.o, e });
 		safe(fbq)(e.c ? 'trackSingleCustom' : 'trackSingle', p, e.n, e.d, { eventID: e.i });
 	}
@@ -180,7 +181,9 @@ const move = () => {
 	clearTimeout(moving);
 	moving = later(() => {
 		const from = here, url = here = bare(location);
-		if (url !== from) Promise.resolve(flights[url]).then(brought => {
+		if (url === from) return;
+		fbq.allowDuplicatePageViews = true; // each has an event_id of its own
+		Promise.resolve(flights[url]).then(brought => {
 			delete flights[url];
 			return brought || question(from);
 		}).catch(noop);
@@ -232,7 +235,6 @@ const start = nonce => {
 		if (own) call('set', 'autoConfig', false, id);
 		call('init', id, am);
 	}
-	fbq.allowDuplicatePageViews = true; // each has an event_id of its own
 	if (known.every(id => data.p.some(p => p.id === id))) fbq.disablePushState = true;
 	fire((left() || []).concat(data.e));
 	overhear();

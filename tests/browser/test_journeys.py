@@ -1,0 +1,280 @@
+"""Events that are born away from a page meet their twin all the same: real app, real browser."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from playwright.sync_api import BrowserContext, Page
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from capi_middleware import CAPI, CAPIMiddleware, EventRoute
+from capi_middleware.testing import FakeMeta
+from tests.browser.conftest import Until
+from tests.support.configs import make_config
+from tests.support.servers import serve
+
+MONEY = {"value": "9.5", "currency": "EUR"}
+ROUTES = [
+    EventRoute("POST /cart", "AddToCart", custom_data=MONEY),
+    EventRoute("POST /checkout", "Purchase", custom_data=MONEY, dedupe_key="{query.order}"),
+    EventRoute("* /api/lead", "Lead"),
+    EventRoute("GET /products/{sku}", "ViewContent"),
+    EventRoute("GET /fragment", "Search"),
+]
+
+
+@dataclass
+class Shop:
+    """A wrapped app, the fake Meta behind it, and what its pages hold."""
+
+    capi: CAPI
+    meta: FakeMeta
+    url: str = ""
+    body: str = ""
+    cache: dict[str, str] = field(default_factory=lambda: {"cache-control": "no-store"})
+
+    async def page(self, request: Request) -> Response:
+        return HTMLResponse(
+            f"<!doctype html><html><head><title>{request.url.path}</title></head>"
+            f"<body>{self.body}</body></html>",
+            headers=self.cache,
+        )
+
+    def pairs(self, name: str) -> list[tuple[int, int]]:
+        """(server copies, browser copies) of each event of a name that Meta got."""
+        self.capi.flush(10)
+        found = [one for one in self.meta.received.pairs() if one["event_name"] == name]
+        return [(one["server"], one["browser"]) for one in found]
+
+    def browser(self, name: str) -> list[str]:
+        """What the ledger says of the browser copies of a name."""
+        rows = self.capi.store.tallies(0, 1e12).rows
+        return sorted(row.browser for row in rows if row.event_name == name for _ in range(row.n))
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    meta = FakeMeta()
+    with serve(meta.app) as meta_url:
+        settings = {
+            "routes": ROUTES,
+            "graph_url": meta_url,
+            "pixel_script_url": f"{meta_url}/en_US/fbevents.js",
+            "delivery": True,
+        }
+        capi = CAPI(make_config(**settings))
+        shop = Shop(capi, meta)
+
+        async def cart(request: Request) -> Response:
+            return RedirectResponse("/hop", 303)
+
+        async def hop(request: Request) -> Response:
+            return RedirectResponse("/basket", 302)
+
+        async def checkout(request: Request) -> Response:
+            return RedirectResponse("/thanks", 303)
+
+        async def lead(request: Request) -> Response:
+            return JSONResponse({"ok": True})
+
+        async def fragment(request: Request) -> Response:
+            return HTMLResponse("<p id=part>part</p>")
+
+        app = Starlette(
+            routes=[
+                Route("/cart", cart, methods=["POST"]),
+                Route("/hop", hop),
+                Route("/checkout", checkout, methods=["POST"]),
+                Route("/api/lead", lead, methods=["GET", "POST"]),
+                Route("/fragment", fragment),
+                Route("/favicon.ico", lambda request: Response(status_code=204)),
+                Route("/{path:path}", shop.page),
+            ]
+        )
+        with serve(CAPIMiddleware(app, capi)) as shop.url:
+            yield shop
+        capi.close()
+
+
+def form(action: str, text: str = "go") -> str:
+    return f'<form method=post action="{action}"><button id=go>{text}</button></form>'
+
+
+def test_an_event_of_a_redirect_is_fired_by_the_page_behind_two_redirects(
+    page: Page, shop: Shop, until: Until
+) -> None:
+    shop.body = form("/cart")
+    page.goto(shop.url)
+    page.click("#go")
+    page.wait_for_url("**/basket")
+    until(lambda: shop.browser("AddToCart") == ["sent"])
+    assert shop.browser("AddToCart") == ["sent"]
+    assert shop.pairs("AddToCart") == [(1, 1)]
+    (hit,) = [one for one in shop.meta.received.browser if one.ev == "AddToCart"]
+    assert hit.cd == {"value": "9.5", "currency": "EUR"}
+
+
+def test_it_is_fired_once_though_other_pages_follow(
+    page: Page, context: BrowserContext, shop: Shop, until: Until
+) -> None:
+    shop.body = form("/cart")
+    page.goto(shop.url)
+    page.click("#go")
+    page.wait_for_url("**/basket")
+    until(lambda: shop.browser("AddToCart") == ["sent"])
+    page.reload()
+    other = context.new_page()
+    other.goto(shop.url + "/more")
+    until(lambda: shop.browser("PageView").count("sent") == 4)
+    assert shop.pairs("AddToCart") == [(1, 1)]
+    assert not [one for one in context.cookies() if one.get("name") == "capi_next"]
+
+
+def test_the_same_order_posted_twice_is_one_purchase(page: Page, shop: Shop, until: Until) -> None:
+    shop.body = form("/checkout?order=7")
+    for _ in range(2):
+        page.goto(shop.url)
+        page.click("#go")
+        page.wait_for_url("**/thanks")
+        until(lambda: shop.browser("Purchase") == ["sent"])
+    assert shop.pairs("Purchase") == [(1, 1)]
+
+
+def test_a_cached_page_behind_a_redirect_fires_its_event(
+    page: Page, shop: Shop, until: Until
+) -> None:
+    shop.cache = {"cache-control": "public, max-age=60"}
+    shop.body = form("/cart")
+    page.goto(shop.url)
+    page.click("#go")
+    page.wait_for_url("**/basket")
+    until(lambda: shop.browser("AddToCart") == ["sent"])
+    assert shop.pairs("AddToCart") == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "fetch('/api/lead', {method: 'POST', body: '{}'})",
+        "fetch(new Request('/api/lead'))",
+        "fetch(new URL('/api/lead', location))",
+        "(x => { x.open('POST', '/api/lead'); x.send('{}'); })(new XMLHttpRequest())",
+    ],
+)
+def test_an_event_of_a_scripts_request_is_fired_by_its_page(
+    page: Page, shop: Shop, until: Until, script: str
+) -> None:
+    page.goto(shop.url)
+    until(lambda: shop.browser("PageView") == ["sent"])
+    page.evaluate(f"void {script}")
+    until(lambda: shop.browser("Lead") == ["sent"])
+    assert shop.pairs("Lead") == [(1, 1)]
+
+
+def test_an_event_of_a_request_that_was_redirected_for_a_script_is_fired_by_its_page(
+    page: Page, shop: Shop, until: Until
+) -> None:
+    page.goto(shop.url)
+    until(lambda: shop.browser("PageView") == ["sent"])
+    page.evaluate("fetch('/cart', {method: 'POST'}).then(r => r.text())")
+    until(lambda: shop.browser("AddToCart") == ["sent"])
+    assert shop.pairs("AddToCart") == [(1, 1)]
+
+
+def test_an_event_whose_page_is_left_at_once_is_fired_by_the_next_one(
+    page: Page, shop: Shop, until: Until
+) -> None:
+    shop.meta.fail_next(200, delay=1.0, endpoint="fbevents")
+    page.goto(shop.url, wait_until="commit")
+    until(lambda: page.evaluate("!!window.fbq"))
+    page.evaluate("fetch('/api/lead').then(() => { location.href = '/done'; })")
+    page.wait_for_url("**/done")
+    until(lambda: shop.browser("Lead") == ["sent"])
+    assert shop.pairs("Lead") == [(1, 1)]
+
+
+def test_the_app_sees_its_answers_as_without_us(page: Page, shop: Shop, until: Until) -> None:
+    page.goto(shop.url)
+    until(lambda: shop.browser("PageView") == ["sent"])
+    told = page.evaluate(
+        """async () => {
+            const seen = [];
+            addEventListener('unhandledrejection', event => {
+                seen.push('rejected');
+                event.preventDefault();
+            });
+            const answer = fetch('/api/lead');
+            seen.push(answer instanceof Promise, (await (await answer).json()).ok);
+            try { await fetch('http://127.0.0.1:1/'); } catch (error) { seen.push(error.name); }
+            try { await fetch('http://['); } catch (error) { seen.push(error.name); }
+            const reader = (await fetch('/')).body.getReader();
+            seen.push(typeof (await reader.read()).value.length);
+            fetch('http://127.0.0.1:1/').then(() => {});
+            await new Promise(done => setTimeout(done, 200));
+            return seen;
+        }"""
+    )
+    assert told == [True, True, "TypeError", "TypeError", "number", "rejected"]
+
+
+def test_a_new_address_is_one_page_view_and_the_event_of_its_route(
+    page: Page, shop: Shop, until: Until
+) -> None:
+    page.goto(shop.url)
+    until(lambda: shop.browser("PageView") == ["sent"])
+    page.evaluate(
+        "history.pushState({}, '', '/loading'); history.replaceState({}, '', '/products/7')"
+    )
+    until(lambda: shop.browser("ViewContent") == ["sent"])
+    until(lambda: shop.browser("PageView") == ["sent", "sent"])
+    page.evaluate("history.replaceState({x: 1}, '', '/products/7#part')")
+    page.wait_for_timeout(300)
+    assert shop.pairs("PageView") == [(1, 1), (1, 1)]
+    assert shop.pairs("ViewContent") == [(1, 1)]
+    page.go_back()
+    until(lambda: shop.browser("PageView") == ["sent"] * 3)
+    assert shop.pairs("PageView") == [(1, 1)] * 3
+
+
+def navigate(order: str, headers: dict[str, str]) -> str:
+    """A page put in place by a script: Turbo changes the address first, htmx afterwards."""
+    get = f"fetch('/products/7', {{headers: {json.dumps(headers)}}}).then(r => r.text())"
+    push = "history.pushState({}, '', '/products/7')"
+    if order == "address first":
+        return f"(() => {{ const got = {get}; {push}; return got; }})()"
+    return f"{get}.then(() => {{ {push}; }})"
+
+
+@pytest.mark.parametrize(
+    ("order", "headers"),
+    [
+        ("address first", {"accept": "text/html, application/xhtml+xml"}),
+        ("address last", {"hx-request": "true", "hx-boosted": "true"}),
+    ],
+)
+def test_a_page_that_a_script_puts_in_place_counts_once(
+    page: Page, shop: Shop, until: Until, order: str, headers: dict[str, str]
+) -> None:
+    page.goto(shop.url)
+    until(lambda: shop.browser("PageView") == ["sent"])
+    page.evaluate(navigate(order, headers))
+    until(lambda: shop.browser("ViewContent") == ["sent"])
+    until(lambda: shop.browser("PageView") == ["sent", "sent"])
+    page.wait_for_timeout(300)
+    assert shop.pairs("PageView") == [(1, 1), (1, 1)]
+    assert shop.pairs("ViewContent") == [(1, 1)]
+
+
+def test_a_part_of_a_page_brings_its_event_and_no_page_view(
+    page: Page, shop: Shop, until: Until
+) -> None:
+    page.goto(shop.url)
+    until(lambda: shop.browser("PageView") == ["sent"])
+    page.evaluate("fetch('/fragment', {headers: {'hx-request': 'true'}})")
+    until(lambda: shop.browser("Search") == ["sent"])
+    assert shop.pairs("Search") == [(1, 1)]
+    assert shop.pairs("PageView") == [(1, 1)]
