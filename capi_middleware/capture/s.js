@@ -126,8 +126,8 @@ const leftover = safe(() => {
 const fire = events => {
 	// A tab closed while loading runs pagehide only if somebody listens to this.
 	addEventListener('beforeunload', noop);
-	const known = copies.map(c => c.i);
-	for (const e of events) if (!known.includes(e.i) && !fired(e.i, false, e.o)) for (const p of e.p) {
+	for (const e of events) if (!fired(e.i, false, e.o)) for (const p of e.p) {
+		if (copies.some(c => c.i === e.i && c.p === p)) continue;
 		copies.push({ i: e.i, n: e.n, p, o: e.o, e });
 		safe(fbq)(e.c ? 'trackSingleCustom' : 'trackSingle', p, e.n, e.d, { eventID: e.i });
 	}
@@ -137,9 +137,13 @@ const fire = events => {
 
 // Events without a page of their own come in a header of what a script asks for.
 const header = 'x-capi-events';
+const more = events => {
+	fbq.allowDuplicatePageViews = true; // each has an event_id of its own
+	fire(events);
+};
 const hear = text => {
 	const events = text && JSON.parse(text);
-	if (events) fire(events);
+	if (events) more(events);
 	return !!events;
 };
 const ours = url => url.startsWith(location.origin + '/');
@@ -182,7 +186,6 @@ const move = () => {
 	moving = later(() => {
 		const from = here, url = here = bare(location);
 		if (url === from) return;
-		fbq.allowDuplicatePageViews = true; // each has an event_id of its own
 		Promise.resolve(flights[url]).then(brought => {
 			delete flights[url];
 			return brought || question(from);
@@ -246,7 +249,7 @@ const tell = r => fetch(data.u + '/t', {
 	body: JSON.stringify({ u: location.href, r }),
 }).then(answer => answer.json());
 const question = r => tell(r).then(given => {
-	if (given.x === data.x) fire(given.e);
+	if (given.x === data.x) more(given.e);
 });
 const ask = nonce => tell(document.referrer).then(given => {
 	Object.assign(data, given);
