@@ -13,7 +13,9 @@ import msgspec
 from starlette.responses import RedirectResponse, Response
 
 from capi_middleware.capture import beacon, pixel
+from capi_middleware.capture.allowance import Allowance
 from capi_middleware.capture.minting import TextSigner
+from capi_middleware.capture.mirroring import made_by
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.capture.urls import urlsplit_safely
 from capi_middleware.errors import BadBeacon
@@ -51,6 +53,7 @@ class Endpoints:
         self._config = issuer.config
         self._open = open_exchange
         self._is_delivering = is_delivering
+        self._allowance = Allowance(rate=20.0, burst=600.0, of_all=50.0)
         self._logins = TextSigner(issuer.config.secrets, "report")
         self._routes: dict[str, tuple[frozenset[str], Callable[..., Steps[Response]]]] = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
@@ -106,11 +109,14 @@ class Endpoints:
         self._same_site(scope, headers)
         if scope["method"] == "GET":
             body = _from_query(scope)
+        sightings, key = beacon.read(body)
+        if not self._allows(scope, headers, len(sightings)):
+            return _bare(429)
         accepted = []
-        for sighting in beacon.read(body):
+        for sighting in sightings:
             if not self._known(sighting.pixel_id):
                 self._refused("unknown_pixel")
-            elif not self._minted(sighting.event_id, sighting.event_name):
+            elif not self._proven(sighting.event_id, sighting.event_name, key):
                 self._refused("forged")
             else:
                 accepted.append(sighting)
@@ -127,12 +133,23 @@ class Endpoints:
             raise BadBeacon("found the address of another site, expected a page of this one", 403)
         if not page.path.startswith("/"):
             raise BadBeacon("found no address of a page, expected one such as location.href")
+        if not self._allows(scope, headers, 1 + len(question.m)):
+            return _bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
+        if question.m:
+            if not self._issuer.opens(question.k):
+                raise BadBeacon("found no key of an open page, expected the one in its tag", 403)
+            assert question.k is not None
+            calls = [call for call in question.m if self._may_name(call, question.k[1])]
+            yield from exchange.mirror(calls)
+            return Response(status_code=204, headers={"cache-control": "no-store"})
         events = yield from exchange.ask()
         carried = (
             exchange.carriage.take(for_page=True) if exchange.admission.refusal is None else []
         )
         told = {"e": [*pixel.page_events(events), *carried], **exchange.consent_fields()}
+        if (key := exchange.key(events)) is not None:
+            told["k"] = key
         if self._config.advanced_matching:
             told["p"] = exchange.pixels(events)
         answer = Response(
@@ -158,6 +175,26 @@ class Endpoints:
             raise BadBeacon("found another origin, expected our own", 403)
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise BadBeacon("found a cross-site request, expected our own", 403)
+
+    def _allows(self, scope: Any, headers: Mapping[str, str], n: int) -> bool:
+        address = self._issuer.client(scope, headers).ip
+        allowed = self._allowance.take(address, self._issuer.now(), n)
+        if not allowed:
+            self._refused("too_many")
+        return allowed
+
+    def _may_name(self, call: beacon.Call, key: str) -> bool:
+        """An event_id that the page made, or one of the site's own; ours are in the store."""
+        if made_by(key, call.i):
+            return True
+        return not self._minted(call.i, call.n) and not call.i.startswith("m")
+
+    def _proven(self, event_id: str, event_name: str, key: tuple[str, str] | None) -> bool:
+        if self._minted(event_id, event_name):
+            return True
+        if key is None or not self._issuer.opens(key):
+            return False
+        return made_by(key[1], event_id) or not event_id.startswith("m")
 
     def _known(self, pixel_id: str) -> bool:
         return any(one.id == pixel_id for one in self._config.pixels)

@@ -7,6 +7,7 @@ from typing import Any
 
 from capi_middleware.admission import Admission
 from capi_middleware.asking import Asker
+from capi_middleware.capture.beacon import Call
 from capi_middleware.capture.identity import click_of
 from capi_middleware.capture.injection import (
     GzipInjector,
@@ -21,6 +22,7 @@ from capi_middleware.capture.injection import (
 from capi_middleware.capture.pixel import consent_fields, page_events, pixel_entries, tag
 from capi_middleware.capture.reading import BodyTee, RequestReader
 from capi_middleware.carriage import Carriage
+from capi_middleware.custom_data import clean
 from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
 from capi_middleware.expressions import roots_of
@@ -215,6 +217,31 @@ class Exchange:
         yield from self._commits
         return events
 
+    def mirror(self, calls: Sequence[Call]) -> Steps[None]:
+        """Events that the page's own pixel code fired: their server copies, where they may be.
+
+        What may not be sent from here is written down as the browser's alone.
+        """
+        self.drafting.matches = []
+        mirror = self.issuer.mirror
+        for call in calls:
+            event = self.issuer.new_event(call.n, call.i, None)
+            event.pixel_ids = tuple(one for one in event.pixel_ids if one in call.p)
+            event.send = "both" if mirror.takes(call.n) else "browser"
+            believed = mirror.custom_data(call.n, call.d)
+            event.custom_data = clean(call.n, believed)[0]
+            if event.pixel_ids:
+                self.drafting.drafts.append(Draft(event, tracked=True))
+        if self.admission.noise is None:
+            yield from self.admission.decide()
+        refusal = self.admission.refusal
+        if refusal is not None:
+            self._suppress(refusal)
+            return
+        yield from self.drafting.complete(page_view=False)
+        self._issue(self.drafting.drafts, "not_run")
+        yield from self._commits
+
     # -- stations --------------------------------------------------------------------------------
 
     def _keep_click(self) -> Steps[None]:
@@ -287,6 +314,8 @@ class Exchange:
             events=[*page_events(events), *carried],
             ask=self._ask,
             consent={} if self._ask else self.consent_fields(),
+            mirror=self.issuer.mirror.on,
+            key=self.key(events) if not self._ask else None,
             nonce=self._verdict.nonce,
         )
 
@@ -301,6 +330,13 @@ class Exchange:
             commit = self.issuer.issue(events, self.visit.visitor, browser)
             if commit is not None:
                 self._commits.append(commit)
+
+    def key(self, events: Sequence[Event]) -> list[str] | None:
+        """What shows later that a page is ours: an event_id that it has anyway, or its own."""
+        for event in events:
+            if self.issuer.minter.minted_at(event.event_id) is not None:
+                return [event.event_name, event.event_id]
+        return ["", self.issuer.mint("", None)] if self.issuer.mirror.on else None
 
     def consent_fields(self) -> dict[str, Any]:
         """What the pixel script must know of the visitor's consent."""

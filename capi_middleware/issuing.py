@@ -13,6 +13,7 @@ from capi_middleware.capture.client import Client, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.identity import identify, set_cookie_header
 from capi_middleware.capture.minting import Minter, TextSigner
+from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.urls import scrub_url, source_url
 from capi_middleware.config import Config
 from capi_middleware.custom_data import clean, refused_by_meta
@@ -46,6 +47,7 @@ class Issuer:
         self.store = store
         self.shield = Shield(store.count)
         self.minter = Minter(config.secrets)
+        self.mirror = Mirror(config.mirror)
         self.carrier = Carrier(TextSigner(config.secrets, "carried"))
         self._visitors = TextSigner(config.secrets, "visitor")
         self.consent = ConsentRule(config.consent, gpc=config.privacy == "honor-gpc")
@@ -59,6 +61,13 @@ class Issuer:
     def mint(self, event_name: str, dedupe_key: object) -> str:
         """A signed event_id."""
         return self.minter.mint(event_name, self._clock(), dedupe_key)
+
+    def opens(self, key: tuple[str, str] | None) -> bool:
+        """Whether `key`, an (event_name, event_id), shows that a page of ours is still open."""
+        if key is None or not self.minter.verifies(key[1], key[0]):
+            return False
+        minted = self.minter.minted_at(key[1])
+        return minted is not None and abs(self._clock() - minted) <= KEY_SECONDS
 
     def new_event(self, event_name: str, event_id: str, route: EventRoute | None) -> Event:
         """An event that happens now, for the pixels of its route or all that take it."""

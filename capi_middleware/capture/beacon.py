@@ -1,5 +1,7 @@
 """Beacons: what the pixel script says about the browser copies, read without trust."""
 
+from typing import Any, NamedTuple
+
 import msgspec
 from msgspec import Struct
 
@@ -7,34 +9,59 @@ from capi_middleware.errors import BadBeacon
 from capi_middleware.events import BEACON_OUTCOMES, Sighting
 
 _MOST_SIGHTINGS = 64
+_MOST_CALLS = 16
 _LONGEST = 200
 _LONGEST_URL = 4096
 
 
 class _Beacon(Struct, forbid_unknown_fields=True):
     e: list[tuple[str, str, str, str]]
+    k: tuple[str, str] | None = None
+
+
+class Beacon(NamedTuple):
+    """Sightings, and the (event_name, event_id) that shows which page they come from."""
+
+    sightings: list[Sighting]
+    key: tuple[str, str] | None
+
+
+class Call(Struct, forbid_unknown_fields=True):
+    """A call of the page's own pixel code: event_name, event_id, pixel ids, custom_data."""
+
+    n: str
+    i: str
+    p: list[str]
+    d: dict[str, Any] = {}
 
 
 class Question(Struct):
-    """A page that carries no event_ids asks for them: its address and its referrer."""
+    """A page asks: its address and its referrer.
+
+    Without calls `m` it wants the events of its address, otherwise it tells of calls; `k` is an
+    (event_name, event_id) that it was given, as the proof that it is a page of this site.
+    """
 
     u: str
     r: str = ""
+    k: tuple[str, str] | None = None
+    m: list[Call] = []
 
 
 _beacons = msgspec.json.Decoder(_Beacon)
 _questions = msgspec.json.Decoder(Question)
 
 
-def read(body: bytes) -> list[Sighting]:
-    """The sightings in a beacon: {"e": [[event_id, event_name, pixel_id, outcome], …]}.
+def read(body: bytes) -> Beacon:
+    """A beacon: {"e": [[event_id, event_name, pixel_id, outcome], …], "k": key}.
 
     Signatures are not verified here. Raises BadBeacon for anything else.
     """
     try:
-        given = _beacons.decode(body).e
+        beacon = _beacons.decode(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise BadBeacon("found no beacon, expected JSON of the pixel script") from error
+    given = beacon.e
     if not 0 < len(given) <= _MOST_SIGHTINGS:
         raise BadBeacon(f"found {len(given)} sightings, expected 1 to {_MOST_SIGHTINGS}")
     for sighting in given:
@@ -42,7 +69,7 @@ def read(body: bytes) -> list[Sighting]:
             raise BadBeacon("found a text that is empty, too long or not printable")
         if sighting[3] not in BEACON_OUTCOMES:
             raise BadBeacon("found an outcome that the pixel script does not know")
-    return [Sighting(*sighting) for sighting in given]
+    return Beacon([Sighting(*sighting) for sighting in given], beacon.k)
 
 
 def read_question(body: bytes) -> Question:
@@ -53,4 +80,9 @@ def read_question(body: bytes) -> Question:
         raise BadBeacon("found no question, expected JSON of the pixel script") from error
     if len(question.u) > _LONGEST_URL or len(question.r) > _LONGEST_URL:
         raise BadBeacon("found an address that is too long")
+    if len(question.m) > _MOST_CALLS:
+        raise BadBeacon(f"found {len(question.m)} calls, expected at most {_MOST_CALLS}")
+    for call in question.m:
+        if any(not 0 < len(text) <= 100 or not text.isprintable() for text in (call.n, call.i)):
+            raise BadBeacon("found a call without a name or an id that can be used")
     return question

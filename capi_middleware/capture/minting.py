@@ -64,6 +64,15 @@ class Minter:
             return False
         return True
 
+    def minted_at(self, event_id: str) -> float | None:
+        """Unix time in seconds; None for an id that comes from a dedupe_key. Checks nothing."""
+        if event_id[:1] != "t" or len(event_id) < 9:
+            return None
+        number = 0
+        for character in event_id[1:9]:
+            number = number << 6 | max(0, _ALPHABET.find(character))
+        return number / 1000
+
     def _signature(self, body: str, event_name: str) -> str:
         value = f"{body}.{event_name}".encode("utf-8", "surrogatepass")
         return self._signer.get_signature(value).decode()

@@ -84,14 +84,17 @@ def tag(
     events: Sequence[Mapping[str, Any]] = (),
     ask: bool = False,
     consent: Mapping[str, Any] = NOTHING,
+    mirror: bool = False,
+    key: Sequence[str] | None = None,
     nonce: str | None = None,
 ) -> bytes:
     """The bytes to insert: pure ASCII.
 
     `prefix` is the path of our endpoints including any mount. With `ask` the page carries no
     event_id and the script asks for its events. `events` is what page_events() gives,
-    `pixels` what pixel_entries() gives, `consent` what consent_fields() gives. `nonce` is the
-    page's own CSP nonce.
+    `pixels` what pixel_entries() gives, `consent` what consent_fields() gives. With `mirror`
+    the page's own pixel calls get event_ids; `key`, an (event_name, event_id), is what shows that
+    they come from this page. `nonce` is the page's own CSP nonce.
     """
     data: dict[str, Any] = {
         "u": prefix,
@@ -101,6 +104,10 @@ def tag(
     }
     if ask:
         data["a"] = True
+    if mirror:
+        data["m"] = True
+    if key is not None:
+        data["k"] = key
     data |= consent
     block = json.dumps(data, separators=(",", ":"), ensure_ascii=True).translate(_ESCAPES)
     with_nonce = f' nonce="{nonce}"' if nonce else ""

@@ -9,7 +9,7 @@ const copies = []; // c.i event_id, c.n name, c.p pixel; c.is outcome, c.said re
 const lost = {}; // why no event can leave: by pixel, '' for all
 const refused = []; // URLs that the page's CSP refused
 const timings = {};
-let data, fbq, own, here, moving, beacon, library, listening, late, asImage, probing, observer;
+let data, fbq, own, here, moving, made = 0, beacon, library, listening, late, asImage, probing, observer;
 
 const csp = part => refused.some(url => url.includes(part));
 const locked = safe(name => RegExp(`"(${name})`).test(JSON.stringify(fbq.instance.locks)));
@@ -27,7 +27,7 @@ const fired = safe((id, add, once) => {
 const report = () => {
 	const news = copies.filter(c => c.is && c.is !== c.said);
 	if (!news.length) return;
-	const body = JSON.stringify({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is]) });
+	const body = JSON.stringify({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is]), k: data.k });
 	if (asImage) {
 		const text = btoa(unescape(encodeURIComponent(body)));
 		new Image().src = beacon + '?e=' + text.replace(/\+/g, '-').replace(/\//g, '_');
@@ -70,7 +70,7 @@ const probe = url => probing = probing || fetch(url, { mode: 'no-cors', credenti
 const judge = (c, url, loaded) => {
 	see(observer.takeRecords());
 	const entry = timings[url.href];
-	if (csp('eid=' + c.i)) settle(c, 'csp');
+	if (csp(c.bare ? url.href : 'eid=' + c.i)) settle(c, 'csp');
 	else if (entry && (loaded || entry.transferSize || entry.nextHopProtocol)) settle(c, 'sent');
 	else if (loaded) settle(c, 'request_replaced'); // an extension's redirect has no timing
 	else if (!entry || locked('consent')) settle(c, 'unknown');
@@ -78,7 +78,9 @@ const judge = (c, url, loaded) => {
 };
 
 const leave = get => {
-	const c = copies.find(c => c.i === get('eid') && c.p === get('id'));
+	const id = get('eid'), name = get('ev');
+	const c = copies.find(c => c.p === get('id')
+		&& (id ? c.i === id : c.bare && !c.left && c.n === name));
 	c.left = true;
 	fired(c.i, true, c.o);
 	return c;
@@ -193,6 +195,50 @@ const move = () => {
 	});
 };
 
+// A pixel call of the page's own: what it becomes. The events of this page that it already has
+// are not fired again, its others are told to the site; with data.m they get an event_id of ours.
+const adopt = safe((call, early) => {
+	const [method, ...rest] = call;
+	if (!/^track(Single)?(Custom)?$/.test(method) || !data.k) return;
+	const single = /Single/.test(method), at = single ? 1 : 0, name = String(rest[at]), given = rest[at + 2] || {};
+	const all = data.p.map(p => p.id), pixels = single ? all.filter(p => p === String(rest[0])) : all;
+	const theirs = given.eventID || given.event_id;
+	if (!pixels.length || copies.some(c => c.i === theirs)) return;
+	made += 1;
+	const twin = early && !theirs && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
+	const id = theirs || (twin ? twin.i : 'm' + data.k[1].slice(1, 20) + '-' + made);
+	const bare = !theirs && !twin && !data.m;
+	for (const p of pixels) copies.push({ i: id, n: name, p, bare, e: twin || { i: id, n: name } });
+	setTimeout(safe(review), 6000, 'unknown');
+	if (!twin) navigator.sendBeacon(data.u + '/t', new Blob([JSON.stringify({
+		u: location.href, r: document.referrer, k: data.k,
+		m: [{ n: name, i: id, p: pixels, d: rest[at + 1] || {} }],
+	})], { type: 'application/json' }));
+	if (bare || theirs) return;
+	rest[at + 1] = rest[at + 1] || {};
+	rest[at + 2] = { ...given, eventID: id };
+	return [method, ...rest];
+});
+
+const standard = RegExp('^(AddPaymentInfo|AddToCart|AddToWishlist|CompleteRegistration|Contact|'
+	+ 'CustomizeProduct|Donate|FindLocation|InitiateCheckout|Lead|PageView|Purchase|Schedule|Search|'
+	+ 'StartTrial|SubmitApplication|Subscribe|ViewContent)$');
+const mirror = () => {
+	const queue = fbq.callMethod ? [] : fbq.queue || [];
+	for (let n = 0; n < queue.length; n++) queue[n] = adopt(queue[n], true) || queue[n];
+	window.fbq = new Proxy(fbq, { apply: (f, self, call) => f.apply(self, adopt(call) || call) });
+	const track = (name, given) =>
+		window.fbq(standard.test(name) ? 'track' : 'trackCustom', name, given || {});
+	window.capi = window.capi || { track };
+	const act = ({ type, target }) => {
+		const element = target.closest('[data-capi-event]');
+		if (element && (element.matches('form') === (type === 'submit')))
+			track(element.dataset.capiEvent, JSON.parse(element.dataset.capiData || '{}'));
+	};
+	on(document, 'click', act);
+	on(document, 'submit', act);
+};
+
 // Meta's standard queue, until the library takes over.
 const stub = nonce => {
 	const f = window.fbq = function () {
@@ -239,6 +285,7 @@ const start = nonce => {
 		call('init', id, am);
 	}
 	if (known.every(id => data.p.some(p => p.id === id))) fbq.disablePushState = true;
+	mirror();
 	fire((left() || []).concat(data.e));
 	overhear();
 };

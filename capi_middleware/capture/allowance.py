@@ -1,0 +1,52 @@
+"""Allowance: how much one visitor, and all together, may make this process do."""
+
+from collections import OrderedDict
+from ipaddress import ip_address
+
+#: Visitors that are remembered; who was quiet longest is forgotten, and has a full bucket again.
+_MOST = 10_000
+
+
+class Allowance:
+    """Token buckets by visitor under one for all: `rate` a second after a burst of `burst`.
+
+    An address that is not public is a proxy's, behind which are all visitors: only the bucket for
+    all counts then. Keeps at most 10,000 visitors. Not exact between threads.
+    """
+
+    def __init__(self, *, rate: float, burst: float, of_all: float) -> None:
+        self._one = (rate, burst)
+        self._together = (rate * of_all, burst * of_all)
+        self._all = (self._together[1], 0.0)
+        self._visitors: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, address: str | None, now: float, n: int = 1) -> bool:
+        """Whether `n` more are allowed for a visitor of this IP address; `now` in seconds."""
+        together = _filled(self._all, now, *self._together)
+        name = _network(address)
+        if name is None:
+            self._all = (together - n if together >= n else together, now)
+            return together >= n
+        mine = _filled(self._visitors.pop(name, (self._one[1], now)), now, *self._one)
+        allowed = mine >= n and together >= n
+        self._visitors[name] = (mine - n if allowed else mine, now)
+        self._all = (together - n if allowed else together, now)
+        if len(self._visitors) > _MOST:
+            self._visitors.popitem(last=False)
+        return allowed
+
+
+def _filled(bucket: tuple[float, float], now: float, rate: float, burst: float) -> float:
+    left, at = bucket
+    return min(burst, left + max(0.0, now - at) * rate)
+
+
+def _network(address: str | None) -> str | None:
+    """An IPv6 visitor has a whole /64 to draw addresses from."""
+    try:
+        parsed = ip_address(address or "")
+    except ValueError:
+        return None
+    if not parsed.is_global:
+        return None
+    return str(parsed) if parsed.version == 4 else str(int(parsed) >> 64)

@@ -1,0 +1,51 @@
+"""Mirroring: which events a page's own pixel code may cause on the server, and with what."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from capi_middleware.events import STANDARD_EVENTS
+
+#: How long a page may be open and still cause events, in seconds.
+KEY_SECONDS = 24 * 3600
+#: What a browser may say of an event unless the site names the event: nothing that is money.
+_HARMLESS = frozenset(
+    {"content_ids", "content_type", "content_name", "content_category", "contents", "num_items",
+     "search_string", "status", "delivery_category"}
+)  # fmt: skip
+
+
+class Mirror:
+    """The rule that Config.mirror is: True for all standard events but Purchase, or a list.
+
+    What the list names comes with its value, currency and everything else that the page says.
+    """
+
+    def __init__(self, setting: bool | Sequence[str]) -> None:
+        self.on = bool(setting)
+        self._named = frozenset() if isinstance(setting, bool) else frozenset(setting)
+        self._standard = setting is True
+
+    def takes(self, event_name: str) -> bool:
+        """Whether a browser may cause the server copy of this event."""
+        if event_name in self._named:
+            return True
+        return self._standard and event_name in STANDARD_EVENTS and event_name != "Purchase"
+
+    def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of the browser's custom_data that is believed."""
+        if event_name in self._named:
+            return dict(given)
+        kept = {key: value for key, value in given.items() if key in _HARMLESS}
+        if isinstance(kept.get("contents"), list):
+            kept["contents"] = [
+                {key: value for key, value in one.items() if key in ("id", "quantity")}
+                for one in kept["contents"]
+                if isinstance(one, dict)
+            ]
+        return kept
+
+
+def made_by(key: str, event_id: str) -> bool:
+    """Whether the page whose event_id is `key` may have made this event_id itself."""
+    head, dash, number = event_id.rpartition("-")
+    return dash == "-" and head == f"m{key[1:20]}" and number.isdecimal() and len(number) < 5
