@@ -195,10 +195,9 @@ class Issuer:
     def _rows(self, event: Event, visitor: Visitor | None, browser: str) -> Iterable[Row]:
         if visitor is not None:
             payload.complete(event.user_data, visitor)
-        refused = refused_by_meta(event.event_name, event.custom_data)
-        body = None
-        if event.send != "browser" and not refused:
-            body = payload.encode(event, visitor)
+        ours = event.send != "browser"
+        refused = ours and refused_by_meta(event.event_name, event.custom_data)
+        body = payload.encode(event, visitor) if ours and not refused else None
         state = "pending" if body is not None else "dropped" if refused else "unmapped"
         for pixel_id in event.pixel_ids:
             yield Row(

@@ -1,0 +1,176 @@
+"""The page's own pixel calls: adopted, mirrored, or written down as the browser's alone."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import Until
+from tests.browser.shop import Shop, open_shop
+from tests.browser.site import own_snippet
+from tests.support.configs import PIXEL_ID
+
+INIT = f"fbq('init', '{PIXEL_ID}');"
+
+
+@pytest.fixture
+def plain() -> Iterator[Shop]:
+    with open_shop() as shop:
+        yield shop
+
+
+@pytest.fixture
+def mirror() -> Iterator[Shop]:
+    with open_shop(mirror=True) as shop:
+        yield shop
+
+
+def server_events(shop: Shop, name: str) -> list[dict[str, object]]:
+    shop.capi.flush(10)
+    found = [one.event for one in shop.meta.received.server]
+    return [one for one in found if one["event_name"] == name]
+
+
+def gaps(shop: Shop, name: str) -> list[tuple[str, str, int]]:
+    """(server, browser, n) of the ledger's rows of a name."""
+    shop.capi.flush(10)
+    rows = shop.capi.store.tallies(0, 1e12).rows
+    return [(row.server, row.browser, row.n) for row in rows if row.event_name == name]
+
+
+@pytest.mark.parametrize("call", ["track", "trackCustom"])
+def test_a_call_of_the_page_gets_an_event_id_and_a_server_copy(
+    page: Page, mirror: Shop, until: Until, call: str
+) -> None:
+    mirror.body = (
+        f"<button id=go onclick=\"fbq('{call}', 'AddToCart', "
+        "{content_ids: ['a'], value: 5, currency: 'EUR'})\">buy</button>"
+    )
+    page.goto(mirror.url)
+    until(lambda: mirror.browser("PageView") == ["sent"])
+    page.click("#go")
+    until(lambda: mirror.browser("AddToCart") == ["sent"])
+    assert mirror.pairs("AddToCart") == [(1, 1)]
+    (event,) = server_events(mirror, "AddToCart")
+    assert event["custom_data"] == {"content_ids": ["a"]}  # no money of the browser's
+    assert event["event_source_url"] == mirror.url + "/"
+
+
+def test_what_the_config_names_comes_with_its_value(page: Page, until: Until) -> None:
+    with open_shop(mirror=["Subscribe"]) as shop:
+        page.goto(shop.url)
+        until(lambda: shop.browser("PageView") == ["sent"])
+        page.evaluate("fbq('track', 'Subscribe', {value: 5, currency: 'EUR'})")
+        until(lambda: shop.browser("Subscribe") == ["sent"])
+        (event,) = server_events(shop, "Subscribe")
+        assert event["custom_data"] == {"value": 5, "currency": "EUR"}
+
+
+def test_a_purchase_never_comes_from_the_browser_alone(
+    page: Page, mirror: Shop, until: Until
+) -> None:
+    page.goto(mirror.url)
+    until(lambda: mirror.browser("PageView") == ["sent"])
+    page.evaluate("fbq('track', 'Purchase', {value: 9999, currency: 'EUR'})")
+    until(lambda: mirror.browser("Purchase") == ["sent"])
+    assert gaps(mirror, "Purchase") == [("unmapped", "sent", 1)]
+    assert server_events(mirror, "Purchase") == []
+
+
+def test_without_mirror_a_call_stays_as_it_is_and_is_counted_as_unmapped(
+    page: Page, plain: Shop, until: Until
+) -> None:
+    page.goto(plain.url)
+    until(lambda: plain.browser("PageView") == ["sent"])
+    page.evaluate("fbq('track', 'Contact')")
+    until(lambda: plain.browser("Contact") == ["sent"])
+    assert gaps(plain, "Contact") == [("unmapped", "sent", 1)]
+    (hit,) = [one for one in plain.meta.received.browser if one.ev == "Contact"]
+    assert hit.eid is None
+    assert server_events(plain, "Contact") == []
+
+
+def test_a_call_with_the_sites_own_event_id_keeps_it(
+    page: Page, mirror: Shop, until: Until
+) -> None:
+    page.goto(mirror.url)
+    until(lambda: mirror.browser("PageView") == ["sent"])
+    page.evaluate("fbq('track', 'Lead', {}, {eventID: 'order-7'})")
+    until(lambda: mirror.browser("Lead") == ["sent"])
+    assert mirror.pairs("Lead") == [(1, 1)]
+    assert [one["event_id"] for one in server_events(mirror, "Lead")] == ["order-7"]
+
+
+def test_the_pages_own_snippet_and_ours_make_one_page_view_with_a_twin(
+    page: Page, plain: Shop, until: Until
+) -> None:
+    plain.head = own_snippet(f"{INIT}fbq('track', 'PageView');", plain.meta_url)
+    plain.meta.fail_next(200, delay=0.3, endpoint="fbevents")
+    page.goto(plain.url)
+    until(lambda: plain.browser("PageView") == ["sent"])
+    assert plain.pairs("PageView") == [(1, 1)]
+
+
+def test_a_theme_that_fires_the_event_of_the_route_too_does_not_double_it(
+    page: Page, plain: Shop, until: Until
+) -> None:
+    calls = f"{INIT}fbq('track', 'PageView');fbq('track', 'ViewContent', {{content_name: 'x'}});"
+    plain.head = own_snippet(calls, plain.meta_url)
+    plain.meta.fail_next(200, delay=0.3, endpoint="fbevents")
+    page.goto(plain.url + "/products/7")
+    until(lambda: plain.browser("ViewContent") == ["sent"])
+    assert plain.pairs("ViewContent") == [(1, 1)]
+    (hit,) = [one for one in plain.meta.received.browser if one.ev == "ViewContent"]
+    assert hit.cd == {"content_name": "x"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<a id=go href='#x' data-capi-event=Contact><b>call us</b></a>",
+        "<form action='#' onsubmit='return false' data-capi-event=Contact><button id=go></form>",
+        "<button id=go onclick=\"capi.track('Contact')\">call us</button>",
+    ],
+)
+def test_sites_without_pixel_code_of_their_own_say_it_in_html(
+    page: Page, mirror: Shop, until: Until, body: str
+) -> None:
+    mirror.body = body
+    page.goto(mirror.url)
+    until(lambda: mirror.browser("PageView") == ["sent"])
+    page.click("#go")
+    until(lambda: mirror.browser("Contact") == ["sent"])
+    assert mirror.pairs("Contact") == [(1, 1)]
+
+
+def test_a_click_that_leaves_the_page_keeps_its_server_copy(
+    page: Page, mirror: Shop, until: Until
+) -> None:
+    mirror.body = "<a id=go href='/elsewhere' data-capi-event=Lead>go</a>"
+    page.goto(mirror.url)
+    until(lambda: mirror.browser("PageView") == ["sent"])
+    page.click("#go")
+    page.wait_for_url("**/elsewhere")
+    until(lambda: mirror.browser("Lead") == ["sent"])
+    assert mirror.pairs("Lead") == [(1, 1)]
+
+
+def test_a_cached_page_mirrors_too(page: Page, mirror: Shop, until: Until) -> None:
+    mirror.cache = {"cache-control": "public, max-age=60"}
+    page.goto(mirror.url)
+    until(lambda: mirror.browser("PageView") == ["sent"])
+    page.evaluate("fbq('track', 'Contact')")
+    until(lambda: mirror.browser("Contact") == ["sent"])
+    assert mirror.pairs("Contact") == [(1, 1)]
+
+
+def test_an_event_id_that_the_site_prints_itself_is_the_same_event(
+    page: Page, mirror: Shop, until: Until
+) -> None:
+    page.goto(mirror.url)
+    until(lambda: mirror.browser("PageView") == ["sent"])
+    event_id = page.evaluate("fetch('/api/lead').then(r => r.headers.get('x-capi-events'))")
+    known = event_id.split('"i":"')[1].split('"')[0]
+    page.evaluate(f"fbq('track', 'Lead', {{}}, {{eventID: '{known}'}})")
+    until(lambda: mirror.browser("Lead") == ["sent"])
+    assert [one["event_id"] for one in server_events(mirror, "Lead")] == [known]
