@@ -127,10 +127,12 @@ class Count(Struct, frozen=True):
 
     `kind` is one of: suppressed (by consent, bot...), dropped (lost knowingly), left_out (a value
     that could not be used), skipped (a page without tag), beacon (refused), error (swallowed by
-    the shield). `reason` says why, `event_name` and `pixel_id` are "" where they do not apply.
+    the shield), unmapped (only the page's own pixel code fires it; `reason` is the page's path
+    without what is personal). `reason` says why, `event_name` and `pixel_id` are "" where they do
+    not apply.
     """
 
-    kind: Literal["suppressed", "dropped", "left_out", "skipped", "beacon", "error"]
+    kind: Literal["suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped"]
     reason: str
     event_name: str = ""
     pixel_id: str = ""

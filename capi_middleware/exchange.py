@@ -232,6 +232,11 @@ class Exchange:
             event.custom_data = clean(call.n, believed)[0]
             if event.pixel_ids:
                 self.drafting.drafts.append(Draft(event, tracked=True))
+            if event.send == "browser":
+                page = self.issuer.page_of(self.scope["path"])
+                self.issuer.count(
+                    *(Count("unmapped", page, call.n, pixel_id) for pixel_id in event.pixel_ids)
+                )
         if self.admission.noise is None:
             yield from self.admission.decide()
         refusal = self.admission.refusal

@@ -1,5 +1,6 @@
 """Issuing: an event becomes rows in the store, for requests and for jobs alike."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
@@ -26,6 +27,11 @@ from capi_middleware.store.protocol import Store
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
 
+#: Pages that are told apart: anybody may ask for any number of paths.
+_MOST_PAGES = 200
+#: Parts of a path that may name a person or a thing.
+_PERSONAL = re.compile(r"[\d@]")
+
 
 class RequestIdentity(NamedTuple):
     """What a request says about its visitor; `new_cookies` are (name, Set-Cookie value)."""
@@ -47,6 +53,7 @@ class Issuer:
         self.store = store
         self.shield = Shield(store.count)
         self.minter = Minter(config.secrets)
+        self._pages: set[str] = set()
         self.mirror = Mirror(config.mirror)
         self.carrier = Carrier(TextSigner(config.secrets, "carried"))
         self._visitors = TextSigner(config.secrets, "visitor")
@@ -222,6 +229,17 @@ class Issuer:
         """No copy of this event goes out: one anonymous count for each pixel."""
         names = [(event.event_name, pixel_id) for pixel_id in event.pixel_ids]
         self.count(*(Count("suppressed", reason, name, pixel) for name, pixel in names))
+
+    def page_of(self, path: str) -> str:
+        """A page for the counters: its path without what is personal, at most 200 of them."""
+        parts = path.split("/")
+        personal = [n for n, part in enumerate(parts) if len(part) > 40 or _PERSONAL.search(part)]
+        for count, n in enumerate(personal):
+            parts[n] = f"{{id{count + 1}}}" if count else "{id}"
+        page = "/".join(parts)[:100]
+        if page not in self._pages and len(self._pages) < _MOST_PAGES:
+            self._pages.add(page)
+        return page if page in self._pages else ""
 
     def left_out(self, event_name: str, keys: Iterable[str]) -> None:
         """Count values that were missing or unusable."""

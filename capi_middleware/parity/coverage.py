@@ -34,6 +34,7 @@ class _Group(Struct):
     rows: list[Tally] = field(default_factory=list)
     freshness: list[Freshness] = field(default_factory=list)
     suppressed: list[tuple[str, int]] = field(default_factory=list)
+    pages: list[tuple[str, int]] = field(default_factory=list)
     dropped: int = 0
 
 
@@ -88,6 +89,8 @@ def _groups(tallies: Tallies) -> dict[tuple[str, str], _Group]:
             continue
         if count.kind == "suppressed":
             groups[count.event_name, count.pixel_id].suppressed.append((count.reason, count.n))
+        elif count.kind == "unmapped" and count.reason:
+            groups[count.event_name, count.pixel_id].pages.append((count.reason, count.n))
         elif count.kind == "dropped":
             groups[count.event_name, count.pixel_id].dropped += count.n
     return groups
@@ -122,6 +125,7 @@ def _event_report(name: str, pixel_id: str, group: _Group, pending: int) -> Even
         missing_server=_totals(
             (_server_cause(row), row.n) for row in sent if row.server != "delivered"
         ),
+        unmapped_pages=_totals(group.pages),
         match_keys=shares(delivered).keys,
         match_keys_by_origin=by_origin(delivered),
         freshness_seconds=_freshness(group.freshness),

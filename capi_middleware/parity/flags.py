@@ -147,6 +147,14 @@ def _server_missing(event: EventReport, target: float) -> Iterable[Flag]:
     share = round(event.browser_only / event.browser, 3)
     allowed = round(1 - target, 3)
     most, advice = _biggest(event.missing_server, SERVER_ADVICE)
+    line = ""
+    if most.startswith("unmapped") and event.unmapped_pages:
+        page = next(iter(event.unmapped_pages))
+        line = (
+            f'Config(mirror=["{event.event_name}"]) sends them, or EventRoute("GET {page}", '
+            f'"{event.event_name}") if the page itself is the event, or track("{event.event_name}")'
+            " in the view that does it. "
+        )
     yield _flag(
         event,
         "server_missing",
@@ -155,7 +163,7 @@ def _server_missing(event: EventReport, target: float) -> Iterable[Flag]:
         allowed,
         f"{event.browser_only:,} of {event.browser:,} browser events have no server copy "
         f"({percent(share)}); mostly because {advice.because} ({most}).",
-        advice.fix,
+        line or advice.fix,
     )
 
 

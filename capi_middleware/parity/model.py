@@ -65,9 +65,10 @@ class EventReport(Struct, frozen=True, kw_only=True):
     browser, `ratio` is server ÷ browser, each rounded to three decimals and None without a
     browser event. The values of `missing_browser` add up to `server_only` and those of
     `missing_server` to `browser_only`; an event of which neither copy is known to have arrived is
-    in none of them. `pending` are all the server copies that wait for delivery, `suppressed` the
-    events that were never made. `match_keys` are shares of `server`, keys of share 0 left out;
-    they say what the events carry and are not Meta's event match quality.
+    in none of them. `unmapped_pages` are the pages whose own pixel code fires what no rule on the
+    server makes, the busiest first. `pending` are all the server copies that wait for delivery,
+    `suppressed` the events that were never made. `match_keys` are shares of `server`, keys of
+    share 0 left out; they say what the events carry and are not Meta's event match quality.
     """
 
     event_name: str
@@ -83,6 +84,7 @@ class EventReport(Struct, frozen=True, kw_only=True):
     suppressed: dict[str, int]
     missing_browser: dict[str, int]
     missing_server: dict[str, int]
+    unmapped_pages: dict[str, int]
     match_keys: dict[str, float]
     match_keys_by_origin: MatchKeysByOrigin
     freshness_seconds: FreshnessSeconds
