@@ -89,6 +89,7 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
             "suppressed": {"bot": 1},
             "missing_browser": {"script_blocked": 15, "not_run": 6},
             "missing_server": {"unmapped": 2},
+            "unmapped_pages": {},
             "match_keys": {"em": 0.825, "fbp": 0.95},
             "match_keys_by_origin": {
                 "browser": {"events": 120, "keys": {"em": 0.825, "fbp": 0.95}},
