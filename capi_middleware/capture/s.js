@@ -285,9 +285,9 @@ const start = nonce => {
 		call('init', id, am);
 	}
 	if (known.every(id => data.p.some(p => p.id === id))) fbq.disablePushState = true;
-	mirror();
+	safe(mirror)();
 	fire((left() || []).concat(data.e));
-	overhear();
+	safe(overhear)();
 };
 
 // A page that others may have got, too, knows neither its events nor this visitor's consent.
