@@ -128,11 +128,14 @@ class Count(Struct, frozen=True):
     `kind` is one of: suppressed (by consent, bot...), dropped (lost knowingly), left_out (a value
     that could not be used), skipped (a page without tag), beacon (refused), error (swallowed by
     the shield), unmapped (only the page's own pixel code fires it; `reason` is the page's path
-    without what is personal). `reason` says why, `event_name` and `pixel_id` are "" where they do
+    without what is personal), csp (a page whose policy blocks something; `reason` is the
+    directive). `reason` says why, `event_name` and `pixel_id` are "" where they do
     not apply.
     """
 
-    kind: Literal["suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped"]
+    kind: Literal[
+        "suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped", "csp"
+    ]
     reason: str
     event_name: str = ""
     pixel_id: str = ""

@@ -312,6 +312,7 @@ class Exchange:
             events, carried = self._page_events(), self.carriage.take()
         self._event_ids = bool(events or carried or self._handed)
         assert self._verdict is not None
+        self.issuer.count(*(Count("csp", directive) for directive in self._verdict.csp_notes))
         return tag(
             prefix=self.mount + self.config.prefix,
             script_url=self.config.pixel_script_url,

@@ -19,6 +19,7 @@ from capi_middleware.parity.model import (
     Report,
     ReportWindow,
 )
+from capi_middleware.parity.policy import flags_of_policies
 from capi_middleware.parity.window import iso
 from capi_middleware.store.protocol import Freshness, Tallies, Tally
 
@@ -61,6 +62,7 @@ def build(
     """
     events: list[EventReport] = []
     flags = flags_of_health(health) if health is not None else []
+    flags += flags_of_policies(tallies.counts)
     for (name, pixel_id), group in sorted(_groups(tallies).items()):
         if event not in (None, name) or pixel not in (None, pixel_id):
             continue

@@ -358,7 +358,7 @@ def test_a_call_of_an_open_page_is_mirrored() -> None:
 def test_a_call_without_a_page_of_ours_is_refused() -> None:
     site = Site(mirror=True)
     key = page_key(site)
-    assert tell(site, ["PageView", key[1][:-1] + "A"], call(key)) == 403
+    assert tell(site, ["PageView", key[1][:30] + "A" * 34], call(key)) == 403
     assert tell(site, ["Lead", key[1]], call(key)) == 403
     assert rows(site, "Lead") == []
 
@@ -405,3 +405,35 @@ def test_too_many_questions_of_one_visitor_are_refused_and_counted(site: Site) -
     answers = {one.post("/_capi/t", json=given).status_code for _ in range(700)}
     assert answers == {200, 429}
     assert site.refused()["too_many"] > 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "fix"),
+    [
+        ("script-src 'self'", "Add https://connect.facebook.net to script-src"),
+        ("img-src 'self'", "Add https://www.facebook.com to img-src"),
+        ("connect-src 'none'", "Add 'self' to connect-src"),
+        ("script-src 'none'", "Add 'self' to script-src"),
+    ],
+)
+def test_a_policy_that_blocks_something_is_reported_with_the_directive_to_add(
+    policy: str, fix: str
+) -> None:
+    async def page(request: Any) -> HTMLResponse:
+        headers = {"content-security-policy": policy}
+        return HTMLResponse("<!doctype html><title>x</title><p>hi", headers=headers)
+
+    capi = CAPI(make_config())
+    app = CAPIMiddleware(Starlette(routes=[Route("/", page)]), capi)
+    client = TestClient(app)
+    assert client.get("/").headers["content-security-policy"] == policy
+    flags = client.get("/_capi/parity.json", headers=REPORT).json()["flags"]
+    (flag,) = [one for one in flags if one["code"] == "csp_blocks"]
+    assert flag["value"] == 1
+    assert flag["fix"].startswith(fix)
+
+
+def test_a_policy_that_lets_everything_through_raises_no_flag(site: Site) -> None:
+    site.client.get("/")
+    flags = site.client.get("/_capi/parity.json", headers=REPORT).json()["flags"]
+    assert [one for one in flags if one["code"] == "csp_blocks"] == []
