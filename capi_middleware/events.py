@@ -129,13 +129,21 @@ class Count(Struct, frozen=True):
     that could not be used), skipped (a page without tag), beacon (refused), error (swallowed by
     the shield), unmapped (only the page's own pixel code fires it; `reason` is the page's path
     without what is personal), csp (a page whose policy blocks something; `reason` is the
-    directive). `reason` says why, `event_name` and `pixel_id` are "" where they do
-    not apply.
+    directive), repeated (looks like an event of the same visitor seconds before). `reason` says
+    why, `event_name` and `pixel_id` are "" where they do not apply.
     """
 
     kind: Literal[
-        "suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped", "csp"
-    ]
+        "suppressed",
+        "dropped",
+        "left_out",
+        "skipped",
+        "beacon",
+        "error",
+        "unmapped",
+        "csp",
+        "repeated",
+    ]  # fmt: skip
     reason: str
     event_name: str = ""
     pixel_id: str = ""

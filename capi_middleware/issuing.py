@@ -15,6 +15,7 @@ from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.identity import identify, set_cookie_header
 from capi_middleware.capture.minting import Minter, TextSigner
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
+from capi_middleware.capture.repeats import Repeats
 from capi_middleware.capture.urls import scrub_url, source_url
 from capi_middleware.config import Config
 from capi_middleware.custom_data import clean, refused_by_meta
@@ -54,6 +55,7 @@ class Issuer:
         self.shield = Shield(store.count)
         self.minter = Minter(config.secrets)
         self._pages: set[str] = set()
+        self._repeats = Repeats()
         self.mirror = Mirror(config.mirror)
         self.carrier = Carrier(TextSigner(config.secrets, "carried"))
         self._visitors = TextSigner(config.secrets, "visitor")
@@ -165,6 +167,8 @@ class Issuer:
 
         `browser` is the cause that stands until the browser says otherwise.
         """
+        if visitor is not None:
+            self._count_repeats(events, visitor)
         rows = [row for event in events for row in self._rows(event, visitor, browser)]
         if not rows:
             return None
@@ -178,6 +182,18 @@ class Issuer:
             # The store has counted what it dropped.
             self.shield.caught(error, "the store")
             return None
+
+    def _count_repeats(self, events: Sequence[Event], visitor: Visitor) -> None:
+        """An order that is counted twice, because nothing says that it is the same one."""
+        who = visitor.fbp or (visitor.client_ip_address, visitor.client_user_agent)
+        for event in events:
+            value = event.custom_data.get("value")
+            random = event.event_id.startswith("t")
+            if value is None or not random or event.event_name == "PageView":
+                continue
+            currency = event.custom_data.get("currency")
+            if self._repeats.seen(who, event.event_name, value, currency, now=self._clock()):
+                self.count(*(Count("repeated", "", event.event_name, p) for p in event.pixel_ids))
 
     def rendered(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Events of an earlier request are in what the browser gets now (pixel.page_events())."""

@@ -37,6 +37,7 @@ class _Group(Struct):
     suppressed: list[tuple[str, int]] = field(default_factory=list)
     pages: list[tuple[str, int]] = field(default_factory=list)
     dropped: int = 0
+    repeated: int = 0
 
 
 def build(
@@ -93,6 +94,8 @@ def _groups(tallies: Tallies) -> dict[tuple[str, str], _Group]:
             groups[count.event_name, count.pixel_id].suppressed.append((count.reason, count.n))
         elif count.kind == "unmapped" and count.reason:
             groups[count.event_name, count.pixel_id].pages.append((count.reason, count.n))
+        elif count.kind == "repeated":
+            groups[count.event_name, count.pixel_id].repeated += count.n
         elif count.kind == "dropped":
             groups[count.event_name, count.pixel_id].dropped += count.n
     return groups
@@ -127,6 +130,7 @@ def _event_report(name: str, pixel_id: str, group: _Group, pending: int) -> Even
         missing_server=_totals(
             (_server_cause(row), row.n) for row in sent if row.server != "delivered"
         ),
+        repeated=group.repeated,
         unmapped_pages=_totals(group.pages),
         match_keys=shares(delivered).keys,
         match_keys_by_origin=by_origin(delivered),

@@ -34,6 +34,7 @@ def flags_of(event: EventReport, undelivered: Mapping[str, int], target: float) 
         *_ratio(event, target),
         *_browser_missing(event, target),
         *_server_missing(event, target),
+        *_repeated(event),
         *_losses(event, undelivered),
         *_stalled(event),
     ]
@@ -164,6 +165,22 @@ def _server_missing(event: EventReport, target: float) -> Iterable[Flag]:
         f"{event.browser_only:,} of {event.browser:,} browser events have no server copy "
         f"({percent(share)}); mostly because {advice.because} ({most}).",
         line or advice.fix,
+    )
+
+
+def _repeated(event: EventReport) -> Iterable[Flag]:
+    if not event.repeated:
+        return
+    yield _flag(
+        event,
+        "repeated_events",
+        "warning",
+        event.repeated,
+        0,
+        f"{event.repeated:,} events look like one that the same visitor caused with the same value "
+        "within a minute: a page loaded again, a form sent twice.",
+        'Give the EventRoute or track() a dedupe_key, such as "{path.order_id}": the same order is '
+        "then one event, however often it is seen.",
     )
 
 

@@ -66,7 +66,8 @@ class EventReport(Struct, frozen=True, kw_only=True):
     browser event. The values of `missing_browser` add up to `server_only` and those of
     `missing_server` to `browser_only`; an event of which neither copy is known to have arrived is
     in none of them. `unmapped_pages` are the pages whose own pixel code fires what no rule on the
-    server makes, the busiest first. `pending` are all the server copies that wait for delivery,
+    server makes, the busiest first. `repeated` events look like another of the same visitor, with
+    the same value, seconds before. `pending` are all the server copies that wait for delivery,
     `suppressed` the events that were never made. `match_keys` are shares of `server`, keys of
     share 0 left out; they say what the events carry and are not Meta's event match quality.
     """
@@ -85,6 +86,7 @@ class EventReport(Struct, frozen=True, kw_only=True):
     missing_browser: dict[str, int]
     missing_server: dict[str, int]
     unmapped_pages: dict[str, int]
+    repeated: int
     match_keys: dict[str, float]
     match_keys_by_origin: MatchKeysByOrigin
     freshness_seconds: FreshnessSeconds

@@ -735,3 +735,30 @@ def test_a_key_that_user_data_does_not_have_is_refused_at_start_up(
 ) -> None:
     with pytest.raises(ConfigError, match="e_mail"):
         make({"e_mail": "{form.email}"})
+
+
+ORDER = {"value": "9.5", "currency": "EUR"}
+
+
+def test_an_order_that_is_shown_twice_looks_repeated_and_is_a_flag() -> None:
+    site = Site(page, routes=[EventRoute("GET /thanks", "Purchase", custom_data=ORDER)])
+    for _ in range(2):
+        site.client.get("/thanks")
+    assert site.counts("repeated") == {("Purchase", ""): 1}
+    report = site.client.get("/_capi/parity.json", headers={"authorization": "Bearer report"})
+    (flag,) = [one for one in report.json()["flags"] if one["code"] == "repeated_events"]
+    assert "dedupe_key" in flag["fix"]
+
+
+@pytest.mark.parametrize("change", ["value", "visitor", "dedupe_key"])
+def test_another_value_visitor_or_a_dedupe_key_is_no_repetition(change: str) -> None:
+    order: dict[str, Any] = {**ORDER, "value": "{query.value}"}
+    key = "{query.order}" if change == "dedupe_key" else None
+    route = EventRoute("GET /thanks", "Purchase", custom_data=order, dedupe_key=key)
+    site = Site(page, routes=[route])
+    site.client.get("/thanks?value=9.5&order=1")
+    if change == "visitor":
+        site.client.cookies.clear()
+        site.client.headers["user-agent"] = "Mozilla/5.0 (another)"
+    site.client.get(f"/thanks?order=1&value={8 if change == 'value' else 9.5}")
+    assert site.counts("repeated") == {}

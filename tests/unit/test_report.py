@@ -90,6 +90,7 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
             "missing_browser": {"script_blocked": 15, "not_run": 6},
             "missing_server": {"unmapped": 2},
             "unmapped_pages": {},
+            "repeated": 0,
             "match_keys": {"em": 0.825, "fbp": 0.95},
             "match_keys_by_origin": {
                 "browser": {"events": 120, "keys": {"em": 0.825, "fbp": 0.95}},
