@@ -227,12 +227,13 @@ class Exchange:
         for call in calls:
             event = self.issuer.new_event(call.n, call.i, None)
             event.pixel_ids = tuple(one for one in event.pixel_ids if one in call.p)
-            event.send = "both" if mirror.takes(call.n) else "browser"
+            event.send = "both" if mirror.takes(call.n) and not call.b else "browser"
             believed = mirror.custom_data(call.n, call.d)
             event.custom_data = clean(call.n, believed)[0]
             if event.pixel_ids:
                 self.drafting.drafts.append(Draft(event, tracked=True))
-            if event.send == "browser":
+            # The library's own PageViews are nobody's to map.
+            if event.send == "browser" and call.n != "PageView":
                 page = self.issuer.page_of(self.scope["path"])
                 self.issuer.count(
                     *(Count("unmapped", page, call.n, pixel_id) for pixel_id in event.pixel_ids)

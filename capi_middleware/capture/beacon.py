@@ -27,12 +27,16 @@ class Beacon(NamedTuple):
 
 
 class Call(Struct, forbid_unknown_fields=True):
-    """A call of the page's own pixel code: event_name, event_id, pixel ids, custom_data."""
+    """A call of the page's own pixel code: event_name, event_id, pixel ids, custom_data.
+
+    With `b` its browser copy goes out bare, without event_id: a server copy would count twice.
+    """
 
     n: str
     i: str
     p: list[str]
     d: dict[str, Any] = {}
+    b: bool = False
 
 
 class Question(Struct):

@@ -195,6 +195,19 @@ const move = () => {
 	});
 };
 
+const announce = call => navigator.sendBeacon(data.u + '/t', new Blob([JSON.stringify({
+	u: location.href, r: document.referrer, k: data.k, m: [call],
+})], { type: 'application/json' }));
+
+// Back from the browser's cache, the library sends a PageView without eventID, whatever we do.
+const restored = ({ persisted }) => {
+	if (!persisted || !data.k || !fbq.callMethod) return;
+	made += 1;
+	const pixels = data.p.map(p => p.id), id = 'm' + data.k[1].slice(1, 20) + '-' + made;
+	for (const p of pixels) copies.push({ i: id, n: 'PageView', p, bare: true });
+	announce({ n: 'PageView', i: id, p: pixels, b: true });
+};
+
 // A pixel call of the page's own: what it becomes. The events of this page that it already has
 // are not fired again, its others are told to the site; with data.m they get an event_id of ours.
 const adopt = safe((call, early) => {
@@ -210,10 +223,7 @@ const adopt = safe((call, early) => {
 	const bare = !theirs && !twin && !data.m;
 	for (const p of pixels) copies.push({ i: id, n: name, p, bare, e: twin || { i: id, n: name } });
 	setTimeout(safe(review), 6000, 'unknown');
-	if (!twin) navigator.sendBeacon(data.u + '/t', new Blob([JSON.stringify({
-		u: location.href, r: document.referrer, k: data.k,
-		m: [{ n: name, i: id, p: pixels, d: rest[at + 1] || {} }],
-	})], { type: 'application/json' }));
+	if (!twin) announce({ n: name, i: id, p: pixels, d: rest[at + 1] || {}, b: bare });
 	if (bare || theirs) return;
 	rest[at + 1] = rest[at + 1] || {};
 	rest[at + 2] = { ...given, eventID: id };
@@ -235,6 +245,7 @@ const mirror = () => {
 		if (element && (element.matches('form') === (type === 'submit')))
 			track(element.dataset.capiEvent, JSON.parse(element.dataset.capiData || '{}'));
 	};
+	on(window, 'pageshow', restored);
 	on(document, 'click', act);
 	on(document, 'submit', act);
 };

@@ -174,3 +174,16 @@ def test_an_event_id_that_the_site_prints_itself_is_the_same_event(
     page.evaluate(f"fbq('track', 'Lead', {{}}, {{eventID: '{known}'}})")
     until(lambda: mirror.browser("Lead") == ["sent"])
     assert [one["event_id"] for one in server_events(mirror, "Lead")] == [known]
+
+
+@pytest.mark.parametrize("setting", [True, False])
+def test_the_page_view_of_a_page_from_the_browsers_cache_is_the_browsers_alone(
+    page: Page, until: Until, setting: bool
+) -> None:
+    with open_shop(mirror=setting) as shop:
+        page.goto(shop.url)
+        until(lambda: shop.browser("PageView") == ["sent"])
+        page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+        until(lambda: shop.browser("PageView") == ["sent", "sent"])
+        assert sorted(gaps(shop, "PageView")) == [("delivered", "sent", 1), ("unmapped", "sent", 1)]
+        assert [hit.eid is None for hit in shop.meta.received.browser] == [False, True]
