@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from anyio import to_thread
 
+from capi_middleware.arrivals import committed
 from capi_middleware.config import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.exchange import Exchange, current
-from capi_middleware.steps import BUSY_PATIENCE, COMMIT_PATIENCE, Headers, Steps, is_held_up
+from capi_middleware.steps import Headers, Steps
 from capi_middleware.tracker import CAPI
 
 Scope = MutableMapping[str, Any]
@@ -110,18 +111,6 @@ async def walk(steps: Steps[T]) -> T:
                 result = await to_thread.run_sync(asked)
         except Exception as error:
             failure = error
-
-
-async def committed(future: "Future[Any]") -> Any:
-    """Wait for a commit. Raises TimeoutError when it takes too long; it may still come."""
-    waiting = asyncio.wrap_future(future)
-    await asyncio.wait([waiting], timeout=BUSY_PATIENCE)
-    if not waiting.done() and not is_held_up(future):
-        await asyncio.wait([waiting], timeout=COMMIT_PATIENCE)
-    if not waiting.done():
-        waiting.cancel()
-        raise TimeoutError("the commit takes too long")
-    return waiting.result()
 
 
 class _Responder:
