@@ -1,0 +1,17 @@
+"""`make bench` runs: every row of the table, each for a moment."""
+
+import subprocess
+import sys
+
+from tests.benchmarks.__main__ import GROUPS
+from tests.support.processes import ROOT
+
+
+def test_every_row_of_the_table_can_be_measured() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "--smoke"], cwd=ROOT, text=True, timeout=170,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) >= 2 + 3 * len(GROUPS)
