@@ -35,9 +35,12 @@ class Shop:
     url: str = ""
     head: str = ""
     body: str = ""
+    #: The path of each page that was asked for, and its Sec-Purpose.
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
     cache: dict[str, str] = field(default_factory=lambda: {"cache-control": "no-store"})
 
     async def page(self, request: Request) -> Response:
+        self.asked.append((request.url.path, request.headers.get("sec-purpose")))
         return HTMLResponse(
             f"<!doctype html><html><head><title>{request.url.path}</title>{self.head}</head>"
             f"<body>{self.body}</body></html>",

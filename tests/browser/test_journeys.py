@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib.resources import files
 
 import pytest
 from playwright.sync_api import BrowserContext, Page
@@ -194,3 +195,29 @@ def test_a_part_of_a_page_brings_its_event_and_no_page_view(
     until(lambda: shop.browser("Search") == ["sent"])
     assert shop.pairs("Search") == [(1, 1)]
     assert shop.pairs("PageView") == [(1, 1)]
+
+
+@pytest.mark.parametrize("version", [2, 4])
+def test_a_site_of_real_htmx_fires_each_event_once(
+    page: Page, shop: Shop, until: Until, version: int
+) -> None:
+    htmx = files("django_htmx").joinpath(f"static/django_htmx/htmx-{version}.min.js")
+    shop.head = f"<script>{htmx.read_text()}</script>"
+    shop.body = (
+        "<main hx-boost=true hx-boost:inherited=true><a id=go href=/products/7>go</a>"
+        "<form method=post action=/cart><button id=add>add</button></form></main>"
+    )
+    page.goto(shop.url)
+    until(lambda: shop.browser("PageView") == ["sent"])
+    page.evaluate("window.kept = true")
+    page.click("#go")
+    until(lambda: shop.browser("ViewContent") == ["sent"])
+    until(lambda: shop.browser("PageView") == ["sent"] * 2)
+    page.click("#add")
+    page.wait_for_url("**/basket")
+    until(lambda: shop.browser("AddToCart") == ["sent"])
+    until(lambda: shop.browser("PageView") == ["sent"] * 3)
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.kept")
+    assert shop.pairs("PageView") == [(1, 1)] * 3
+    assert shop.pairs("ViewContent") == shop.pairs("AddToCart") == [(1, 1)]
