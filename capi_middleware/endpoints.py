@@ -22,9 +22,9 @@ from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count
 from capi_middleware.exchange import Exchange
 from capi_middleware.issuing import Issuer
-from capi_middleware.parity import coverage, report
-from capi_middleware.parity.health import health_of
+from capi_middleware.parity import report
 from capi_middleware.parity.model import Report
+from capi_middleware.parity.reading import read_report
 from capi_middleware.parity.window import Window, WindowError, parse_window
 from capi_middleware.steps import Steps
 
@@ -257,26 +257,9 @@ class Endpoints:
     def _reading(self, window: Window) -> Callable[[], Report]:
         """Reads the store: may take long, so a door runs it off its loop."""
 
-        def read() -> Report:
-            store = self._issuer.store
-            store.flush(1.0)
-            health = health_of(
-                store.depth(),
-                store.backlog(),
-                store.pauses(),
-                pixel_ids=[one.id for one in self._config.pixels],
-                delivering=self._is_delivering(),
-            )
-            return coverage.build(
-                store.tallies(window.start, window.end),
-                health=health,
-                start=window.start,
-                end=window.end,
-                event=window.event,
-                pixel=window.pixel,
-            )
-
-        return read
+        return lambda: read_report(
+            self._issuer.store, self._config, window, delivering=self._is_delivering()
+        )
 
     def _served(self) -> bool:
         return self._config.report_token is not None or self._config.debug
