@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 VISITORS ?= 0
 ROUNDS ?= 1000
 
-.PHONY: demo test torture bench bench-smoke lint browser pgbouncer clean
+.PHONY: demo test script torture bench bench-smoke lint browser pgbouncer clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -40,6 +40,9 @@ lint: $(VENV)/.installed
 test: lint browser pgbouncer
 	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q
+
+script: $(VENV)/.installed
+	@$(BIN)/python -m tests.support.script
 
 torture: $(VENV)/.installed
 	@echo "==> $(ROUNDS) rounds of killed processes and a failing Meta; nothing may be lost"

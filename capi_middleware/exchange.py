@@ -1,9 +1,11 @@
 """Exchange: one request and its response, and the order of the stations between them."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
+
+from msgspec.structs import replace
 
 from capi_middleware.admission import Admission
 from capi_middleware.asking import Asker
@@ -223,21 +225,15 @@ class Exchange:
         What may not be sent from here is written down as the browser's alone.
         """
         self.drafting.matches = []
-        mirror = self.issuer.mirror
         for call in calls:
-            event = self.issuer.new_event(call.n, call.i, None)
-            event.pixel_ids = tuple(one for one in event.pixel_ids if one in call.p)
-            event.send = "both" if mirror.takes(call.n) and not call.b else "browser"
-            believed = mirror.custom_data(call.n, call.d)
-            event.custom_data = clean(call.n, believed)[0]
-            if event.pixel_ids:
+            for event in self._mirrored(call):
                 self.drafting.drafts.append(Draft(event, tracked=True))
-            # The library's own PageViews are nobody's to map.
-            if event.send == "browser" and call.n != "PageView":
-                page = self.issuer.page_of(self.scope["path"])
-                self.issuer.count(
-                    *(Count("unmapped", page, call.n, pixel_id) for pixel_id in event.pixel_ids)
-                )
+                # The library's own PageViews are nobody's to map.
+                if event.send == "browser" and call.n != "PageView":
+                    page = self.issuer.page_of(self.scope["path"])
+                    self.issuer.count(
+                        *(Count("unmapped", page, call.n, pixel) for pixel in event.pixel_ids)
+                    )
         if self.admission.noise is None:
             yield from self.admission.decide()
         refusal = self.admission.refusal
@@ -249,6 +245,20 @@ class Exchange:
         yield from self._commits
 
     # -- stations --------------------------------------------------------------------------------
+
+    def _mirrored(self, call: Call) -> Iterable[Event]:
+        """A call's event, apart for pixels that get a server copy and those that do not."""
+        mirror = self.issuer.mirror
+        event = self.issuer.new_event(call.n, call.i, None)
+        event.custom_data = clean(call.n, mirror.custom_data(call.n, call.d))[0]
+        ours = event.pixel_ids if mirror.takes(call.n) and not call.b else ()
+        fired = [one.id for one in self.config.pixels if one.id in call.p]
+        for send, pixel_ids in (
+            ("both", tuple(one for one in fired if one in ours)),
+            ("browser", tuple(one for one in fired if one not in ours)),
+        ):
+            if pixel_ids:
+                yield replace(event, send=send, pixel_ids=pixel_ids, user_data={})
 
     def _keep_click(self) -> Steps[None]:
         """A click that lands on a redirect is kept in _fbc: the next page does not know it."""
@@ -355,7 +365,7 @@ class Exchange:
         if self.config.advanced_matching and events:
             for data in (self.drafting.shared, *(event.user_data for event in events)):
                 matching |= data
-        return pixel_entries([pixel.id for pixel in self.config.pixels], matching)
+        return pixel_entries({one.id: one.events for one in self.config.pixels}, matching)
 
 
 def _reads_body(route: EventRoute) -> bool:
