@@ -80,7 +80,8 @@ class Event(Struct, kw_only=True):
 
     `event_time` is Unix time in seconds (float; Meta gets whole seconds). `user_data` holds
     only hashed values and the keys that Meta wants unhashed. `custom_data` is what both copies
-    carry. `pixel_ids` are the pixels it goes to. `send` names the copies that go out.
+    carry. `pixel_ids` are the pixels it goes to. `send` names the copies that go out. `route` is
+    the match of the EventRoute that made it, "" for other events.
     """
 
     event_id: str
@@ -90,6 +91,7 @@ class Event(Struct, kw_only=True):
     custom_data: dict[str, Any] = field(default_factory=dict)
     user_data: dict[str, Any] = field(default_factory=dict)
     send: Literal["both", "server", "browser"] = "both"
+    route: str = ""
 
     def __repr__(self) -> str:
         return f"Event({self.event_name!r}, event_id={self.event_id!r})"
@@ -100,7 +102,10 @@ class Row(Struct, frozen=True, kw_only=True):
 
     `event_time` is Unix time in seconds. `payload` is the event object of the Graph API as JSON
     bytes, ready to be joined into a request; None when no server copy goes out. `browser` is
-    "sent" or one of BROWSER_CAUSES. `match_keys` is a mask, see `match_key_mask`.
+    "sent" or one of BROWSER_CAUSES. `match_keys` is a mask, see `match_key_mask`. `route` as in
+    Event; `page` is the path of the page without what is personal, `agent` the browser's family
+    (capture/agents.py), `digest` a keyed hash of the server copy's value and currency; each is ""
+    where it is not known.
     """
 
     event_id: str
@@ -111,15 +116,24 @@ class Row(Struct, frozen=True, kw_only=True):
     server: ServerState = "pending"
     browser: str = "not_rendered"
     match_keys: int = 0
+    route: str = ""
+    page: str = ""
+    agent: str = ""
+    digest: str = ""
 
 
 class Sighting(Struct, frozen=True):
-    """The browser's word about one event for one pixel. `outcome`: "sent" or a cause."""
+    """The browser's word about one event for one pixel. `outcome`: "sent" or a cause.
+
+    `digest` is the keyed hash of the browser copy's value and currency where the page's own code
+    set them, else "".
+    """
 
     event_id: str
     event_name: str
     pixel_id: str
     outcome: str
+    digest: str = ""
 
 
 class Count(Struct, frozen=True):

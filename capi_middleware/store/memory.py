@@ -4,8 +4,9 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from itertools import count as numbers
 
 from msgspec import Struct
@@ -22,15 +23,27 @@ from capi_middleware.store.protocol import (
     REPLAYED,
     Backlog,
     DeadLetter,
-    Freshness,
+    Facet,
+    Known,
     Lease,
     LeasedEvent,
     Pause,
     Settlement,
+    Slice,
     Tallies,
-    Tally,
+    check_found,
     room,
     waits_for_delivery,
+)
+from capi_middleware.store.rollups import (
+    OF_TALLIES,
+    Place,
+    State,
+    folded,
+    hours,
+    oldest_hour,
+    slices_of,
+    tallies_of,
 )
 
 
@@ -51,6 +64,44 @@ class _Record(Struct):
     delivered_at: float = 0.0
     uncertain: bool = False
     reason: str = ""
+    route: str = ""
+    page: str = ""
+    agent: str = ""
+    digest: str = ""
+    browser_digest: str = ""
+
+    def state(self, n: int) -> State:
+        """What the sums know of it."""
+        delivered = self.server == "delivered"
+        return State(
+            hour=int(self.event_time // 3600),
+            pixel_id=self.pixel_id,
+            event_name=self.event_name,
+            server="pending" if self.server == "leased" else self.server,
+            browser=self.browser,
+            match_keys=self.match_keys,
+            tenths=(
+                int(max(0.0, self.delivered_at - self.event_time) * 10 + 0.5) if delivered else -1
+            ),
+            route=self.route,
+            page=self.page,
+            agent=self.agent,
+            differs=int(
+                delivered
+                and self.browser == "sent"
+                and self.digest != ""
+                and self.browser_digest not in ("", self.digest)
+            ),
+            n=n,
+            rows=0,
+        )
+
+    def known(self) -> Known:
+        """What `find` and `recent` tell of it."""
+        return Known(
+            self.key, self.event_id, self.event_name, self.pixel_id, self.event_time, self.server,
+            self.browser, self.reason, self.attempts,
+        )  # fmt: skip
 
     def is_too_old(self, now: float) -> bool:
         """Whether Meta would refuse the event, or might count it twice."""
@@ -83,6 +134,19 @@ class MemoryStore:
         self._waiting: dict[int, _Record] = {}
         self._counts: dict[tuple[int, Count], int] = {}
         self._pauses: dict[str, Pause] = {}
+        self._sums: Counter[Place] = Counter()
+        self._kept: dict[str, bytes] = {}
+
+    @contextmanager
+    def _changing(self, record: _Record) -> Iterator[None]:
+        before = record.state(-1)
+        yield
+        self._add_up(before, record.state(1))
+
+    def _add_up(self, *states: State) -> None:
+        for place, n in folded(states).items():
+            if place[0] == 1:
+                self._sums[place] += n
 
     def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
         """See Store.append."""
@@ -115,18 +179,26 @@ class MemoryStore:
         if record is None:
             record = _Record(next(self._keys), *identity, event_time, self._clock())
             self._records[identity] = record
+            self._add_up(record.state(1))
         return record
 
     def _append(self, row: Row) -> None:
         record = self._record(row, row.event_time)
-        if record.server == "unknown":
-            record.event_time, record.due_at = row.event_time, self._clock()
-            record.payload, record.match_keys = row.payload, row.match_keys
-            self._move(record, row.server)
-        if record.browser == "not_rendered":
-            record.browser = row.browser
+        with self._changing(record):
+            if record.server == "unknown":
+                record.event_time, record.due_at = row.event_time, self._clock()
+                record.payload, record.match_keys = row.payload, row.match_keys
+                record.route, record.page = row.route, row.page
+                record.agent, record.digest = row.agent, row.digest
+                self._enter(record, row.server)
+            if record.browser == "not_rendered":
+                record.browser = row.browser
 
     def _move(self, record: _Record, server: str) -> None:
+        with self._changing(record):
+            self._enter(record, server)
+
+    def _enter(self, record: _Record, server: str) -> None:
         record.server, record.lease_id = server, ""
         if server in ("pending", "leased"):
             self._waiting[record.key] = record
@@ -147,7 +219,9 @@ class MemoryStore:
                 ):
                     self.count([REPLAYED])
                 elif better:
-                    record.browser = sighting.outcome
+                    with self._changing(record):
+                        record.browser = sighting.outcome
+                        record.browser_digest = sighting.digest
         future: Future[None] = Future()
         future.set_result(None)
         return future
@@ -201,11 +275,11 @@ class MemoryStore:
                 record.attempts += settlement.attempted
                 record.uncertain |= settlement.uncertain
                 record.reason = settlement.reason
-                self._move(record, settlement.state)
                 if settlement.state == "pending":
                     record.due_at = now + settlement.delay
                 elif settlement.state == "delivered":
                     record.delivered_at = now
+                self._move(record, settlement.state)
         return held
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
@@ -285,24 +359,58 @@ class MemoryStore:
 
     def tallies(self, start: float, end: float) -> Tallies:
         """See Store.tallies."""
-        rows: Counter[tuple[str, str, str, str, int]] = Counter()
-        freshness: Counter[tuple[str, str, float]] = Counter()
+        window = hours(start, end)
         counts: Counter[Count] = Counter()
         with self._lock:
-            for r in self._records.values():
-                if start <= r.event_time < end:
-                    rows[r.pixel_id, r.event_name, r.server, r.browser, r.match_keys] += 1
-                    if r.server == "delivered":
-                        seconds = int(max(0.0, r.delivered_at - r.event_time) * 10 + 0.5) / 10
-                        freshness[r.pixel_id, r.event_name, seconds] += 1
             for (hour, what), n in self._counts.items():
-                if (hour + 1) * 3600 > start and hour * 3600 < end:
+                if window.start <= hour < window.end:
                     counts[what] += n
-        return Tallies(
-            [Tally(*group, n) for group, n in rows.items()],
-            [Freshness(*group, n) for group, n in freshness.items()],
-            [replace(what, n=n) for what, n in counts.items()],
-        )
+            sums = [
+                (key, n)
+                for (_, hour, key), n in self._sums.items()
+                if key.facet in OF_TALLIES and window.start <= hour < window.end
+            ]
+        return tallies_of(sums, (), [replace(what, n=n) for what, n in counts.items()])
+
+    def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
+        """See Store.slices."""
+        window = hours(start, end)
+        with self._lock:
+            sums = [
+                (hour, key, n)
+                for (_, hour, key), n in self._sums.items()
+                if key.facet == facet and window.start <= hour < window.end
+            ]
+        return slices_of(facet, sums, ())
+
+    def find(self, event_ids: Sequence[str]) -> Sequence[Known]:
+        """See Store.find."""
+        check_found(event_ids)
+        wanted = set(event_ids)
+        with self._lock:
+            return [r.known() for r in self._by_key() if r.event_id in wanted]
+
+    def recent(self, limit: int, after: int = 0) -> Sequence[Known]:
+        """See Store.recent."""
+        with self._lock:
+            some = [record for record in self._by_key() if record.key > after]
+            return [record.known() for record in (some[:limit] if after else some[-limit:])]
+
+    def _by_key(self) -> list[_Record]:
+        return sorted(self._records.values(), key=lambda record: record.key)
+
+    def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
+        """See Store.keep."""
+        with self._lock:
+            if self._kept.get(name) != instead_of:
+                return False
+            self._kept[name] = body
+        return True
+
+    def kept(self, name: str) -> bytes | None:
+        """See Store.kept."""
+        with self._lock:
+            return self._kept.get(name)
 
     def depth(self) -> dict[str, int]:
         """See Store.depth."""
@@ -319,8 +427,11 @@ class MemoryStore:
             ]
             for identity in old:
                 del self._records[identity]
-            for key in [key for key in self._counts if (key[0] + 1) * 3600 <= before]:
+            oldest = oldest_hour(self._clock())
+            for key in [key for key in self._counts if key[0] < oldest]:
                 del self._counts[key]
+            for place in [place for place in self._sums if place[1] < oldest]:
+                del self._sums[place]
         return len(old)
 
     def flush(self, timeout: float) -> bool:

@@ -16,7 +16,7 @@ from capi_middleware.store.writer import LockedError
 
 logger = logging.getLogger("capi_middleware.store")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: UPSERT.
 OLDEST_SQLITE = (3, 24, 0)
 #: How long SQLite waits for another process's lock, in seconds.

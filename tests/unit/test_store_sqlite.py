@@ -400,7 +400,7 @@ def test_a_newer_schema_is_refused(store: SqliteStore, path: Path) -> None:
     db.execute("PRAGMA user_version = 999")
     db.close()
 
-    assert "found schema 999, expected 2 or older" in failure_of(store)
+    assert "found schema 999, expected 3 or older" in failure_of(store)
     with pytest.raises(StoreError, match="newer"):
         store.depth()
 
