@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from capi_middleware import payload
+from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
 from capi_middleware.capture.client import Client, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
+from capi_middleware.capture.digesting import ValueDigest
 from capi_middleware.capture.identity import identify, set_cookie_header
 from capi_middleware.capture.minting import Minter, TextSigner
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.repeats import Repeats
-from capi_middleware.capture.urls import scrub_url, source_url
+from capi_middleware.capture.urls import scrub_url, source_url, urlsplit_safely
 from capi_middleware.config import Config
 from capi_middleware.custom_data import clean, refused_by_meta
 from capi_middleware.errors import BadVisitor, StoreError
@@ -59,6 +61,8 @@ class Issuer:
         self.mirror = Mirror(config.mirror)
         self.carrier = Carrier(TextSigner(config.secrets, "carried"))
         self._visitors = TextSigner(config.secrets, "visitor")
+        #: digest(value, currency) of either copy of an event.
+        self.digest = ValueDigest(config.secrets)
         self.consent = ConsentRule(config.consent, gpc=config.privacy == "honor-gpc")
         self.user_data = parse(config.user_data)
         self._proxies = Proxies.of(config.trusted_proxies)
@@ -87,6 +91,7 @@ class Issuer:
             event_time=self._clock(),
             pixel_ids=self.config.pixel_ids(event_name, wanted),
             send=route.send if route is not None else "both",
+            route=route.match if route is not None else "",
         )
 
     def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,6 +227,11 @@ class Issuer:
         refused = ours and refused_by_meta(event.event_name, event.custom_data)
         body = payload.encode(event, visitor) if ours and not refused else None
         state = "pending" if body is not None else "dropped" if refused else "unmapped"
+        given = event.custom_data
+        digest = self.digest(given.get("value"), given.get("currency")) if body else ""
+        url = visitor.event_source_url if visitor is not None else None
+        page = self.page_of(urlsplit_safely(url).path or "/") if url else ""
+        agent = agent_of(visitor.client_user_agent) if visitor is not None else ""
         for pixel_id in event.pixel_ids:
             yield Row(
                 event_id=event.event_id,
@@ -232,6 +242,10 @@ class Issuer:
                 server=state,  # type: ignore[arg-type] # one of the three literals above
                 browser=browser,
                 match_keys=match_key_mask(event.user_data),
+                route=event.route,
+                page=page,
+                agent=agent,
+                digest=digest,
             )
             if refused:
                 self.count(Count("dropped", "invalid", event.event_name, pixel_id))
