@@ -9,12 +9,20 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
-from capi_middleware.events import Count
+from capi_middleware.errors import StoreError
 from capi_middleware.store import postgres_statements as sql
 from capi_middleware.store.grouped import GroupedStore
 from capi_middleware.store.postgres_link import Link, Transaction
+from capi_middleware.store.postgres_rollups import (
+    fold,
+    prune_sums,
+    read_depth,
+    read_slices,
+    read_tallies,
+)
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
     LONGEST_LEASE,
@@ -23,18 +31,22 @@ from capi_middleware.store.protocol import (
     REPLAYED,
     Backlog,
     DeadLetter,
-    Freshness,
+    Facet,
+    Known,
     Lease,
     LeasedEvent,
     Pause,
     Settlement,
+    Slice,
     Tallies,
-    Tally,
+    check_found,
 )
 from capi_middleware.store.writer import Counters, LockedError, Submission
 
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches.
 STEP_ROWS = 1000
+#: Rows that this process changes before it folds what they changed.
+FOLD_EVERY = 1000
 #: How long `close` waits for the last commit, in seconds.
 CLOSE_SECONDS = 5.0
 
@@ -62,6 +74,7 @@ class PostgresStore(GroupedStore):
         self._link = Link(url, clock)
         #: The group whose COMMIT was not answered, and the number of its transaction.
         self._in_doubt: tuple[Sequence[Submission], str] | None = None
+        self._changed = 0
         super().__init__(queue_limit=queue_limit, clock=clock or time.time)
 
     def __repr__(self) -> str:
@@ -76,6 +89,15 @@ class PostgresStore(GroupedStore):
             self._insert(db, submissions, counters)
             self._in_doubt = submissions, db.xact
         self._in_doubt = None
+        self._fold_often(self._writing, sum(len(one.items) for one in submissions))
+
+    def _fold_often(self, link: Link, changed: int) -> None:
+        """Fold when this process has changed enough rows; what fails will work another time."""
+        self._changed += changed
+        if self._changed >= FOLD_EVERY:
+            self._changed = 0
+            with suppress(StoreError), link.transaction() as db:
+                fold(db)
 
     def _was_committed(self, doubt: tuple[Sequence[Submission], str]) -> bool:
         """Raises LockedError while that is not known: the writer asks again."""
@@ -96,11 +118,11 @@ class PostgresStore(GroupedStore):
             if kind == "append":
                 columns = _columns(
                     items, "event_id", "event_name", "pixel_id", "event_time", "payload", "server",
-                    "browser", "match_keys",
+                    "browser", "match_keys", "route", "page", "agent", "digest",
                 )  # fmt: skip
                 db.execute(sql.APPEND, (now, now, *columns))
             else:
-                columns = _columns(items, "event_id", "event_name", "pixel_id", "outcome")
+                columns = _columns(items, "event_id", "event_name", "pixel_id", "outcome", "digest")
                 cursor = db.execute(sql.SIGHT, (now, now, now, now, *columns))
                 replayed += len(items) - cursor.rowcount
         rows = [(*key, n) for key, n in counters.items()]
@@ -157,6 +179,7 @@ class PostgresStore(GroupedStore):
                         "uncertain": uncertain,
                     }
                     held += db.execute(sql.SETTLE[state], given).rowcount
+        self._fold_often(self._link, held)
         return held
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
@@ -237,22 +260,45 @@ class PostgresStore(GroupedStore):
 
     def tallies(self, start: float, end: float) -> Tallies:
         """See Store.tallies."""
-        window = {"start": start, "end": end}
+        with self._link.transaction(writing=False, snapshot=True) as db:
+            return read_tallies(db, start, end)
+
+    def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
+        """See Store.slices."""
+        with self._link.transaction(writing=False, snapshot=True) as db:
+            return read_slices(db, facet, start, end)
+
+    def find(self, event_ids: Sequence[str]) -> Sequence[Known]:
+        """See Store.find."""
+        check_found(event_ids)
         with self._link.transaction(writing=False) as db:
-            rows, freshness, counts = (
-                db.execute(statement, window).fetchall()
-                for statement in (sql.TALLIES, sql.FRESHNESS, sql.COUNTS)
-            )
-        return Tallies(
-            [Tally(*columns) for columns in rows],
-            [Freshness(*columns) for columns in freshness],
-            [Count(*columns) for columns in counts],
-        )
+            found = db.execute(sql.FIND, (list(event_ids),)).fetchall()
+        return [Known(*columns) for columns in found]
+
+    def recent(self, limit: int, after: int = 0) -> Sequence[Known]:
+        """See Store.recent."""
+        statement, given = (sql.RECENT, (after, limit)) if after else (sql.NEWEST, (limit,))
+        with self._link.transaction(writing=False) as db:
+            found = db.execute(statement, given).fetchall()
+        return [Known(*columns) for columns in found]
+
+    def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
+        """See Store.keep."""
+        with self._link.transaction() as db:
+            if instead_of is None:
+                return db.execute(sql.KEEP, (name, body)).rowcount == 1
+            return db.execute(sql.KEEP_INSTEAD, (body, name, instead_of)).rowcount == 1
+
+    def kept(self, name: str) -> bytes | None:
+        """See Store.kept."""
+        with self._link.transaction(writing=False) as db:
+            found = db.execute(sql.KEPT, (name,)).fetchone()
+        return found[0] if found is not None else None
 
     def depth(self) -> dict[str, int]:
         """See Store.depth."""
-        with self._link.transaction(writing=False) as db:
-            return dict(db.execute(sql.DEPTH).fetchall())
+        with self._link.transaction(writing=False, snapshot=True) as db:
+            return read_depth(db)
 
     def prune(self, before: float) -> int:
         """See Store.prune."""
@@ -263,8 +309,12 @@ class PostgresStore(GroupedStore):
             pruned += deleted
             if deleted < STEP_ROWS:
                 break
+        more = True
+        while more:
+            with self._link.transaction() as db:
+                more = fold(db)
         with self._link.transaction() as db:
-            db.execute(sql.PRUNE_COUNTS, (before,))
+            prune_sums(db)
         return pruned
 
     def close(self) -> None:

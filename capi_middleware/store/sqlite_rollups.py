@@ -137,7 +137,7 @@ def read_tallies(db: sqlite3.Connection, start: float, end: float) -> Tallies:
     return tallies_of(
         _sums(db, OF_TALLIES, window),
         _changes(db, window),
-        [Count(*columns) for columns in counts],  # type: ignore[arg-type] # kinds are ours
+        [Count(*columns) for columns in counts],
     )
 
 
