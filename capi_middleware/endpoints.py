@@ -109,7 +109,7 @@ class Endpoints:
         self._same_site(scope, headers)
         if scope["method"] == "GET":
             body = _from_query(scope)
-        sightings, key = beacon.read(body)
+        sightings, key = beacon.read(body, self._issuer.digest)
         if not self._allows(scope, headers, len(sightings)):
             return _bare(429)
         accepted = []

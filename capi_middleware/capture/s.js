@@ -1,11 +1,14 @@
 // Fires the events of this page through fbq and tells the server what became of each copy.
+// `make script` makes s.min.js of it: that is what pages load.
 (() => {
 const safe = f => function () { try { return f.apply(this, arguments); } catch (_) {} };
 const later = f => setTimeout(safe(f), 60); // by then CSP reports and timings are in
 const on = (target, type, f) => target.addEventListener(type, safe(f), true);
 const noop = () => {};
 const flights = {}; // what scripts ask the site for: did it bring events? By address
-const copies = []; // c.i event_id, c.n name, c.p pixel; c.is outcome, c.said reported
+// c.i event_id, c.n name, c.p pixel, c.v value and currency of the page's own call; c.is outcome,
+// c.said reported
+const copies = [];
 const lost = {}; // why no event can leave: by pixel, '' for all
 const refused = []; // URLs that the page's CSP refused
 const timings = {};
@@ -27,7 +30,7 @@ const fired = safe((id, add, once) => {
 const report = () => {
 	const news = copies.filter(c => c.is && c.is !== c.said);
 	if (!news.length) return;
-	const body = JSON.stringify({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is]), k: data.k });
+	const body = JSON.stringify({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is].concat(c.v || [])), k: data.k });
 	if (asImage) {
 		const text = btoa(unescape(encodeURIComponent(body)));
 		new Image().src = beacon + '?e=' + text.replace(/\+/g, '-').replace(/\//g, '_');
@@ -222,10 +225,12 @@ const adopt = (call, early) => safe(() => {
 	const reached = data.p.filter(p => !early || sites.includes(p.id));
 	const takers = reached.filter(p => single ? p.id === String(rest[0]) : !p.ev || p.ev.includes(name));
 	const pixels = takers.map(p => p.id), theirs = given.eventID || given.event_id;
+	const { value, currency } = rest[at + 1] || {}, v = value == null ? [] : [String(value), String(currency)];
+	for (const c of copies) if (c.i === theirs) c.v = v;
 	if (pixels.length && !copies.some(c => c.i === theirs)) {
 		const twin = early && !theirs && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
 		const id = theirs || (twin ? twin.i : make()), bare = !theirs && !twin && !data.m;
-		for (const p of pixels) copies.push({ i: id, n: name, p, bare, e: twin || { i: id, n: name } });
+		for (const p of pixels) copies.push({ i: id, n: name, p, bare, v, e: twin || { i: id, n: name } });
 		setTimeout(safe(review), 6000, 'unknown');
 		if (!twin) announce({ n: name, i: id, p: pixels, d: rest[at + 1] || {}, b: bare });
 		if (!bare && !theirs) {
