@@ -142,9 +142,11 @@ class Count(Struct, frozen=True):
     `kind` is one of: suppressed (by consent, bot...), dropped (lost knowingly), left_out (a value
     that could not be used), skipped (a page without tag), beacon (refused), error (swallowed by
     the shield), unmapped (only the page's own pixel code fires it; `reason` is the page's path
-    without what is personal), csp (a page whose policy blocks something; `reason` is the
-    directive), repeated (looks like an event of the same visitor seconds before). `reason` says
-    why, `event_name` and `pixel_id` are "" where they do not apply.
+    without what is personal), no_event_id (a call of the page's own pixel code that goes out
+    bare), csp (a page whose policy blocks something; `reason` is the directive), repeated (looks
+    like an event of the same visitor seconds before), rested (a pixel has to wait, by Meta's
+    code), skewed (our clock is ahead of Meta's or behind). `reason` says why, `event_name` and
+    `pixel_id` are "" where they do not apply.
     """
 
     kind: Literal[
@@ -155,8 +157,11 @@ class Count(Struct, frozen=True):
         "beacon",
         "error",
         "unmapped",
+        "no_event_id",
         "csp",
         "repeated",
+        "rested",
+        "skewed",
     ]  # fmt: skip
     reason: str
     event_name: str = ""

@@ -234,6 +234,9 @@ class Exchange:
                     self.issuer.count(
                         *(Count("unmapped", page, call.n, pixel) for pixel in event.pixel_ids)
                     )
+                    if call.b:
+                        bare = [Count("no_event_id", "", call.n, one) for one in event.pixel_ids]
+                        self.issuer.count(*bare)
         if self.admission.noise is None:
             yield from self.admission.decide()
         refusal = self.admission.refusal

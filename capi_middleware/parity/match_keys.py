@@ -30,11 +30,11 @@ _WEIGHTS = {"high": 3, "medium": 2, "low": 1}
 _NOT_ASKED_FOR = frozenset({"fbc", "fb_login_id", "lead_id"})
 #: A share from which a key counts as covered.
 ENOUGH = 0.9
-_FORMS = frozenset(
+FORMS = frozenset(
     {"CompleteRegistration", "Contact", "Donate", "Lead", "Schedule", "StartTrial",
      "SubmitApplication", "Subscribe"}
 )  # fmt: skip
-_ORDERS = frozenset({"AddPaymentInfo", "InitiateCheckout", "Purchase"})
+ORDERS = frozenset({"AddPaymentInfo", "InitiateCheckout", "Purchase"})
 _WHAT = {
     "em": ("the e-mail address", "email"),
     "ph": ("the phone number", "phone"),
@@ -116,12 +116,12 @@ def _fix(key: str, event: EventReport) -> str:
             f"These events come from a webhook or job: give {what} of the stored order or "
             f'customer, CAPI.track("{name}", visitor=..., user_data=UserData({key}=...)).'
         )
-    if name in _ORDERS:
+    if name in ORDERS:
         return (
             f'The checkout knows {what}: track("{name}", ..., user_data=UserData({key}=order.'
             f"{field})) in its view, also for guests."
         )
-    if name in _FORMS:
+    if name in FORMS:
         return (
             f'The form asks for {what}, or could: EventRoute(..., user_data={{"{key}": '
             f'"{{form.{field}}}"}}), or track("{name}", user_data=UserData({key}=...)).'

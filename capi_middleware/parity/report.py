@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
-from capi_middleware.parity.flags import goal, percent
+from capi_middleware.parity.flags.evidence import goal, percent
 from capi_middleware.parity.match_keys import PRIORITIES
 from capi_middleware.parity.model import TARGET, EventReport, Health, Report
 from capi_middleware.parity.window import parse_window

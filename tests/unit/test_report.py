@@ -72,7 +72,9 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
             )
         )
     )
-    assert list(answer) == ["window", "events", "match_key_advice", "flags", "health"]
+    assert list(answer) == [
+        "window", "verdict", "events", "match_key_advice", "flags", "trends", "breakdowns", "health",
+    ]  # fmt: skip
     assert answer["window"] == {"from": "2026-06-01T00:00:00Z", "to": "2026-06-08T00:00:00Z"}
     assert answer["events"] == [
         {
@@ -90,7 +92,9 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
             "missing_browser": {"script_blocked": 15, "not_run": 6},
             "missing_server": {"unmapped": 2},
             "unmapped_pages": {},
+            "without_event_id": 0,
             "repeated": 0,
+            "differing": 0,
             "match_keys": {"em": 0.825, "fbp": 0.95},
             "match_keys_by_origin": {
                 "browser": {"events": 120, "keys": {"em": 0.825, "fbp": 0.95}},
