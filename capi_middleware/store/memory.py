@@ -36,7 +36,9 @@ from capi_middleware.store.protocol import (
     waits_for_delivery,
 )
 from capi_middleware.store.rollups import (
+    HOUR,
     OF_TALLIES,
+    Key,
     Place,
     State,
     folded,
@@ -145,8 +147,10 @@ class MemoryStore:
 
     def _add_up(self, *states: State) -> None:
         for place, n in folded(states).items():
-            if place[0] == 1:
+            if place[0] == HOUR:
                 self._sums[place] += n
+                if not self._sums[place]:
+                    del self._sums[place]
 
     def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
         """See Store.append."""
@@ -365,23 +369,26 @@ class MemoryStore:
             for (hour, what), n in self._counts.items():
                 if window.start <= hour < window.end:
                     counts[what] += n
-            sums = [
-                (key, n)
-                for (_, hour, key), n in self._sums.items()
-                if key.facet in OF_TALLIES and window.start <= hour < window.end
-            ]
-        return tallies_of(sums, (), [replace(what, n=n) for what, n in counts.items()])
+            sums = Counter[Key]()
+            for (_, hour, key), n in self._sums.items():
+                if key.facet in OF_TALLIES and window.start <= hour < window.end:
+                    sums[key] += n
+        return tallies_of(
+            [(*key, n) for key, n in sums.items()],
+            (),
+            [replace(what, n=n) for what, n in counts.items()],
+        )
 
     def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
         """See Store.slices."""
         window = hours(start, end)
         with self._lock:
-            sums = [
-                (hour, key, n)
-                for (_, hour, key), n in self._sums.items()
-                if key.facet == facet and window.start <= hour < window.end
-            ]
-        return slices_of(facet, sums, ())
+            sums = Counter[Key]()
+            for (_, hour, key), n in self._sums.items():
+                if key.facet == facet and window.start <= hour < window.end:
+                    value = str(hour * 3600) if facet == "hour" else key.value
+                    sums[key._replace(value=value)] += n
+        return slices_of(facet, [(*key, n) for key, n in sums.items()], ())
 
     def find(self, event_ids: Sequence[str]) -> Sequence[Known]:
         """See Store.find."""

@@ -10,6 +10,7 @@ from capi_middleware.store.rollups import (
     OF_TALLIES,
     Key,
     State,
+    Sum,
     Window,
     depth_of,
     folded,
@@ -75,23 +76,31 @@ WHERE rollups.facet = less.facet AND rollups.span = less.span AND rollups.start 
   AND rollups.key = less.key AND n = 0
 """
 
-#: Whole days by day and the rest by hour: a range of the primary key for each facet.
+#: See rollups.Window: ranges of the primary key for each facet.
 SUMS: Final = """
 SELECT k.facet, k.value, k.pixel_id, k.event_name, k.server, k.browser, s.n FROM (
     SELECT key, SUM(n)::bigint AS n FROM (
         SELECT key, n FROM capi_rollups
-        WHERE facet = ANY(%(facets)s) AND span = 1 AND start >= %(start)s AND start < %(first_day)s
+        WHERE facet = ANY(%(facets)s) AND span = 1
+          AND start >= %(start)s AND start < %(first_quarter)s
+        UNION ALL SELECT key, n FROM capi_rollups
+        WHERE facet = ANY(%(facets)s) AND span = 6
+          AND start >= %(first_quarter)s AND start < %(first_day)s
         UNION ALL SELECT key, n FROM capi_rollups
         WHERE facet = ANY(%(facets)s) AND span = 24
           AND start >= %(first_day)s AND start < %(last_day)s
         UNION ALL SELECT key, n FROM capi_rollups
-        WHERE facet = ANY(%(facets)s) AND span = 1 AND start >= %(last_day)s AND start < %(end)s
+        WHERE facet = ANY(%(facets)s) AND span = 6
+          AND start >= %(last_day)s AND start < %(last_quarter)s
+        UNION ALL SELECT key, n FROM capi_rollups
+        WHERE facet = ANY(%(facets)s) AND span = 1
+          AND start >= %(last_quarter)s AND start < %(end)s
     ) AS parts GROUP BY key
 ) AS s JOIN capi_rollup_keys AS k ON k.key = s.key
 """
 
 HOURS: Final = """
-SELECT r.start, k.facet, k.value, k.pixel_id, k.event_name, k.server, k.browser, r.n
+SELECT 'hour', CAST(r.start * 3600 AS TEXT), k.pixel_id, k.event_name, k.server, k.browser, r.n
 FROM capi_rollups AS r JOIN capi_rollup_keys AS k ON k.key = r.key
 WHERE r.facet = 'hour' AND r.span = 1 AND r.start >= %(start)s AND r.start < %(end)s
 """
@@ -157,11 +166,8 @@ def read_tallies(db: Transaction, start: float, end: float) -> Tallies:
 def read_slices(db: Transaction, facet: Facet, start: float, end: float) -> Sequence[Slice]:
     """See Store.slices."""
     window = hours(start, end)
-    if facet == "hour":
-        found = db.execute(HOURS, window._asdict()).fetchall()
-        sums = ((columns[0], Key(*columns[1:-1]), columns[-1]) for columns in found)
-    else:
-        sums = ((0, key, n) for key, n in _sums(db, (facet,), window))
+    hourly = facet == "hour"
+    sums = db.execute(HOURS, window._asdict()).fetchall() if hourly else _sums(db, [facet], window)
     return slices_of(facet, sums, _changes(db, window))
 
 
@@ -178,9 +184,8 @@ def prune_sums(db: Transaction) -> None:
     db.execute(PRUNE_COUNTS, (oldest,))
 
 
-def _sums(db: Transaction, facets: tuple[str, ...], window: Window) -> Iterator[tuple[Key, int]]:
-    for *key, n in db.execute(SUMS, {"facets": list(facets), **window._asdict()}).fetchall():
-        yield Key(*key), n
+def _sums(db: Transaction, facets: Sequence[str], window: Window) -> list[Sum]:
+    return db.execute(SUMS, {"facets": list(facets), **window._asdict()}).fetchall()
 
 
 def _changes(db: Transaction, window: Window) -> Iterator[State]:

@@ -16,9 +16,8 @@ from capi_middleware.store.protocol import Difference, Facet, Freshness, Slice, 
 
 #: How long rollups and counters are kept, in days.
 KEPT_DAYS = 400
-DAY = 24
-#: Facets that a report adds up; the others are read by hours or not by time at all.
-_BY_DAY = frozenset({"match_keys", "seconds", "differs", "route", "page", "agent"})
+#: The spans that are summed, in hours: a window of a week is 15 of them, not 168.
+HOUR, QUARTER, DAY = 1, 6, 24
 #: What `tallies` reads.
 OF_TALLIES = ("match_keys", "seconds", "differs")
 #: Hours since 1970 that every database can hold.
@@ -64,20 +63,30 @@ Place = tuple[int, int, Key]
 
 
 class Window(NamedTuple):
-    """A window in hours: [start, end), and the whole days in it, [first_day, last_day)."""
+    """[start, end) in hours since 1970, and how the spans fill it.
+
+    By hour to `first_quarter`, by quarter to `first_day`, by day to `last_day`, by quarter to
+    `last_quarter`, by hour to `end`.
+    """
 
     start: int
+    first_quarter: int
     first_day: int
     last_day: int
+    last_quarter: int
     end: int
 
 
 def hours(start: float, end: float) -> Window:
     """The whole hours that a window of Unix seconds touches."""
     first = max(0, floor(max(start, 0.0) / 3600))
-    last = min(_LAST_HOUR, ceil(min(max(end, 0.0) / 3600, _LAST_HOUR)))
-    first_day = min(-(-first // DAY) * DAY, last)
-    return Window(first, first_day, max(first_day, last // DAY * DAY), last)
+    last = max(first, ceil(min(max(end, 0.0) / 3600, _LAST_HOUR)))
+    first_quarter = min(-(-first // QUARTER) * QUARTER, last)
+    first_day = min(-(-first // DAY) * DAY, max(first_quarter, last // QUARTER * QUARTER))
+    last_day = max(first_day, last // DAY * DAY)
+    return Window(
+        first, first_quarter, first_day, last_day, max(last_day, last // QUARTER * QUARTER), last
+    )
 
 
 def oldest_hour(now: float) -> int:
@@ -116,56 +125,58 @@ def folded(changes: Iterable[State]) -> Mapping[Place, int]:
     sums: Counter[Place] = Counter()
     for state in changes:
         if state.n:
-            day = state.hour - state.hour % DAY
+            hour, n = state.hour, state.n
             for key in keys_of(state):
-                sums[1, state.hour, key] += state.n
-                if key.facet in _BY_DAY:
-                    sums[DAY, day, key] += state.n
+                sums[HOUR, hour, key] += n
+                if key.facet != "hour":
+                    sums[QUARTER, hour - hour % QUARTER, key] += n
+                    sums[DAY, hour - hour % DAY, key] += n
         if state.rows:
             sums[0, 0, Key("depth", "", state.pixel_id, "", state.server, "")] += state.rows
     return {place: n for place, n in sums.items() if n}
 
 
-def tallies_of(
-    sums: Iterable[tuple[Key, int]], changes: Iterable[State], counts: list[Count]
-) -> Tallies:
-    """The tallies of a window: its sums, the changes not folded yet, and its counters."""
-    totals = Counter[Key]()
-    for key, n in sums:
-        totals[key] += n
-    for state in changes:
-        for key in keys_of(state):
-            totals[key] += state.n
+#: The columns of a Key and n.
+Sum = tuple[str, str, str, str, str, str, int]
+
+
+def tallies_of(sums: Iterable[Sum], changes: Iterable[State], counts: list[Count]) -> Tallies:
+    """The tallies of a window: its sums (none is 0), the changes not folded yet, its counters."""
     rows, freshness, differences = list[Tally](), list[Freshness](), list[Difference]()
-    for key, n in totals.items():
-        if n == 0:
-            continue
-        if key.facet == "match_keys":
-            of_row = (key.pixel_id, key.event_name, key.server, key.browser)
-            rows.append(Tally(*of_row, int(key.value), n))
-        elif key.facet == "seconds":
-            freshness.append(Freshness(key.pixel_id, key.event_name, float(key.value), n))
-        elif key.facet == "differs":
-            differences.append(Difference(key.pixel_id, key.event_name, n))
+    late = ((key, state.n) for state in changes for key in keys_of(state))
+    for facet, value, pixel_id, event_name, server, browser, n in _added(sums, late):
+        if facet == "match_keys":
+            rows.append(Tally(pixel_id, event_name, server, browser, int(value), n))
+        elif facet == "seconds":
+            freshness.append(Freshness(pixel_id, event_name, float(value), n))
+        elif facet == "differs":
+            differences.append(Difference(pixel_id, event_name, n))
     return Tallies(rows, freshness, counts, differences)
 
 
-def slices_of(
-    facet: Facet, sums: Iterable[tuple[int, Key, int]], changes: Iterable[State]
-) -> list[Slice]:
-    """The slices of a window; `sums` are (hour, key, n), the hour is told of facet "hour" only."""
-    totals = Counter[Key]()
-    for hour, key, n in sums:
-        totals[_sliced(facet, hour, key)] += n
-    for state in changes:
-        for key in keys_of(state):
-            if key.facet == facet:
-                totals[_sliced(facet, state.hour, key)] += state.n
-    return [Slice(*key[1:], n) for key, n in totals.items() if n]
+def slices_of(facet: Facet, sums: Iterable[Sum], changes: Iterable[State]) -> list[Slice]:
+    """The slices of a window, as in `tallies_of`; of "hour" each sum has its hour as value."""
+    late = (
+        (key._replace(value=str(state.hour * 3600)) if facet == "hour" else key, state.n)
+        for state in changes
+        for key in keys_of(state)
+        if key.facet == facet
+    )
+    return [
+        Slice(value, pixel_id, event_name, server, browser, n)
+        for _, value, pixel_id, event_name, server, browser, n in _added(sums, late)
+    ]
 
 
-def _sliced(facet: Facet, hour: int, key: Key) -> Key:
-    return key._replace(value=str(hour * 3600)) if facet == "hour" else key
+def _added(sums: Iterable[Sum], changes: Iterable[tuple[Key, int]]) -> Iterable[Sum]:
+    late: Counter[Key] = Counter()
+    for key, n in changes:
+        late[key] += n
+    if not late:
+        return sums
+    for *columns, n in sums:
+        late[Key(*columns)] += n
+    return [(*key, n) for key, n in late.items() if n]
 
 
 def depth_of(states: Iterable[tuple[str, int]], leased: int) -> dict[str, int]:

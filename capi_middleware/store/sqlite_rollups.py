@@ -7,9 +7,13 @@ from typing import Final
 from capi_middleware.events import Count
 from capi_middleware.store.protocol import Facet, Slice, Tallies
 from capi_middleware.store.rollups import (
+    DAY,
+    HOUR,
     OF_TALLIES,
+    QUARTER,
     Key,
     State,
+    Sum,
     Window,
     depth_of,
     folded,
@@ -59,22 +63,27 @@ FORGET_EMPTY: Final = """
 DELETE FROM rollups WHERE facet = ? AND span = ? AND start = ? AND key = ? AND n = 0
 """
 
-#: Whole days by day and the rest by hour: a range of the primary key for each facet.
+#: See rollups.Window: ranges of the primary key for each facet.
 SUMS: Final = """
 SELECT k.facet, k.value, k.pixel_id, k.event_name, k.server, k.browser, s.n FROM (
     SELECT key, SUM(n) AS n FROM (
         SELECT key, n FROM rollups
-        WHERE facet IN (:a, :b, :c) AND span = 1 AND start >= :start AND start < :first_day
+        WHERE facet IN (:a, :b, :c) AND span = 1 AND start >= :start AND start < :first_quarter
+        UNION ALL SELECT key, n FROM rollups
+        WHERE facet IN (:a, :b, :c) AND span = 6
+          AND start >= :first_quarter AND start < :first_day
         UNION ALL SELECT key, n FROM rollups
         WHERE facet IN (:a, :b, :c) AND span = 24 AND start >= :first_day AND start < :last_day
         UNION ALL SELECT key, n FROM rollups
-        WHERE facet IN (:a, :b, :c) AND span = 1 AND start >= :last_day AND start < :end
+        WHERE facet IN (:a, :b, :c) AND span = 6 AND start >= :last_day AND start < :last_quarter
+        UNION ALL SELECT key, n FROM rollups
+        WHERE facet IN (:a, :b, :c) AND span = 1 AND start >= :last_quarter AND start < :end
     ) GROUP BY key
 ) AS s JOIN rollup_keys AS k ON k.key = s.key
 """
 
 HOURS: Final = """
-SELECT r.start, k.facet, k.value, k.pixel_id, k.event_name, k.server, k.browser, r.n
+SELECT 'hour', CAST(r.start * 3600 AS TEXT), k.pixel_id, k.event_name, k.server, k.browser, r.n
 FROM rollups AS r JOIN rollup_keys AS k ON k.key = r.key
 WHERE r.facet = 'hour' AND r.span = 1 AND r.start >= :start AND r.start < :end
 """
@@ -144,11 +153,7 @@ def read_tallies(db: sqlite3.Connection, start: float, end: float) -> Tallies:
 def read_slices(db: sqlite3.Connection, facet: Facet, start: float, end: float) -> Sequence[Slice]:
     """See Store.slices."""
     window = hours(start, end)
-    if facet == "hour":
-        found = db.execute(HOURS, window._asdict())
-        sums = ((columns[0], Key(*columns[1:-1]), columns[-1]) for columns in found)
-    else:
-        sums = ((0, key, n) for key, n in _sums(db, (facet,), window))
+    sums = db.execute(HOURS, window._asdict()) if facet == "hour" else _sums(db, (facet,), window)
     return slices_of(facet, sums, _changes(db, window))
 
 
@@ -162,17 +167,14 @@ def prune_sums(db: sqlite3.Connection, now: float) -> None:
     fold(db, at_least=1)
     oldest = oldest_hour(now)
     for (facet,) in db.execute(FACETS).fetchall():
-        for span in (1, 24):
+        for span in (HOUR, QUARTER, DAY):
             db.execute(PRUNE_ROLLUPS, (facet, span, oldest))
     db.execute(PRUNE_COUNTS, (oldest,))
 
 
-def _sums(
-    db: sqlite3.Connection, facets: tuple[str, ...], window: Window
-) -> Iterator[tuple[Key, int]]:
+def _sums(db: sqlite3.Connection, facets: tuple[str, ...], window: Window) -> Iterator[Sum]:
     a, b, c = (*facets, *facets[-1:] * 2)[:3]
-    for *key, n in db.execute(SUMS, {"a": a, "b": b, "c": c, **window._asdict()}):
-        yield Key(*key), n
+    return db.execute(SUMS, {"a": a, "b": b, "c": c, **window._asdict()})
 
 
 def _changes(db: sqlite3.Connection, window: Window) -> Iterator[State]:

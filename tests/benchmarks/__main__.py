@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from capi_middleware import __version__
-from tests.benchmarks import outbox, purchase
+from tests.benchmarks import outbox, purchase, reporting
 from tests.benchmarks.measure import Result, measure
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-GROUPS = (purchase, outbox)
+GROUPS = (purchase, outbox, reporting)
 _BESIDE = ("facebook-business", "httpx", "msgspec", "starlette")
 
 
