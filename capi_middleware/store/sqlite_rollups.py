@@ -119,10 +119,14 @@ FACETS: Final = "SELECT DISTINCT facet FROM rollup_keys WHERE facet <> 'depth'"
 PRUNE_COUNTS: Final = "DELETE FROM counts WHERE hour < ?"
 
 
-def fold(db: sqlite3.Connection, at_least: int = FOLD_ROWS) -> None:
+def fold(db: sqlite3.Connection) -> None:
     """Fold the changes into the rollups when there are enough of them."""
-    if (db.execute(CHANGED).fetchone()[0] or 0) < at_least:
-        return
+    if (db.execute(CHANGED).fetchone()[0] or 0) >= FOLD_ROWS:
+        fold_all(db)
+
+
+def fold_all(db: sqlite3.Connection) -> None:
+    """Fold the changes into the rollups, however few."""
     sums = folded(State(*columns) for columns in db.execute(CHANGES))
     numbers: dict[Key, int] = {}
     for _, _, key in sums:
@@ -164,7 +168,7 @@ def read_depth(db: sqlite3.Connection) -> dict[str, int]:
 
 def prune_sums(db: sqlite3.Connection, now: float) -> None:
     """Delete the sums and counters that are older than KEPT_DAYS."""
-    fold(db, at_least=1)
+    fold_all(db)
     oldest = oldest_hour(now)
     for (facet,) in db.execute(FACETS).fetchall():
         for span in (HOUR, QUARTER, DAY):

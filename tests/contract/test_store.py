@@ -1,14 +1,11 @@
 """What every store promises, in one suite for all of them."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
-from capi_middleware.store.opening import open_store
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
     LONGEST_LEASE,
@@ -30,40 +27,7 @@ from capi_middleware.store.protocol import (
     Tallies,
     Tally,
 )
-from tests.support.stores import NOON, PIXEL, Clock, row, states, store_rows
-
-MakeStore = Callable[[int], Store]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgres":
-        url: str = request.getfixturevalue("postgres_url")
-        return url
-    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'capi.db'}"
-
-
-@pytest.fixture
-def make_store(store_url: str, clock: Clock) -> Iterator[MakeStore]:
-    opened: list[Store] = []
-
-    def make(queue_limit: int) -> Store:
-        opened.append(open_store(store_url, queue_limit=queue_limit, clock=clock))
-        return opened[-1]
-
-    yield make
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def store(make_store: MakeStore) -> Store:
-    return make_store(1000)
+from tests.support.stores import NOON, PIXEL, Clock, MakeStore, row, states, store_rows
 
 
 def sight(store: Store, outcome: str, event_id: str = "e1") -> None:

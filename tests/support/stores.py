@@ -1,5 +1,6 @@
 """What tests of stores share: a clock to set, rows, and a look at a store as a whole."""
 
+from collections.abc import Callable
 from typing import Any
 
 from capi_middleware.events import Row
@@ -7,6 +8,9 @@ from capi_middleware.store.protocol import Store
 
 NOON = 1_800_000_000.0
 PIXEL = "1234567890"
+
+#: A store with a queue limit, of the backend that a test is about.
+MakeStore = Callable[[int], Store]
 
 
 class Clock:
