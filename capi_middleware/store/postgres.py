@@ -89,6 +89,9 @@ class PostgresStore(GroupedStore):
             self._insert(db, submissions, counters)
             self._in_doubt = submissions, db.xact
         self._in_doubt = None
+
+    def _committed(self, submissions: Sequence[Submission]) -> None:
+        super()._committed(submissions)
         self._fold_often(self._writing, sum(len(one.items) for one in submissions))
 
     def _fold_often(self, link: Link, changed: int) -> None:

@@ -98,7 +98,8 @@ CREATE TABLE capi_changes (
     rows bigint NOT NULL
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0);
 
--- Triggers, so that an older version that is connected keeps the sums right as well.
+-- Triggers, so that an older version that is connected keeps the sums right as well. What an update
+-- leaves as it was cancels out.
 CREATE FUNCTION capi_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 INSERT INTO capi_changes
     (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
@@ -119,15 +120,6 @@ CREATE FUNCTION capi_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 INSERT INTO capi_changes
     (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
     differs, n, rows)
-WITH changed (key) AS (
-    SELECT key FROM old_rows AS before JOIN new_rows AS after USING (key)
-    WHERE before.browser <> after.browser OR before.event_time <> after.event_time
-        OR before.server <> after.server AND NOT (
-            before.server IN ('pending', 'leased') AND after.server IN ('pending', 'leased'))
-), states AS (
-    SELECT old_rows.*, -1 AS n FROM old_rows JOIN changed USING (key)
-    UNION ALL SELECT new_rows.*, 1 FROM new_rows JOIN changed USING (key)
-)
 SELECT
     floor(event_time / 3600)::bigint, pixel_id, event_name,
     CASE server WHEN 'leased' THEN 'pending' ELSE server END, browser, match_keys,
@@ -138,7 +130,8 @@ SELECT
     (server = 'delivered' AND browser = 'sent' AND digest <> ''
         AND browser_digest <> '' AND digest <> browser_digest)::int,
     SUM(n), SUM(n)
-FROM states GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 HAVING SUM(n) <> 0; RETURN NULL; END $$;
+FROM (SELECT *, -1 AS n FROM old_rows UNION ALL SELECT *, 1 FROM new_rows) AS states
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 HAVING SUM(n) <> 0; RETURN NULL; END $$;
 
 -- What is pruned is still counted, it is only not stored any more.
 CREATE FUNCTION capi_removed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
