@@ -33,6 +33,8 @@ class Pixel:
         id: its number, 1 to 26 digits.
         access_token: a token that may post to it; never shown by repr or errors.
         app_secret: signs each request with appsecret_proof when given.
+        read_token: reads Meta's own numbers of it; the access_token by default, but one made in
+            Events Manager may often only post.
         test_event_code: sends everything to the Test Events tab as well; events still count.
         name: how the report calls it.
         events: the event_names that go there; all by default.
@@ -42,6 +44,7 @@ class Pixel:
     access_token: str = field(repr=False)
     _: KW_ONLY
     app_secret: str | None = field(default=None, repr=False)
+    read_token: str | None = field(default=None, repr=False)
     test_event_code: str | None = None
     name: str | None = None
     events: Sequence[str] | None = None
@@ -51,9 +54,12 @@ class Pixel:
         if not re.fullmatch(r"[1-9][0-9]{0,25}", number):
             fail("pixels.id", repr(self.id), "the pixel's number, 1 to 26 digits")
         object.__setattr__(self, "id", number)
-        token = self.access_token
-        if not isinstance(token, str) or not token.strip() or not token.isascii():
-            fail(f"pixels.access_token of pixel {number}", kind_of(token), "its access token")
+        for name in ("access_token", "read_token"):
+            token = getattr(self, name)
+            if token is None and name == "read_token":
+                continue
+            if not isinstance(token, str) or not token.strip() or not token.isascii():
+                fail(f"pixels.{name} of pixel {number}", kind_of(token), f"its {name}")
         if isinstance(self.events, str):
             fail(f"pixels.events of pixel {number}", repr(self.events), "a list of event_names")
         for name in self.events or ():
@@ -98,6 +104,9 @@ class Config:
         queue_limit: events that may wait in memory for the disk.
         retention_days: how long settled events stay in the store.
         test_event_code: for all pixels that name none.
+        ad_account: whose opportunity score and recommendations are read, "act_123" or "123".
+        insights_hours: how often Meta's own numbers are read while events are delivered, where an
+            ad_account or a read_token is configured; 0 for never.
         graph_url, graph_version, pixel_script_url: Meta's addresses.
         debug: the report without a token, errors raised instead of swallowed in `track`.
     """
@@ -124,6 +133,8 @@ class Config:
     queue_limit: int = 100_000
     retention_days: int = 35
     test_event_code: str | None = None
+    ad_account: str | None = None
+    insights_hours: int = 6
     graph_url: str = "https://graph.facebook.com"
     graph_version: str = "v26.0"
     pixel_script_url: str = "https://connect.facebook.net/en_US/fbevents.js"
@@ -224,10 +235,10 @@ class Config:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 fail(name, repr(getattr(self, name)), " or ".join(map(repr, allowed)))
-        for name in ("queue_limit", "retention_days"):
+        for name, least in (("queue_limit", 1), ("retention_days", 1), ("insights_hours", 0)):
             number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                fail(name, repr(number), "a whole number of at least 1")
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                fail(name, repr(number), f"a whole number of at least {least}")
         for name in ("trusted_proxies", "exclude", "drop_parameters"):
             if isinstance(getattr(self, name), str):
                 fail(name, repr(getattr(self, name)), "a list")
@@ -252,6 +263,11 @@ class Config:
                 fail(name, repr(getattr(self, name)), "an https:// address")
             if not parts.hostname or parts.query or parts.username:
                 fail(name, "a query, a user or no host", "a plain https:// address")
+        if self.ad_account is not None:
+            account = re.fullmatch(r"(?:act_)?([1-9][0-9]{0,25})", str(self.ad_account))
+            if account is None:
+                fail("ad_account", repr(self.ad_account), "its number, 'act_123' or '123'")
+            object.__setattr__(self, "ad_account", f"act_{account[1]}")
         if not re.fullmatch(r"v\d{1,3}\.\d{1,2}", str(self.graph_version)):
             fail("graph_version", repr(self.graph_version), "e.g. 'v26.0'")
         for network in self.trusted_proxies:

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from capi_middleware.testing.bodies import BodyError, fields_of
+from capi_middleware.testing.fake_insights import FakeInsights, no_permission
 from capi_middleware.testing.faults import Drop, Endpoint, Fault, Faults, graph_error
 from capi_middleware.testing.graph_rules import Refusal, refusal
 from capi_middleware.testing.received import Received, ServerEvent
@@ -32,7 +33,8 @@ class FakeMeta:
     `tokens` maps pixel ids to access tokens; None accepts any pixel and any token that is not
     empty. With `app_secret` each request must carry its appsecret_proof. `clock` returns Unix
     time in seconds. `tr_answer` is how /tr/ answers; `pixel_plugins` are what each pixel's config
-    switches on ("cookie", "botblocking"). Access tokens are never kept.
+    switches on ("cookie", "botblocking"). `insights` is what Meta says about what it received.
+    Access tokens are never kept.
     """
 
     def __init__(
@@ -49,6 +51,9 @@ class FakeMeta:
         self._app_secret = app_secret
         self._clock = clock
         self._faults = Faults()
+        self.insights = FakeInsights(
+            lambda: self.received, self._denied_reading, self._faults.take, clock
+        )
         self.app = Starlette(
             routes=[
                 Route("/received", self._show, methods=["GET"]),
@@ -59,6 +64,7 @@ class FakeMeta:
                 Route("/tr/", self._tr, methods=["GET", "POST"]),
                 Route("/signals/config/{pixel_id}", self._config, methods=["GET"]),
                 Route("/{locale}/fbevents.js", self._fbevents, methods=["GET"]),
+                *self.insights.routes,
                 Route(
                     "/{version}/{pixel_id}/events",
                     self._events,
@@ -137,6 +143,25 @@ class FakeMeta:
     def _denied(self, request: Request, pixel_id: str, fields: dict[str, Any]) -> Response | None:
         token = _token(request, fields)
         known = bool(token) if self._tokens is None else token in self._tokens.values()
+        denied = self._unknown(request, token, fields, known)
+        mine = self._tokens is None or self._tokens.get(pixel_id) == token
+        return denied or (None if mine and _PIXEL_ID.fullmatch(pixel_id) else _no_object())
+
+    def _denied_reading(
+        self, request: Request, pixel_id: str | None, scope: str
+    ) -> Response | None:
+        token, scopes = _token(request, {}), self.insights.scopes
+        posts = bool(token) if self._tokens is None else token in self._tokens.values()
+        denied = self._unknown(request, token, {}, posts or token in scopes)
+        if denied is None and pixel_id is not None and not _PIXEL_ID.fullmatch(pixel_id):
+            denied = _no_object()
+        reads_all = self._tokens is None and token not in scopes
+        allowed = reads_all or scope in scopes.get(token, ())
+        return denied or (None if allowed else no_permission(scope))
+
+    def _unknown(
+        self, request: Request, token: str, fields: dict[str, Any], known: bool
+    ) -> Response | None:
         if not known:
             return JSONResponse(graph_error("Invalid OAuth access token", 190), 401)
         if self._app_secret is not None:
@@ -144,10 +169,6 @@ class FakeMeta:
             given = fields.get("appsecret_proof") or request.query_params.get("appsecret_proof")
             if given != proof:
                 return JSONResponse(graph_error("Invalid appsecret_proof", 104), 400)
-        mine = self._tokens is None or self._tokens.get(pixel_id) == token
-        if not mine or not _PIXEL_ID.fullmatch(pixel_id):
-            message = "Object does not exist or cannot be loaded due to missing permissions"
-            return JSONResponse(graph_error(message, 100, 33), 400)
         return None
 
     async def _fbevents(self, request: Request) -> Response:
@@ -205,6 +226,11 @@ def _token(request: Request, fields: dict[str, Any]) -> str:
     if scheme.lower() == "bearer":
         return bearer
     return str(fields.get("access_token") or request.query_params.get("access_token") or "")
+
+
+def _no_object() -> Response:
+    message = "Object does not exist or cannot be loaded due to missing permissions"
+    return JSONResponse(graph_error(message, 100, 33), 400)
 
 
 def _refused(why: Refusal) -> Response:
