@@ -19,8 +19,10 @@ from capi_middleware.errors import CapiError, ConfigError
 from capi_middleware.events import Event
 from capi_middleware.exchange import Exchange, current
 from capi_middleware.issuing import Issuer
+from capi_middleware.parity.insights.keeping import Lookout
 from capi_middleware.routes import check_event_name
 from capi_middleware.store.opening import open_store
+from capi_middleware.store.protocol import OLDEST_EVENT
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
 
@@ -44,6 +46,7 @@ class CAPI:
         self.store = open_store(config.store, queue_limit=config.queue_limit)
         self.issuer = Issuer(config, self.store)
         self._routes = RouteIndex(config.routes)
+        self._lookout = Lookout(config, self.store, self.issuer.shield.caught)
         self._deliverer = Deliverer(
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
@@ -63,20 +66,25 @@ class CAPI:
         value: float | Decimal | str | None = None,
         currency: str | None = None,
         contents: Sequence[Any] | None = None,
+        event_time: float | None = None,
         **custom_data: Any,
     ) -> Event:
         """Queue the server copy of an event outside of a request: a webhook, a job.
 
         `visitor`: who it belongs to, from `current_visitor()` or `Visitor.loads()`; a denied
         consent is honoured and counted. The same `dedupe_key` and event_name give the same
-        event_id as in the request. Other keyword arguments are custom_data. Returns the Event
-        after it is on disk (see Config.durability). Raises ConfigError for a bad event_name and
-        BadVisitor for a visitor that this site did not sign, and StoreError when the commit failed.
+        event_id as in the request. `event_time`: when it happened in Unix seconds, now by default;
+        Meta takes the last seven days. Other keyword arguments are custom_data. Returns the Event
+        after it is on disk (see Config.durability). Raises ConfigError for a bad event_name,
+        ValueError for an event_time that Meta refuses, BadVisitor for a visitor that this site did
+        not sign, and StoreError when the commit failed.
         """
         check_event_name(event_name, "track")
         if visitor is not None:
             visitor = self.issuer.checked(visitor)
         event = self.issuer.new_event(event_name, self.issuer.mint(event_name, dedupe_key), None)
+        if event_time is not None:
+            event.event_time = _checked_time(event_time, event.event_time)
         event.custom_data = self.issuer.custom_data(
             event_name, _custom_data(value, currency, contents, custom_data)
         )
@@ -117,6 +125,7 @@ class CAPI:
         self._started_in = 0
         end = time.monotonic() + timeout
         self.flush(timeout * 0.6)
+        self._lookout.stop()
         self._deliverer.stop(max(0.1, end - time.monotonic()))
         self.store.close()
 
@@ -159,7 +168,12 @@ class CAPI:
 
         # Tells tokens apart without telling them: the store keeps it with a pause.
         mark = hmac.new(config.secrets[0].encode(), pixel.access_token.encode(), sha256)
-        return Courier(self.store, pixel.id, connect, self._prune, mark.hexdigest()[:16])
+        return Courier(self.store, pixel.id, connect, self._idle, mark.hexdigest()[:16])
+
+    def _idle(self) -> None:
+        """What a courier does beside delivery: on its thread, so briefly."""
+        self._prune()
+        self._lookout.tick()
 
     def _prune(self) -> None:
         """Drop what is older than the retention, at most once an hour."""
@@ -232,6 +246,16 @@ def _custom_data(
 ) -> dict[str, Any]:
     given = {"value": value, "currency": currency, "contents": contents, **more}
     return {key: item for key, item in given.items() if item is not None}
+
+
+def _checked_time(given: float, now: float) -> float:
+    # A clock that is a minute ahead is no error; Meta refuses more.
+    if not now - OLDEST_EVENT <= given <= now + 60:
+        raise ValueError(
+            f"event_time: found {given!r}, expected Unix seconds of the last seven days, less an "
+            "hour for the way to Meta"
+        )
+    return min(given, now)
 
 
 def _close_at_exit(capi: CAPI) -> None:
