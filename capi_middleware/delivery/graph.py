@@ -61,13 +61,9 @@ class GraphClient:
 
     def send(self, payloads: Sequence[bytes]) -> Outcome:
         """Post 1 to 1000 event objects as one request. Never raises for what the network does."""
-        body = body_of(payloads, self._more)
         try:
-            with (
-                self._bounded(),
-                self._client.stream("POST", self._url, content=body) as response,
-            ):
-                return _judge(response, _read(response, time.monotonic() + DEADLINE), len(payloads))
+            response, body = self._post(payloads)
+            return _judge(response, body, len(payloads))
         except httpx.HTTPError as error:
             # The type alone: httpx puts URLs into its messages.
             return Outcome(
@@ -76,6 +72,26 @@ class GraphClient:
         except (OSError, RuntimeError, ValueError) as error:
             # What a connection raises that was closed under its feet.
             return Outcome("retry", type(error).__name__, uncertain=True)
+
+    def ask(self, payloads: Sequence[bytes]) -> tuple[int, Any]:
+        """Post like `send`; the HTTP status and Meta's answer, None when it is no JSON.
+
+        For people who want to read it. Raises ConnectionError, without any address, where the
+        network gives no answer.
+        """
+        try:
+            response, body = self._post(payloads)
+        except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+            raise ConnectionError(type(error).__name__) from None
+        return response.status_code, _decoded(body)
+
+    def _post(self, payloads: Sequence[bytes]) -> tuple[httpx.Response, bytes]:
+        content = body_of(payloads, self._more)
+        with (
+            self._bounded(),
+            self._client.stream("POST", self._url, content=content) as response,
+        ):
+            return response, _read(response, time.monotonic() + DEADLINE)
 
     @contextmanager
     def _bounded(self) -> Iterator[None]:
@@ -115,11 +131,15 @@ def _read(response: httpx.Response, deadline: float) -> bytes:
     return bytes(body[:ANSWER_LIMIT])
 
 
-def _judge(response: httpx.Response, body: bytes, sent: int) -> Outcome:
+def _decoded(body: bytes) -> Any:
     try:
-        answer = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError):
-        answer = None
+        return None
+
+
+def _judge(response: httpx.Response, body: bytes, sent: int) -> Outcome:
+    answer = _decoded(body)
     if response.is_success:
         # Anything but Meta's own receipt for the whole batch is an unknown outcome.
         received = answer.get("events_received") if isinstance(answer, dict) else None

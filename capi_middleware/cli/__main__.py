@@ -1,0 +1,5 @@
+"""`python -m capi_middleware.cli` is `capi-middleware`."""
+
+from capi_middleware.cli import main
+
+main()

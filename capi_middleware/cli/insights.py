@@ -1,0 +1,94 @@
+"""Meta's own view on a terminal, beside our numbers."""
+
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+from rich.table import Table
+
+from capi_middleware.cli.opening import opened
+from capi_middleware.cli.printing import JSON, console, print_json, progress
+from capi_middleware.parity.flags import percent
+from capi_middleware.parity.insights.comparing import beside
+from capi_middleware.parity.insights.keeping import kept_insights, refresh
+from capi_middleware.parity.insights.model import Comparison, Insights, Problem
+from capi_middleware.parity.reading import read_report
+from capi_middleware.parity.window import parse_window
+
+
+@click.command()
+@click.option("--fetch", is_flag=True, help="Ask Meta now; without it, what was asked last.")
+@JSON
+@click.pass_obj
+def insights(source: str, fetch: bool, as_json: bool) -> None:
+    """What Meta says about the events, beside our numbers of the last seven days.
+
+    Exit code 1 when Meta refused or did not answer a question, 2 when it was never asked.
+    """
+    with opened(source) as capi:
+        if fetch:
+            with progress("asking Meta"):
+                found: Insights | None = refresh(capi.config, capi.store)
+        else:
+            found = kept_insights(capi.store)
+        if found is None:
+            click.echo("Meta was never asked: capi-middleware insights --fetch", err=True)
+            sys.exit(2)
+        report = read_report(capi.store, capi.config, parse_window({}, time.time()))
+    compared = beside(report, found)
+    if as_json:
+        print_json({"insights": found, "comparisons": compared})
+    else:
+        _print(found, compared)
+    if any(problem.state != "no_data" for _, problem in _problems(found)):
+        sys.exit(1)
+
+
+def _problems(found: Insights) -> Iterator[tuple[str, Problem]]:
+    for pixel in found.pixels:
+        if pixel.quality_problem:
+            yield f"quality of pixel {pixel.pixel_id}", pixel.quality_problem
+        if pixel.hours_problem:
+            yield f"counts of pixel {pixel.pixel_id}", pixel.hours_problem
+    if found.opportunity and found.opportunity.problem:
+        yield f"ad account {found.opportunity.account}", found.opportunity.problem
+
+
+def _print(found: Insights, compared: list[Comparison]) -> None:
+    console.print(f"Asked {found.fetched_at}")
+    for what, problem in _problems(found):
+        console.print(f"{problem.state.replace('_', ' ')}: {what}: {problem.explanation}")
+        console.print(f"  fix: {problem.fix}")
+    table = Table("event", "pixel", "measure")
+    table.add_column("ours", justify="right")
+    table.add_column("Meta's", justify="right")
+    table.add_column("verdict")
+    for one in compared:
+        metas = one.told.replace("_", " ") or _amount(one, one.metas)
+        ours = _amount(one, one.ours)
+        table.add_row(one.event_name, one.pixel_id, one.measure, ours, metas, one.verdict)
+    console.print(table if compared else "Meta told no numbers.")
+    for one in compared:
+        if one.verdict == "differs":
+            console.print(f"{one.event_name} at pixel {one.pixel_id}: {one.explanation}")
+            console.print(f"  fix: {one.fix}")
+    if found.opportunity and found.opportunity.score is not None:
+        console.print(f"Opportunity score of {found.opportunity.account}: "
+                      f"{found.opportunity.score:g} of 100")  # fmt: skip
+        for tip in found.opportunity.recommendations:
+            lift = f" (+{tip.score_lift:g})" if tip.score_lift is not None else ""
+            console.print(f"  {tip.type}{lift}: {tip.body}")
+
+
+def _amount(one: Comparison, value: float | None) -> str:
+    if value is None:
+        return "no data"
+    match one.measure:
+        case "browser events" | "server events":
+            return f"{value:,.0f}"
+        case "freshness":
+            return f"{value:g} s"
+        case "match quality":
+            return f"{value:g} of 10"
+    return percent(value)

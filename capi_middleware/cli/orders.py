@@ -1,0 +1,209 @@
+"""Paid orders from a CSV file, as shops export them: columns by their usual names."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import IO
+
+from msgspec import Struct
+
+from capi_middleware.errors import CapiError
+
+#: By meaning: the usual names of a column, best first, in lower case without blanks and marks.
+USUAL = {
+    "id": ("orderid", "order", "ordernumber", "orderno", "name", "id", "number", "reference"),
+    "time": ("paidat", "datepaid", "paymentdate", "createdat", "datecreated", "orderdate",
+             "processedat", "date", "time", "created"),
+    "value": ("total", "ordertotal", "totalprice", "grandtotal", "value", "amount", "revenue"),
+    "currency": ("currency", "ordercurrency", "currencycode"),
+    "status": ("financialstatus", "paymentstatus", "orderstatus", "status", "state"),
+    "email": ("email", "customeremail", "billingemail", "emailaddress"),
+    "phone": ("phone", "billingphone", "customerphone", "phonenumber"),
+    "consent": ("consent", "marketingconsent", "trackingconsent"),
+}  # fmt: skip
+#: A file without these cannot be reconciled.
+NEEDED = ("id", "time")
+#: What shops call an order that was paid.
+PAID = frozenset(
+    {"paid", "partiallyrefunded", "complete", "completed", "processing", "succeeded", "captured",
+     "shipped", "fulfilled", "closed"}
+)  # fmt: skip
+_YES = frozenset({"yes", "true", "1", "y", "granted", "accepted"})
+_NAMED = 20
+
+
+class OrdersError(CapiError, ValueError):
+    """A file that cannot be read as orders."""
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """One paid order. `time` in Unix seconds; the value None when the file has none.
+
+    `email` and `phone` are raw: they live in memory until they are hashed, and are in no repr.
+    """
+
+    id: str
+    line: int
+    time: float
+    value: Decimal | None = None
+    currency: str = ""
+    email: str = ""
+    phone: str = ""
+    consent: bool | None = None
+
+    def __repr__(self) -> str:
+        return f"Order({self.id!r}, line={self.line})"
+
+
+class BadLine(Struct, frozen=True):
+    """A line that is no order, and why; its values are not shown."""
+
+    line: int
+    why: str
+
+
+class Orders(Struct):
+    """What a file holds."""
+
+    orders: list[Order]
+    bad_lines: list[BadLine]
+    unpaid: int = 0
+    further_lines: int = 0
+
+
+def read_orders(
+    path: Path, chosen: Mapping[str, str | None], *, currency: str = "", zone: tzinfo = UTC
+) -> Orders:
+    """The paid orders of a CSV file.
+
+    Args:
+        path: comma, semicolon or tab separated, UTF-8, its first line the names of the columns.
+        chosen: a column's name for a meaning of USUAL, where the usual names do not do.
+        currency: for lines that name none.
+        zone: of times without an offset.
+
+    Raises:
+        OrdersError: no readable file, or a needed column is missing.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return _read(file, chosen, currency, zone)
+    except (OSError, UnicodeError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise OrdersError(f"{path}: found no readable CSV file in UTF-8 ({why})") from None
+
+
+def _read(file: IO[str], chosen: Mapping[str, str | None], currency: str, zone: tzinfo) -> Orders:
+    head = file.readline()
+    file.seek(0)
+    delimiter = max(",;\t", key=head.count)
+    rows = csv.reader(file, delimiter=delimiter)
+    names = next(rows, [])
+    places = _columns(names, chosen)
+    found = Orders([], [])
+    seen: set[str] = set()
+    for row in rows:
+        if not any(row):
+            continue
+        given = {
+            meaning: row[place].strip() if place < len(row) else ""
+            for meaning, place in places.items()
+        }
+        # Shops write an order of several items in several lines, complete in the first.
+        if given["id"] and given["id"] in seen:
+            found.further_lines += 1
+            continue
+        if "status" in given and _plain(given["status"]) not in PAID:
+            found.unpaid += 1
+            continue
+        try:
+            order = _order(given, rows.line_num, currency, zone)
+        except ValueError as error:
+            found.bad_lines.append(BadLine(rows.line_num, str(error)))
+            continue
+        seen.add(order.id)
+        found.orders.append(order)
+    return found
+
+
+def _columns(names: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str, int]:
+    places: dict[str, int] = {}
+    plain = [_plain(name) for name in names]
+    for meaning, usual in USUAL.items():
+        wanted = chosen.get(meaning)
+        if wanted is not None:
+            if wanted not in names:
+                raise OrdersError(
+                    f"--{meaning}-column: found no column {wanted!r}, expected one of "
+                    f"{', '.join(names[:_NAMED])}"
+                )
+            places[meaning] = names.index(wanted)
+            continue
+        place = next((plain.index(name) for name in usual if name in plain), None)
+        if place is not None:
+            places[meaning] = place
+    for meaning in NEEDED:
+        if meaning not in places:
+            raise OrdersError(
+                f"found no column for the {meaning} of an order among "
+                f"{', '.join(names[:_NAMED]) or 'no columns'}, expected --{meaning}-column"
+            )
+    return places
+
+
+def _order(given: Mapping[str, str], line: int, currency: str, zone: tzinfo) -> Order:
+    if not given["id"]:
+        raise ValueError("no order id")
+    consent = given.get("consent")
+    return Order(
+        id=given["id"],
+        line=line,
+        time=_moment(given["time"], zone),
+        value=_amount(given["value"]) if given.get("value") else None,
+        currency=(given.get("currency") or currency).upper(),
+        email=given.get("email", ""),
+        phone=given.get("phone", ""),
+        consent=_plain(consent) in _YES if consent else None,
+    )
+
+
+def _moment(text: str, zone: tzinfo) -> float:
+    if re.fullmatch(r"\d{9,10}(\.\d+)?", text):
+        return float(text)
+    if re.fullmatch(r"\d{12,13}", text):
+        return int(text) / 1000
+    # "2026-11-20 14:03:22 +0100" and "... UTC", as shops write it.
+    tidy = re.sub(r"\s*(UTC|GMT|Z)$", "+00:00", text)
+    tidy = re.sub(r"\s+([+-]\d\d:?\d\d)$", r"\1", tidy)
+    try:
+        moment = datetime.fromisoformat(tidy)
+    except ValueError:
+        raise ValueError("a time that is neither ISO 8601 nor Unix seconds") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+
+
+def _amount(text: str) -> Decimal:
+    digits = re.sub(r"[^\d.,-]", "", text)
+    point = max(digits.rfind("."), digits.rfind(","))
+    # The last mark separates cents, unless three digits follow the only kind of mark there is.
+    if point >= 0 and not (len(digits) - point == 4 and len(set(digits) & set(".,")) == 1):
+        digits = re.sub(r"[.,]", "", digits[:point]) + "." + digits[point + 1 :]
+    else:
+        digits = re.sub(r"[.,]", "", digits)
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        raise ValueError("a value that is no number") from None
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def in_batches(orders: Sequence[Order], size: int) -> Iterator[Sequence[Order]]:
+    """The orders, at most `size` at a time."""
+    for start in range(0, len(orders), size):
+        yield orders[start : start + size]

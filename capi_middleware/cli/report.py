@@ -1,0 +1,113 @@
+"""The parity report on a terminal: the numbers of the page, and an exit code for CI."""
+
+import sys
+import time
+
+import click
+from rich.table import Table
+
+from capi_middleware.cli.opening import opened
+from capi_middleware.cli.printing import JSON, console
+from capi_middleware.parity.flags import percent, wilson_upper
+from capi_middleware.parity.model import EventReport, Report
+from capi_middleware.parity.reading import read_report
+from capi_middleware.parity.report import to_json
+from capi_middleware.parity.window import WindowError, parse_window
+
+#: Browser events below which an event that looks good proves nothing.
+ENOUGH = 30
+
+
+@click.command()
+@click.option("--from", "start", help="ISO 8601, UTC without an offset. Default: 7 days ago.")
+@click.option("--to", "end", help="ISO 8601, not part of the window. Default: now.")
+@click.option("--event", help="Only this event name.")
+@click.option("--pixel", help="Only this pixel.")
+@click.option(
+    "--fail-under",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="A share such as 0.75: exit code 1 when the coverage of an event is under it.",
+)
+@JSON
+@click.pass_obj
+def report(
+    source: str,
+    start: str | None,
+    end: str | None,
+    event: str | None,
+    pixel: str | None,
+    fail_under: float | None,
+    as_json: bool,
+) -> None:
+    """The parity report: coverage, causes and flags, the same numbers as the page.
+
+    With --fail-under the exit code is 1 when the coverage of an event is under the share with 95 %
+    certainty, so that two unlucky events fail no build. No data is never called good: without an
+    event of 30 browser events or more the exit code is 2.
+    """
+    params = {"from": start, "to": end, "event": event, "pixel": pixel}
+    try:
+        window = parse_window({k: v for k, v in params.items() if v}, time.time())
+    except WindowError as error:
+        raise click.UsageError(str(error)) from None
+    with opened(source) as capi:
+        found = read_report(capi.store, capi.config, window)
+    if as_json:
+        click.echo(to_json(found).decode())
+    else:
+        _print(found)
+    if fail_under is not None:
+        sys.exit(_judge(found, fail_under))
+
+
+def _judge(found: Report, target: float) -> int:
+    under = [one for one in found.events if _is_under(one, target)]
+    for one in under:
+        click.echo(
+            f"{one.event_name} at pixel {one.pixel_id}: coverage {percent(one.coverage or 0)} "
+            f"({one.matched:,} of {one.browser:,}) is under {percent(target)}",
+            err=True,
+        )
+    if under:
+        return 1
+    if any(one.browser >= ENOUGH for one in found.events):
+        return 0
+    click.echo(
+        f"no event has {ENOUGH} browser events in this window: too little data to call it good",
+        err=True,
+    )
+    return 2
+
+
+def _is_under(one: EventReport, target: float) -> bool:
+    if one.coverage is None or one.coverage >= target:
+        return False
+    return wilson_upper(one.matched, one.browser) < target
+
+
+def _print(found: Report) -> None:
+    console.print(f"Events from {found.window.start} up to {found.window.end}")
+    table = Table("event", "pixel")
+    for column in ("server", "browser", "matched", "coverage", "ratio", "pending"):
+        table.add_column(column, justify="right")
+    table.add_column("missing")
+    for one in found.events:
+        missing = [
+            f"{n:,} {cause} ({side})"
+            for side, causes in (("browser", one.missing_browser), ("server", one.missing_server))
+            for cause, n in causes.items()
+        ]
+        table.add_row(
+            one.event_name, one.pixel_id, f"{one.server:,}", f"{one.browser:,}",
+            f"{one.matched:,}", _share(one.coverage), _share(one.ratio), f"{one.pending:,}",
+            ", ".join(missing),
+        )  # fmt: skip
+    console.print(table if found.events else "No events in this window.")
+    for flag in found.flags:
+        who = " ".join(word for word in (flag.event_name, flag.pixel_id) if word)
+        console.print(f"{flag.severity}: {who + ': ' if who else ''}{flag.explanation}")
+        console.print(f"  fix: {flag.fix}")
+
+
+def _share(share: float | None) -> str:
+    return "no data" if share is None else percent(share)
