@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpx
 
@@ -28,7 +28,7 @@ _DATA = re.compile(r'<script type="application/json" data-c>(.*?)</script>', re.
 
 def check_page(config: Config, url: str) -> Iterator[Finding]:
     """Get `url` like a browser without cookies, at most 4 MB of it, and look at it."""
-    if urlsplit(url).scheme not in ("http", "https"):
+    if re.match(r"https?://[^/\[\]]", url) is None:
         yield Finding("page", "error", "no http(s) address", "Give --url https://your.site/.")
         return
     with httpx.Client(
