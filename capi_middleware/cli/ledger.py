@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
@@ -150,8 +151,9 @@ class Ledger:
 
 def sums(orders: Sequence[Order]) -> Mapping[str, float]:
     """The value by currency."""
-    totals: Counter[str] = Counter()
+    totals: dict[str, Decimal] = {}
     for one in orders:
         if one.value is not None:
-            totals[one.currency or "?"] += one.value  # type: ignore[assignment] # Decimals add up
+            currency = one.currency or "?"
+            totals[currency] = totals.get(currency, Decimal(0)) + one.value
     return {currency: round(float(total), 2) for currency, total in totals.items()}

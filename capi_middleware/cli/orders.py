@@ -14,7 +14,7 @@ from capi_middleware.errors import CapiError
 
 #: By meaning: the usual names of a column, best first, in lower case without blanks and marks.
 USUAL = {
-    "id": ("orderid", "order", "ordernumber", "orderno", "name", "id", "number", "reference"),
+    "id": ("orderid", "order", "ordernumber", "orderno", "id", "number", "name", "reference"),
     "time": ("paidat", "datepaid", "paymentdate", "createdat", "datecreated", "orderdate",
              "processedat", "date", "time", "created"),
     "value": ("total", "ordertotal", "totalprice", "grandtotal", "value", "amount", "revenue"),
@@ -33,6 +33,8 @@ PAID = frozenset(
 )  # fmt: skip
 _YES = frozenset({"yes", "true", "1", "y", "granted", "accepted"})
 _NAMED = 20
+#: Currencies with three decimals (ISO 4217).
+_THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
 
 
 class OrdersError(CapiError, ValueError):
@@ -66,8 +68,9 @@ class BadLine(Struct, frozen=True):
 
 
 class Orders(Struct):
-    """What a file holds."""
+    """What a file holds; `columns` are the names of the columns by their meaning."""
 
+    columns: dict[str, str]
     orders: list[Order]
     bad_lines: list[BadLine]
     unpaid: int = 0
@@ -103,7 +106,7 @@ def _read(file: IO[str], chosen: Mapping[str, str | None], currency: str, zone: 
     rows = csv.reader(file, delimiter=delimiter)
     names = next(rows, [])
     places = _columns(names, chosen)
-    found = Orders([], [])
+    found = Orders({meaning: names[place] for meaning, place in places.items()}, [], [])
     seen: set[str] = set()
     for row in rows:
         if not any(row):
@@ -157,13 +160,16 @@ def _columns(names: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str
 def _order(given: Mapping[str, str], line: int, currency: str, zone: tzinfo) -> Order:
     if not given["id"]:
         raise ValueError("no order id")
+    if not given["id"].isprintable():
+        raise ValueError("an order id with control characters")
     consent = given.get("consent")
+    money = (given.get("currency") or currency).upper()
     return Order(
         id=given["id"],
         line=line,
         time=_moment(given["time"], zone),
-        value=_amount(given["value"]) if given.get("value") else None,
-        currency=(given.get("currency") or currency).upper(),
+        value=_amount(given["value"], money) if given.get("value") else None,
+        currency=money,
         email=given.get("email", ""),
         phone=given.get("phone", ""),
         consent=_plain(consent) in _YES if consent else None,
@@ -185,16 +191,16 @@ def _moment(text: str, zone: tzinfo) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
 
 
-def _amount(text: str) -> Decimal:
+def _amount(text: str, currency: str) -> Decimal:
+    """The number in "1.234,56 €", "1,234.56" or "12.50": the last mark separates the cents."""
     digits = re.sub(r"[^\d.,-]", "", text)
-    point = max(digits.rfind("."), digits.rfind(","))
-    # The last mark separates cents, unless three digits follow the only kind of mark there is.
-    if point >= 0 and not (len(digits) - point == 4 and len(set(digits) & set(".,")) == 1):
-        digits = re.sub(r"[.,]", "", digits[:point]) + "." + digits[point + 1 :]
-    else:
-        digits = re.sub(r"[.,]", "", digits)
+    whole, mark, cents = re.fullmatch(r"(.*?)(?:([.,])(\d*))?", digits).groups("")  # type: ignore[union-attr] # matches any text
+    if mark and mark in whole and len(cents) == 3:
+        whole, mark, cents = whole + cents, "", ""  # 1.234.567
+    elif len(cents) == 3 and not re.search(r"[.,]", whole) and currency not in _THREE_DECIMALS:
+        raise ValueError("a value that may have thousands or decimals: write it with cents")
     try:
-        return Decimal(digits)
+        return Decimal(re.sub(r"[.,]", "", whole) + (f".{cents}" if cents else ""))
     except InvalidOperation:
         raise ValueError("a value that is no number") from None
 

@@ -67,6 +67,8 @@ def reconcile(
     except (OrdersError, ZoneInfoNotFoundError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     with opened(source) as capi:
+        if not capi.config.pixel_ids(event):
+            raise click.UsageError(f"--event: found {event!r}, expected one that a pixel takes")
         ledger = Ledger(capi.config, capi.store, event, time.time(), consented=consented)
         with progress("looking orders up", len(read.orders)) as shown:
             ledger.read(read.orders, lambda n: shown.advance(shown.tasks[0].id, n))
@@ -127,6 +129,7 @@ def _causes(judged: Sequence[Judged]) -> dict[tuple[str, str], list[Judged]]:
 
 def _as_json(read: Orders, judged: Sequence[Judged], queued: dict[str, str]) -> dict[str, Any]:
     return {
+        "columns": read.columns,
         "orders": len(read.orders),
         "unpaid": read.unpaid,
         "bad_lines": read.bad_lines,
@@ -159,6 +162,8 @@ def _as_json(read: Orders, judged: Sequence[Judged], queued: dict[str, str]) -> 
 
 
 def _print(event: str, read: Orders, judged: Sequence[Judged], queued: dict[str, str]) -> None:
+    columns = ", ".join(f"{meaning} from {name!r}" for meaning, name in read.columns.items())
+    console.print(f"Columns: {columns}", soft_wrap=True)
     console.print(f"{len(read.orders):,} paid orders, {read.unpaid:,} unpaid left out")
     for bad in read.bad_lines[:_SHOWN]:
         console.print(f"line {bad.line}: {bad.why}")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from capi_middleware import CAPI, UserData
+from capi_middleware.cli.orders import read_orders
 from capi_middleware.events import SENT, Count, Row, Sighting
 from capi_middleware.store.protocol import Settlement
 from capi_middleware.testing import FakeMeta
@@ -268,6 +269,30 @@ def test_a_thousand_orders_and_more_are_looked_up(shop: Site) -> None:
     path = write(shop, *((str(n), 60.0) for n in range(2500)))
     told = shop.told("reconcile", path)
     assert [(one["reached"], one["orders"]) for one in told["outcomes"]] == [("server", 2500)]
+
+
+@pytest.mark.parametrize(
+    ("given", "currency", "value"),
+    [("12.50", "EUR", 12.5), ("12,50 €", "EUR", 12.5), ("1.234,56", "EUR", 1234.56),
+     ("1,234.56", "USD", 1234.56), ("1.234.567", "EUR", 1234567), ("7", "EUR", 7),
+     ("10.500", "KWD", 10.5), ("10.500", "EUR", None), ("1,234", "USD", None),
+     ("", "EUR", None), ("-5.00", "EUR", -5), ("--", "EUR", None), ("9.", "EUR", 9)],
+)  # fmt: skip
+def test_a_value_is_read_as_it_is_written_or_not_at_all(
+    tmp_path: Path, given: str, currency: str, value: float | None
+) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text(f"id;date;total;currency\n1;1790000000;{given};{currency}\n")
+    read = read_orders(path, {})
+    values = [None if one.value is None else float(one.value) for one in read.orders]
+    assert values == ([] if value is None and given else [value])
+    assert len(read.orders) + len(read.bad_lines) == 1
+
+
+def test_an_event_that_no_pixel_takes_is_a_mistake(shop: Site) -> None:
+    shop.configure(pixel='events = ["Lead"]')
+    done = shop.run("reconcile", write(shop, ("A", 60)))
+    assert (done.exit_code, "one that a pixel takes" in done.output) == (2, True)
 
 
 @pytest.mark.parametrize("event_time", [0.0, -1.0])

@@ -172,12 +172,13 @@ def test_an_answer_of_another_kind_is_no_quality(answer: Any) -> None:
 def test_nonsense_within_an_answer_is_left_out() -> None:
     (found,) = quality_of(
         {"web": [{
-            "event_name": "x" * 99, "event_match_quality": 7, "event_coverage": {"percentage": "n"},
+            "event_name": "\x1b[31m" + "x" * 99, "event_match_quality": 7,
+            "event_coverage": {"percentage": "n"},
             "dedup_key_feedback": [{"dedupe_key": "event_id"}, 3], "acr": {"percentage": "12.5"},
             "data_freshness": {"upload_frequency": None},
         }]}
     )  # fmt: skip
-    assert len(found.event_name) == 50
+    assert found.event_name == " [31m" + "x" * 45
     assert (found.match_quality, found.coverage, found.acr) == (None, None, 0.125)
     assert [one.key for one in found.dedupe_keys] == ["event_id"]
 

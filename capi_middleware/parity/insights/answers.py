@@ -16,12 +16,13 @@ from capi_middleware.parity.insights.model import (
 
 #: What is asked of the Dataset Quality API; it refuses a field that it does not know.
 QUALITY_FIELDS = (
-    "web{event_name,event_match_quality{composite_score,match_key_feedback{identifier,coverage,"
-    "potential_aly_acr_increase},diagnostics{name,description,solution,percentage}},"
+    "web{event_name,event_match_quality{composite_score,match_key_feedback{identifier,"
+    "coverage{percentage},potential_aly_acr_increase{percentage}},"
+    "diagnostics{name,description,solution,percentage}},"
     "event_coverage{percentage,goal_percentage},dedupe_key_feedback{dedupe_key,"
-    "browser_events_with_dedupe_key,server_events_with_dedupe_key,"
-    "overall_browser_coverage_from_dedupe_key},data_freshness{upload_frequency,description},"
-    "acr{percentage,description}}"
+    "browser_events_with_dedupe_key{percentage},server_events_with_dedupe_key{percentage},"
+    "overall_browser_coverage_from_dedupe_key{percentage}},"
+    "data_freshness{upload_frequency,description},acr{percentage,description}}"
 )
 #: Recommendations about signals ("Opportunity Score and Recommendations", and the SDK's enum), in
 #: the order in which they are shown.
@@ -151,7 +152,9 @@ def _share(given: Mapping[str, Any], key: str = "percentage") -> float | None:
 
 def _text(given: Mapping[str, Any], key: str) -> str:
     value = given.get(key)
-    return value[:_LONGEST] if isinstance(value, str) else ""
+    text = value[:_LONGEST] if isinstance(value, str) else ""
+    # Anybody may have named an event: nothing may steer the terminal that shows it.
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _map(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
