@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import click
 
-from capi_middleware.cli.checks.model import Finding
-from capi_middleware.cli.checks.setup import check_setup
+from capi_middleware.cli.checks.model import Finding, error, ok
+from capi_middleware.cli.checks.setup import check_file, check_setup
 from capi_middleware.cli.checks.store import check_store
 from capi_middleware.cli.opening import config_of
 from capi_middleware.cli.printing import JSON, console, print_json
@@ -25,7 +26,8 @@ def check(source: str, url: str | None, send: bool, code: str | None, as_json: b
     """Look at the configuration, the store, Meta's answer and a page; exit code 1 for an error.
 
     A test event is sent with --send, and without it where a test_event_code is configured. It is
-    named CapiMiddlewareCheck and counts as a custom event, as Meta counts test events too.
+    named CapiMiddlewareCheck and counts as a custom event, as Meta counts test events too. Getting
+    the page of --url is a visit like any other, without JavaScript.
     """
     found = []
     for one in _look(source, url, send or bool(code), code):
@@ -43,17 +45,16 @@ def check(source: str, url: str | None, send: bool, code: str | None, as_json: b
 def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterator[Finding]:
     try:
         config = config_of(source)
-    except CapiError as error:
-        yield Finding(
+    except CapiError as failure:
+        yield error(
             "config",
-            "error",
-            str(error),
+            str(failure),
             "Mend this setting; `capi-middleware init` writes a file that loads.",
         )
         return
-    yield Finding(
-        "config", "ok", f"{source} loads: {len(config.pixels)} pixels, {len(config.routes)} routes"
-    )
+    yield ok("config", f"{source} loads: {len(config.pixels)} pixels, {len(config.routes)} routes")
+    if Path(source).is_file():
+        yield from check_file(Path(source))
     yield from check_setup(config)
     yield from _store(config)
     tested = config.test_event_code or any(one.test_event_code for one in config.pixels)
@@ -70,8 +71,8 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
 def _store(config: Config) -> Iterable[Finding]:
     try:
         store = open_store(config.store, queue_limit=config.queue_limit)
-    except CapiError as error:
-        return [Finding("store", "error", str(error), "Make the directory, or name another.")]
+    except CapiError as failure:
+        return [error("store", str(failure), "Make the directory, or name another.")]
     try:
         return list(check_store(config, store))
     finally:

@@ -80,6 +80,9 @@ def test_secrets_that_differ_or_are_weak_are_warnings(
     assert [level for level, _, _ in found["secret_key"]] == ["warning", "warning"]
     assert "another one than this environment's" in found["secret_key"][1][1]
     assert found["report"][0][0] == "warning"
+    assert [text.split(" stands")[0] for _, text, _ in found["secrets"]] == [
+        "secret_key", "report_token", "pixels.access_token",
+    ]  # fmt: skip
     monkeypatch.delenv("CAPI_SECRET_KEY")
     assert len(findings(shop)["secret_key"]) == 1
 

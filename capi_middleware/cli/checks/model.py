@@ -14,3 +14,18 @@ class Finding(Struct, frozen=True):
     level: Level
     text: str
     fix: str = ""
+
+
+def ok(part: str, text: str) -> Finding:
+    """Something that is as it should be."""
+    return Finding(part, "ok", text)
+
+
+def warning(part: str, text: str, fix: str) -> Finding:
+    """Something that may not be what was meant."""
+    return Finding(part, "warning", text, fix)
+
+
+def error(part: str, text: str, fix: str) -> Finding:
+    """Something that cannot work."""
+    return Finding(part, "error", text, fix)

@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 import httpx
 
 from capi_middleware.capture.injection.csp import own_address, rule
-from capi_middleware.cli.checks.model import Finding
+from capi_middleware.cli.checks.model import Finding, error, ok, warning
 from capi_middleware.config import Config
 from capi_middleware.events import Count
 from capi_middleware.parity.policy import flags_of_policies
@@ -29,7 +29,7 @@ _DATA = re.compile(r'<script type="application/json" data-c>(.*?)</script>', re.
 def check_page(config: Config, url: str) -> Iterator[Finding]:
     """Get `url` like a browser without cookies, at most 4 MB of it, and look at it."""
     if re.match(r"https?://[^/\[\]]", url) is None:
-        yield Finding("page", "error", "no http(s) address", "Give --url https://your.site/.")
+        yield error("page", "no http(s) address", "Give --url https://your.site/.")
         return
     with httpx.Client(
         headers=_HEADERS, timeout=10.0, follow_redirects=True, max_redirects=5, trust_env=False
@@ -37,11 +37,10 @@ def check_page(config: Config, url: str) -> Iterator[Finding]:
         try:
             with client.stream("GET", url) as response:
                 html = _read(response)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            yield Finding(
+        except (httpx.HTTPError, httpx.InvalidURL) as failure:
+            yield error(
                 "page",
-                "error",
-                f"no answer ({type(error).__name__})",
+                f"no answer ({type(failure).__name__})",
                 "Check that the site runs and that this machine reaches it.",
             )
             return
@@ -72,16 +71,15 @@ def _read(response: httpx.Response) -> str:
         body += chunk
         if len(body) > _LIMIT:
             break
-    return body[:_LIMIT].decode(response.charset_encoding or "utf-8", "replace")
+    return body[:_LIMIT].decode(response.encoding or "utf-8", "replace")
 
 
 def _tag(config: Config, found: bool) -> Iterator[Finding]:
     if found:
-        yield Finding("tag", "ok", f"our script is in the page, from {config.prefix}/s.js")
+        yield ok("tag", f"our script is in the page, from {config.prefix}/s.js")
         return
-    yield Finding(
+    yield error(
         "tag",
-        "error",
         "our script is not in the page",
         "Wrap the app with CAPIMiddleware as the outermost middleware but for one that compresses, "
         "restart it, and purge caches in front of it. The page must be HTML with a <head>, the "
@@ -94,8 +92,8 @@ def _script(client: httpx.Client, address: str) -> Iterator[Finding]:
         answer = client.get(address, headers={"Accept": "*/*", "Sec-Fetch-Dest": "script"})
         status = f"http {answer.status_code}"
         good = answer.status_code == 200 and "javascript" in answer.headers.get("content-type", "")
-    except httpx.HTTPError as error:
-        status, good = type(error).__name__, False
+    except httpx.HTTPError as failure:
+        status, good = type(failure).__name__, False
     yield Finding(
         "script",
         "ok" if good else "error",
@@ -113,17 +111,16 @@ def _caches(response: httpx.Response, html: str) -> Iterator[Finding]:
     shown = f"cache-control {said or 'is not set'}"
     hit = response.headers.get("cf-cache-status") or response.headers.get("x-cache") or ""
     if carries and (shared or "hit" in hit.lower() or int(response.headers.get("age") or 0) > 0):
-        yield Finding(
+        yield error(
             "cache",
-            "error",
             f"a shared cache keeps this page with its event_ids ({shown})",
             "Let the app itself send Cache-Control: public on pages that a cache may share, so "
             "that their script asks for event_ids; or keep the cache from sharing this page.",
         )
     elif carries:
-        yield Finding("cache", "ok", f"the page carries its event_ids, for one visitor ({shown})")
+        yield ok("cache", f"the page carries its event_ids, for one visitor ({shown})")
     else:
-        yield Finding("cache", "ok", f"the page asks for its event_ids when shown ({shown})")
+        yield ok("cache", f"the page asks for its event_ids when shown ({shown})")
 
 
 def _others(config: Config, html: str) -> Iterator[Finding]:
@@ -141,16 +138,14 @@ def _others(config: Config, html: str) -> Iterator[Finding]:
             else "",
         )
     for container in dict.fromkeys(_GTM.findall(html)):
-        yield Finding(
+        yield warning(
             "pixel",
-            "warning",
             f"a tag manager, {container}, may fire the pixel too",
             "Look for Meta tags in it: remove them, or set mirror.",
         )
     if not ids and _LIBRARY.search(html):
-        yield Finding(
+        yield warning(
             "pixel",
-            "warning",
             "the page loads Meta's library itself",
             "Look for the snippet that does: remove it, or set mirror.",
         )
@@ -160,7 +155,7 @@ def _ruling(response: httpx.Response) -> list[Finding]:
     headers = response.headers
     enforced = headers.get_list("content-security-policy")
     if not enforced:
-        return [Finding("csp", "ok", "the page has no Content-Security-Policy header")]
+        return [ok("csp", "the page has no Content-Security-Policy header")]
     own = own_address(response.url.scheme, response.url.netloc.decode())
     ruling = rule(enforced, headers.get_list("content-security-policy-report-only"), own)
     counts = [Count("csp", note) for note in ruling.notes]
@@ -172,4 +167,4 @@ def _ruling(response: httpx.Response) -> list[Finding]:
         )
         for flag in flags_of_policies(counts)
     ]
-    return found or [Finding("csp", "ok", "the policy allows the tag, the pixel and the beacon")]
+    return found or [ok("csp", "the policy allows the tag, the pixel and the beacon")]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from capi_middleware.capture.minting import Minter
-from capi_middleware.cli.checks.model import Finding
+from capi_middleware.cli.checks.model import Finding, error
 from capi_middleware.config import Config, Pixel
 from capi_middleware.delivery.retry import judge_error
 from capi_middleware.events import Event
@@ -48,10 +48,8 @@ def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
     client = GraphClient(config.graph_url, config.graph_version, pixel, code)
     try:
         status, answer = client.ask([encode(event, None)])
-    except ConnectionError as error:
-        return Finding(
-            "sending", "error", f"pixel {pixel.id}: no answer ({error})", _FIXES["retry"]
-        )
+    except ConnectionError as failure:
+        return error("sending", f"pixel {pixel.id}: no answer ({failure})", _FIXES["retry"])
     finally:
         client.close()
     shown = f"pixel {pixel.id}: {EVENT_NAME}" + (" with a test_event_code" if code else "")
@@ -69,17 +67,16 @@ def _explain(shown: str, status: int, answer: dict[str, Any]) -> Finding:
             f"{shown}: events_received 1, {trace}{more}",
             "Read Meta's messages." if messages else "",
         )
-    error = answer.get("error")
-    error = error if isinstance(error, dict) else {}
+    given = answer.get("error")
+    told = given if isinstance(given, dict) else {}
     code, subcode = (
         value if isinstance(value, int) else None
-        for value in (error.get("code"), error.get("error_subcode"))
+        for value in (told.get("code"), told.get("error_subcode"))
     )
-    outcome = judge_error(status, code, subcode, error.get("is_transient") is True)
-    trace = f"fbtrace_id {_word(error.get('fbtrace_id'))}"
-    return Finding(
+    outcome = judge_error(status, code, subcode, told.get("is_transient") is True)
+    trace = f"fbtrace_id {_word(told.get('fbtrace_id'))}"
+    return error(
         "sending",
-        "error",
         f"{shown}: {_MEANINGS[outcome.kind]} ({outcome.reason}, {trace})",
         _FIXES[outcome.kind],
     )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from capi_middleware.cli.checks.model import Finding
+from capi_middleware.cli.checks.model import Finding, error, ok, warning
 from capi_middleware.config import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.parity.health import flags_of_health, health_of
@@ -34,15 +34,14 @@ def check_store(config: Config, store: Store) -> Iterator[Finding]:
             pixel_ids=[one.id for one in config.pixels],
             delivering=True,
         )
-    except CapiError as error:
-        yield Finding(
+    except CapiError as failure:
+        yield error(
             "store",
-            "error",
-            f"{kind}: {error}",
+            f"{kind}: {failure}",
             "Check that the path or the server exists and that this user may write.",
         )
         return
-    yield Finding("store", "ok", f"{kind}: opens and takes writes, {sum(depth.values()):,} events")
+    yield ok("store", f"{kind}: opens and takes writes, {sum(depth.values()):,} events")
     for flag in flags_of_health(health):
         yield Finding(
             "delivery",
@@ -51,11 +50,8 @@ def check_store(config: Config, store: Store) -> Iterator[Finding]:
             flag.fix,
         )
     if kind == "memory":
-        yield Finding(
-            "store",
-            "warning",
-            "memory: forgets all events at a restart",
-            'Set store = "sqlite:///capi.db".',
+        yield warning(
+            "store", "memory: forgets all events at a restart", 'Set store = "sqlite:///capi.db".'
         )
     elif kind == "sqlite":
         yield from _disk(Path(config.store.removeprefix("sqlite:///")))
@@ -65,32 +61,24 @@ def _disk(path: Path) -> Iterator[Finding]:
     mounts = Path("/proc/mounts")
     kind = file_system(path.absolute(), mounts.read_text()) if mounts.exists() else ""
     if kind in _NETWORK or kind.startswith("fuse."):
-        yield Finding(
+        yield error(
             "store",
-            "error",
             f"{path} lies on a network file system ({kind}): SQLite's locks and "
             "its write-ahead log do not work there",
             "Put the file on a local disk, or use postgresql:// for several machines.",
         )
     elif kind in _MEMORY:
-        yield Finding(
-            "store",
-            "warning",
-            f"{path} lies in memory ({kind}): lost at a reboot",
-            "Put the file on a disk.",
+        yield warning(
+            "store", f"{path} lies in memory ({kind}): lost at a reboot", "Put the file on a disk."
         )
     elif kind == "overlay":
-        yield Finding(
-            "store",
-            "warning",
-            f"{path} lies in the container: lost with it",
-            "Put the file on a volume.",
+        yield warning(
+            "store", f"{path} lies in the container: lost with it", "Put the file on a volume."
         )
     free = shutil.disk_usage(path.absolute().parent).free
     if free < _LITTLE:
-        yield Finding(
+        yield warning(
             "store",
-            "warning",
             f"{free // 1024**2:,} MB are free on its disk",
             "Make room: a full disk holds events back in memory.",
         )
