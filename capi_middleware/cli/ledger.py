@@ -60,8 +60,8 @@ class Ledger:
             advance(len(batch))
         if not orders:
             return
-        start = min(one.time for one in orders) - _HOUR
-        end = max(one.time for one in orders) + 2 * _HOUR
+        start = min(one.time - one.slack for one in orders) - _HOUR
+        end = max(one.time + one.slack for one in orders) + 2 * _HOUR
         self._count_unclaimed(start, end)
         self._denied = sum(
             count.n
@@ -119,8 +119,11 @@ class Ledger:
         )  # fmt: skip
 
     def _unknown_at(self, order: Order, pixel_id: str) -> Judged:
-        hour = int(order.time) // _HOUR * _HOUR
-        nearby = sum(max(0, self._free[pixel_id, hour + n * _HOUR]) for n in (-1, 0, 1))
+        first, last = (
+            int(order.time + slack) // _HOUR * _HOUR for slack in (-order.slack, order.slack)
+        )
+        hours = range(first - _HOUR, last + 2 * _HOUR, _HOUR)
+        nearby = sum(max(0, self._free[pixel_id, hour]) for hour in hours)
         kept = self._now - self._config.retention_days * 86_400
         if order.time < kept:
             why, replay = "older than the ledger", "older than the ledger"

@@ -33,6 +33,9 @@ PAID = frozenset(
 )  # fmt: skip
 _YES = frozenset({"yes", "true", "1", "y", "granted", "accepted"})
 _NAMED = 20
+_DAY = 86_400.0
+#: How far a local time may be from UTC, in seconds.
+_FARTHEST_ZONE = 14 * 3600.0
 #: Currencies with three decimals (ISO 4217).
 _THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
 
@@ -42,14 +45,17 @@ class OrdersError(CapiError, ValueError):
 
 
 class Order(Struct, frozen=True, kw_only=True):
-    """One paid order. `time` in Unix seconds; the value None when the file has none.
+    """One paid order; the value is None when the file has none.
 
-    `email` and `phone` are raw: they live in memory until they are hashed, and are in no repr.
+    `time` in Unix seconds, give or take `slack` seconds: a date tells no hour, and a time without
+    an offset of an unknown zone may be half a day off. `email` and `phone` are raw: they live in
+    memory until they are hashed, and are in no repr.
     """
 
     id: str
     line: int
     time: float
+    slack: float = 0.0
     value: Decimal | None = None
     currency: str = ""
     email: str = ""
@@ -78,7 +84,7 @@ class Orders(Struct):
 
 
 def read_orders(
-    path: Path, chosen: Mapping[str, str | None], *, currency: str = "", zone: tzinfo = UTC
+    path: Path, chosen: Mapping[str, str | None], *, currency: str = "", zone: tzinfo | None = None
 ) -> Orders:
     """The paid orders of a CSV file.
 
@@ -86,7 +92,7 @@ def read_orders(
         path: comma, semicolon or tab separated, UTF-8, its first line the names of the columns.
         chosen: a column's name for a meaning of USUAL, where the usual names do not do.
         currency: for lines that name none.
-        zone: of times without an offset.
+        zone: of times without an offset; without it UTC is supposed.
 
     Raises:
         OrdersError: no readable file, or a needed column is missing.
@@ -99,7 +105,9 @@ def read_orders(
         raise OrdersError(f"{path}: found no readable CSV file in UTF-8 ({why})") from None
 
 
-def _read(file: IO[str], chosen: Mapping[str, str | None], currency: str, zone: tzinfo) -> Orders:
+def _read(
+    file: IO[str], chosen: Mapping[str, str | None], currency: str, zone: tzinfo | None
+) -> Orders:
     head = file.readline()
     file.seek(0)
     delimiter = max(",;\t", key=head.count)
@@ -157,17 +165,19 @@ def _columns(names: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str
     return places
 
 
-def _order(given: Mapping[str, str], line: int, currency: str, zone: tzinfo) -> Order:
+def _order(given: Mapping[str, str], line: int, currency: str, zone: tzinfo | None) -> Order:
     if not given["id"]:
         raise ValueError("no order id")
     if not given["id"].isprintable():
         raise ValueError("an order id with control characters")
     consent = given.get("consent")
     money = (given.get("currency") or currency).upper()
+    moment, slack = _moment(given["time"], zone)
     return Order(
         id=given["id"],
         line=line,
-        time=_moment(given["time"], zone),
+        time=moment,
+        slack=slack,
         value=_amount(given["value"], money) if given.get("value") else None,
         currency=money,
         email=given.get("email", ""),
@@ -176,11 +186,12 @@ def _order(given: Mapping[str, str], line: int, currency: str, zone: tzinfo) -> 
     )
 
 
-def _moment(text: str, zone: tzinfo) -> float:
+def _moment(text: str, zone: tzinfo | None) -> tuple[float, float]:
+    """Unix seconds, and how far off they may be."""
     if re.fullmatch(r"\d{9,10}(\.\d+)?", text):
-        return float(text)
+        return float(text), 0.0
     if re.fullmatch(r"\d{12,13}", text):
-        return int(text) / 1000
+        return int(text) / 1000, 0.0
     # "2026-11-20 14:03:22 +0100" and "... UTC", as shops write it.
     tidy = re.sub(r"\s*(UTC|GMT|Z)$", "+00:00", text)
     tidy = re.sub(r"\s+([+-]\d\d:?\d\d)$", r"\1", tidy)
@@ -188,7 +199,11 @@ def _moment(text: str, zone: tzinfo) -> float:
         moment = datetime.fromisoformat(tidy)
     except ValueError:
         raise ValueError("a time that is neither ISO 8601 nor Unix seconds") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+    slack = _DAY if re.fullmatch(r"\d{4}-?\d\d-?\d\d", text) else 0.0
+    if moment.tzinfo is None:
+        slack += 0.0 if zone is not None else _FARTHEST_ZONE
+        moment = moment.replace(tzinfo=zone or UTC)
+    return moment.timestamp(), slack
 
 
 def _amount(text: str, currency: str) -> Decimal:

@@ -37,7 +37,7 @@ def _column_options(command: Any) -> Any:
 @click.option("--event", default="Purchase", show_default=True, help="The event of an order.")
 @_column_options
 @click.option("--currency", default="", help="For lines that name none.")
-@click.option("--timezone", default="UTC", show_default=True, help="Of times without an offset.")
+@click.option("--timezone", help="Of times without an offset, e.g. Europe/Berlin.")
 @click.option("--replay", is_flag=True, help="Queue what is missing and may be sent.")
 @click.option("--consented", is_flag=True, help="All visitors of the file agreed to be tracked.")
 @JSON
@@ -48,7 +48,7 @@ def reconcile(
     file: Path,
     event: str,
     currency: str,
-    timezone: str,
+    timezone: str | None,
     replay: bool,
     consented: bool,
     as_json: bool,
@@ -63,7 +63,8 @@ def reconcile(
     """
     chosen = {name: columns[f"{name}_column"] for name in _COLUMNS}
     try:
-        read = read_orders(file, chosen, currency=currency, zone=ZoneInfo(timezone))
+        zone = ZoneInfo(timezone) if timezone else None
+        read = read_orders(file, chosen, currency=currency, zone=zone)
     except (OrdersError, ZoneInfoNotFoundError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     with opened(source) as capi:

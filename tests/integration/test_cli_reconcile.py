@@ -154,6 +154,24 @@ def test_an_order_that_may_be_there_under_another_id_is_not_sent(shop: Site) -> 
     assert missing["I"][1] == "queued"
 
 
+@pytest.mark.parametrize(
+    ("hours", "when", "zone", "queued"),
+    [(5, "%Y-%m-%dT%H:%M:%S", (), 0), (5, "%Y-%m-%dT%H:%M:%S", ("--timezone", "UTC"), 1),
+     (5, "%Y-%m-%d", ("--timezone", "UTC"), 0), (5, "%Y-%m-%dT%H:%M:%S+00:00", (), 1)],
+)  # fmt: skip
+def test_the_less_a_time_says_the_more_events_may_be_the_order(
+    shop: Site, hours: int, when: str, zone: tuple[str, ...], queued: int
+) -> None:
+    moment = datetime.fromtimestamp(time.time() - 2 * DAY, UTC).replace(hour=12)
+    with shop.capi() as capi:
+        capi.track("Purchase", value=1, currency="EUR",
+                   event_time=moment.timestamp() + hours * 3600)  # fmt: skip
+    path = shop.folder / "orders.csv"
+    line = f"H,{moment.strftime(when)},9.00,EUR,h@example.com"
+    path.write_text(f"order_id,paid_at,total,currency,email\n{line}\n")
+    assert shop.told("reconcile", str(path), "--replay", *zone)["queued"] == queued
+
+
 @pytest.mark.parametrize("by", ["option", "column"])
 def test_an_order_of_days_with_denials_needs_consent(shop: Site, by: str) -> None:
     with shop.capi() as capi:
