@@ -9,7 +9,7 @@ from rich.table import Table
 
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console, print_json, progress
-from capi_middleware.parity.flags import percent
+from capi_middleware.parity.flags.evidence import percent
 from capi_middleware.parity.insights.comparing import beside
 from capi_middleware.parity.insights.keeping import kept_insights, refresh
 from capi_middleware.parity.insights.model import Comparison, Insights, Problem

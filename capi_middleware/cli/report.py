@@ -8,7 +8,7 @@ from rich.table import Table
 
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console
-from capi_middleware.parity.flags import percent, wilson_upper
+from capi_middleware.parity.flags.evidence import percent, wilson_upper
 from capi_middleware.parity.model import EventReport, Report
 from capi_middleware.parity.reading import read_report
 from capi_middleware.parity.report import to_json

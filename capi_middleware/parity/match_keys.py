@@ -5,7 +5,7 @@ The order comes from its Help Center (article 765081237991954, stored in Novembe
 the address, from its page "Best Practices - Conversions API".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from capi_middleware.events import MATCH_KEYS, match_keys_of
 from capi_middleware.parity.model import (
@@ -24,7 +24,7 @@ PRIORITIES: dict[str, Priority] = {
     "db": "medium", "fb_login_id": "medium",
     "fn": "low", "ln": "low", "ct": "low", "zp": "low", "lead_id": "low",
 }  # fmt: skip
-_WEIGHTS = {"high": 3, "medium": 2, "low": 1}
+_WEIGHTS: dict[Priority, int] = {"high": 3, "medium": 2, "low": 1}
 #: Not asked for: fbc comes with clicks on ads only, so no share of it is too low; the others are
 #: known to few sites.
 _NOT_ASKED_FOR = frozenset({"fbc", "fb_login_id", "lead_id"})
@@ -69,12 +69,22 @@ def by_origin(delivered: Sequence[Tally]) -> MatchKeysByOrigin:
     )
 
 
-def advise(event: EventReport) -> MatchKeyAdvice | None:
-    """The missing key that would be worth most to one event; None when nothing is missing."""
+def advise(
+    event: EventReport, priorities: Collection[Priority] = tuple(_WEIGHTS)
+) -> MatchKeyAdvice | None:
+    """The missing key that would be worth most to one event; None when nothing is missing.
+
+    Only keys to which Meta gives one of these `priorities`.
+    """
     best = None
     for key, priority in PRIORITIES.items():
         share = event.match_keys.get(key, 0.0)
-        if key in _NOT_ASKED_FOR or share >= ENOUGH or not event.server:
+        if (
+            key in _NOT_ASKED_FOR
+            or priority not in priorities
+            or share >= ENOUGH
+            or not event.server
+        ):
             continue
         worth = round(_WEIGHTS[priority] * (1 - share) * event.server, 1)
         if best is None or worth > best.worth:

@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from capi_middleware.parity.insights.model import Comparison, Insights
+
 #: Meta's goal for event coverage, which its Dataset Quality API gives as 75 percent.
 TARGET = 0.75
 
@@ -167,7 +169,11 @@ class Verdict(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """The parity report: events by name and pixel, advice and flags with the weightiest first."""
+    """The parity report: events by name and pixel, advice and flags with the weightiest first.
+
+    `insights` is what Meta said last, None when it was never asked; `comparisons` put it beside
+    our numbers.
+    """
 
     window: ReportWindow
     verdict: Verdict
@@ -177,3 +183,5 @@ class Report(Struct, frozen=True):
     trends: list[Trend] = []
     breakdowns: list[Breakdown] = []
     health: Health | None = None
+    insights: Insights | None = None
+    comparisons: list[Comparison] = []

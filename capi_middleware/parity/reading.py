@@ -4,10 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from time import time
 
+from msgspec.structs import replace
+
 from capi_middleware.config import Config
 from capi_middleware.parity import coverage
 from capi_middleware.parity.flags import drops
 from capi_middleware.parity.health import health_of
+from capi_middleware.parity.insights.comparing import beside
+from capi_middleware.parity.insights.keeping import kept_insights
 from capi_middleware.parity.model import Report
 from capi_middleware.parity.window import Window
 from capi_middleware.store.protocol import DeadLetter, Store
@@ -34,7 +38,7 @@ def read_report(store: Store, config: Config, window: Window, *, delivering: boo
     upto = min(window.end, now)
     before = min(window.start, upto - (drops.DAYS * 24 + drops.HOURS + 1) * 3600)
     letters = store.dead_letters(limit=_LETTERS)
-    return coverage.build(
+    report = coverage.build(
         store.tallies(window.start, window.end),
         health=health,
         start=window.start,
@@ -51,6 +55,10 @@ def read_report(store: Store, config: Config, window: Window, *, delivering: boo
         refusals=_reasons(letters),
         now=now,
     )
+    insights = kept_insights(store)
+    if insights is None:
+        return report
+    return replace(report, insights=insights, comparisons=beside(report, insights))
 
 
 def _reasons(letters: Sequence[DeadLetter]) -> dict[tuple[str, str], Counter[str]]:

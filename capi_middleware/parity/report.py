@@ -1,6 +1,6 @@
 """The faces of the parity report: JSON, a page, and Prometheus text."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
@@ -9,12 +9,16 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from capi_middleware.parity.flags.evidence import goal, percent
+from capi_middleware.parity.insights.history import trends
 from capi_middleware.parity.match_keys import PRIORITIES
 from capi_middleware.parity.model import TARGET, EventReport, Health, Report
 from capi_middleware.parity.window import parse_window
 
 if TYPE_CHECKING:
     import jinja2
+
+#: What the page's address may say.
+_FILTERS = ("from", "to", "event", "pixel")
 
 __all__ = ["login_html", "metrics_text", "parse_window", "to_html", "to_json", "verdict"]
 
@@ -34,17 +38,26 @@ def to_html(report: Report, *, path: str, query: str, nonce: str, target: float 
         nonce: of the Content-Security-Policy's style-src, for the one style element.
         target: the share that `report` was built with.
     """
-    asked = dict(parse_qsl(query))
+    asked = {key: value for key, value in parse_qsl(query) if key in _FILTERS}
+
+    def link(**changes: str) -> str:
+        """This page with other filters."""
+        return f"{path}?{urlencode({**asked, **changes})}"
+
     return _page(
         "parity.html.jinja",
         report=report,
         verdicts=[verdict(event, target) for event in report.events],
-        target=goal(target),
+        target=target,
+        goal=goal(target),
         priorities=PRIORITIES,
         event=asked.get("event", ""),
         pixel=asked.get("pixel", ""),
         path=path,
+        link=link,
         json_url=f"{path}.json?{urlencode(asked)}",
+        csv_url=f"{path}.csv?{urlencode(asked)}",
+        meta_trends=trends(report.insights) if report.insights else [],
         nonce=nonce,
     )
 
@@ -84,8 +97,19 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters |= {"percent": percent, "n": "{:,}".format}
+    environment.filters |= {"percent": percent, "n": "{:,}".format, "runs": _runs}
     return environment
+
+
+def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
+    """The stretches of `values` without a gap, each value with its place."""
+    runs: list[list[tuple[int, float]]] = [[]]
+    for at, value in enumerate(values):
+        if value is not None:
+            runs[-1].append((at, value))
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
 
 
 def _page(template: str, **values: object) -> str:

@@ -267,8 +267,7 @@ def test_the_wsgi_door_answers_the_same(site: Site) -> None:
 
     body = b"".join(door(environ, start_response))
     assert started == ["200 OK"]
-    known = {"window", "events", "match_key_advice", "flags", "health"}
-    assert set(json.loads(body)) == known
+    assert {"window", "events", "match_key_advice", "flags", "health"} <= set(json.loads(body))
 
 
 def test_a_question_about_another_site_is_refused(site: Site) -> None:

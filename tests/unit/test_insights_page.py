@@ -4,7 +4,7 @@ from typing import Any
 
 import jinja2
 
-from capi_middleware.parity.flags import percent
+from capi_middleware.parity.flags.evidence import percent
 from capi_middleware.parity.insights.history import Trend
 from capi_middleware.parity.insights.model import (
     Comparison,

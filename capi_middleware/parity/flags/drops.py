@@ -38,19 +38,16 @@ def flags_of_drops(slices: Iterable[Slice], *, upto: float) -> list[Flag]:
     return [
         one
         for (name, pixel_id), days in sorted(found.items())
-        for side in (0, 1)
-        for one in _drop(name, pixel_id, side, days)
+        for one in _drop(name, pixel_id, days)
     ]
 
 
-def _drop(name: str, pixel_id: str, side: int, days: Mapping[int, Sequence[int]]) -> Iterable[Flag]:
-    before = [sums[side] for day, sums in days.items() if day > 0]
-    if len(before) < _LEAST_DAYS:
+def _drop(name: str, pixel_id: str, days: Mapping[int, Sequence[int]]) -> Iterable[Flag]:
+    fallen = [one for one in map(_fall, (0, 1), (days, days)) if one is not None]
+    if not fallen:
         return
-    usual, now = sum(before) / len(before), days.get(0, (0, 0))[side]
-    if usual < _USUAL or now >= usual * _HALF or now >= usual - _DEVIATIONS * sqrt(usual):
-        return
-    word = _SIDES[side]
+    now, usual, word = min(fallen, key=lambda one: one[0] / one[1])
+    both = len(fallen) == len(_SIDES)
     yield flag(
         "sudden_drop",
         "critical" if now == 0 else "warning",
@@ -59,11 +56,26 @@ def _drop(name: str, pixel_id: str, side: int, days: Mapping[int, Sequence[int]]
         value=now,
         target=round(usual, 1),
         explanation=f"{now:,} {word} copies in the last {HOURS} hours, where the same hours of the "
-        f"{len(before)} days before had {usual:,.0f} on average.",
-        fix="Look at what changed: a release, a new route or template, a token, a consent banner. "
+        f"days before had {usual:,.0f} on average"
+        + ("; the other copy fell as well." if both else "; the other copy did not fall."),
+        fix="Look at what changed since then: "
         + (
-            "The pages' server copies come from EventRoute and track()."
+            "a release, a route, a template, or simply fewer visitors."
+            if both
+            else "EventRoute and track() lines, the store, the access token."
             if word == "server"
-            else "Open such a page and look for requests to facebook.com/tr."
+            else "the template with the <head>, a consent banner, a Content-Security-Policy; open "
+            "such a page and look for requests to facebook.com/tr."
         ),
     )
+
+
+def _fall(side: int, days: Mapping[int, Sequence[int]]) -> tuple[int, float, str] | None:
+    """(now, usual, the copy's word) when this copy fell, else None."""
+    before = [sums[side] for day, sums in days.items() if day > 0]
+    if len(before) < _LEAST_DAYS:
+        return None
+    usual, now = sum(before) / len(before), days.get(0, (0, 0))[side]
+    if usual < _USUAL or now >= usual * _HALF or now >= usual - _DEVIATIONS * sqrt(usual):
+        return None
+    return now, usual, _SIDES[side]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from capi_middleware.config import Config
 from capi_middleware.parity.flags.evidence import flag, percent, surely_above, surely_below
-from capi_middleware.parity.match_keys import FORMS, ORDERS, PRIORITIES, advise
+from capi_middleware.parity.match_keys import FORMS, ORDERS, advise
 from capi_middleware.parity.model import EventReport, Flag
 
 #: Less than this share of conversions with a key that Meta ranks high is worth a flag.
@@ -114,8 +114,8 @@ def _forgotten(
 def _match_key(event: EventReport) -> Iterable[Flag]:
     if event.event_name not in ORDERS | FORMS:
         return
-    advice = advise(event)
-    if advice is None or PRIORITIES[advice.key] != "high":
+    advice = advise(event, ("high",))
+    if advice is None:
         return
     with_key = round(advice.share * event.server)
     if not surely_below(with_key, event.server, _KEY_SHARE):

@@ -1,6 +1,6 @@
 """Comparing quality: our shares and times of one event beside Meta's. Pure."""
 
-from capi_middleware.parity.flags import percent
+from capi_middleware.parity.flags.evidence import percent
 from capi_middleware.parity.insights.model import ENOUGH, Comparison, EventQuality, Measure
 from capi_middleware.parity.model import TARGET, EventReport
 
