@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from capi_middleware.config import Config
 from capi_middleware.parity.flags.evidence import flag, percent, surely_above, surely_below
 from capi_middleware.parity.match_keys import FORMS, ORDERS, advise
-from capi_middleware.parity.model import EventReport, Flag
+from capi_middleware.parity.model import EventReport, Flag, Priority
 
 #: Less than this share of conversions with a key that Meta ranks high is worth a flag.
 _KEY_SHARE = 0.8
+_ASKED_FOR: tuple[Priority, ...] = ("high",)
 #: More events without consent than this share: somebody should look at the banner.
 _CONSENT_SHARE = 0.5
 #: More robots than this share: somebody should look at the traffic.
@@ -114,7 +115,7 @@ def _forgotten(
 def _match_key(event: EventReport) -> Iterable[Flag]:
     if event.event_name not in ORDERS | FORMS:
         return
-    advice = advise(event, ("high",))
+    advice = advise(event, _ASKED_FOR)
     if advice is None:
         return
     with_key = round(advice.share * event.server)
