@@ -85,14 +85,12 @@ class PostgresStore(GroupedStore):
         # The writer tries the same group again: was it committed after all?
         if doubt is not None and doubt[0] is submissions and self._was_committed(doubt):
             return
+        # Before the commit that pages wait for, in a transaction of its own.
+        self._fold_often(self._writing, sum(len(one.items) for one in submissions))
         with self._writing.transaction() as db:
             self._insert(db, submissions, counters)
             self._in_doubt = submissions, db.xact
         self._in_doubt = None
-
-    def _committed(self, submissions: Sequence[Submission]) -> None:
-        super()._committed(submissions)
-        self._fold_often(self._writing, sum(len(one.items) for one in submissions))
 
     def _fold_often(self, link: Link, changed: int) -> None:
         """Fold when this process has changed enough rows; what fails will work another time."""

@@ -122,17 +122,19 @@ def keys_of(state: State) -> Iterator[Key]:
 
 def folded(changes: Iterable[State]) -> Mapping[Place, int]:
     """What to add to which sum; nothing where changes cancel out."""
+    by_hour: Counter[tuple[int, Key]] = Counter()
     sums: Counter[Place] = Counter()
     for state in changes:
         if state.n:
-            hour, n = state.hour, state.n
             for key in keys_of(state):
-                sums[HOUR, hour, key] += n
-                if key.facet != "hour":
-                    sums[QUARTER, hour - hour % QUARTER, key] += n
-                    sums[DAY, hour - hour % DAY, key] += n
+                by_hour[state.hour, key] += state.n
         if state.rows:
             sums[0, 0, Key("depth", "", state.pixel_id, "", state.server, "")] += state.rows
+    for (hour, key), n in by_hour.items():
+        sums[HOUR, hour, key] += n
+        if key.facet != "hour":
+            sums[QUARTER, hour - hour % QUARTER, key] += n
+            sums[DAY, hour - hour % DAY, key] += n
     return {place: n for place, n in sums.items() if n}
 
 
