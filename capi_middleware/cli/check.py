@@ -10,7 +10,7 @@ from capi_middleware.cli.checks.model import Finding, error, ok
 from capi_middleware.cli.checks.setup import check_file, check_setup
 from capi_middleware.cli.checks.store import check_store
 from capi_middleware.cli.opening import config_of
-from capi_middleware.cli.printing import JSON, console, print_json
+from capi_middleware.cli.printing import JSON, print_json, print_line
 from capi_middleware.config import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.store.opening import open_store
@@ -33,9 +33,9 @@ def check(source: str, url: str | None, send: bool, code: str | None, as_json: b
     for one in _look(source, url, send or bool(code), code):
         found.append(one)
         if not as_json:
-            console.print(f"{one.level:<8} {one.part}: {one.text}", soft_wrap=True)
+            print_line(f"{one.level:<8} {one.part}: {one.text}")
             if one.fix:
-                console.print(f"{'':<8} fix: {one.fix}", soft_wrap=True)
+                print_line(f"{'':<8} fix: {one.fix}")
     errors = sum(one.level == "error" for one in found)
     if as_json:
         print_json({"ok": not errors, "findings": found})

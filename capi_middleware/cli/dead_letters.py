@@ -4,10 +4,9 @@ import json
 from typing import Any
 
 import click
-from rich.table import Table
 
 from capi_middleware.cli.opening import opened
-from capi_middleware.cli.printing import JSON, console, print_json, progress
+from capi_middleware.cli.printing import JSON, console, print_json, progress, table
 from capi_middleware.parity.window import iso
 from capi_middleware.store.protocol import DeadLetter, Store
 
@@ -31,11 +30,11 @@ def list_letters(source: str, as_json: bool) -> None:
         for one in letters:
             print_json(_as_dict(one))
         return
-    table = Table("key", "event_name", "pixel", "event_time", "reason", "attempts", "event_id")
+    shown = table("key", "event_name", "pixel", "event_time", "reason", "attempts", "event_id")
     for one in letters:
-        table.add_row(str(one.key), one.event_name, one.pixel_id, iso(one.event_time),
+        shown.add_row(str(one.key), one.event_name, one.pixel_id, iso(one.event_time),
                       one.reason, str(one.attempts), one.event_id)  # fmt: skip
-    console.print(table if letters else "No dead letters.")
+    console.print(shown if letters else "No dead letters.")
 
 
 @dead_letters.command()

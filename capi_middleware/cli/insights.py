@@ -5,11 +5,10 @@ import time
 from collections.abc import Iterator
 
 import click
-from rich.table import Table
 
 from capi_middleware.cli.opening import opened
-from capi_middleware.cli.printing import JSON, console, print_json, progress
-from capi_middleware.parity.flags.evidence import percent
+from capi_middleware.cli.printing import JSON, console, print_json, print_line, progress, table
+from capi_middleware.parity.flags import percent
 from capi_middleware.parity.insights.comparing import beside
 from capi_middleware.parity.insights.keeping import kept_insights, refresh
 from capi_middleware.parity.insights.model import Comparison, Insights, Problem
@@ -56,29 +55,26 @@ def _problems(found: Insights) -> Iterator[tuple[str, Problem]]:
 
 
 def _print(found: Insights, compared: list[Comparison]) -> None:
-    console.print(f"Asked {found.fetched_at}")
+    print_line(f"Asked {found.fetched_at}")
     for what, problem in _problems(found):
-        console.print(f"{problem.state.replace('_', ' ')}: {what}: {problem.explanation}")
-        console.print(f"  fix: {problem.fix}")
-    table = Table("event", "pixel", "measure")
-    table.add_column("ours", justify="right")
-    table.add_column("Meta's", justify="right")
-    table.add_column("verdict")
+        print_line(f"{problem.state.replace('_', ' ')}: {what}: {problem.explanation}")
+        print_line(f"  fix: {problem.fix}")
+    shown = table("event", "pixel", "measure", numbers=("ours", "Meta's"), after=("verdict",))
     for one in compared:
         metas = one.told.replace("_", " ") or _amount(one, one.metas)
         ours = _amount(one, one.ours)
-        table.add_row(one.event_name, one.pixel_id, one.measure, ours, metas, one.verdict)
-    console.print(table if compared else "Meta told no numbers.")
+        shown.add_row(one.event_name, one.pixel_id, one.measure, ours, metas, one.verdict)
+    console.print(shown if compared else "Meta told no numbers.")
     for one in compared:
         if one.verdict == "differs":
-            console.print(f"{one.event_name} at pixel {one.pixel_id}: {one.explanation}")
-            console.print(f"  fix: {one.fix}")
+            print_line(f"{one.event_name} at pixel {one.pixel_id}: {one.explanation}")
+            print_line(f"  fix: {one.fix}")
     if found.opportunity and found.opportunity.score is not None:
-        console.print(f"Opportunity score of {found.opportunity.account}: "
-                      f"{found.opportunity.score:g} of 100")  # fmt: skip
+        account = found.opportunity
+        print_line(f"Opportunity score of {account.account}: {account.score:g} of 100")
         for tip in found.opportunity.recommendations:
             lift = f" (+{tip.score_lift:g})" if tip.score_lift is not None else ""
-            console.print(f"  {tip.type}{lift}: {tip.body}")
+            print_line(f"  {tip.type}{lift}: {tip.body}")
 
 
 def _amount(one: Comparison, value: float | None) -> str:

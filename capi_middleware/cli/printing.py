@@ -6,14 +6,36 @@ from typing import Any
 
 import click
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
+from rich.table import Table
 
 JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 #: Where people look at results. Nothing of what is printed is markup.
-console = Console(markup=False, highlight=False)
+console = Console(markup=False, highlight=False, emoji=False)
+
+
+def table(*texts: str, numbers: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> Table:
+    """A table of text columns, then columns of numbers, then text columns again.
+
+    Without lines and borders: eight columns of numbers must fit a terminal of 80 characters.
+    """
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in texts:
+        made.add_column(name, overflow="fold")
+    for name in numbers:
+        made.add_column(name, justify="right", no_wrap=True)
+    for name in after:
+        made.add_column(name, overflow="fold")
+    return made
+
+
+def print_line(text: str) -> None:
+    """One line, however long: a terminal wraps it, a file keeps it whole."""
+    console.print(text, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

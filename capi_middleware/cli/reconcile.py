@@ -8,12 +8,11 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
-from rich.table import Table
 
 from capi_middleware.cli.ledger import YES, Judged, Ledger, sums
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.orders import Orders, OrdersError, read_orders
-from capi_middleware.cli.printing import JSON, console, print_json, progress
+from capi_middleware.cli.printing import JSON, console, print_json, print_line, progress, table
 from capi_middleware.errors import CapiError
 from capi_middleware.parity.window import iso
 from capi_middleware.store.protocol import MOST_FOUND
@@ -164,22 +163,24 @@ def _as_json(read: Orders, judged: Sequence[Judged], queued: dict[str, str]) -> 
 
 def _print(event: str, read: Orders, judged: Sequence[Judged], queued: dict[str, str]) -> None:
     columns = ", ".join(f"{meaning} from {name!r}" for meaning, name in read.columns.items())
-    console.print(f"Columns: {columns}", soft_wrap=True)
+    print_line(f"Columns: {columns}")
     console.print(f"{len(read.orders):,} paid orders, {read.unpaid:,} unpaid left out")
     for bad in read.bad_lines[:_SHOWN]:
         console.print(f"line {bad.line}: {bad.why}")
     if len(read.bad_lines) > _SHOWN:
         console.print(f"... {len(read.bad_lines):,} bad lines in all")
-    table = Table("pixel", f"{event} reached Meta", "orders", "value", "why not")
+    shown = table("pixel", f"{event} reached Meta", numbers=("orders", "value"), after=("why not",))
     for (pixel_id, _), group in _causes(judged).items():
         value = ", ".join(f"{n:,.2f} {c}" for c, n in sums([one.order for one in group]).items())
-        table.add_row(pixel_id, group[0].reached, f"{len(group):,}", value, group[0].why)
-    console.print(table)
+        shown.add_row(pixel_id, group[0].reached, f"{len(group):,}", value, group[0].why)
+    console.print(shown)
     missing = [one for one in judged if one.reached == "no"]
     for one in missing[:_SHOWN]:
         replay = "queued" if one.order.id in queued else one.replay
-        console.print(f"order {one.order.id} (line {one.order.line}, {iso(one.order.time)}): "
-                      f"{one.why}; replay: {replay}", soft_wrap=True)  # fmt: skip
+        print_line(
+            f"order {one.order.id} (line {one.order.line}, {iso(one.order.time)}): "
+            f"{one.why}; replay: {replay}"
+        )
     if len(missing) > _SHOWN:
         console.print(f"... {len(missing):,} missing in all; --json lists them")
     if queued:

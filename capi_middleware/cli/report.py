@@ -4,11 +4,10 @@ import sys
 import time
 
 import click
-from rich.table import Table
 
 from capi_middleware.cli.opening import opened
-from capi_middleware.cli.printing import JSON, console
-from capi_middleware.parity.flags.evidence import percent, wilson_upper
+from capi_middleware.cli.printing import JSON, console, print_line, table
+from capi_middleware.parity.flags import percent, wilson_upper
 from capi_middleware.parity.model import EventReport, Report
 from capi_middleware.parity.reading import read_report
 from capi_middleware.parity.report import to_json
@@ -87,26 +86,23 @@ def _is_under(one: EventReport, target: float) -> bool:
 
 def _print(found: Report) -> None:
     console.print(f"Events from {found.window.start} up to {found.window.end}")
-    table = Table("event", "pixel")
-    for column in ("server", "browser", "matched", "coverage", "ratio", "pending"):
-        table.add_column(column, justify="right")
-    table.add_column("missing")
+    numbers = ("server", "browser", "matched", "coverage", "ratio", "pending")
+    shown = table("event", "pixel", numbers=numbers)
     for one in found.events:
-        missing = [
-            f"{n:,} {cause} ({side})"
-            for side, causes in (("browser", one.missing_browser), ("server", one.missing_server))
-            for cause, n in causes.items()
-        ]
-        table.add_row(
+        shown.add_row(
             one.event_name, one.pixel_id, f"{one.server:,}", f"{one.browser:,}",
             f"{one.matched:,}", _share(one.coverage), _share(one.ratio), f"{one.pending:,}",
-            ", ".join(missing),
         )  # fmt: skip
-    console.print(table if found.events else "No events in this window.")
+    console.print(shown if found.events else "No events in this window.")
+    for one in found.events:
+        for side, causes in (("browser", one.missing_browser), ("server", one.missing_server)):
+            if causes:
+                parts = ", ".join(f"{n:,} {cause}" for cause, n in causes.items())
+                print_line(f"{one.event_name} at pixel {one.pixel_id}, no {side} copy: {parts}")
     for flag in found.flags:
         who = " ".join(word for word in (flag.event_name, flag.pixel_id) if word)
-        console.print(f"{flag.severity}: {who + ': ' if who else ''}{flag.explanation}")
-        console.print(f"  fix: {flag.fix}")
+        print_line(f"{flag.severity}: {who + ': ' if who else ''}{flag.explanation}")
+        print_line(f"  fix: {flag.fix}")
 
 
 def _share(share: float | None) -> str:

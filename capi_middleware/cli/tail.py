@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from capi_middleware.cli.opening import opened
-from capi_middleware.cli.printing import console, print_json
+from capi_middleware.cli.printing import print_json, print_line
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
 from capi_middleware.parity.window import iso
 from capi_middleware.store.protocol import Known, Store
@@ -79,10 +79,9 @@ class _Watch:
             print_json(msgspec.structs.asdict(one) | {"event_time": iso(one.event_time)})
             return
         reason = f" ({one.reason})" if one.reason else ""
-        console.print(
+        print_line(
             f"{iso(int(one.event_time))}  {one.event_name:<16} {one.pixel_id}  "
-            f"server {one.server + reason:<12} browser {one.browser:<16} {one.event_id}",
-            soft_wrap=True,
+            f"server {one.server + reason:<12} browser {one.browser:<16} {one.event_id}"
         )
 
 

@@ -212,6 +212,12 @@ def test_a_policy_that_blocks_the_pixel_is_an_error_with_the_directive(shop: Sit
     assert "Add 'self' to script-src" in found_["csp"][-1][2]
 
 
+def test_a_policy_within_the_page_is_read(shop: Site) -> None:
+    meta = """<meta content="img-src 'self'" http-equiv=Content-Security-Policy>"""
+    (found,) = page_findings(shop, HTMLResponse(HEAD.format(meta)))["csp"]
+    assert "Add https://www.facebook.com to img-src" in found[2]
+
+
 def test_event_ids_in_a_shared_cache_are_an_error(shop: Site) -> None:
     public = {"cache-control": "public, max-age=60"}
     asked = page_findings(shop, HTMLResponse(HEAD.format(""), headers=public))["cache"][0]

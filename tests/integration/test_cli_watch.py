@@ -55,7 +55,7 @@ def test_report_says_the_numbers_of_the_page(shop: Site) -> None:
     done = shop.run("report")
     assert done.exit_code == 0
     assert "80.0 %" in done.stdout
-    assert "2 unmapped (server)" in done.stdout
+    assert "no server copy: 2 unmapped" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from html import unescape
 from urllib.parse import urljoin
 
 import httpx
@@ -22,6 +23,8 @@ _HEADERS = {
 }
 _INIT = re.compile(r"""fbq\s*\(\s*['"]init['"]\s*,\s*['"]?(\d{1,26})""")
 _GTM = re.compile(r"\bGTM-[A-Z0-9]{4,12}\b")
+_META = re.compile(r"<meta\b[^>]*\bhttp-equiv\b[^>]*>", re.IGNORECASE)
+_CONTENT = re.compile(r"""\bcontent\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
 _LIBRARY = re.compile(r"connect\.facebook\.net/[\w-]+/fbevents\.js")
 _DATA = re.compile(r'<script type="application/json" data-c>(.*?)</script>', re.DOTALL)
 
@@ -56,7 +59,7 @@ def check_page(config: Config, url: str) -> Iterator[Finding]:
         if not good:
             return
         tag = re.search(rf'src="([^"]*{re.escape(config.prefix)}/s\.js\?v=[^"]*)"', html)
-        ruling = _ruling(response)
+        ruling = _ruling(response, html)
         yield from _tag(config, tag is not None)
         if tag is not None:
             yield from _script(client, urljoin(address, tag[1]))
@@ -151,11 +154,16 @@ def _others(config: Config, html: str) -> Iterator[Finding]:
         )
 
 
-def _ruling(response: httpx.Response) -> list[Finding]:
+def _ruling(response: httpx.Response, html: str) -> list[Finding]:
     headers = response.headers
     enforced = headers.get_list("content-security-policy")
+    enforced += [
+        unescape(content[1] or content[2])
+        for tag in _META.findall(html)
+        if "content-security-policy" in tag.lower() and (content := _CONTENT.search(tag))
+    ]
     if not enforced:
-        return [ok("csp", "the page has no Content-Security-Policy header")]
+        return [ok("csp", "the page has no Content-Security-Policy")]
     own = own_address(response.url.scheme, response.url.netloc.decode())
     ruling = rule(enforced, headers.get_list("content-security-policy-report-only"), own)
     counts = [Count("csp", note) for note in ruling.notes]
