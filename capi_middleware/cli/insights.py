@@ -8,7 +8,7 @@ import click
 
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console, print_json, print_line, progress, table
-from capi_middleware.parity.flags import percent
+from capi_middleware.parity.flags.evidence import percent
 from capi_middleware.parity.insights.comparing import beside
 from capi_middleware.parity.insights.keeping import kept_insights, refresh
 from capi_middleware.parity.insights.model import Comparison, Insights, Problem

@@ -7,14 +7,11 @@ import click
 
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console, print_line, table
-from capi_middleware.parity.flags import percent, wilson_upper
+from capi_middleware.parity.flags.evidence import MIN_EVENTS, percent, surely_below
 from capi_middleware.parity.model import EventReport, Report
 from capi_middleware.parity.reading import read_report
 from capi_middleware.parity.report import to_json
 from capi_middleware.parity.window import WindowError, parse_window
-
-#: Browser events below which an event that looks good proves nothing.
-ENOUGH = 30
 
 
 @click.command()
@@ -41,8 +38,9 @@ def report(
     """The parity report: coverage, causes and flags, the same numbers as the page.
 
     With --fail-under the exit code is 1 when the coverage of an event is under the share with 95 %
-    certainty, so that two unlucky events fail no build. No data is never called good: without an
-    event of 30 browser events or more the exit code is 2.
+    certainty, so that two unlucky events fail no build. No data is never called good: the exit
+    code is 2 when no event has five browser events or more, or when one is under the share with
+    too few events to be certain.
     """
     params = {"from": start, "to": end, "event": event, "pixel": pixel}
     try:
@@ -69,23 +67,22 @@ def _judge(found: Report, target: float) -> int:
         )
     if under:
         return 1
-    if any(one.browser >= ENOUGH for one in found.events):
+    told = [one for one in found.events if one.browser >= MIN_EVENTS]
+    if told and all(one.coverage is not None and one.coverage >= target for one in told):
         return 0
-    click.echo(
-        f"no event has {ENOUGH} browser events in this window: too little data to call it good",
-        err=True,
-    )
+    click.echo("there is too little data in this window to call it good", err=True)
     return 2
 
 
 def _is_under(one: EventReport, target: float) -> bool:
     if one.coverage is None or one.coverage >= target:
         return False
-    return wilson_upper(one.matched, one.browser) < target
+    return surely_below(one.matched, one.browser, target)
 
 
 def _print(found: Report) -> None:
     console.print(f"Events from {found.window.start} up to {found.window.end}")
+    print_line(f"{found.verdict.word}: {found.verdict.sentence}")
     numbers = ("server", "browser", "matched", "coverage", "ratio", "pending")
     shown = table("event", "pixel", numbers=numbers)
     for one in found.events:

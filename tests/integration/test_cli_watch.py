@@ -60,7 +60,7 @@ def test_report_says_the_numbers_of_the_page(shop: Site) -> None:
 
 @pytest.mark.parametrize(
     ("both", "browser_only", "code"),
-    [(90, 10, 0), (60, 40, 1), (10, 0, 2), (2, 3, 2), (0, 0, 2), (0, 20, 1)],
+    [(90, 10, 0), (60, 40, 1), (10, 0, 0), (4, 0, 2), (3, 2, 2), (0, 0, 2), (0, 20, 1)],
 )
 def test_fail_under_is_an_exit_code_that_never_calls_no_data_good(
     shop: Site, both: int, browser_only: int, code: int
@@ -152,7 +152,7 @@ def test_insights_are_fetched_kept_and_printed_beside_ours(shop: Site) -> None:
         "web": [{"event_name": "Purchase", "event_coverage": {"percentage": 40}}]
     }
     shop.fake.insights.stats[PIXEL_ID] = {
-        "WEB_ONLY": {int(time.time()) // 3600 * 3600 - 7200: {"Purchase": 90}}, "SERVER_ONLY": {},
+        "WEB_ONLY": {int(time.time()) // 3600 * 3600 - 7200: {"Lead": 90}}, "SERVER_ONLY": {},
     }  # fmt: skip
     told = shop.told("insights", "--fetch")
     assert told["insights"]["opportunity"]["score"] == 62.0
@@ -160,7 +160,7 @@ def test_insights_are_fetched_kept_and_printed_beside_ours(shop: Site) -> None:
     assert (coverage["ours"], coverage["metas"], coverage["verdict"]) == (1.0, 0.4, "differs")
     done = shop.run("insights")
     assert done.exit_code == 0
-    assert "Meta counts 90 more browser events" in done.stdout
+    assert "Lead at pixel 1234567890: Meta counts 90 more browser events" in done.stdout
     assert "CAPI_PERFORMANCE_MATCH_KEY_V3" in done.stdout
     assert len(shop.fake.insights.requests) == 5, "without --fetch Meta is not asked"
 

@@ -5,7 +5,7 @@ from typing import Any
 import jinja2
 
 from capi_middleware.parity.flags.evidence import percent
-from capi_middleware.parity.insights.history import Trend
+from capi_middleware.parity.insights.history import TrendLine
 from capi_middleware.parity.insights.model import (
     Comparison,
     Diagnosis,
@@ -66,7 +66,7 @@ def test_both_numbers_the_difference_and_its_fix_are_shown() -> None:
             comparison("x", measure="browser events", ours=1000.0, metas=600.0),
             comparison("x", measure="freshness", ours=1.5, metas=None, told="real_time"),
         ],
-        [Trend("Opportunity score", [("2026-06-01", 60.0), ("2026-06-02", 62.0)])],
+        [TrendLine("Opportunity score", [("2026-06-01", 60.0), ("2026-06-02", 62.0)])],
     )
     assert "90.0 % 31.0 %" in found.text
     assert "1,000 600" in found.text
@@ -91,7 +91,7 @@ def test_every_value_is_escaped() -> None:
                 ),
             ),
             [comparison(text, told=text)],
-            [Trend(text, [("2026-06-01", 1.0), ("2026-06-02", 1.0)])],
+            [TrendLine(text, [("2026-06-01", 1.0), ("2026-06-02", 1.0)])],
         )
         assert text in found.text
         assert not found.all("script")

@@ -11,7 +11,7 @@ from capi_middleware.parity.insights.model import Day, EventPoint, Insights
 MOST_DAYS = 90
 
 
-class Trend(Struct, frozen=True):
+class TrendLine(Struct, frozen=True):
     """One line over the days: what it shows, and its (day, value) points."""
 
     label: str
@@ -49,10 +49,10 @@ def with_today(insights: Insights, previous: Insights | None) -> Insights:
     return replace(insights, history=history[-MOST_DAYS:])
 
 
-def trends(insights: Insights) -> list[Trend]:
+def trends(insights: Insights) -> list[TrendLine]:
     """The lines that have at least two points: score, additional conversions, quality, coverage."""
     lines = [
-        Trend(
+        TrendLine(
             "Opportunity score",
             [
                 (one.day, one.opportunity_score)
@@ -73,7 +73,7 @@ def trends(insights: Insights) -> list[Trend]:
                 if (event.event_name, event.pixel_id) == (name, pixel_id)
                 and (value := of(event)) is not None
             ]
-            lines.append(Trend(f"{label} of {name} at pixel {pixel_id}", points))
+            lines.append(TrendLine(f"{label} of {name} at pixel {pixel_id}", points))
     return [one for one in lines if len(one.points) > 1]
 
 
