@@ -9,6 +9,9 @@ from starlette.requests import Request
 from capi_middleware.shield import Shield
 from capi_middleware.steps import Steps
 
+#: In the scope: the framework's own request, which callables get instead of a Starlette Request.
+REQUEST = "capi_middleware.request"
+
 
 class Asker:
     """Asks the host's callables about one request, an ASGI http scope."""
@@ -20,7 +23,7 @@ class Asker:
     def call(self, rule: Any) -> Steps[Any]:
         """The answer of a callable; None when it fails."""
         try:
-            value = rule(Request(self._scope))
+            value = rule(self._scope.get(REQUEST) or Request(self._scope))
             if isawaitable(value):
                 value = yield value
         except Exception as error:

@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -179,13 +179,25 @@ class Config:
         except msgspec.DecodeError as error:
             raise ConfigError(f"{file}: found no valid TOML ({error})") from None
         try:
-            data = from_environment(data, "")
-            data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
-            data["routes"] = tables(EventRoute, data.get("routes", []), "routes")
-            made: Config = make(cls, data, "")
-            return made
+            return cls.from_mapping(data)
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> "Config":
+        """A Config from plain data: Django's settings.CAPI, Flask's app.config["CAPI"].
+
+        The keys are those of Config; pixels and routes are mappings, or Pixel and EventRoute;
+        "env:NAME" takes a value from the environment. Raises ConfigError naming key, what was
+        found and what was expected.
+        """
+        if not isinstance(given, Mapping):
+            fail("the configuration", kind_of(given), "a mapping with the keys of Config")
+        data = from_environment(dict(given), "")
+        data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
+        data["routes"] = tables(EventRoute, data.get("routes", []), "routes")
+        made: Config = make(cls, data, "")
+        return made
 
     def _check_secrets(self) -> None:
         for key in self.secrets or ("",):

@@ -35,7 +35,7 @@ class CAPIMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI interface."""
-        if MARK in environ or "capi_middleware" in environ.get("asgi.scope", ()):
+        if is_wrapped(environ):
             return self.app(environ, start_response)
         try:
             self.capi.start()
@@ -46,12 +46,12 @@ class CAPIMiddleware:
             self.capi.issuer.shield.caught(error, "opening")
             return self.app(environ, start_response)
         if endpoint is not None:
-            return self._answer(endpoint, scope, environ, start_response)
+            return self.answer(endpoint, scope, environ, start_response)
         assert exchange is not None
         environ[MARK] = True
         if exchange.tee is not None:
             environ["wsgi.input"] = Tee(environ["wsgi.input"], exchange.tee.add)
-        responder = _Responder(exchange, start_response)
+        responder = Responder(exchange, start_response)
         token = current.set(exchange)
         try:
             result = self.app(environ, responder.start)
@@ -62,13 +62,14 @@ class CAPIMiddleware:
             current.reset(token)
         return responder.body(result, environ.get("wsgi.file_wrapper"))
 
-    def _answer(
+    def answer(
         self,
         endpoint: str,
         scope: MutableMapping[str, Any],
         environ: Environ,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
+        """The answer of one of our endpoints."""
         response = walk(self.capi.endpoints.answer(endpoint, scope, read_body(environ)))
         headers = [
             (name.decode("latin-1"), value.decode("latin-1"))
@@ -76,6 +77,11 @@ class CAPIMiddleware:
         ]
         start_response(f"{response.status_code} {_phrase(response.status_code)}", headers)
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else bytes(response.body)]
+
+
+def is_wrapped(environ: Environ) -> bool:
+    """Whether a CAPIMiddleware further out has this request already."""
+    return MARK in environ or "capi_middleware" in environ.get("asgi.scope", ())
 
 
 def walk(steps: Steps[T]) -> T:
@@ -113,7 +119,7 @@ async def _await(asked: Any) -> Any:
     return await asked
 
 
-class _Responder:
+class Responder:
     """`start_response` and the body of one request."""
 
     def __init__(self, exchange: Exchange, start_response: StartResponse) -> None:
@@ -242,7 +248,7 @@ class _Responder:
 class _Body:
     """The iterable that the server gets: lazy, one piece for one piece, closed once."""
 
-    def __init__(self, responder: _Responder, result: Iterable[bytes]) -> None:
+    def __init__(self, responder: Responder, result: Iterable[bytes]) -> None:
         self._responder = responder
         self._result = result
         self._iterator = iter(result)
