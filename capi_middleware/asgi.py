@@ -19,7 +19,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: Any framework's app: each has its own types for the three.
+App = Callable[[Any, Any, Any], Awaitable[None]]
 T = TypeVar("T")
 
 #: In the scope: a CAPIMiddleware further out has this request already.

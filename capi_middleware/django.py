@@ -141,6 +141,8 @@ class CAPIMiddleware:
 def _scope(request: Any) -> dict[str, Any]:
     """Django's request as an ASGI http scope."""
     scope = dict(request.scope) if hasattr(request, "scope") else scope_of(request.environ)
+    if isinstance(scope["query_string"], str):  # as Django's AsyncClient makes it
+        scope["query_string"] = scope["query_string"].encode()
     return scope | {REQUEST: request, "state": request}
 
 

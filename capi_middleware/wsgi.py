@@ -16,7 +16,7 @@ from capi_middleware.tracker import CAPI
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 StartResponse = Callable[..., Callable[[bytes], object]]
-App = Callable[[Environ, StartResponse], Iterable[bytes]]
+App = Callable[[Any, Any], Iterable[bytes]]
 T = TypeVar("T")
 
 #: In the environ: a CAPIMiddleware further out has this request already.

@@ -90,4 +90,4 @@ shop = Litestar(
     [home, consent, login, product, buy, thanks],
     middleware=[session.middleware, SessionUser],
 )
-app = CAPIMiddleware(shop, config)  # type: ignore[arg-type] # Litestar's own types of ASGI
+app = CAPIMiddleware(shop, config)

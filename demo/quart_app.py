@@ -2,8 +2,9 @@
 
 import itertools
 import os
+from typing import Any
 
-from quart import Quart, Response, redirect, request, session
+from quart import Quart, make_response, redirect, request, session
 from quart.typing import ResponseReturnValue
 
 from capi_middleware import CAPIMiddleware, Config, EventRoute, track
@@ -17,7 +18,8 @@ shop.secret_key = os.environ["CAPI_SECRET_KEY"]
 @shop.before_request
 async def name_user() -> None:
     # Quart's session ends before the response starts: `{state.email}` is read after that.
-    request.scope.setdefault("state", {})["email"] = session.get("email")
+    scope: Any = request.scope
+    scope.setdefault("state", {})["email"] = session.get("email")
 
 
 @shop.get("/")
@@ -27,8 +29,7 @@ async def home() -> str:
 
 @shop.post("/consent")
 async def consent() -> ResponseReturnValue:
-    response = redirect("/", 303)
-    assert isinstance(response, Response)
+    response = await make_response(redirect("/", 303))
     response.set_cookie("consent", (await request.form)["answer"], samesite="Lax")
     return response
 
