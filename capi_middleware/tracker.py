@@ -30,6 +30,8 @@ from capi_middleware.visitor import Visitor
 DRAIN_SECONDS = 5.0
 #: How often settled events past their retention are deleted, in seconds.
 PRUNE_SECONDS = 3600.0
+#: Every CAPI of this process, for those who test with them.
+living: "weakref.WeakSet[CAPI]" = weakref.WeakSet()
 
 
 class CAPI:
@@ -54,6 +56,7 @@ class CAPI:
         self.store.on_commit = self._deliverer.wake
         self._started_in = 0
         self._prune_at = 0.0
+        living.add(self)
         _close_at_exit(self)
 
     def track(

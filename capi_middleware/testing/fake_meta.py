@@ -4,7 +4,8 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from capi_middleware.testing.fake_insights import FakeInsights, no_permission
 from capi_middleware.testing.faults import Drop, Endpoint, Fault, Faults, graph_error
 from capi_middleware.testing.graph_rules import Refusal, refusal
 from capi_middleware.testing.received import Received, ServerEvent
+from capi_middleware.testing.serving import serve
 
 MAX_EVENTS = 1000
 _GIF = bytes.fromhex(
@@ -34,7 +36,8 @@ class FakeMeta:
     empty. With `app_secret` each request must carry its appsecret_proof. `clock` returns Unix
     time in seconds. `tr_answer` is how /tr/ answers; `pixel_plugins` are what each pixel's config
     switches on ("cookie", "botblocking"). `insights` is what Meta says about what it received.
-    Access tokens are never kept.
+    Access tokens are never kept. `app` is an ASGI app, for `httpx.ASGITransport` or any server;
+    `serve()` runs it on a port.
     """
 
     def __init__(
@@ -73,6 +76,17 @@ class FakeMeta:
             ]
         )
         self.app.state.fake = self
+        #: Where `serve()` runs it: for Config(graph_url=…).
+        self.url = ""
+
+    @contextmanager
+    def serve(self, port: int = 0) -> Iterator[str]:
+        """Run it on 127.0.0.1 while the context lasts; yields `url`. A `port` of 0 is a free one.
+
+        The pixel's library is at `{url}/en_US/fbevents.js`. Raises ImportError without uvicorn.
+        """
+        with serve(self.app, port) as self.url:
+            yield self.url
 
     def fail_next(
         self,
