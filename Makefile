@@ -31,10 +31,13 @@ demo: $(VENV)/.installed $(if $(filter-out 0,$(VISITORS)),browser)
 	@$(BIN)/python -m demo --visitors $(VISITORS)
 
 lint: $(VENV)/.installed
-	@echo "==> ruff, mypy --strict, import-linter"
+	@echo "==> ruff, mypy --strict, pyright, import-linter"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes capi_middleware --ignoreexternal >$(VENV)/verifytypes \
+		|| { cat $(VENV)/verifytypes; exit 1; }
 	@$(BIN)/lint-imports
 
 test: lint browser pgbouncer

@@ -41,7 +41,7 @@ class CAPIMiddleware:
 
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
-        self.capi = config if isinstance(config, CAPI) else CAPI(config)
+        self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""

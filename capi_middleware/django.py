@@ -65,7 +65,7 @@ class CAPIMiddleware:
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
-        self.capi = get_capi()
+        self.capi: CAPI = get_capi()
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
 

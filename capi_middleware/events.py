@@ -1,19 +1,19 @@
 """The words everybody uses: events, their rows, sightings of browser copies, and causes."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from msgspec import Struct, field
 
 #: Meta's standard events (Meta Pixel Reference) plus PageView. Any other name is a custom event.
-STANDARD_EVENTS = frozenset(
-    {
-        "PageView", "AddPaymentInfo", "AddToCart", "AddToWishlist", "CompleteRegistration",
-        "Contact", "CustomizeProduct", "Donate", "FindLocation", "InitiateCheckout", "Lead",
-        "Purchase", "Schedule", "Search", "StartTrial", "SubmitApplication", "Subscribe",
-        "ViewContent",
-    }
-)  # fmt: skip
+StandardEvent = Literal[
+    "PageView", "AddPaymentInfo", "AddToCart", "AddToWishlist", "CompleteRegistration", "Contact",
+    "CustomizeProduct", "Donate", "FindLocation", "InitiateCheckout", "Lead", "Purchase",
+    "Schedule", "Search", "StartTrial", "SubmitApplication", "Subscribe", "ViewContent",
+]  # fmt: skip
+STANDARD_EVENTS: frozenset[str] = frozenset(get_args(StandardEvent))
+#: What an event may be called: editors offer the standard ones, and any text is allowed.
+EventName = StandardEvent | str
 
 #: The outcome of a browser copy that is known to have left.
 SENT = "sent"

@@ -24,6 +24,7 @@ from capi_middleware.capture.injection import (
 from capi_middleware.capture.pixel import consent_fields, page_events, pixel_entries, tag
 from capi_middleware.capture.reading import BodyTee, RequestReader
 from capi_middleware.carriage import Carriage
+from capi_middleware.config import Config
 from capi_middleware.custom_data import clean
 from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
@@ -50,22 +51,22 @@ class Exchange:
         matches: Sequence[tuple[EventRoute, Mapping[str, Any]]],
     ) -> None:
         self.issuer = issuer
-        self.config = issuer.config
+        self.config: Config = issuer.config
         self.scope = scope
         self.mount = mount
-        self.excluded = (
-            path.startswith(tuple(self.config.exclude)) if self.config.exclude else False
-        )
+        exclude = tuple(self.config.exclude)
+        self.excluded: bool = bool(exclude) and path.startswith(exclude)
         taken = [] if self.excluded else [Match(*match) for match in matches]
-        self.tee = BodyTee() if any(_reads_body(match.route) for match in taken) else None
-        self.reader = RequestReader(scope, self.tee)
+        tees = any(_reads_body(match.route) for match in taken)
+        self.tee: BodyTee | None = BodyTee() if tees else None
+        self.reader: RequestReader = RequestReader(scope, self.tee)
         asker = Asker(scope, issuer.shield)
-        self.drafting = Drafting(issuer, asker, self.reader, taken)
-        self.admission = Admission(
+        self.drafting: Drafting = Drafting(issuer, asker, self.reader, taken)
+        self.admission: Admission = Admission(
             issuer.consent, self.reader, asker, method=scope["method"], path=path
         )
-        self.visit = Visit(issuer, scope, self.reader, self.admission)
-        self.carriage = Carriage(issuer, scope, self.reader, self.visit)
+        self.visit: Visit = Visit(issuer, scope, self.reader, self.admission)
+        self.carriage: Carriage = Carriage(issuer, scope, self.reader, self.visit)
         self._commits: list[Future[None]] = []
         self._verdict: Verdict | None = None
         self._injector: Injector | GzipInjector | None = None

@@ -23,7 +23,7 @@ from capi_middleware.config import Config
 from capi_middleware.custom_data import clean, refused_by_meta
 from capi_middleware.errors import BadVisitor, StoreError
 from capi_middleware.events import Count, Event, Row, match_key_mask
-from capi_middleware.expressions import parse
+from capi_middleware.expressions import Template, parse
 from capi_middleware.routes import EventRoute
 from capi_middleware.shield import Shield
 from capi_middleware.store.protocol import Store
@@ -54,17 +54,18 @@ class Issuer:
     ) -> None:
         self.config = config
         self.store = store
-        self.shield = Shield(store.count)
-        self.minter = Minter(config.secrets)
+        self.shield: Shield = Shield(store.count)
+        self.minter: Minter = Minter(config.secrets)
         self._pages: set[str] = set()
         self._repeats = Repeats()
-        self.mirror = Mirror(config.mirror)
-        self.carrier = Carrier(TextSigner(config.secrets, "carried"))
+        self.mirror: Mirror = Mirror(config.mirror)
+        self.carrier: Carrier = Carrier(TextSigner(config.secrets, "carried"))
         self._visitors = TextSigner(config.secrets, "visitor")
         #: digest(value, currency) of either copy of an event.
-        self.digest = ValueDigest(config.secrets)
-        self.consent = ConsentRule(config.consent, gpc=config.privacy == "honor-gpc")
-        self.user_data = parse(config.user_data)
+        self.digest: ValueDigest = ValueDigest(config.secrets)
+        gpc = config.privacy == "honor-gpc"
+        self.consent: ConsentRule = ConsentRule(config.consent, gpc=gpc)
+        self.user_data: Template = parse(config.user_data)
         self._proxies = Proxies.of(config.trusted_proxies)
         self._drop = frozenset(name.lower() for name in config.drop_parameters)
         self._clock = clock

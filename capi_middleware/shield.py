@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from capi_middleware.events import Count
 
-logger = logging.getLogger("capi_middleware")
+logger: logging.Logger = logging.getLogger("capi_middleware")
 
 
 class Shield:

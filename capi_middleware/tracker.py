@@ -16,13 +16,13 @@ from capi_middleware.config import Config, Pixel
 from capi_middleware.delivery.worker import Courier, Deliverer
 from capi_middleware.endpoints import Endpoints
 from capi_middleware.errors import CapiError, ConfigError
-from capi_middleware.events import Event
+from capi_middleware.events import Event, EventName
 from capi_middleware.exchange import Exchange, current
 from capi_middleware.issuing import Issuer
 from capi_middleware.parity.insights.keeping import Lookout
 from capi_middleware.routes import check_event_name
 from capi_middleware.store.opening import open_store
-from capi_middleware.store.protocol import OLDEST_EVENT
+from capi_middleware.store.protocol import OLDEST_EVENT, Store
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
 
@@ -45,14 +45,14 @@ class CAPI:
         if not isinstance(config, Config):
             raise ConfigError(f"found a {type(config).__name__}, expected a Config or a CAPI")
         self.config = config
-        self.store = open_store(config.store, queue_limit=config.queue_limit)
-        self.issuer = Issuer(config, self.store)
+        self.store: Store = open_store(config.store, queue_limit=config.queue_limit)
+        self.issuer: Issuer = Issuer(config, self.store)
         self._routes = RouteIndex(config.routes)
         self._lookout = Lookout(config, self.store, self.issuer.shield.caught)
         self._deliverer = Deliverer(
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
-        self.endpoints = Endpoints(self.issuer, self.open, lambda: self._deliverer.alive)
+        self.endpoints: Endpoints = Endpoints(self.issuer, self.open, lambda: self._deliverer.alive)
         self.store.on_commit = self._deliverer.wake
         self._started_in = 0
         self._prune_at = 0.0
@@ -61,7 +61,7 @@ class CAPI:
 
     def track(
         self,
-        event_name: str,
+        event_name: EventName,
         *,
         visitor: Visitor | None = None,
         user_data: UserData | None = None,
@@ -195,7 +195,7 @@ def split_mount(scope: MutableMapping[str, Any]) -> tuple[str, str]:
 
 
 def track(
-    event_name: str,
+    event_name: EventName,
     *,
     user_data: UserData | None = None,
     dedupe_key: object = None,

@@ -31,7 +31,7 @@ class CAPIMiddleware:
 
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
-        self.capi = config if isinstance(config, CAPI) else CAPI(config)
+        self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI interface."""

@@ -12,7 +12,7 @@ from capi_middleware.delivery.retry import Outcome, pause, rest
 from capi_middleware.errors import StoreError
 from capi_middleware.store.protocol import Lease, LeasedEvent, Settlement, Store
 
-logger = logging.getLogger("capi_middleware.delivery")
+logger: logging.Logger = logging.getLogger("capi_middleware.delivery")
 
 #: Meta takes 1 to 1000 events in a request.
 BATCH = 1000

@@ -68,7 +68,7 @@ class Link:
     def __init__(self, url: str, clock: Callable[[], float] | None) -> None:
         self._url = url
         self._clock = clock
-        self.name = _name_of(url)
+        self.name: str = _name_of(url)
         self._start_over()
         at_fork(after_in_child=self._abandon)
 

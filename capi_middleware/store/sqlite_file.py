@@ -14,7 +14,7 @@ from typing import TypeVar
 from capi_middleware.errors import StoreError
 from capi_middleware.store.writer import LockedError
 
-logger = logging.getLogger("capi_middleware.store")
+logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
 SCHEMA_VERSION = 3
 #: UPSERT.

@@ -9,7 +9,7 @@ from unittest.mock import patch
 from capi_middleware.config import Config
 from capi_middleware.custom_data import clean, refused_by_meta
 from capi_middleware.delivery.worker import Deliverer
-from capi_middleware.events import Count, Event
+from capi_middleware.events import Count, Event, EventName
 from capi_middleware.issuing import Issuer
 from capi_middleware.shield import Shield
 from capi_middleware.store.memory import MemoryStore
@@ -55,7 +55,7 @@ class Captured:
 
     def assert_tracked(
         self,
-        event_name: str,
+        event_name: EventName,
         *,
         times: int | None = None,
         user_data: UserData | None = None,

@@ -47,7 +47,7 @@ class FakeMeta:
         app_secret: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.received = Received()
+        self.received: Received = Received()
         self.tr_answer: Literal["empty", "gif"] = "empty"
         self.pixel_plugins: tuple[str, ...] = ("cookie",)
         self._tokens = tokens
@@ -57,7 +57,7 @@ class FakeMeta:
         self.insights = FakeInsights(
             lambda: self.received, self._denied_reading, self._faults.take, clock
         )
-        self.app = Starlette(
+        self.app: Starlette = Starlette(
             routes=[
                 Route("/received", self._show, methods=["GET"]),
                 Route("/received", self._clear, methods=["DELETE"]),
@@ -77,7 +77,7 @@ class FakeMeta:
         )
         self.app.state.fake = self
         #: Where `serve()` runs it: for Config(graph_url=…).
-        self.url = ""
+        self.url: str = ""
 
     @contextmanager
     def serve(self, port: int = 0) -> Iterator[str]:
