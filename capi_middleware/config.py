@@ -66,7 +66,7 @@ class Pixel:
             check_event_name(name, f"pixels.events of pixel {number}")
 
     def takes(self, event_name: str) -> bool:
-        """Whether events of this name go to this pixel."""
+        """Whether events of this `event_name` go to this pixel."""
         return self.events is None or event_name in self.events
 
 
@@ -158,7 +158,7 @@ class Config:
         return (self.secret_key,) if isinstance(self.secret_key, str) else tuple(self.secret_key)
 
     def pixel_ids(self, event_name: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The pixels that an event of this name goes to, optionally only the `wanted` ones."""
+        """The pixels that an event of this `event_name` goes to, or only the `wanted` of them."""
         return tuple(
             pixel.id
             for pixel in self.pixels
@@ -167,7 +167,7 @@ class Config:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Config":
-        """Read a capi.toml: the same keys; "env:NAME" takes a value from the environment.
+        """Read a capi.toml at `path`: the same keys; "env:NAME" reads the environment.
 
         Raises ConfigError naming file, key, what was found and what was expected.
         """
@@ -185,9 +185,9 @@ class Config:
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> "Config":
-        """A Config from plain data: Django's settings.CAPI, Flask's app.config["CAPI"].
+        """A Config from plain data, as Django's settings.CAPI and Flask's app.config["CAPI"] are.
 
-        The keys are those of Config; pixels and routes are mappings, or Pixel and EventRoute;
+        The keys `given` are those of Config; pixels and routes are mappings, or Pixel and EventRoute;
         "env:NAME" takes a value from the environment. Raises ConfigError naming key, what was
         found and what was expected.
         """

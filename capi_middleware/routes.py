@@ -199,7 +199,7 @@ class EventRoute:
         )
 
     def counts(self, status: int) -> bool:
-        """Whether a response with this status is the event."""
+        """Whether a response with this `status` is the event."""
         text = str(status)
         return text in self.statuses or f"{text[0]}xx" in self.statuses
 

@@ -37,8 +37,8 @@ living: "weakref.WeakSet[CAPI]" = weakref.WeakSet()
 class CAPI:
     """The tracker of one process: events outside of requests, flushing and closing.
 
-    The middleware makes one from a Config; make it yourself to track in jobs and webhooks, and
-    give the same object to the middleware. Raises ConfigError when the store cannot be used.
+    The middleware makes one from its `config`; make it yourself to track in jobs and webhooks,
+    and give the same object to the middleware. Raises ConfigError when the store cannot be used.
     """
 
     def __init__(self, config: Config) -> None:
@@ -75,12 +75,13 @@ class CAPI:
         """Queue the server copy of an event outside of a request: a webhook, a job.
 
         `visitor`: who it belongs to, from `current_visitor()` or `Visitor.loads()`; a denied
-        consent is honoured and counted. The same `dedupe_key` and event_name give the same
+        consent is honoured and counted. The same `dedupe_key` and `event_name` give the same
         event_id as in the request. `event_time`: when it happened in Unix seconds, now by default;
-        Meta takes the last seven days. Other keyword arguments are custom_data. Returns the Event
-        after it is on disk (see Config.durability). Raises ConfigError for a bad event_name,
-        ValueError for an event_time that Meta refuses, BadVisitor for a visitor that this site did
-        not sign, and StoreError when the commit failed.
+        Meta takes the last seven days. `user_data`, `value`, `currency`, `contents` and other
+        keyword arguments (custom_data) are as in `track()`. Returns the Event after it is on disk
+        (see Config.durability). Raises ConfigError for a bad event_name, ValueError for an
+        event_time that Meta refuses, BadVisitor for a visitor that this site did not sign, and
+        StoreError when the commit failed.
         """
         check_event_name(event_name, "track")
         if visitor is not None:
@@ -141,7 +142,7 @@ class CAPI:
             self._deliverer.start()
 
     def open(self, scope: MutableMapping[str, Any]) -> Exchange:
-        """The exchange of a request, an ASGI http scope."""
+        """The exchange of a request, `scope` as in ASGI's http."""
         mount, path = split_mount(scope)
         return Exchange(
             self.issuer,
@@ -152,7 +153,7 @@ class CAPI:
         )
 
     def endpoint(self, scope: MutableMapping[str, Any]) -> str | None:
-        """The name of our endpoint that a request is for, None for one of the host's."""
+        """The name of our endpoint that a request (its `scope`) is for, None for the host's."""
         _, path = split_mount(scope)
         prefix = self.config.prefix + "/"
         if not path.startswith(prefix):

@@ -69,7 +69,10 @@ class CAPIMiddleware:
         environ: Environ,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        """The answer of one of our endpoints."""
+        """The answer of our `endpoint` of this name, as an app gives it.
+
+        `scope` is the ASGI form of `environ`; `start_response` is the server's.
+        """
         response = walk(self.capi.endpoints.answer(endpoint, scope, read_body(environ)))
         headers = [
             (name.decode("latin-1"), value.decode("latin-1"))

@@ -62,11 +62,11 @@ class Captured:
         dedupe_key: object = None,
         **custom_data: Any,
     ) -> list[Event]:
-        """The events of this name that hold all that is given; there must be some, or `times`.
+        """The events of this `event_name` that hold all that is given: some, or exactly `times`.
 
         `value`, `currency` and all else but `user_data` and `dedupe_key` is custom_data, compared
-        after the same cleaning as the app's. `user_data` is hashed before it is compared. `times`
-        is how many there must be exactly; 0 means none. Raises AssertionError with what was
+        after the same cleaning as the app's. `user_data` is hashed before it is compared. 0
+        `times` means none. Raises AssertionError with what was
         tracked, and with what is different in the event that is nearest.
         """
         __tracebackhide__ = True

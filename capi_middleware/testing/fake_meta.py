@@ -100,9 +100,9 @@ class FakeMeta:
         headers: Mapping[str, str] | None = None,
         endpoint: Endpoint = "events",
     ) -> None:
-        """Script the next `times` answers (None: all) of an endpoint.
+        """Script the next `times` answers (None: all) of an `endpoint`, for `pixel_id` or any.
 
-        Each comes `delay` seconds after the request. `body` is text, bytes, or a value sent as
+        Each has these `headers` and comes `delay` seconds after the request. `body` is text, bytes, or a value sent as
         JSON; without one an error of the Graph API that fits `status`. A `status` of 200 without
         body only delays. `drop` cuts the connection "before" the request counts or "after".
         Raises ValueError for an endpoint or drop that does not exist.
