@@ -187,9 +187,9 @@ class Config:
     def from_mapping(cls, given: Mapping[str, Any]) -> "Config":
         """A Config from plain data, as Django's settings.CAPI and Flask's app.config["CAPI"] are.
 
-        The keys `given` are those of Config; pixels and routes are mappings, or Pixel and EventRoute;
-        "env:NAME" takes a value from the environment. Raises ConfigError naming key, what was
-        found and what was expected.
+        The keys `given` are those of Config; pixels and routes are mappings, or Pixel and
+        EventRoute; "env:NAME" takes a value from the environment. Raises ConfigError naming key,
+        what was found and what was expected.
         """
         if not isinstance(given, Mapping):
             fail("the configuration", kind_of(given), "a mapping with the keys of Config")

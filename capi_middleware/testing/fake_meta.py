@@ -102,10 +102,10 @@ class FakeMeta:
     ) -> None:
         """Script the next `times` answers (None: all) of an `endpoint`, for `pixel_id` or any.
 
-        Each has these `headers` and comes `delay` seconds after the request. `body` is text, bytes, or a value sent as
-        JSON; without one an error of the Graph API that fits `status`. A `status` of 200 without
-        body only delays. `drop` cuts the connection "before" the request counts or "after".
-        Raises ValueError for an endpoint or drop that does not exist.
+        Each has these `headers` and comes `delay` seconds after the request. `body` is text,
+        bytes, or a value sent as JSON; without one an error of the Graph API that fits `status`.
+        A `status` of 200 without body only delays. `drop` cuts the connection "before" the request
+        counts or "after". Raises ValueError for an endpoint or drop that does not exist.
         """
         fault = Fault(
             status=status, body=body, times=times, delay=delay, pixel_id=pixel_id, drop=drop,
