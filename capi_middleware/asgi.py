@@ -42,19 +42,24 @@ class CAPIMiddleware:
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
+        self._has_lifespan = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
         if scope["type"] == "lifespan":
+            self._has_lifespan = True
             await self.app(scope, receive, self._closing(send))
         elif scope["type"] != "http" or MARK in scope:
+            if MARK in scope:
+                self.capi.issuer.notices.say("twice")
             await self.app(scope, receive, send)
         else:
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            self.capi.start()
+            if self.capi.start() and not self._has_lifespan:
+                self.capi.issuer.notices.say("no_lifespan")
             endpoint = self.capi.endpoint(scope)
             exchange = None if endpoint is not None else self.capi.open(scope)
         except Exception as error:

@@ -7,7 +7,7 @@ CAPI = {"secret_key": "env:CAPI_SECRET_KEY", "pixels": [...], "routes": [...]}
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import cache
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -30,6 +30,7 @@ _IDENTITY = (
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
 )
+_CACHE, _ENTRY = "django.middleware.cache.UpdateCacheMiddleware", ".django.CAPIMiddleware"
 Pairs = list[tuple[str, str]]
 
 
@@ -66,6 +67,8 @@ class CAPIMiddleware:
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
         self.capi: CAPI = get_capi()
+        if _CACHE in takewhile(lambda entry: not entry.endswith(_ENTRY), settings.MIDDLEWARE):
+            self.capi.issuer.notices.say("cache")
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
 
@@ -102,6 +105,7 @@ class CAPIMiddleware:
         asynchronous = hasattr(request, "scope")
         given = request.scope if asynchronous else request.environ
         if asgi.MARK in given if asynchronous else is_wrapped(given):
+            self.capi.issuer.notices.say("twice")
             return None
         try:
             self.capi.start()

@@ -116,6 +116,7 @@ class Exchange:
             return False
         if not verdict.inject and verdict.reason not in ("not_html", "status"):
             self.issuer.count(Count("skipped", verdict.reason))
+            self.issuer.notices.say(verdict.reason)
         drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
         landing = 300 <= status < 400 and not self.excluded
         if landing and b"fbclid=" in self.scope.get("query_string", b""):

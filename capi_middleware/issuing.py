@@ -24,6 +24,7 @@ from capi_middleware.custom_data import clean, refused_by_meta
 from capi_middleware.errors import BadVisitor, StoreError
 from capi_middleware.events import Count, Event, Row, match_key_mask
 from capi_middleware.expressions import Template, parse
+from capi_middleware.notices import Notices
 from capi_middleware.routes import EventRoute
 from capi_middleware.shield import Shield
 from capi_middleware.store.protocol import Store
@@ -55,6 +56,7 @@ class Issuer:
         self.config = config
         self.store = store
         self.shield: Shield = Shield(store.count)
+        self.notices: Notices = Notices(config.debug)
         self.minter: Minter = Minter(config.secrets)
         self._pages: set[str] = set()
         self._repeats = Repeats()

@@ -56,6 +56,7 @@ class CAPI:
         self.store.on_commit = self._deliverer.wake
         self._started_in = 0
         self._prune_at = 0.0
+        self.issuer.notices.about_store(config.store)
         living.add(self)
         _close_at_exit(self)
 
@@ -135,11 +136,13 @@ class CAPI:
 
     # -- for the doors ---------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start delivery in this process: lazily, and again after a fork."""
-        if self._started_in != os.getpid():
-            self._started_in = os.getpid()
-            self._deliverer.start()
+    def start(self) -> bool:
+        """Start delivery in this process: lazily, and again after a fork; whether it began now."""
+        if self._started_in == os.getpid():
+            return False
+        self._started_in = os.getpid()
+        self._deliverer.start()
+        return True
 
     def open(self, scope: MutableMapping[str, Any]) -> Exchange:
         """The exchange of a request, `scope` as in ASGI's http."""

@@ -36,6 +36,7 @@ class CAPIMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI interface."""
         if is_wrapped(environ):
+            self.capi.issuer.notices.say("twice")
             return self.app(environ, start_response)
         try:
             self.capi.start()
