@@ -1,4 +1,4 @@
-"""The pytest plugin of capi_middleware. It imports the package only when a test asks for it."""
+"""The pytest plugin of users' tests. It imports what it needs only when a test asks for it."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
