@@ -1,7 +1,7 @@
 """Django's door: a MIDDLEWARE entry, sync and async, set up by settings.CAPI.
 
-MIDDLEWARE = ["capi_middleware.django.CAPIMiddleware", ...]  # the first of all
-CAPI = {"secret_key": "env:CAPI_SECRET_KEY", "pixels": [...], "routes": [...]}
+`MIDDLEWARE = ["capi_middleware.django.CAPIMiddleware", ...]`, and `CAPI = {"pixels": [...], ...}`
+with the keys of Config. It runs the WSGI door's Responder between Django's request and response.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -102,24 +102,24 @@ class CAPIMiddleware:
 
     def _open(self, request: Any) -> Exchange | str | None:
         """The exchange of a request, the name of our endpoint, or None: it passes through."""
-        asynchronous = hasattr(request, "scope")
-        given = request.scope if asynchronous else request.environ
-        if asgi.MARK in given if asynchronous else is_wrapped(given):
-            self.capi.issuer.notices.say("twice")
-            return None
         try:
+            asynchronous = hasattr(request, "scope")
+            given = request.scope if asynchronous else request.environ
+            if asgi.MARK in given if asynchronous else is_wrapped(given):
+                self.capi.issuer.notices.say("twice")
+                return None
             self.capi.start()
             scope = _scope(request)
             endpoint = self.capi.endpoint(scope)
             if endpoint is not None:
                 return endpoint
             exchange = self.capi.open(scope)
+            if exchange.tee is not None:
+                request._stream = Tee(request._stream, exchange.tee.add)
+            given[asgi.MARK if asynchronous else MARK] = True
         except Exception as error:
             self.capi.issuer.shield.caught(error, "opening")
             return None
-        given[asgi.MARK if asynchronous else MARK] = True
-        if exchange.tee is not None:
-            request._stream = Tee(request._stream, exchange.tee.add)
         return exchange
 
     def _answer(self, endpoint: str, request: Any) -> HttpResponse:
@@ -185,8 +185,7 @@ class _Outgoing:
             stream = self._responder.body(parts, type(response))
             if stream is not parts:
                 response.streaming_content = _Stream(stream, lambda: self._headers is not None)
-        _change(response, given, self._headers)
-        return response
+        return self._with_headers(response, given)
 
     async def finish_stream(self, response: Any) -> Any:
         """The same response with the tag in the stream of an asynchronous view."""
@@ -197,14 +196,20 @@ class _Outgoing:
             stream = self._tagged(aiter(response))
             first = await anext(stream, b"")
             response.streaming_content = _resumed(first, stream)
-        _change(response, given, self._headers)
-        return response
+        return self._with_headers(response, given)
 
     def _begin(self, response: Any) -> Pairs:
         given = [*response.items()]
         given += [("Set-Cookie", cookie.OutputString()) for cookie in response.cookies.values()]
         self._responder.start(f"{response.status_code} {response.reason_phrase}", given)
         return given
+
+    def _with_headers(self, response: Any, given: Pairs) -> Any:
+        try:
+            _change(response, given, self._headers or given)
+        except Exception as error:
+            self._exchange.issuer.shield.caught(error, "the headers")
+        return response
 
     def _start(self, status: str, headers: Pairs, *_: Any) -> Callable[[bytes], object]:
         self._headers = headers
@@ -251,10 +256,8 @@ async def _resumed(first: bytes, stream: AsyncGenerator[bytes, None]) -> AsyncIt
             yield piece
 
 
-def _change(response: Any, given: Pairs, headers: Pairs | None) -> None:
+def _change(response: Any, given: Pairs, headers: Pairs) -> None:
     """Make the `given` headers of a response the `headers` that go out."""
-    if headers is None or headers is given:
-        return
     for name, _ in given:
         if name != "Set-Cookie" and all(name != one for one, _ in headers):
             del response[name]

@@ -3,18 +3,20 @@
 import asyncio
 import gzip
 import io
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import django
 import pytest
 from django.conf import settings
-from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import re_path
 
 from capi_middleware import EventRoute, UserData, current_visitor, track
-from capi_middleware.django import get_capi
+from capi_middleware.django import CAPIMiddleware, get_capi
 from capi_middleware.errors import ConfigError
 from tests.support.configs import PIXEL_ID, SECRET, TOKEN, make_config
 from tests.support.stores import states
@@ -258,6 +260,66 @@ def test_a_stream_that_nobody_reads_still_ends() -> None:
 def test_a_file_stays_as_it_is(site: Site) -> None:
     answer = site(lambda _: FileResponse(io.BytesIO(PAGE.encode()), content_type="text/html"))
     assert answer.body == PAGE.encode()
+
+
+def test_an_event_of_a_redirect_rides_to_the_next_page(site: Site) -> None:
+    def view(_: Any) -> Any:
+        track("Lead")
+        return HttpResponse(status=303, headers={"Location": "/thanks"})
+
+    answer = site(view)
+    cookie = answer.cookies["capi_next"]
+    assert (cookie["httponly"], cookie["path"]) == (True, "/")
+    issuer = answer.capi.issuer
+    (event,), _ = issuer.carrier.unpack(cookie.coded_value, now=issuer.now())
+    assert event["n"] == "Lead"
+
+
+def test_the_report_lets_a_browser_log_in(site: Site) -> None:
+    sent: dict[str, Any] = {
+        "data": "token=report",
+        "content_type": "application/x-www-form-urlencoded",
+    }
+    answer = site(lambda _: None, path="/_capi/parity", method="post", **sent)
+    assert (answer.status_code, answer["Location"]) == (303, "/_capi/parity")
+    assert answer.cookies["capi_report"]["samesite"] == "strict"
+    cookie = f"capi_report={answer.cookies['capi_report'].coded_value}"
+    if not site.asynchronous:  # Django's AsyncClient sends cookies of its own alone
+        answer = site(lambda _: None, path="/_capi/parity", headers={"cookie": cookie})
+        assert answer.status_code == 200
+
+
+def test_a_response_ends_after_its_conversion_is_on_disk(site: Site, tmp_path: Path) -> None:
+    store = tmp_path / "capi.db"
+
+    def view(_: Any) -> Any:
+        track("Purchase", value=5, currency="EUR")
+        return JsonResponse({})
+
+    answer = site(view, config=make_config(store=f"sqlite:///{store}"))
+    db = sqlite3.connect(store)
+    assert db.execute("SELECT event_name FROM events").fetchall() == [("Purchase",)]
+    db.close()
+    answer.capi.close()
+
+
+def test_headers_that_cannot_be_set_are_survived(
+    site: Site, monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("of ours")
+
+    monkeypatch.setattr("capi_middleware.django._change", fail)
+    answer = site(lambda _: HttpResponse(PAGE))
+    assert answer.status_code == 200
+    assert [str(error) for error in swallowed] == ["of ours"]
+    swallowed.clear()
+
+
+def test_a_request_that_came_through_no_server_passes(swallowed: list[BaseException]) -> None:
+    with override_settings(CAPI=make_config(), MIDDLEWARE=[ENTRY]):
+        assert CAPIMiddleware(lambda _: "theirs")(HttpRequest()) == "theirs"
+    swallowed.clear()
 
 
 def test_a_failing_view_is_no_event(site: Site) -> None:
