@@ -9,8 +9,7 @@ import click
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console, print_json, print_line, progress, table
 from capi_middleware.parity.flags.evidence import percent
-from capi_middleware.parity.insights.comparing import beside
-from capi_middleware.parity.insights.keeping import kept_insights, refresh
+from capi_middleware.parity.insights.keeping import refresh
 from capi_middleware.parity.insights.model import Comparison, Insights, Problem
 from capi_middleware.parity.reading import read_report
 from capi_middleware.parity.window import parse_window
@@ -28,14 +27,12 @@ def insights(source: str, fetch: bool, as_json: bool) -> None:
     with opened(source) as capi:
         if fetch:
             with progress("asking Meta"):
-                found: Insights | None = refresh(capi.config, capi.store)
-        else:
-            found = kept_insights(capi.store)
-        if found is None:
-            click.echo("Meta was never asked: capi-middleware insights --fetch", err=True)
-            sys.exit(2)
+                refresh(capi.config, capi.store)
         report = read_report(capi.store, capi.config, parse_window({}, time.time()))
-    compared = beside(report, found)
+    found, compared = report.insights, report.comparisons
+    if found is None:
+        click.echo("Meta was never asked: capi-middleware insights --fetch", err=True)
+        sys.exit(2)
     if as_json:
         print_json({"insights": found, "comparisons": compared})
     else:

@@ -58,7 +58,8 @@ def read_report(store: Store, config: Config, window: Window, *, delivering: boo
     insights = kept_insights(store)
     if insights is None:
         return report
-    return replace(report, insights=insights, comparisons=beside(report, insights))
+    compared = beside(report, insights, event=window.event, pixel=window.pixel)
+    return replace(report, insights=insights, comparisons=compared)
 
 
 def _reasons(letters: Sequence[DeadLetter]) -> dict[tuple[str, str], Counter[str]]:

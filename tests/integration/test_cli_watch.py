@@ -162,6 +162,8 @@ def test_insights_are_fetched_kept_and_printed_beside_ours(shop: Site) -> None:
     assert done.exit_code == 0
     assert "Lead at pixel 1234567890: Meta counts 90 more browser events" in done.stdout
     assert "CAPI_PERFORMANCE_MATCH_KEY_V3" in done.stdout
+    filtered = shop.told("report", "--event", "Lead")
+    assert {one["event_name"] for one in filtered["comparisons"]} == {"Lead"}
     assert len(shop.fake.insights.requests) == 5, "without --fetch Meta is not asked"
 
 
