@@ -66,13 +66,18 @@ def test_both_numbers_the_difference_and_its_fix_are_shown() -> None:
             comparison("x", measure="browser events", ours=1000.0, metas=600.0),
             comparison("x", measure="freshness", ours=1.5, metas=None, told="real_time"),
         ],
-        [TrendLine("Opportunity score", [("2026-06-01", 60.0), ("2026-06-02", 62.0)])],
+        [
+            TrendLine("Opportunity score", [("2026-06-01", 60.0), ("2026-06-02", 62.0)]),
+            TrendLine("Coverage", [("2026-06-01", 0.5), ("2026-06-02", 0.75)], share=True),
+        ],
     )
     assert "90.0 % 31.0 %" in found.text
     assert "1,000 600" in found.text
     assert "1.5 s real time" in found.text
     assert "Fix: Because." in found.text
-    assert found.all("svg") == [{"aria-label": "Opportunity score"}]
+    assert "Opportunity score : 60.0 → 62.0" in found.text
+    assert "Coverage : 50.0 % → 75.0 %" in found.text
+    assert [one["aria-label"] for one in found.all("svg")] == ["Opportunity score", "Coverage"]
 
 
 def test_every_value_is_escaped() -> None:

@@ -12,10 +12,14 @@ MOST_DAYS = 90
 
 
 class TrendLine(Struct, frozen=True):
-    """One line over the days: what it shows, and its (day, value) points."""
+    """One line over the days: what it shows, and its (day, value) points.
+
+    `share`: the values are shares, 0 to 1.
+    """
 
     label: str
     points: list[tuple[str, float]]
+    share: bool = False
 
 
 def with_today(insights: Insights, previous: Insights | None) -> Insights:
@@ -64,7 +68,7 @@ def trends(insights: Insights) -> list[TrendLine]:
     events = dict.fromkeys(
         (event.event_name, event.pixel_id) for one in insights.history for event in one.events
     )
-    for label, of in _MEASURES:
+    for label, of, share in _MEASURES:
         for name, pixel_id in events:
             points = [
                 (one.day, value)
@@ -73,12 +77,12 @@ def trends(insights: Insights) -> list[TrendLine]:
                 if (event.event_name, event.pixel_id) == (name, pixel_id)
                 and (value := of(event)) is not None
             ]
-            lines.append(TrendLine(f"{label} of {name} at pixel {pixel_id}", points))
+            lines.append(TrendLine(f"{label} of {name} at pixel {pixel_id}", points, share))
     return [one for one in lines if len(one.points) > 1]
 
 
-_MEASURES: tuple[tuple[str, Callable[[EventPoint], float | None]], ...] = (
-    ("Additional conversions reported", lambda one: one.acr),
-    ("Event match quality", lambda one: one.match_quality),
-    ("Event coverage", lambda one: one.coverage),
+_MEASURES: tuple[tuple[str, Callable[[EventPoint], float | None], bool], ...] = (
+    ("Additional conversions reported", lambda one: one.acr, True),
+    ("Event match quality", lambda one: one.match_quality, False),
+    ("Event coverage", lambda one: one.coverage, True),
 )
