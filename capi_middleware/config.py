@@ -83,7 +83,8 @@ class Config:
         report_token: opens the report; without it the report is not served (unless debug).
         page_view: PageView on every HTML page.
         user_data: customer information for every event: a callable taking the request and
-            returning a UserData (or a mapping, or None), or a mapping of expressions.
+            returning a UserData (or a mapping, or None), or a mapping of expressions. The request
+            is Starlette's Request; Django's and Flask's own behind their doors.
         consent: a ready rule for the cookie of a consent banner ("tcf", "onetrust", "cookiebot",
             "cookieyes", "google"; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...});
             a mapping {"value": "{cookie.consent}", "granted": [...], "limited": [...], "state":

@@ -72,8 +72,8 @@ async def thanks(number: int) -> str:
 
 
 def visitor(request: StarletteRequest) -> UserData | None:
-    # Any ASGI framework's user is in the scope, where Starlette's request.user finds it.
-    return UserData(em=request.user.email) if request.user else None
+    user = request.scope.get("user")  # where every ASGI framework puts it
+    return UserData(em=user.email) if user else None
 
 
 config = Config(

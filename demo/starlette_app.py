@@ -56,8 +56,8 @@ async def thanks(request: Request) -> Response:
 
 
 def visitor(request: Request) -> UserData | None:
-    user = request.user
-    return UserData(em=user.display_name) if user.is_authenticated else None
+    user = request.scope.get("user")  # not there where a cached page asks for its events
+    return UserData(em=user.display_name) if user and user.is_authenticated else None
 
 
 config = Config(

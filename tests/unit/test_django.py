@@ -22,13 +22,14 @@ from tests.support.configs import PIXEL_ID, SECRET, TOKEN, make_config
 from tests.support.stores import states
 
 if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["testserver"])
+    settings.configure(ALLOWED_HOSTS=["testserver"], SECRET_KEY=SECRET)
     django.setup()
 
 TAG = b'<script type="application/json" data-c>'
 PAGE = "<!doctype html><html><head><title>x</title></head><body>é</body></html>"
 PARTS = (b"<!doctype html><html><head><title>x</title></head>", b"<body>", b"1</body></html>")
 ENTRY = "capi_middleware.django.CAPIMiddleware"
+SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
 BROWSER = {"user-agent": "Mozilla/5.0", "accept": "text/html"}
 View = Callable[[Any], Any]
 
@@ -287,6 +288,32 @@ def test_the_report_lets_a_browser_log_in(site: Site) -> None:
     if not site.asynchronous:  # Django's AsyncClient sends cookies of its own alone
         answer = site(lambda _: None, path="/_capi/parity", headers={"cookie": cookie})
         assert answer.status_code == 200
+
+
+def test_a_page_from_a_cache_asks_with_the_visitor_s_session() -> None:
+    def view(request: Any) -> Any:
+        request.session["email"] = "jane@example.com"
+        return HttpResponse("you are in")
+
+    site = Site(asynchronous=False)
+    given: dict[str, Any] = {
+        "config": make_config(user_data=lambda request: UserData(em=request.session["email"])),
+        "inside": ("django.contrib.sessions.middleware.SessionMiddleware",),
+    }
+    with override_settings(SESSION_ENGINE=SIGNED_COOKIES):
+        session = site(view, **given).cookies["sessionid"].coded_value
+        answer = site(
+            view,
+            path="/_capi/t",
+            method="post",
+            data='{"u": "http://testserver/cached", "r": ""}',
+            content_type="text/plain",
+            headers={"cookie": f"sessionid={session}", "host": "testserver"},
+            **given,
+        )
+    assert answer.status_code == 200
+    (state,) = states(answer.capi.store)
+    assert (state[1], state[4] & 1) == ("PageView", 1)
 
 
 def test_a_response_ends_after_its_conversion_is_on_disk(site: Site, tmp_path: Path) -> None:
