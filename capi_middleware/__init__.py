@@ -4,6 +4,8 @@ from capi_middleware.asgi import CAPIMiddleware
 from capi_middleware.config import Config, Pixel
 from capi_middleware.errors import CapiError, ConfigError
 from capi_middleware.events import Event
+from capi_middleware.parity.alerts import Alert
+from capi_middleware.parity.signing import verify_alert
 from capi_middleware.routes import EventRoute
 from capi_middleware.tracker import CAPI, current_visitor, track
 from capi_middleware.user_data import UserData
@@ -13,6 +15,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CAPI",
+    "Alert",
     "CAPIMiddleware",
     "CapiError",
     "Config",
@@ -24,4 +27,5 @@ __all__ = [
     "Visitor",
     "current_visitor",
     "track",
+    "verify_alert",
 ]

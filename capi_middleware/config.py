@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from inspect import iscoroutinefunction
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -108,6 +109,8 @@ class Config:
         ad_account: whose opportunity score and recommendations are read, "act_123" or "123".
         insights_hours: how often Meta's own numbers are read while events are delivered, where an
             ad_account or a read_token is configured; 0 for never.
+        alert_webhook: the https address that is told of flags that open and close; never shown.
+        on_alert: called with each Alert, on a thread of ours, in one process of all.
         graph_url, graph_version, pixel_script_url: Meta's addresses.
         debug: the report without a token, errors raised instead of swallowed in `track`.
     """
@@ -136,6 +139,8 @@ class Config:
     test_event_code: str | None = None
     ad_account: str | None = None
     insights_hours: int = 6
+    alert_webhook: str | None = None
+    on_alert: Callable[..., object] | None = None
     graph_url: str = "https://graph.facebook.com"
     graph_version: str = "v26.0"
     pixel_script_url: str = "https://connect.facebook.net/en_US/fbevents.js"
@@ -147,6 +152,7 @@ class Config:
         self._check_routes()
         self._check_types()
         self._check_addresses()
+        self._check_alerts()
         check_rules(self.user_data, self.consent)
 
     def __repr__(self) -> str:
@@ -262,6 +268,23 @@ class Config:
                 fail("exclude", repr(path), "path prefixes that start with '/'")
         if self.report_token is not None and not str(self.report_token).strip():
             fail("report_token", "an empty text", "a token, or leave it out")
+
+    def _check_alerts(self) -> None:
+        if self.alert_webhook is not None:
+            # The address is often a secret itself, so it is not shown.
+            try:
+                parts = urlsplit(self.alert_webhook)
+                scheme, host, _ = parts.scheme, parts.hostname, parts.port
+            except (ValueError, AttributeError, TypeError):
+                fail("alert_webhook", kind_of(self.alert_webhook), "an https:// address")
+            if not host or not (scheme == "https" or (scheme == "http" and host in _LOOPBACK)):
+                found = f"the scheme {scheme!r} and {'a' if host else 'no'} host"
+                fail("alert_webhook", found, "an https:// address (http:// on this machine)")
+        if self.on_alert is not None and (
+            not callable(self.on_alert) or iscoroutinefunction(self.on_alert)
+        ):
+            found = "an async function" if callable(self.on_alert) else kind_of(self.on_alert)
+            fail("on_alert", found, "a function that takes an Alert")
 
     def _check_addresses(self) -> None:
         if not isinstance(self.store, str) or not _STORES.match(self.store):

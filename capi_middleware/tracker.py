@@ -11,14 +11,18 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
+from capi_middleware.alerting import CHECK_SECONDS, Alerting
 from capi_middleware.capture.matching import RouteIndex
 from capi_middleware.config import Config, Pixel
+from capi_middleware.delivery.housekeeping import Housekeeping, Job
+from capi_middleware.delivery.skew import ClockCheck
 from capi_middleware.delivery.worker import Courier, Deliverer
 from capi_middleware.endpoints import Endpoints
 from capi_middleware.errors import CapiError, ConfigError
 from capi_middleware.events import Event, EventName
 from capi_middleware.exchange import Exchange, current
 from capi_middleware.issuing import Issuer
+from capi_middleware.parity.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.parity.insights.keeping import Lookout
 from capi_middleware.routes import check_event_name
 from capi_middleware.store.opening import open_store
@@ -48,14 +52,13 @@ class CAPI:
         self.store: Store = open_store(config.store, queue_limit=config.queue_limit)
         self.issuer: Issuer = Issuer(config, self.store)
         self._routes = RouteIndex(config.routes)
-        self._lookout = Lookout(config, self.store, self.issuer.shield.caught)
         self._deliverer = Deliverer(
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
-        self.endpoints: Endpoints = Endpoints(self.issuer, self.open, lambda: self._deliverer.alive)
+        self.endpoints: Endpoints = Endpoints(self.issuer, self.open, self._is_delivering)
+        self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
         self.store.on_commit = self._deliverer.wake
         self._started_in = 0
-        self._prune_at = 0.0
         self.issuer.notices.about_store(config.store)
         living.add(self)
         _close_at_exit(self)
@@ -130,7 +133,7 @@ class CAPI:
         self._started_in = 0
         end = time.monotonic() + timeout
         self.flush(timeout * 0.6)
-        self._lookout.stop()
+        self._housekeeping.stop(timeout * 0.2)
         self._deliverer.stop(max(0.1, end - time.monotonic()))
         self.store.close()
 
@@ -142,6 +145,8 @@ class CAPI:
             return False
         self._started_in = os.getpid()
         self._deliverer.start()
+        if self.config.delivery:
+            self._housekeeping.start()
         return True
 
     def open(self, scope: MutableMapping[str, Any]) -> Exchange:
@@ -171,23 +176,30 @@ class CAPI:
             from capi_middleware.delivery.graph import GraphClient
 
             code = pixel.test_event_code or config.test_event_code
-            return GraphClient(config.graph_url, config.graph_version, pixel, code)
+            check_date = ClockCheck(pixel.id, self.store.count)
+            return GraphClient(config.graph_url, config.graph_version, pixel, code, check_date)
 
         # Tells tokens apart without telling them: the store keeps it with a pause.
         mark = hmac.new(config.secrets[0].encode(), pixel.access_token.encode(), sha256)
-        return Courier(self.store, pixel.id, connect, self._idle, mark.hexdigest()[:16])
+        return Courier(self.store, pixel.id, connect, mark.hexdigest()[:16])
 
-    def _idle(self) -> None:
-        """What a courier does beside delivery: on its thread, so briefly."""
-        self._prune()
-        self._lookout.tick()
+    def _jobs(self) -> list[Job]:
+        """What is done beside delivery."""
+        shield = self.issuer.shield
+        alerting = Alerting(self.config, self.store, shield, self._is_delivering)
+        lookout = Lookout(self.config, self.store, shield.caught)
+        return [
+            Job("prune", PRUNE_SECONDS, self._prune),
+            Job("alerts", CHECK_SECONDS, alerting.check, alerting.give_up),
+            Job("insights", LOOKOUT_SECONDS, lookout.tick, lookout.stop),
+        ]
 
     def _prune(self) -> None:
-        """Drop what is older than the retention, at most once an hour."""
-        now = time.monotonic()
-        if now >= self._prune_at:
-            self._prune_at = now + PRUNE_SECONDS
-            self.store.prune(time.time() - self.config.retention_days * 86_400)
+        """Drop what is older than the retention."""
+        self.store.prune(time.time() - self.config.retention_days * 86_400)
+
+    def _is_delivering(self) -> bool:
+        return self._deliverer.alive
 
 
 def split_mount(scope: MutableMapping[str, Any]) -> tuple[str, str]:

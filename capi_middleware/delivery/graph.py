@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from capi_middleware.config import Pixel
+from capi_middleware.delivery.blame import blamed_fields
 from capi_middleware.delivery.retry import THROTTLE_DELAY, Outcome, judge_error
 
 #: Total time for one request in seconds, whatever the server does: Meta advises 1.5 s for calls
@@ -31,9 +32,20 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class GraphClient:
-    """Posts batches for one pixel. One per courier thread; not shared."""
+    """Posts batches for one pixel. One per courier thread; not shared.
 
-    def __init__(self, graph_url: str, version: str, pixel: Pixel, test_code: str | None) -> None:
+    `check_date` gets the Date header of each answer of Meta's own.
+    """
+
+    def __init__(
+        self,
+        graph_url: str,
+        version: str,
+        pixel: Pixel,
+        test_code: str | None,
+        check_date: Callable[[str | None], None] = lambda date: None,
+    ) -> None:
+        self._check_date = check_date
         self._url = f"{graph_url.rstrip('/')}/{version}/{pixel.id}/events"
         more: dict[str, str] = {}
         if test_code:
@@ -63,7 +75,10 @@ class GraphClient:
         """Post 1 to 1000 event objects as one request. Never raises for what the network does."""
         try:
             response, body = self._post(payloads)
-            return _judge(response, body, len(payloads))
+            outcome = _judge(response, body, len(payloads))
+            if not outcome.uncertain:
+                self._check_date(response.headers.get("date"))
+            return outcome
         except httpx.HTTPError as error:
             # The type alone: httpx puts URLs into its messages.
             return Outcome(
@@ -155,6 +170,7 @@ def _judge(response: httpx.Response, body: bytes, sent: int) -> Outcome:
         _integer(error.get("code")),
         _integer(error.get("error_subcode")),
         error.get("is_transient") is True,
+        blamed_fields(error.get("error_data")),
     )
     after = _seconds(response.headers.get("retry-after"))
     if after is None:

@@ -64,6 +64,11 @@ def parse_window(params: Mapping[str, str], now: float) -> Window:
     )
 
 
+def last_day(now: float) -> Window:
+    """The window of the last 24 hours, in whole hours, the present one to its end."""
+    return Window((now - _DAY) // _HOUR * _HOUR, (now // _HOUR + 1) * _HOUR)
+
+
 def _moment(params: Mapping[str, str], name: str) -> float | None:
     text = params.get(name)
     if not text:

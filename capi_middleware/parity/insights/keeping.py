@@ -85,17 +85,14 @@ class Lookout:
         wanted = config.ad_account is not None or any(one.read_token for one in config.pixels)
         self._seconds = config.insights_hours * 3600.0 if wanted else 0.0
         self._config, self._store, self._caught = config, store, caught
-        self._check_at = 0.0
         self._pid = 0
         self._thread: threading.Thread | None = None
         self._reader: Reader | None = None
 
     def tick(self) -> None:
         """Start a look if one is due. Returns at once; never raises."""
-        now = time.monotonic()
-        if not self._seconds or now < self._check_at:
+        if not self._seconds:
             return
-        self._check_at = now + CHECK_SECONDS
         try:
             busy = self._pid == os.getpid() and self._thread and self._thread.is_alive()
             if busy or not claim(self._store, time.time(), self._seconds):
