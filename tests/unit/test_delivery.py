@@ -401,6 +401,10 @@ def answering(raw: bytes, drip: float = 0.0) -> Iterator[str]:
                     for at in range(len(raw)) if drip else (0,):
                         connection.sendall(raw[at : at + 1] if drip else raw)
                         time.sleep(drip)
+                    # What is unread when a socket closes resets the connection.
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65536):
+                        pass
 
     threading.Thread(target=serve, daemon=True).start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
