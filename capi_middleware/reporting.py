@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.responses import RedirectResponse, Response
@@ -12,7 +12,7 @@ from capi_middleware.access import Access, refused
 from capi_middleware.answers import PRIVATE, bare
 from capi_middleware.issuing import Issuer
 from capi_middleware.parity import report
-from capi_middleware.parity.model import Report
+from capi_middleware.parity.metrics import read_metrics
 from capi_middleware.parity.reading import read_report
 from capi_middleware.parity.table import to_csv
 from capi_middleware.parity.window import parse_window
@@ -20,6 +20,7 @@ from capi_middleware.steps import Steps
 
 #: By name: the methods that it takes, and who answers.
 Routes = dict[str, tuple[frozenset[str], Callable[..., Steps[Response]]]]
+T = TypeVar("T")
 _READ = frozenset({"GET", "HEAD"})
 
 
@@ -37,20 +38,23 @@ class Reporting:
             "parity.csv": (_READ, self._as(to_csv, "text/csv; charset=utf-8")),
             "metrics": (
                 _READ,
-                self._as(report.metrics_text, "text/plain; version=0.0.4; charset=utf-8"),
+                self._as(str, "text/plain; version=0.0.4; charset=utf-8", read_metrics),
             ),
         }
 
     def _as(
-        self, form: Callable[[Report], str | bytes], media_type: str
+        self,
+        form: Callable[[Any], str | bytes],
+        media_type: str,
+        read: Callable[..., Any] = read_report,
     ) -> Callable[..., Steps[Response]]:
-        """An endpoint that answers programs."""
+        """An endpoint that answers programs with the `form` of what `read` reads."""
 
         def answer(scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
             status = self._access.refusal(headers, self._address(scope, headers))
             if status is not None:
                 return refused(status)
-            made = yield self._reading(scope)
+            made = yield self._reading(scope, read)
             return Response(form(made), 200, PRIVATE, media_type)
 
         return answer
@@ -80,15 +84,15 @@ class Reporting:
         status = self._access.refusal(headers, address)
         if status is not None:
             return _html(report.login_html(path, nonce=nonce), status, nonce)
-        made = yield self._reading(scope)
+        made = yield self._reading(scope, read_report)
         query = scope.get("query_string", b"").decode("latin-1")
         return _html(report.to_html(made, path=path, query=query, nonce=nonce), 200, nonce)
 
-    def _reading(self, scope: Any) -> Callable[[], Report]:
+    def _reading(self, scope: Any, read: Callable[..., T]) -> Callable[[], T]:
         """Reads the store: may take long, so a door runs it off its loop."""
         query = scope.get("query_string", b"").decode("latin-1")
         window = parse_window(dict(parse_qsl(query)), time.time())
-        return lambda: read_report(
+        return lambda: read(
             self._issuer.store, self._config, window, delivering=self._is_delivering()
         )
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -22,6 +23,7 @@ from starlette.testclient import TestClient
 from capi_middleware import CAPI, CAPIMiddleware, Config
 from capi_middleware.cli import main
 from capi_middleware.exchange import current
+from capi_middleware.parity.signing import sign
 from capi_middleware.routes import check_event_name
 from capi_middleware.testing import Captured
 from tests.support.configs import SECRET, make_config
@@ -81,6 +83,10 @@ class Stage:
             "order": SimpleNamespace(id=1001, total=Decimal("19.90"), visitor=""),
             "request": SimpleNamespace(user=user),
             "client": self,
+            "page_somebody": print,
+            "secret_key": SECRET,
+            "body": b"{}",
+            "headers": {"X-Capi-Signature": sign(SECRET, b"{}", time.time())},
         }
 
     def continued(self, first: Any, **settings: Any) -> Config:
