@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from msgspec import Struct
 from msgspec.structs import replace
 
-from capi_middleware.parity.flags import gravest_first
+from capi_middleware.parity.flags.evidence import gravest_first
 from capi_middleware.parity.model import Flag, ReportWindow, Severity
 from capi_middleware.parity.window import iso
 
