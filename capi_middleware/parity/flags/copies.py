@@ -78,8 +78,7 @@ def _coverage(event: EventReport, target: float) -> Iterable[Flag]:
     yield flag(
         "coverage_below_target",
         "critical",
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=event.coverage,
         target=target,
         explanation=f"{event.matched:,} of {event.browser:,} browser events are covered by the "
@@ -96,8 +95,7 @@ def _ratio(event: EventReport, target: float) -> Iterable[Flag]:
     yield flag(
         "ratio_below_target",
         "warning",
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=event.ratio,
         target=target,
         explanation=f"The server delivered {event.server:,} events where the browser sent "
@@ -115,8 +113,7 @@ def _browser_missing(event: EventReport, target: float) -> Iterable[Flag]:
     yield flag(
         "browser_missing",
         advice.severity,
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=share,
         target=allowed,
         explanation=f"{event.server_only:,} of {event.server:,} server events have no browser "
@@ -136,8 +133,7 @@ def _server_missing(event: EventReport, target: float) -> Iterable[Flag]:
     yield flag(
         "server_missing",
         "warning" if surely_above(n, event.browser, allowed) else "info",
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=share,
         target=allowed,
         explanation=f"{n:,} of {event.browser:,} browser events have no server copy "
@@ -168,8 +164,7 @@ def _mismatch(event: EventReport) -> Iterable[Flag]:
     yield flag(
         "event_id_mismatch",
         "critical",
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=alone,
         target=0,
         explanation=f"{event.server_only:,} server copies and {unmapped:,} browser copies have no "
@@ -187,8 +182,7 @@ def _without_event_id(event: EventReport) -> Iterable[Flag]:
     yield flag(
         "event_id_missing",
         "warning" if enough else "info",
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=event.without_event_id,
         target=0,
         explanation=f"{event.without_event_id:,} calls of the pages' own pixel code went out "
@@ -205,8 +199,7 @@ def _repeated(event: EventReport) -> Iterable[Flag]:
     yield flag(
         "repeated_events",
         "warning",
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=event.repeated,
         target=0,
         explanation=f"{event.repeated:,} events look like one that the same visitor caused with "
@@ -222,8 +215,7 @@ def _differing(event: EventReport) -> Iterable[Flag]:
     yield flag(
         "values_differ",
         "warning",
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=event.differing,
         target=0,
         explanation=f"In {event.differing:,} of {event.matched:,} matched events the two copies "

@@ -58,8 +58,7 @@ def _losses(
         yield flag(
             code,
             "warning" if event.server else "critical",
-            event_name=event.event_name,
-            pixel_id=event.pixel_id,
+            event=event,
             value=lost,
             target=0,
             explanation=f"{lost:,} of {lost + event.server:,} server copies did not get through, "
@@ -74,8 +73,7 @@ def _stalled(event: EventReport) -> Iterable[Flag]:
     yield flag(
         "delivery_stalled",
         "warning",
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=event.pending,
         target=0,
         explanation=f"{event.pending:,} server copies wait for delivery, and 0 were delivered.",
@@ -92,8 +90,7 @@ def _late(event: EventReport) -> Iterable[Flag]:
     yield flag(
         "not_real_time",
         "warning",
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=p50 if p50 > REAL_TIME else p95,
         target=REAL_TIME if p50 > REAL_TIME else LATE,
         explanation=f"Half of the events reached Meta within {p50:,.0f} s and 95 % within "

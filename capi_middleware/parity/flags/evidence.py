@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from math import sqrt
 
-from capi_middleware.parity.model import Flag, Severity
+from capi_middleware.parity.model import EventReport, Flag, Severity
 
 #: Fewer events than these prove nothing.
 MIN_EVENTS = 5
@@ -48,6 +48,7 @@ def flag(
     code: str,
     severity: Severity,
     *,
+    event: EventReport | None = None,
     event_name: str = "",
     pixel_id: str = "",
     value: float,
@@ -55,7 +56,9 @@ def flag(
     explanation: str,
     fix: str,
 ) -> Flag:
-    """A Flag; one that is about no single event or pixel has "" there."""
+    """A Flag about `event`; one that is about no single event or pixel has "" there."""
+    if event is not None:
+        event_name, pixel_id = event.event_name, event.pixel_id
     return Flag(
         code=code,
         severity=severity,

@@ -124,8 +124,7 @@ def _match_key(event: EventReport) -> Iterable[Flag]:
     yield flag(
         "match_key_missing",
         "warning",
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
+        event=event,
         value=advice.share,
         target=_KEY_SHARE,
         explanation=f"{with_key:,} of {event.server:,} events carry {advice.key} "
