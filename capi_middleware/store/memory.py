@@ -4,22 +4,19 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from itertools import count as numbers
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
 from capi_middleware.store.forks import at_fork
+from capi_middleware.store.memory_sums import Record, Sums
 from capi_middleware.store.protocol import (
-    DEDUPE_WINDOW,
     LONGEST_LEASE,
     LONGEST_WAIT,
-    OLDEST_EVENT,
     REPLAYED,
     Backlog,
     DeadLetter,
@@ -32,83 +29,9 @@ from capi_middleware.store.protocol import (
     Slice,
     Tallies,
     check_found,
-    room,
-    waits_for_delivery,
 )
-from capi_middleware.store.rollups import (
-    HOUR,
-    OF_TALLIES,
-    Key,
-    Place,
-    State,
-    folded,
-    hours,
-    oldest_hour,
-    slices_of,
-    tallies_of,
-)
-
-
-class _Record(Struct):
-    key: int
-    event_id: str
-    event_name: str
-    pixel_id: str
-    event_time: float
-    due_at: float
-    payload: bytes | None = None
-    server: str = "unknown"
-    browser: str = "not_rendered"
-    match_keys: int = 0
-    attempts: int = 0
-    lease_id: str = ""
-    lease_until: float = 0.0
-    delivered_at: float = 0.0
-    uncertain: bool = False
-    reason: str = ""
-    route: str = ""
-    page: str = ""
-    agent: str = ""
-    digest: str = ""
-    browser_digest: str = ""
-
-    def state(self, n: int) -> State:
-        """What the sums know of it."""
-        delivered = self.server == "delivered"
-        return State(
-            hour=int(self.event_time // 3600),
-            pixel_id=self.pixel_id,
-            event_name=self.event_name,
-            server="pending" if self.server == "leased" else self.server,
-            browser=self.browser,
-            match_keys=self.match_keys,
-            tenths=(
-                int(max(0.0, self.delivered_at - self.event_time) * 10 + 0.5) if delivered else -1
-            ),
-            route=self.route,
-            page=self.page,
-            agent=self.agent,
-            differs=int(
-                delivered
-                and self.browser == "sent"
-                and self.digest != ""
-                and self.browser_digest not in ("", self.digest)
-            ),
-            n=n,
-            rows=0,
-        )
-
-    def known(self) -> Known:
-        """What `find` and `recent` tell of it."""
-        return Known(
-            self.key, self.event_id, self.event_name, self.pixel_id, self.event_time, self.server,
-            self.browser, self.reason, self.attempts,
-        )  # fmt: skip
-
-    def is_too_old(self, now: float) -> bool:
-        """Whether Meta would refuse the event, or might count it twice."""
-        twice = self.uncertain or self.browser == "sent"
-        return self.event_time < now - (DEDUPE_WINDOW if twice else OLDEST_EVENT)
+from capi_middleware.store.queueing import room, waits_for_delivery
+from capi_middleware.store.rollups import hours, oldest_hour, slices_of, tallies_of
 
 
 class MemoryStore:
@@ -132,25 +55,12 @@ class MemoryStore:
         # In a forked child: the parent delivers what it has; here it would go out twice.
         self._lock = threading.RLock()
         self._keys = numbers(1)
-        self._records: dict[tuple[str, str, str], _Record] = {}
-        self._waiting: dict[int, _Record] = {}
+        self._records: dict[tuple[str, str, str], Record] = {}
+        self._waiting: dict[int, Record] = {}
         self._counts: dict[tuple[int, Count], int] = {}
         self._pauses: dict[str, Pause] = {}
-        self._sums: Counter[Place] = Counter()
+        self._sums = Sums()
         self._kept: dict[str, bytes] = {}
-
-    @contextmanager
-    def _changing(self, record: _Record) -> Iterator[None]:
-        before = record.state(-1)
-        yield
-        self._add_up(before, record.state(1))
-
-    def _add_up(self, *states: State) -> None:
-        for place, n in folded(states).items():
-            if place[0] == HOUR:
-                self._sums[place] += n
-                if not self._sums[place]:
-                    del self._sums[place]
 
     def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
         """See Store.append."""
@@ -177,18 +87,18 @@ class MemoryStore:
     def _drop(self, rows: Sequence[Row], reason: str) -> None:
         self.count([Count("dropped", reason, row.event_name, row.pixel_id) for row in rows])
 
-    def _record(self, new: Row | Sighting, event_time: float) -> _Record:
+    def _record(self, new: Row | Sighting, event_time: float) -> Record:
         identity = (new.event_id, new.event_name, new.pixel_id)
         record = self._records.get(identity)
         if record is None:
-            record = _Record(next(self._keys), *identity, event_time, self._clock())
+            record = Record(next(self._keys), *identity, event_time, self._clock())
             self._records[identity] = record
-            self._add_up(record.state(1))
+            self._sums.add(record.state(1))
         return record
 
     def _append(self, row: Row) -> None:
         record = self._record(row, row.event_time)
-        with self._changing(record):
+        with self._sums.changing(record):
             if record.server == "unknown":
                 record.event_time, record.due_at = row.event_time, self._clock()
                 record.payload, record.match_keys = row.payload, row.match_keys
@@ -198,11 +108,11 @@ class MemoryStore:
             if record.browser == "not_rendered":
                 record.browser = row.browser
 
-    def _move(self, record: _Record, server: str) -> None:
-        with self._changing(record):
+    def _move(self, record: Record, server: str) -> None:
+        with self._sums.changing(record):
             self._enter(record, server)
 
-    def _enter(self, record: _Record, server: str) -> None:
+    def _enter(self, record: Record, server: str) -> None:
         record.server, record.lease_id = server, ""
         if server in ("pending", "leased"):
             self._waiting[record.key] = record
@@ -223,7 +133,7 @@ class MemoryStore:
                 ):
                     self.count([REPLAYED])
                 elif better:
-                    with self._changing(record):
+                    with self._sums.changing(record):
                         record.browser = sighting.outcome
                         record.browser_digest = sighting.digest
         future: Future[None] = Future()
@@ -342,7 +252,7 @@ class MemoryStore:
             self.count([Count("dropped", "dead_letter", r.event_name, r.pixel_id) for r in dead])
         return len(dead)
 
-    def _dead(self, keys: Sequence[int] | None) -> list[_Record]:
+    def _dead(self, keys: Sequence[int] | None) -> list[Record]:
         return [
             record
             for record in self._records.values()
@@ -369,26 +279,13 @@ class MemoryStore:
             for (hour, what), n in self._counts.items():
                 if window.start <= hour < window.end:
                     counts[what] += n
-            sums = Counter[Key]()
-            for (_, hour, key), n in self._sums.items():
-                if key.facet in OF_TALLIES and window.start <= hour < window.end:
-                    sums[key] += n
-        return tallies_of(
-            [(*key, n) for key, n in sums.items()],
-            (),
-            [replace(what, n=n) for what, n in counts.items()],
-        )
+            sums = self._sums.of_window(window)
+        return tallies_of(sums, (), [replace(what, n=n) for what, n in counts.items()])
 
     def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
         """See Store.slices."""
-        window = hours(start, end)
         with self._lock:
-            sums = Counter[Key]()
-            for (_, hour, key), n in self._sums.items():
-                if key.facet == facet and window.start <= hour < window.end:
-                    value = str(hour * 3600) if facet == "hour" else key.value
-                    sums[key._replace(value=value)] += n
-        return slices_of(facet, [(*key, n) for key, n in sums.items()], ())
+            return slices_of(facet, self._sums.by_facet(facet, hours(start, end)), ())
 
     def find(self, event_ids: Sequence[str]) -> Sequence[Known]:
         """See Store.find."""
@@ -403,7 +300,7 @@ class MemoryStore:
             some = [record for record in self._by_key() if record.key > after]
             return [record.known() for record in (some[:limit] if after else some[-limit:])]
 
-    def _by_key(self) -> list[_Record]:
+    def _by_key(self) -> list[Record]:
         return sorted(self._records.values(), key=lambda record: record.key)
 
     def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
@@ -437,8 +334,7 @@ class MemoryStore:
             oldest = oldest_hour(self._clock())
             for key in [key for key in self._counts if key[0] < oldest]:
                 del self._counts[key]
-            for place in [place for place in self._sums if place[1] < oldest]:
-                del self._sums[place]
+            self._sums.prune(oldest)
         return len(old)
 
     def flush(self, timeout: float) -> bool:
@@ -449,7 +345,7 @@ class MemoryStore:
         """See Store.close. The events stay: there is nowhere else to read them from."""
 
 
-def _leased(record: _Record) -> LeasedEvent:
+def _leased(record: Record) -> LeasedEvent:
     return LeasedEvent(
         record.key,
         record.event_id,

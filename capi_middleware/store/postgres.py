@@ -8,13 +8,13 @@ over all rows keeps that; fillfactor, autovacuum and partial indexes keep the qu
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
 from capi_middleware.errors import StoreError
 from capi_middleware.store import postgres_statements as sql
 from capi_middleware.store.grouped import GroupedStore
+from capi_middleware.store.postgres_groups import columns_of, insert
 from capi_middleware.store.postgres_link import Link, Transaction
 from capi_middleware.store.postgres_rollups import (
     fold,
@@ -28,7 +28,6 @@ from capi_middleware.store.protocol import (
     LONGEST_LEASE,
     LONGEST_WAIT,
     OLDEST_EVENT,
-    REPLAYED,
     Backlog,
     DeadLetter,
     Facet,
@@ -88,7 +87,7 @@ class PostgresStore(GroupedStore):
         # Before the commit that pages wait for, in a transaction of its own.
         self._fold_often(self._writing, sum(len(one.items) for one in submissions))
         with self._writing.transaction() as db:
-            self._insert(db, submissions, counters)
+            insert(db, submissions, counters)
             self._in_doubt = submissions, db.xact
         self._in_doubt = None
 
@@ -110,27 +109,6 @@ class PostgresStore(GroupedStore):
             raise LockedError(f"{self._link.name}: a commit is still under way")
         self._in_doubt = None
         return bool(state == "committed")
-
-    def _insert(
-        self, db: Transaction, submissions: Sequence[Submission], counters: Counters
-    ) -> None:
-        now, replayed = db.now, 0
-        for kind, items in _waves(submissions):
-            if kind == "append":
-                columns = _columns(
-                    items, "event_id", "event_name", "pixel_id", "event_time", "payload", "server",
-                    "browser", "match_keys", "route", "page", "agent", "digest",
-                )  # fmt: skip
-                db.execute(sql.APPEND, (now, now, *columns))
-            else:
-                columns = _columns(items, "event_id", "event_name", "pixel_id", "outcome", "digest")
-                cursor = db.execute(sql.SIGHT, (now, now, now, now, *columns))
-                replayed += len(items) - cursor.rowcount
-        rows = [(*key, n) for key, n in counters.items()]
-        if replayed:
-            rows.append((int(now // 3600), REPLAYED.kind, REPLAYED.reason, "", "", replayed))
-        # In one order everywhere: two processes that count the same must not lock each other.
-        db.many(sql.COUNT, sorted(rows))
 
     def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
         """See Store.lease."""
@@ -167,7 +145,7 @@ class PostgresStore(GroupedStore):
             for state in ("delivered", "dead", "pending"):
                 some = [one for one in settlements if one.state == state]
                 if some:
-                    keys, reasons, delays, attempted, uncertain = _columns(
+                    keys, reasons, delays, attempted, uncertain = columns_of(
                         some, "key", "reason", "delay", "attempted", "uncertain"
                     )
                     given = {
@@ -323,23 +301,3 @@ class PostgresStore(GroupedStore):
         self._writer.close(CLOSE_SECONDS)
         self._writing.close()
         self._link.close()
-
-
-def _waves(submissions: Sequence[Submission]) -> Iterator[tuple[str, list[Any]]]:
-    """Rows and sightings in order, in parts in which no event occurs twice."""
-    kind, wave, seen = "", list[Any](), set[tuple[str, str, str]]()
-    for submission in submissions:
-        for item in submission.items:
-            identity = (item.event_id, item.event_name, item.pixel_id)
-            if submission.kind != kind or identity in seen:
-                if wave:
-                    yield kind, wave
-                kind, wave, seen = submission.kind, [], set()
-            wave.append(item)
-            seen.add(identity)
-    if wave:
-        yield kind, wave
-
-
-def _columns(items: Sequence[Any], *names: str) -> list[list[Any]]:
-    return [[getattr(item, name) for item in items] for name in names]

@@ -1,6 +1,6 @@
 """What a store promises. Every backend passes the same suite, tests/contract/test_store.py."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Literal, Protocol
 
@@ -19,23 +19,6 @@ DEDUPE_WINDOW = 47 * 3600
 LONGEST_LEASE = 600.0
 #: The same for the delay of an event and the rest of a pixel; none may be longer. In seconds.
 LONGEST_WAIT = 3600.0
-
-
-def waits_for_delivery(rows: Iterable[Row]) -> bool:
-    """Whether `rows` give the couriers something to do."""
-    return any(row.server == "pending" for row in rows)
-
-
-#: One part in this many of a queue takes conversions only: page views and sightings go first.
-CONVERSIONS_ONLY = 5
-
-
-def room(queue_limit: int, items: Iterable[object]) -> int:
-    """How many rows may wait when `items` come to them."""
-    for one in items:
-        if isinstance(one, Row) and one.event_name != "PageView":
-            return queue_limit
-    return queue_limit - queue_limit // CONVERSIONS_ONLY
 
 
 #: A sighting that said nothing new: a replayed beacon, or a page that repeats itself.

@@ -16,7 +16,7 @@ from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
 from capi_middleware.steps import Commit
 from capi_middleware.store.forks import at_fork
-from capi_middleware.store.protocol import room
+from capi_middleware.store.queueing import room
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
