@@ -27,9 +27,9 @@ _LAST_HOUR = 2**31
 class State(NamedTuple):
     """What the sums know of a row, or of `n` equal ones; `rows` is how many more are stored.
 
-    `hour` is event_time // 3600; `server` has no "leased", that is "pending"; `tenths` are the
-    tenths of a second from event_time to delivery, -1 without one; `differs` is 1 when both copies
-    arrived with different values.
+    `hour` is event_time // 3600; `server` has no "leased", that is "pending"; `match_keys` is -1
+    where `tenths` alone count; `tenths` are the tenths of a second from event_time to delivery, -1
+    without one; `differs` is 1 when both copies arrived with different values.
     """
 
     hour: int
@@ -105,8 +105,9 @@ def seconds_of(tenths: int) -> float:
 def keys_of(state: State) -> Iterator[Key]:
     """The sums that a row in this state is part of. What is "" (not known) has none."""
     of_row = (state.pixel_id, state.event_name, state.server, state.browser)
-    yield Key("match_keys", str(state.match_keys), *of_row)
-    yield Key("hour", "", *of_row)
+    if state.match_keys >= 0:
+        yield Key("match_keys", str(state.match_keys), *of_row)
+        yield Key("hour", "", *of_row)
     if state.tenths >= 0:
         seconds = str(seconds_of(state.tenths))
         yield Key("seconds", seconds, state.pixel_id, state.event_name, "", "")

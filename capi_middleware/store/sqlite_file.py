@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from capi_middleware.errors import StoreError
+from capi_middleware.store.sqlite_rollups import fold_all
 from capi_middleware.store.writer import LockedError
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
@@ -209,6 +210,7 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
             script = files("capi_middleware.store").joinpath("schema", step).read_text("utf-8")
             for statement in script.split(";\n"):
                 db.execute(statement)
+        fold_all(db)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
     except BaseException:

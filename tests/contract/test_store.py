@@ -446,15 +446,15 @@ def test_tallies_group_rows_of_the_window(store: Store) -> None:
 
 def test_a_window_is_the_whole_hours_that_it_touches(store: Store) -> None:
     hours = (-1, 0, 1, 2)
-    store_rows(store, *(row(f"e{n}", event_time=NOON + n * 3600, match_keys=n) for n in hours))
+    store_rows(store, *(row(f"e{n}", event_time=NOON + n * 3600, match_keys=n + 1) for n in hours))
 
     def found(start: float, end: float) -> list[int]:
         return sorted(one.match_keys for one in store.tallies(start, end).rows)
 
-    assert found(NOON + 3599, NOON + 3600) == [0]
-    assert found(NOON + 3599, NOON + 3601) == [0, 1]
+    assert found(NOON + 3599, NOON + 3600) == [1]
+    assert found(NOON + 3599, NOON + 3601) == [1, 2]
     assert found(NOON, NOON) == []
-    assert found(float("-inf"), float("inf")) == [-1, 0, 1, 2]
+    assert found(float("-inf"), float("inf")) == [0, 1, 2, 3]
 
 
 def test_freshness_is_the_time_to_delivery_in_tenths(store: Store, clock: Clock) -> None:
