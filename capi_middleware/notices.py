@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+from capi_middleware import records
+
 logger: logging.Logger = logging.getLogger("capi_middleware")
 
 _TEXTS = {
@@ -75,7 +77,7 @@ class Notices:
     def _once(self, about: str, text: str) -> None:
         if about not in self._said:
             self._said.add(about)
-            logger.warning(text)
+            logger.warning(text, extra=records.about("notice", subject=about))
 
 
 def filesystem_of(path: Path, mounts: str) -> str:
