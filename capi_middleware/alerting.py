@@ -94,8 +94,10 @@ class Alerting:
         level = logging.ERROR if flag.severity == "critical" else logging.WARNING
         logger.log(
             logging.INFO if alert.kind == "closed" else level,
-            "flag %s: %s %s%s. %s %s", alert.kind, flag.code, flag.event_name or "of the site",
-            f" at pixel {flag.pixel_id}" if flag.pixel_id else "", flag.explanation, flag.fix,
+            "flag %s: %s of %s%s. %s", alert.kind, flag.code, flag.event_name or "the site",
+            f" at pixel {flag.pixel_id}" if flag.pixel_id else "",
+            f"It was: {flag.explanation}" if alert.kind == "closed" else
+            f"{flag.explanation} {flag.fix}",
             extra=about(
                 f"flag_{alert.kind}", code=flag.code, severity=flag.severity,
                 event_name=flag.event_name, pixel_id=flag.pixel_id, value=flag.value,

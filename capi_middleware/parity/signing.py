@@ -18,7 +18,7 @@ def sign(secret_key: str, body: bytes, now: float) -> str:
 
 def verify_alert(
     body: bytes,
-    signature: str,
+    signature: str | None,
     secret_key: str | Sequence[str],
     *,
     tolerance: float = TOLERANCE,
@@ -27,11 +27,11 @@ def verify_alert(
 
     Args:
         body: as it came, not decoded.
-        signature: the header X-Capi-Signature.
+        signature: the header X-Capi-Signature; None where there is none.
         secret_key: that of the Config; of a list, any may have signed.
         tolerance: how old it may be, in seconds; it is also what clocks may differ by.
     """
-    parts = dict(part.partition("=")[::2] for part in signature.split(","))
+    parts = dict(part.partition("=")[::2] for part in (signature or "").split(","))
     moment, given = parts.get("t", ""), parts.get("v1", "")
     if not (moment.isascii() and moment.isdecimal() and len(moment) < 16 and given.isascii()):
         return False

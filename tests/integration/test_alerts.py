@@ -252,7 +252,11 @@ def test_flags_go_to_the_log_and_the_callback_without_any_webhook(
     assert [one.levelno for one in records] == [
         logging.ERROR, logging.WARNING, logging.WARNING, *[logging.INFO] * 3
     ]  # fmt: skip
-    assert "Add an EventRoute" in records[0].getMessage()
+    opened, closed = records[0].getMessage(), records[3].getMessage()
+    assert opened.startswith(f"flag opened: coverage_below_target of Purchase at pixel {PIXEL}. 0 ")
+    assert "Add an EventRoute" in opened
+    assert ". It was: 0 of 100" in closed
+    assert "Add an EventRoute" not in closed
 
 
 def test_a_callback_that_fails_is_counted_and_the_webhook_told_all_the_same(
