@@ -22,7 +22,7 @@ from capi_middleware.store.protocol import Store
 if TYPE_CHECKING:
     from capi_middleware.delivery.webhook import Webhook
 
-logger = logging.getLogger("capi_middleware.alerts")
+logger: logging.Logger = logging.getLogger("capi_middleware.alerts")
 
 #: Under which name the store keeps the state.
 NAME = "alerts"

@@ -37,6 +37,6 @@ def main(context: click.Context, source: str) -> None:
     context.obj = source
 
 
-for command in (init, check, report, tail, insights, reconcile, deliver, health, dead_letters,
+for _command in (init, check, report, tail, insights, reconcile, deliver, health, dead_letters,
                 migrate, prune):  # fmt: skip
-    main.add_command(command)
+    main.add_command(_command)

@@ -13,7 +13,7 @@ from msgspec import Struct
 from capi_middleware.errors import CapiError
 
 #: By meaning: the usual names of a column, best first, in lower case without blanks and marks.
-USUAL = {
+USUAL: dict[str, tuple[str, ...]] = {
     "id": ("orderid", "order", "ordernumber", "orderno", "id", "number", "name", "reference"),
     "time": ("paidat", "datepaid", "paymentdate", "createdat", "datecreated", "orderdate",
              "processedat", "date", "time", "created"),

@@ -15,7 +15,7 @@ from rich.table import Table
 JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 #: Where people look at results. Nothing of what is printed is markup.
-console = Console(markup=False, highlight=False, emoji=False)
+console: Console = Console(markup=False, highlight=False, emoji=False)
 
 
 def table(*texts: str, numbers: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> Table:

@@ -77,7 +77,7 @@ class FakeInsights:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self._received, self._denied, self._fault = received, denied, fault
         self._clock = clock
-        self.routes = [
+        self.routes: list[Route] = [
             Route("/{version}/dataset_quality", self._dataset_quality),
             Route("/{version}/{pixel_id}/dataset_quality", _unknown_path),
             Route("/{version}/{pixel_id}/stats", self._stats),

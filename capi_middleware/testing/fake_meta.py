@@ -54,7 +54,7 @@ class FakeMeta:
         self._app_secret = app_secret
         self._clock = clock
         self._faults = Faults()
-        self.insights = FakeInsights(
+        self.insights: FakeInsights = FakeInsights(
             lambda: self.received, self._denied_reading, self._faults.take, clock
         )
         self.app: Starlette = Starlette(
