@@ -1,9 +1,13 @@
 """Notices: what looks wrong with an installation, said once each, with what to do about it."""
 
+import hmac
 import logging
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from capi_middleware import records
+from capi_middleware.store.protocol import Store
 
 logger: logging.Logger = logging.getLogger("capi_middleware")
 
@@ -30,11 +34,18 @@ _TEXTS = {
         "expected them: what is queued at the shutdown is delivered at the exit of the process, "
         "if it comes to it; switch lifespan on"
     ),
+    "secrets": (
+        "found another process on this store that signs with a secret_key which is unknown here, "
+        "expected the same in all: its event_ids and visitors are refused here; give all the same "
+        "key, and a list of both while you change it"
+    ),
     "cache": (
         "found a cache before CAPIMiddleware in MIDDLEWARE, expected CAPIMiddleware first: the "
         "cache would keep the event_ids of one visitor for all others"
     ),
 }
+#: Under which name the store keeps the fingerprint of the key that signs.
+_SECRETS = "secret_key"
 _DEBUG_ONLY = frozenset({"no_transform", "csp", "no_lifespan"})
 
 #: File systems that lose what is written, or whose locks SQLite cannot rely on.
@@ -74,10 +85,27 @@ class Notices:
             return
         self._once("store", f"found the store {path.name} on {kind}, {why}")
 
+    def about_secrets(self, secrets: Sequence[str], store: Store) -> None:
+        """Say it when a process that uses the same store signs with none of these keys.
+
+        The store keeps a fingerprint of the key that signed last. Raises StoreError.
+        """
+        marks = [mark_of(secret) for secret in secrets]
+        kept = store.kept(_SECRETS)
+        if kept is not None and kept not in marks:
+            self.say("secrets")
+        if kept != marks[0]:
+            store.keep(_SECRETS, marks[0], instead_of=kept)
+
     def _once(self, about: str, text: str) -> None:
         if about not in self._said:
             self._said.add(about)
             logger.warning(text, extra=records.about("notice", subject=about))
+
+
+def mark_of(secret: str) -> bytes:
+    """What tells a secret from others without telling it: 16 hexadecimal digits."""
+    return hmac.new(secret.encode(), b"secret_key", sha256).hexdigest()[:16].encode()
 
 
 def filesystem_of(path: Path, mounts: str) -> str:

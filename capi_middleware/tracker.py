@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import MutableMapping, Sequence
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -188,8 +189,10 @@ class CAPI:
         shield = self.issuer.shield
         alerting = Alerting(self.config, self.store, shield, self._is_delivering)
         lookout = Lookout(self.config, self.store, shield.caught)
+        compare = partial(self.issuer.notices.about_secrets, self.config.secrets, self.store)
         return [
             Job("prune", PRUNE_SECONDS, self._prune),
+            Job("secrets", PRUNE_SECONDS, compare),
             Job("alerts", CHECK_SECONDS, alerting.check, alerting.give_up),
             Job("insights", LOOKOUT_SECONDS, lookout.tick, lookout.stop),
         ]

@@ -31,8 +31,9 @@ Kind = Literal["opened", "raised", "closed"]
 class Alert(Struct, frozen=True, kw_only=True):
     """A flag opened, was raised to critical, or closed: what log, callback and webhook are told.
 
-    `kind` says which. `id` stays the same when a message is sent again. `at` is ISO 8601 in UTC. `flag` is the flag as
-    it was seen last, `window` what was looked at, `report` the path of the report on it.
+    `kind` says which. `id` stays the same when a message is sent again. `at` is ISO 8601 in UTC.
+    `flag` is the flag as it was seen last, `window` what was looked at, `report` the path of the
+    report on it.
     """
 
     id: str

@@ -371,6 +371,15 @@ def test_our_endpoints_answer_before_anything_of_the_site(site: Site) -> None:
         assert site(view, path="/_capi/b", method="post", **sent).status_code == status
 
 
+def test_a_cache_outside_of_the_entry_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    order = ["django.middleware.cache.UpdateCacheMiddleware", ENTRY]
+    for middleware, expected in ((order, 1), (order[::-1], 0)):
+        with override_settings(CAPI=make_config(), MIDDLEWARE=middleware):
+            CAPIMiddleware(lambda request: None)
+        assert caplog.text.count("event_ids of one visitor") == expected
+        caplog.clear()
+
+
 def test_settings_are_plain_data() -> None:
     given = {
         "secret_key": SECRET,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.test import override_settings
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -15,10 +14,11 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from capi_middleware import CAPI, CAPIMiddleware, wsgi
-from capi_middleware.django import CAPIMiddleware as DjangoEntry
-from capi_middleware.notices import Notices, filesystem_of
-from tests.support.configs import make_config
+from capi_middleware.notices import Notices, filesystem_of, mark_of
+from capi_middleware.testing import MemoryStore
+from tests.support.configs import SECRET, make_config
 from tests.support.exchanges import environ_for, through_wsgi
+from tests.support.processes import until
 
 BROWSER = {"user-agent": "Mozilla/5.0"}
 MOUNTS = """\
@@ -133,17 +133,6 @@ def test_two_middlewares_around_one_wsgi_app_are_one_too_many(
     assert "take one of them away" in message
 
 
-def test_a_cache_outside_of_django_s_entry_is_named(said: Callable[[], list[str]]) -> None:
-    order = [
-        "django.middleware.cache.UpdateCacheMiddleware",
-        "capi_middleware.django.CAPIMiddleware",
-    ]
-    for middleware, expected in ((order, 1), (order[::-1], 0)):
-        with override_settings(CAPI=make_config(), MIDDLEWARE=middleware):
-            DjangoEntry(lambda request: None)
-        assert len([one for one in said() if "event_ids of one visitor" in one]) == expected
-
-
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
@@ -170,6 +159,32 @@ def test_a_store_on_a_network_file_system_is_warned_of(
     assert "found the store capi.db on nfs4" in message
     Notices(debug=False).about_store("postgresql://user:secret@host/db")
     assert said() == []
+
+
+def test_processes_with_different_secrets_on_one_store_are_told(
+    said: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    store = f"sqlite:///{tmp_path / 'capi.db'}"
+    first = CAPI(make_config(store=store, delivery=True))
+    first.start()
+    until("the first key", lambda: first.store.kept("secret_key"))
+    assert SECRET.encode() not in (first.store.kept("secret_key") or b"")
+    second = CAPI(make_config(store=store, delivery=True, secret_key="another" * 8))
+    second.start()
+    until("the notice", lambda: second.store.kept("secret_key") == mark_of("another" * 8))
+    (message,) = said()
+    assert "give all the same key" in message
+    second.close()
+    first.close()
+
+
+def test_a_key_that_is_being_changed_is_known(said: Callable[[], list[str]]) -> None:
+    store = MemoryStore()
+    for secrets in (["old"], ["new", "old"], ["new"]):
+        Notices(debug=False).about_secrets(secrets, store)
+    assert said() == []
+    Notices(debug=False).about_secrets(["old"], store)
+    assert len(said()) == 1
 
 
 @pytest.fixture
