@@ -14,7 +14,7 @@ from typing import Any
 
 from capi_middleware.alerting import CHECK_SECONDS, Alerting
 from capi_middleware.capture.matching import RouteIndex
-from capi_middleware.config import Config, Pixel
+from capi_middleware.config import Config
 from capi_middleware.delivery.housekeeping import Housekeeping, Job
 from capi_middleware.delivery.skew import ClockCheck
 from capi_middleware.delivery.worker import Courier, Deliverer
@@ -25,6 +25,7 @@ from capi_middleware.exchange import Exchange, current
 from capi_middleware.issuing import Issuer
 from capi_middleware.parity.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.parity.insights.keeping import Lookout
+from capi_middleware.pixels import Pixel
 from capi_middleware.routes import check_event_name
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.protocol import OLDEST_EVENT, Store

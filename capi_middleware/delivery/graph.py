@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 
-from capi_middleware.config import Pixel
 from capi_middleware.delivery.blame import blamed_fields
 from capi_middleware.delivery.retry import THROTTLE_DELAY, Outcome, judge_error
+from capi_middleware.pixels import Pixel
 
 #: Total time for one request in seconds, whatever the server does: Meta advises 1.5 s for calls
 #: inside a page; nobody waits for ours, and most answers come in under 0.6 s.

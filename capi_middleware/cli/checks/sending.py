@@ -6,10 +6,11 @@ from typing import Any
 
 from capi_middleware.capture.minting import Minter
 from capi_middleware.cli.checks.model import Finding, error
-from capi_middleware.config import Config, Pixel
+from capi_middleware.config import Config
 from capi_middleware.delivery.retry import judge_error
 from capi_middleware.events import Event
 from capi_middleware.payload import encode
+from capi_middleware.pixels import Pixel
 from capi_middleware.user_data import UserData
 
 #: A name of our own: nothing optimises for it, whatever code it is sent with.

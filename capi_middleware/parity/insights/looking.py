@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from capi_middleware.config import Config, Pixel
+from capi_middleware.config import Config
 from capi_middleware.events import SENT
 from capi_middleware.parity.insights.answers import (
     QUALITY_FIELDS,
@@ -24,6 +24,7 @@ from capi_middleware.parity.insights.model import (
     Problem,
 )
 from capi_middleware.parity.window import iso
+from capi_middleware.pixels import Pixel
 from capi_middleware.store.protocol import Slice
 
 HOUR = 3600
