@@ -281,13 +281,11 @@ class PostgresStore(GroupedStore):
 
     def prune(self, before: float) -> int:
         """See Store.prune."""
-        pruned = 0
-        while True:
+        pruned, deleted = 0, STEP_ROWS
+        while deleted == STEP_ROWS:
             with self._link.transaction() as db:
                 deleted = db.execute(sql.PRUNE, (before, STEP_ROWS)).rowcount
             pruned += deleted
-            if deleted < STEP_ROWS:
-                break
         more = True
         while more:
             with self._link.transaction() as db:
