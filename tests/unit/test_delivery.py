@@ -471,6 +471,18 @@ def test_only_the_date_of_metas_own_answers_is_read(raw: bytes, uncertain: bool)
     assert dates == ([] if uncertain else ["then"])
 
 
+def test_a_process_whose_clock_is_ahead_counts_it_as_it_delivers() -> None:
+    date = f"Date: {formatdate(time.time() - 3600, usegmt=True)}"
+    with answering(answer("200 OK", RECEIPT, date)) as url:
+        capi = CAPI(make_config(delivery=True, graph_url=url, page_view=False))
+        capi.track("Lead")
+        assert capi.flush(20)
+        capi.close()
+    counts = capi.store.tallies(0, float("inf")).counts
+    told = [(one.reason, one.pixel_id, one.n) for one in counts if one.kind == "skewed"]
+    assert told == [("ahead", capi.config.pixels[0].id, 1)]
+
+
 @pytest.mark.parametrize(
     ("specs", "fields"),
     [
