@@ -1,4 +1,4 @@
-"""What the recipes share: three pages, and the settings that differ from place to place."""
+"""What the demos share: three pages, and the settings that differ from place to place."""
 
 import os
 from pathlib import Path
