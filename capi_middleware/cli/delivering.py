@@ -38,10 +38,9 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
     capi.start()
     waiting = 0
     while not stop.is_set():
-        waiting = sum(one.waiting for one in capi.store.backlog())
-        if once and not waiting:
-            break
-        if once and _nothing_is_due(capi):
+        waiting = _waiting(capi)
+        if once and (not waiting or _nothing_is_due(capi)):
+            waiting = _waiting(capi)
             break
         stop.wait(0.05 if once else 1.0)
     capi.close(drain)
@@ -52,16 +51,19 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
         sys.exit(1)
 
 
+def _waiting(capi: CAPI) -> int:
+    return sum(one.waiting for one in capi.store.backlog())
+
+
 def _nothing_is_due(capi: CAPI) -> bool:
     """Whether all that waits has to wait: it was tried, or its pixel rests."""
-    if capi.store.depth().get("leased"):
-        return False
     resting = {pause.pixel_id for pause in capi.store.pauses()}
     for pixel in capi.config.pixels:
         due = capi.store.next_due(pixel.id)
         if pixel.id not in resting and due is not None and due < 0.3:
             return False
-    return True
+    # Last: what a courier took meanwhile is due no more, and not done.
+    return not capi.store.depth().get("leased")
 
 
 @click.command()

@@ -43,7 +43,14 @@ def check_file(path: Path) -> Iterator[Finding]:
     data = msgspec.toml.decode(path.read_bytes())
     places = [("", data), *(("pixels.", one) for one in data.get("pixels", []))]
     for prefix, table in places:
-        for name in ("secret_key", "report_token", "access_token", "read_token", "app_secret"):
+        for name in (
+            "secret_key",
+            "report_token",
+            "access_token",
+            "read_token",
+            "app_secret",
+            "alert_webhook",
+        ):
             value = table.get(name, "env:")
             values = value if isinstance(value, list) else [value]
             if not all(str(one).startswith("env:") for one in values):
