@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterator
 
 import click
 
@@ -10,7 +9,7 @@ from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console, print_json, print_line, progress, table
 from capi_middleware.parity.flags.evidence import percent
 from capi_middleware.parity.insights.keeping import refresh
-from capi_middleware.parity.insights.model import Comparison, Insights, Problem
+from capi_middleware.parity.insights.model import Comparison, Insights, problems
 from capi_middleware.parity.reading import read_report
 from capi_middleware.parity.window import parse_window
 
@@ -37,23 +36,13 @@ def insights(source: str, fetch: bool, as_json: bool) -> None:
         print_json({"insights": found, "comparisons": compared})
     else:
         _print(found, compared)
-    if any(problem.state != "no_data" for _, problem in _problems(found)):
+    if any(problem.state != "no_data" for _, problem in problems(found)):
         sys.exit(1)
-
-
-def _problems(found: Insights) -> Iterator[tuple[str, Problem]]:
-    for pixel in found.pixels:
-        if pixel.quality_problem:
-            yield f"quality of pixel {pixel.pixel_id}", pixel.quality_problem
-        if pixel.hours_problem:
-            yield f"counts of pixel {pixel.pixel_id}", pixel.hours_problem
-    if found.opportunity and found.opportunity.problem:
-        yield f"ad account {found.opportunity.account}", found.opportunity.problem
 
 
 def _print(found: Insights, compared: list[Comparison]) -> None:
     print_line(f"Asked {found.fetched_at}")
-    for what, problem in _problems(found):
+    for what, problem in problems(found):
         print_line(f"{problem.state.replace('_', ' ')}: {what}: {problem.explanation}")
         print_line(f"  fix: {problem.fix}")
     shown = table("event", "pixel", "measure", numbers=("ours", "Meta's"), after=("verdict",))

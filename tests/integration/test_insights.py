@@ -278,6 +278,23 @@ def test_nothing_is_asked_without_a_read_token_or_an_ad_account(fake: FakeMeta, 
     assert failed == []
 
 
+@pytest.mark.parametrize(("fails", "hours"), [(True, 1), (False, 6)])
+def test_a_look_that_was_told_not_all_comes_again_in_an_hour(
+    fake: FakeMeta, meta: str, fails: bool, hours: int
+) -> None:
+    fill(fake)
+    if fails:
+        fake.fail_next(503, endpoint="stats")
+    failed: list[str] = []
+    shelf: Any = Shelf()
+    before = time.time()
+    lookout = Lookout(reading_config(meta), shelf, lambda error, where: failed.append(where))
+    lookout.tick()
+    until("its end", lambda: "capi-insights" not in [one.name for one in threading.enumerate()])
+    assert hours * 3600 <= float(shelf.bodies[DUE]) - before < hours * 3600 + 60
+    assert failed == []
+
+
 def test_a_store_that_fails_is_the_shield_s_business(meta: str) -> None:
     failed: list[str] = []
 

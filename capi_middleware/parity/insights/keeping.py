@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from capi_middleware.config import Config
-from capi_middleware.parity.insights.model import Insights
+from capi_middleware.parity.insights.model import Insights, problems
 from capi_middleware.store.protocol import Slice, Store
 
 if TYPE_CHECKING:
     from capi_middleware.parity.insights.graph import Reader
 
 NAME, DUE = "insights", "insights-due"
+#: When a look comes that follows one to which Meta told not all; in seconds.
+AGAIN_SECONDS = 3600.0
 #: How often a process asks the store whether a look is due, in seconds.
 CHECK_SECONDS = 60.0
 
@@ -59,6 +61,11 @@ def refresh(config: Config, store: Store, reader: "Reader | None" = None) -> Ins
     if store.keep(NAME, msgspec.json.encode(found), instead_of=before):
         return found
     return kept_insights(store) or found
+
+
+def hasten(store: Store, due: float) -> None:
+    """The next look comes at Unix time `due`, unless some process changed that meanwhile."""
+    store.keep(DUE, repr(due).encode(), instead_of=store.kept(DUE))
 
 
 def claim(store: Store, now: float, seconds: float) -> bool:
@@ -115,7 +122,9 @@ class Lookout:
 
         try:
             with Reader(self._config.graph_url, self._config.graph_version) as self._reader:
-                refresh(self._config, self._store, self._reader)
+                found = refresh(self._config, self._store, self._reader)
+            if any(problem.state != "no_permission" for _, problem in problems(found)):
+                hasten(self._store, time.time() + min(AGAIN_SECONDS, self._seconds))
         except GivenUp:
             return
         except Exception as error:

@@ -3,6 +3,7 @@
 Shares are 0 to 1 where Meta says percent; None where Meta says nothing. Times are ISO 8601 in UTC.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import Struct
@@ -161,3 +162,14 @@ class Comparison(Struct, frozen=True, kw_only=True):
     explanation: str
     fix: str = ""
     told: str = ""
+
+
+def problems(insights: Insights) -> Iterator[tuple[str, Problem]]:
+    """What Meta did not tell: (of what, why)."""
+    for pixel in insights.pixels:
+        if pixel.quality_problem:
+            yield f"quality of pixel {pixel.pixel_id}", pixel.quality_problem
+        if pixel.hours_problem:
+            yield f"counts of pixel {pixel.pixel_id}", pixel.hours_problem
+    if insights.opportunity and insights.opportunity.problem:
+        yield f"ad account {insights.opportunity.account}", insights.opportunity.problem
