@@ -8,9 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import django
 import pytest
-from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import re_path
@@ -19,16 +17,12 @@ from capi_middleware import EventRoute, UserData, current_visitor, track
 from capi_middleware.django import CAPIMiddleware, get_capi
 from capi_middleware.errors import ConfigError
 from tests.support.configs import PIXEL_ID, SECRET, TOKEN, make_config
+from tests.support.django_project import ENTRY
 from tests.support.stores import states
-
-if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["testserver"], SECRET_KEY=SECRET)
-    django.setup()
 
 TAG = b'<script type="application/json" data-c>'
 PAGE = "<!doctype html><html><head><title>x</title></head><body>é</body></html>"
 PARTS = (b"<!doctype html><html><head><title>x</title></head>", b"<body>", b"1</body></html>")
-ENTRY = "capi_middleware.django.CAPIMiddleware"
 SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
 BROWSER = {"user-agent": "Mozilla/5.0", "accept": "text/html"}
 View = Callable[[Any], Any]
