@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
+from capi_middleware.records import about
 from capi_middleware.steps import Commit
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.queueing import room
@@ -191,7 +192,7 @@ class Writer:
             except BaseException as error:
                 # Nothing may end this thread: the process would stop storing, silently.
                 failures += 1
-                logger.error("the store's thread failed: %s", type(error).__name__)
+                _log("the store's thread failed: %s", type(error).__name__, "thread_failed")
                 _reject(group, error)
                 time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
             with self._lock:
@@ -242,7 +243,7 @@ class Writer:
                 for part, some in _halves(group, counters):
                     self._store(part, some)
             else:
-                logger.error("something cannot be stored: %s", type(error).__name__)
+                _log("something cannot be stored: %s", type(error).__name__, "lost")
                 self._lose(group, error)
         else:
             for submission in group:
@@ -251,7 +252,7 @@ class Writer:
             try:
                 self._on_commit(group)
             except Exception as error:
-                logger.error("on_commit failed: %s", type(error).__name__)
+                _log("on_commit failed: %s", type(error).__name__, "wake_failed")
 
     def _write_patiently(self, group: list[Submission], counters: Counters) -> None:
         if not counters and not any(submission.items for submission in group):
@@ -276,7 +277,7 @@ class Writer:
     def _complain(self, text: str) -> None:
         if not self._in_trouble:
             self._in_trouble = True
-            logger.error("%s", text)
+            _log("%s", text, "locked")
 
     def _lose(self, group: list[Submission], error: Exception) -> None:
         _reject(group, error)
@@ -286,6 +287,10 @@ class Writer:
                 if isinstance(row, Row):
                     key = (hour, "dropped", "store_error", row.event_name, row.pixel_id)
                     self._counters[key] = self._counters.get(key, 0) + 1
+
+
+def _log(sentence: str, what: str, action: str) -> None:
+    logger.error(sentence, what, extra=about(f"store_{action}"))
 
 
 def _reject(group: list[Submission], error: BaseException) -> None:
