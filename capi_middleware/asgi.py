@@ -7,8 +7,10 @@ from inspect import isawaitable
 from typing import Any, TypeVar
 
 from anyio import to_thread
+from msgspec import Struct
 
 from capi_middleware.arrivals import committed
+from capi_middleware.capture.injection import may_be_page
 from capi_middleware.config import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.exchange import Exchange, current
@@ -44,33 +46,34 @@ class CAPIMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, self._closing(send))
-        elif scope["type"] != "http" or MARK in scope:
-            await self.app(scope, receive, send)
-        else:
-            await self._http(scope, receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or MARK in scope:
+            if scope["type"] == "lifespan":
+                send = self._closing(send)
+            return await self.app(scope, receive, send)
         try:
             self.capi.start()
-            endpoint = self.capi.endpoint(scope)
-            exchange = None if endpoint is not None else self.capi.open(scope)
+            taken = self.capi.take(scope)
         except Exception as error:
             self.capi.issuer.shield.caught(error, "opening")
             return await self.app(scope, receive, send)
-        if endpoint is not None:
-            return await self._answer(endpoint, scope, receive, send)
-        assert exchange is not None
+        if isinstance(taken, str):
+            return await self._answer(taken, scope, receive, send)
         scope[MARK] = True
-        responder = _Responder(exchange, send)
-        token = current.set(exchange)
+        passage = _Passage(self.capi, scope, send)
+        # Most requests come through here: no method of ours, no second coroutine between them
+        # and the app.
+        if taken is not None:
+            passage.responder = _Responder(taken, send)
+            receive = _teeing(taken, receive)
+        token = current.set(passage)
         try:
-            await self.app(scope, _teeing(exchange, receive), responder)
-            await responder.release()
+            await self.app(scope, receive, passage.responder or passage.pass_on)
+            if passage.responder is not None:
+                await passage.responder.release()
         finally:
             current.reset(token)
-            await responder.close()
+            if passage.responder is not None:
+                await passage.responder.close()
         return None
 
     async def _answer(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,11 +116,45 @@ async def walk(steps: Steps[T]) -> T:
             failure = error
 
 
+class _Passage(Struct):
+    """One request; without a `responder` as long as nothing about it matters to us."""
+
+    capi: CAPI
+    scope: Scope
+    send: Send
+    responder: "_Responder | None" = None
+    started: bool = False
+
+    def opened(self) -> Exchange:
+        """See exchange.Passage."""
+        if self.responder is None:
+            exchange = self.capi.open(self.scope)
+            if self.started:
+                exchange.missed()
+            self.responder = _Responder(exchange, self.send)
+        return self.responder.exchange
+
+    def pass_on(self, message: Message) -> Awaitable[None]:
+        """The `send` of a request that does not matter. No coroutine: it is one step less."""
+        if self.responder is None and message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            try:
+                # Reading a generator here would leave nothing to send.
+                if type(headers) is not list or may_be_page(headers):
+                    self.opened()
+            except Exception as error:
+                self.capi.issuer.shield.caught(error, "opening")
+            self.started = True
+        if self.responder is None:
+            return self.send(message)
+        return self.responder(message)
+
+
 class _Responder:
-    """The `send` of one request."""
+    """The `send` of one request that matters."""
 
     def __init__(self, exchange: Exchange, send: Send) -> None:
-        self._exchange = exchange
+        self.exchange = exchange
         self._shield = exchange.issuer.shield
         self._send = send
         self._start: Message | None = None
@@ -157,9 +194,9 @@ class _Responder:
         self._left = _length(headers)
         try:
             own = list(headers)
-            self._watching = await walk(self._exchange.begin(message["status"], own))
-            if not self._watching and self._exchange.headers is not own:
-                message = {**message, "headers": self._exchange.headers}
+            self._watching = await walk(self.exchange.begin(message["status"], own))
+            if not self._watching and self.exchange.headers is not own:
+                message = {**message, "headers": self.exchange.headers}
         except Exception as error:
             self._watching = False
             self._shield.caught(error, "the start of a response")
@@ -185,7 +222,7 @@ class _Responder:
             self._timer.cancel()
         try:
             if self._watching:
-                start = {**start, "headers": self._exchange.hurry()}
+                start = {**start, "headers": self.exchange.hurry()}
         except Exception as error:
             self._shield.caught(error, "the headers")
             self._watching = False
@@ -202,9 +239,9 @@ class _Responder:
         pieces: list[Any]
         try:
             if self._start is not None:
-                headers, pieces = self._exchange.open_body(chunk, last)
+                headers, pieces = self.exchange.open_body(chunk, last)
             else:
-                headers, pieces = [], self._exchange.feed(chunk, last)
+                headers, pieces = [], self.exchange.feed(chunk, last)
         except Exception as error:
             self._shield.caught(error, "injection")
             self._watching = False
@@ -232,7 +269,7 @@ class _Responder:
     async def _commit(self) -> None:
         """Wait until the conversions of this response are on disk."""
         try:
-            commits = self._exchange.finish()
+            commits = self.exchange.finish()
         except Exception as error:
             return self._shield.caught(error, "the end of a response")
         for commit in commits:

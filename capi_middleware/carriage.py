@@ -13,8 +13,6 @@ from capi_middleware.issuing import Issuer
 from capi_middleware.steps import Headers
 from capi_middleware.visit import Visit
 
-_COOKIE = f"{carrying.COOKIE}=".encode()
-
 
 class Carriage:
     """One per request; nothing is read before it is asked for."""
@@ -58,7 +56,7 @@ class Carriage:
     @property
     def waits(self) -> bool:
         """Whether the request seems to bring events along."""
-        return any(_COOKIE in value for name, value in self._scope["headers"] if name == b"cookie")
+        return carrying.brings(self._scope["headers"])
 
     def take(self, *, for_page: bool = False) -> list[dict[str, Any]]:
         """The events that an earlier redirect sent here; the response must add `cleared`.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from capi_middleware.admission import Admission
 from capi_middleware.asking import Asker
@@ -32,7 +32,16 @@ from capi_middleware.steps import Headers, Steps
 from capi_middleware.user_data import UserData
 from capi_middleware.visit import Visit
 
-current: ContextVar["Exchange | None"] = ContextVar("capi_exchange", default=None)
+
+class Passage(Protocol):
+    """A request on its way through a door."""
+
+    def opened(self) -> "Exchange":
+        """Its Exchange, made now where nobody needed one so far."""
+
+
+current: ContextVar[Passage | None] = ContextVar("capi_passage", default=None)
+_MISSED = Verdict(inject=False, reason="not_html")
 
 
 class Exchange:
@@ -73,6 +82,15 @@ class Exchange:
         self._page_view = False
         self._ask = False
         self._ended = False
+
+    def opened(self) -> "Exchange":
+        """See Passage."""
+        return self
+
+    def missed(self) -> None:
+        """The response started before this was made: what comes is issued at once."""
+        self._verdict = _MISSED
+        self._ended = True
 
     # -- what the host's code asks for -----------------------------------------------------------
 

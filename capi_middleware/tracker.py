@@ -2,7 +2,6 @@
 
 import atexit
 import hmac
-import os
 import threading
 import time
 import weakref
@@ -11,6 +10,7 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
+from capi_middleware.capture.carrying import brings
 from capi_middleware.capture.matching import RouteIndex
 from capi_middleware.config import Config, Pixel
 from capi_middleware.delivery.worker import Courier, Deliverer
@@ -20,6 +20,7 @@ from capi_middleware.events import Event
 from capi_middleware.exchange import Exchange, current
 from capi_middleware.issuing import Issuer
 from capi_middleware.routes import check_event_name
+from capi_middleware.store.forks import at_fork
 from capi_middleware.store.opening import open_store
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
@@ -43,14 +44,18 @@ class CAPI:
         self.config = config
         self.store = open_store(config.store, queue_limit=config.queue_limit)
         self.issuer = Issuer(config, self.store)
-        self._routes = RouteIndex(config.routes)
+        self._routes = RouteIndex(config.routes, reserved=config.prefix)
         self._deliverer = Deliverer(
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
         self.endpoints = Endpoints(self.issuer, self.open, lambda: self._deliverer.alive)
         self.store.on_commit = self._deliverer.wake
-        self._started_in = 0
+        self._endpoints = config.prefix + "/"
+        #: See RouteIndex.may_want; `path` is below any mount.
+        self.may_want = self._routes.may_want
+        self._started = False
         self._prune_at = 0.0
+        at_fork(after_in_child=self._forked)
         _close_at_exit(self)
 
     def track(
@@ -112,9 +117,9 @@ class CAPI:
 
         Does nothing where nothing was started in this process, or when it was closed before.
         """
-        if self._started_in != os.getpid():
+        if not self._started:
             return
-        self._started_in = 0
+        self._started = False
         end = time.monotonic() + timeout
         self.flush(timeout * 0.6)
         self._deliverer.stop(max(0.1, end - time.monotonic()))
@@ -124,9 +129,12 @@ class CAPI:
 
     def start(self) -> None:
         """Start delivery in this process: lazily, and again after a fork."""
-        if self._started_in != os.getpid():
-            self._started_in = os.getpid()
+        if not self._started:
+            self._started = True
             self._deliverer.start()
+
+    def _forked(self) -> None:
+        self._started = False
 
     def open(self, scope: MutableMapping[str, Any]) -> Exchange:
         """The exchange of a request, an ASGI http scope."""
@@ -139,13 +147,23 @@ class CAPI:
             matches=self._routes.match(scope["method"], path),
         )
 
-    def endpoint(self, scope: MutableMapping[str, Any]) -> str | None:
-        """The name of our endpoint that a request is for, None for one of the host's."""
-        _, path = split_mount(scope)
-        prefix = self.config.prefix + "/"
-        if not path.startswith(prefix):
-            return None
-        return path[len(prefix) :]
+    def take(self, scope: MutableMapping[str, Any]) -> Exchange | str | None:
+        """What a request, an ASGI http scope, is to us.
+
+        The name of our endpoint that it is for; an Exchange; or None for one that matters only
+        if its response turns out to be a page, or if the host's code calls track() in it.
+        """
+        method, path = scope["method"], scope["path"]
+        if scope.get("root_path"):
+            path = split_mount(scope)[1]
+        if self.may_want(method, path):
+            if path.startswith(self._endpoints):
+                return path[len(self._endpoints) :]
+            if method == "HEAD" or self._routes.match(method, path):
+                return self.open(scope)
+        if b"fbclid=" in scope.get("query_string", b"") or brings(scope["headers"]):
+            return self.open(scope)
+        return None
 
     def _courier(self, pixel: Pixel) -> Courier:
         config = self.config
@@ -218,13 +236,13 @@ def current_visitor() -> Visitor:
 
 
 def _exchange(what: str) -> Exchange:
-    exchange = current.get()
-    if exchange is None:
+    passage = current.get()
+    if passage is None:
         raise CapiError(
             f"{what}: found no request that passes CAPIMiddleware, expected one; outside of a "
             "request use CAPI(config).track(…, visitor=…)"
         )
-    return exchange
+    return passage.opened()
 
 
 def _custom_data(

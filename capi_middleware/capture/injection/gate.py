@@ -131,6 +131,14 @@ def inspect(
     )
 
 
+def may_be_page(headers: Sequence[Header]) -> bool:
+    """A first look that costs little: False where inspect() finds "not_html"."""
+    for name, value in headers:
+        if len(name) == 12 and name.lower() == b"content-type":
+            return b"html" in value.lower()
+    return False
+
+
 def is_public(headers: Sequence[Header]) -> bool:
     """Whether shared caches may keep a response with these headers."""
     fields: Fields = {}
