@@ -272,6 +272,8 @@ class _Responder:
             commits = self.exchange.finish()
         except Exception as error:
             return self._shield.caught(error, "the end of a response")
+        if not commits:
+            return None
         for commit in commits:
             try:
                 await committed(commit)
@@ -282,7 +284,7 @@ class _Responder:
 
 def _length(headers: Iterable[Any]) -> int | None:
     for name, value in headers:
-        if bytes(name).lower() == b"content-length":
+        if len(name) == 14 and bytes(name).lower() == b"content-length":
             text = bytes(value).strip()
             return int(text) if text.isdigit() else None
     return None

@@ -4,18 +4,18 @@ from collections.abc import MutableMapping
 from inspect import isawaitable, iscoroutine
 from typing import Any
 
+from msgspec import Struct
 from starlette.requests import Request
 
 from capi_middleware.shield import Shield
 from capi_middleware.steps import Steps
 
 
-class Asker:
+class Asker(Struct):
     """Asks the host's callables about one request, an ASGI http scope."""
 
-    def __init__(self, scope: MutableMapping[str, Any], shield: Shield) -> None:
-        self._scope = scope
-        self._shield = shield
+    _scope: MutableMapping[str, Any]
+    _shield: Shield
 
     def call(self, rule: Any) -> Steps[Any]:
         """The answer of a callable; None when it fails."""

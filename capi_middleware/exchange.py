@@ -25,7 +25,6 @@ from capi_middleware.carriage import Carriage
 from capi_middleware.custom_data import clean
 from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
-from capi_middleware.expressions import roots_of
 from capi_middleware.issuing import Issuer
 from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Headers, Steps
@@ -64,7 +63,10 @@ class Exchange:
             path.startswith(tuple(self.config.exclude)) if self.config.exclude else False
         )
         taken = [] if self.excluded else [Match(*match) for match in matches]
-        self.tee = BodyTee() if any(_reads_body(match.route) for match in taken) else None
+        self.tee: BodyTee | None = None
+        for match in taken:
+            if match.route.reads_body:
+                self.tee = BodyTee()
         self.reader = RequestReader(scope, self.tee)
         asker = Asker(scope, issuer.shield)
         self.drafting = Drafting(issuer, asker, self.reader, taken)
@@ -131,7 +133,8 @@ class Exchange:
             return False
         if not verdict.inject and verdict.reason not in ("not_html", "status"):
             self.issuer.count(Count("skipped", verdict.reason))
-        drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
+        if drafting.matches:
+            drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
         landing = 300 <= status < 400 and not self.excluded
         if landing and b"fbclid=" in self.scope.get("query_string", b""):
             yield from self._keep_click()
@@ -280,6 +283,8 @@ class Exchange:
 
     def _suppress(self, reason: str, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""
+        if not (self.drafting.drafts or self.drafting.matches or self._page_view):
+            return
         names = [(draft.event.event_name, draft.event.pixel_ids) for draft in self.drafting.drafts]
         drafted = {name for name, _ in names}
         if not self._ask:
@@ -301,7 +306,8 @@ class Exchange:
     def _page_events(self) -> list[Event]:
         """Issue the events that the page carries; they are in its tag from now on."""
         self._draft_page_view()
-        carried = [draft for draft in self.drafting.drafts if draft.event.send != "server"]
+        drafts = self.drafting.drafts
+        carried = [draft for draft in drafts if draft.event.send != "server"]
         self._issue(carried, "not_run")
         return [draft.event for draft in carried]
 
@@ -331,7 +337,8 @@ class Exchange:
             events, carried = self._page_events(), self.carriage.take()
         self._event_ids = bool(events or carried or self._handed)
         assert self._verdict is not None
-        self.issuer.count(*(Count("csp", directive) for directive in self._verdict.csp_notes))
+        for directive in self._verdict.csp_notes:
+            self.issuer.count(Count("csp", directive))
         return tag(
             prefix=self.mount + self.config.prefix,
             script_url=self.config.pixel_script_url,
@@ -345,21 +352,22 @@ class Exchange:
         )
 
     def _issue(self, drafts: Sequence[Draft], browser: str) -> None:
-        refusal = self.admission.refusal if drafts else None
+        if not drafts:
+            return
+        refusal = self.admission.refusal
         if refusal is not None:
             self._suppress(refusal)
             return
         events = [draft.event for draft in drafts]
         self.drafting.drafts = [draft for draft in self.drafting.drafts if draft not in drafts]
-        if events:
-            commit = self.issuer.issue(events, self.visit.visitor, browser)
-            if commit is not None:
-                self._commits.append(commit)
+        commit = self.issuer.issue(events, self.visit.visitor, browser)
+        if commit is not None:
+            self._commits.append(commit)
 
     def key(self, events: Sequence[Event]) -> list[str] | None:
         """What shows later that a page is ours: an event_id that it has anyway, or its own."""
         for event in events:
-            if self.issuer.minter.minted_at(event.event_id) is not None:
+            if event.event_id.startswith("t"):  # minted now, not from a dedupe_key
                 return [event.event_name, event.event_id]
         return ["", self.issuer.mint("", None)] if self.issuer.mirror.on else None
 
@@ -369,12 +377,9 @@ class Exchange:
 
     def pixels(self, events: Sequence[Event]) -> list[dict[str, Any]]:
         """The pixels of the page; with advanced_matching also what is known of the visitor."""
+        if not (self.config.advanced_matching and events):
+            return self.issuer.pixels
         matching: dict[str, Any] = {}
-        if self.config.advanced_matching and events:
-            for data in (self.drafting.shared, *(event.user_data for event in events)):
-                matching |= data
+        for data in (self.drafting.shared, *(event.user_data for event in events)):
+            matching |= data
         return pixel_entries([pixel.id for pixel in self.config.pixels], matching)
-
-
-def _reads_body(route: EventRoute) -> bool:
-    return bool({"form", "json"} & roots_of(list(route.templates.values())))

@@ -15,6 +15,7 @@ from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.identity import identify, set_cookie_header
 from capi_middleware.capture.minting import Minter, TextSigner
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
+from capi_middleware.capture.pixel import pixel_entries
 from capi_middleware.capture.repeats import Repeats
 from capi_middleware.capture.urls import scrub_url, source_url
 from capi_middleware.config import Config
@@ -54,6 +55,11 @@ class Issuer:
         self.store = store
         self.shield = Shield(store.count)
         self.minter = Minter(config.secrets)
+        #: The pixels of every page, see pixel_entries().
+        self.pixels = pixel_entries([pixel.id for pixel in config.pixels])
+        self._route_pixel_ids = {
+            id(route): config.pixel_ids(route.event_name, route.pixels) for route in config.routes
+        }
         self._pages: set[str] = set()
         self._repeats = Repeats()
         self.mirror = Mirror(config.mirror)
@@ -80,18 +86,17 @@ class Issuer:
 
     def new_event(self, event_name: str, event_id: str, route: EventRoute | None) -> Event:
         """An event that happens now, for the pixels of its route or all that take it."""
-        wanted = route.pixels if route is not None else None
-        return Event(
-            event_id=event_id,
-            event_name=event_name,
-            event_time=self._clock(),
-            pixel_ids=self.config.pixel_ids(event_name, wanted),
-            send=route.send if route is not None else "both",
-        )
+        if route is None:
+            pixel_ids = self.config.pixel_ids(event_name)
+            return Event(event_id, event_name, self._clock(), pixel_ids)
+        pixel_ids = self._route_pixel_ids[id(route)]
+        return Event(event_id, event_name, self._clock(), pixel_ids, send=route.send)
 
     def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The usable custom_data; what is not usable is counted, or raised in debug."""
         cleaned, wrong = clean(event_name, given)
+        if not wrong:
+            return cleaned
         given_wrong = [key for key in wrong if key in given]
         if given_wrong and self.config.debug:
             raise ValueError(
@@ -169,15 +174,17 @@ class Issuer:
         """
         if visitor is not None:
             self._count_repeats(events, visitor)
-        rows = [row for event in events for row in self._rows(event, visitor, browser)]
+        rows: list[Row] = []
+        for event in events:
+            rows += self._rows(event, visitor, browser)
         if not rows:
             return None
         durability = self.config.durability
         wait = durability == "all" or (
-            durability == "conversions" and any(row.event_name != "PageView" for row in rows)
+            durability == "conversions" and [row for row in rows if row.event_name != "PageView"]
         )
         try:
-            return self.store.append(rows, wait=wait)
+            return self.store.append(rows, wait=bool(wait))
         except StoreError as error:
             # The store has counted what it dropped.
             self.shield.caught(error, "the store")
@@ -218,21 +225,17 @@ class Issuer:
     def _rows(self, event: Event, visitor: Visitor | None, browser: str) -> Iterable[Row]:
         if visitor is not None:
             payload.complete(event.user_data, visitor)
+        match_keys = match_key_mask(event.user_data)
         ours = event.send != "browser"
         refused = ours and refused_by_meta(event.event_name, event.custom_data)
         body = payload.encode(event, visitor) if ours and not refused else None
         state = "pending" if body is not None else "dropped" if refused else "unmapped"
         for pixel_id in event.pixel_ids:
             yield Row(
-                event_id=event.event_id,
-                event_name=event.event_name,
-                pixel_id=pixel_id,
-                event_time=event.event_time,
-                payload=body,
-                server=state,  # type: ignore[arg-type] # one of the three literals above
-                browser=browser,
-                match_keys=match_key_mask(event.user_data),
-            )
+                event.event_id, event.event_name, pixel_id, event.event_time, body,
+                state,  # type: ignore[arg-type] # one of the three literals above
+                browser, match_keys,
+            )  # fmt: skip
             if refused:
                 self.count(Count("dropped", "invalid", event.event_name, pixel_id))
 
@@ -259,4 +262,5 @@ class Issuer:
 
     def left_out(self, event_name: str, keys: Iterable[str]) -> None:
         """Count values that were missing or unusable."""
-        self.count(*(Count("left_out", key, event_name) for key in keys))
+        for key in keys:
+            self.count(Count("left_out", key, event_name))

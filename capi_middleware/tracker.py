@@ -139,13 +139,8 @@ class CAPI:
     def open(self, scope: MutableMapping[str, Any]) -> Exchange:
         """The exchange of a request, an ASGI http scope."""
         mount, path = split_mount(scope)
-        return Exchange(
-            self.issuer,
-            scope,
-            path=path,
-            mount=mount,
-            matches=self._routes.match(scope["method"], path),
-        )
+        matches = self._routes.match(scope["method"], path)
+        return Exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
 
     def take(self, scope: MutableMapping[str, Any]) -> Exchange | str | None:
         """What a request, an ASGI http scope, is to us.
@@ -153,14 +148,15 @@ class CAPI:
         The name of our endpoint that it is for; an Exchange; or None for one that matters only
         if its response turns out to be a page, or if the host's code calls track() in it.
         """
-        method, path = scope["method"], scope["path"]
+        method, path, mount = scope["method"], scope["path"], ""
         if scope.get("root_path"):
-            path = split_mount(scope)[1]
+            mount, path = split_mount(scope)
         if self.may_want(method, path):
             if path.startswith(self._endpoints):
                 return path[len(self._endpoints) :]
-            if method == "HEAD" or self._routes.match(method, path):
-                return self.open(scope)
+            matches = self._routes.match(method, path)
+            if matches or method == "HEAD":
+                return Exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
         if b"fbclid=" in scope.get("query_string", b"") or brings(scope["headers"]):
             return self.open(scope)
         return None
