@@ -253,8 +253,8 @@ class _Responder:
             if self._timer is not None:
                 self._timer.cancel()
             await self._send({**start, "headers": headers})
-        if last:
-            self._watching = False
+        if last or self.exchange.passes_on:
+            self._watching, self._left = False, None
         if sum(map(len, pieces)) <= _JOINED:
             pieces = [b"".join(pieces)] if pieces else []
         for piece in pieces[:-1]:

@@ -200,6 +200,11 @@ class Exchange:
         assert self._injector is not None
         return self._injector.feed(chunk, last)
 
+    @property
+    def passes_on(self) -> bool:
+        """Whether the rest of the body goes out as it comes: feed() would not change it."""
+        return isinstance(self._injector, Injector) and self._injector.settled
+
     def finish(self) -> list[Future[None]]:
         """Before the last byte: the commits to wait for. Later calls return nothing new."""
         if not self._ended:

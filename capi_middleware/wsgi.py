@@ -287,8 +287,8 @@ class _Responder:
         if last:
             self.finish()
         self._release(headers if self._watching else None)
-        if last:
-            self._watching = False
+        if last or self.exchange.passes_on:
+            self._watching, self._left = False, None
         return piece
 
     def _end(self) -> bytes:
