@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 
+from tests.benchmarks import requests
 from tests.benchmarks.measure import Trial
 from tests.support.processes import free_port, running
 
@@ -19,6 +20,7 @@ _GUNICORN = (
     "gunicorn", "tests.benchmarks.served:flask", "--worker-class", "gthread", "--threads", "8",
     "--workers", "1", "--log-level", "error", "--bind",
 )  # fmt: skip
+_HEADERS = [f"-H{name}: {value}" for name, value in requests.BROWSER.items() if name != "host"]
 _RATE = re.compile(r"Requests/sec:\s*([\d.]+)")
 _FAILED = re.compile(r"(Socket errors|Non-2xx).*")
 
@@ -48,7 +50,7 @@ def _served(command: tuple[str, ...], layer: str) -> Iterator[str]:
 def _rate(url: str) -> Callable[[float], float]:
     def side(share: float) -> float:
         said = subprocess.run(
-            [wrk(), "-t1", f"-c{_CONNECTIONS}", "-d1s", url],
+            [wrk(), "-t1", f"-c{_CONNECTIONS}", "-d1s", *_HEADERS, url],
             capture_output=True, text=True, check=True, timeout=60,
         ).stdout  # fmt: skip
         found, failed = _RATE.search(said), _FAILED.search(said)

@@ -16,7 +16,7 @@ async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
             if b" /hang" in head:
                 await reader.read()
                 break
-            answer = b'{"events_received":%d,"messages":[]}' % body.count(b'"event_id"')
+            answer = b'{"events_received":%d,"messages":[],"fbtrace_id":"a"}' % body.count(b'"event_id"')
             writer.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%s" % (len(answer), answer)
