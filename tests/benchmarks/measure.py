@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["s", "/s", "MB", "KB", "B", "MB/s"]
+Unit = Literal["s", "/s", "MB", "KB", "B", "MB/s", ""]
 #: Units of which more is better: `reach` is the lowest ratio that is good enough.
 MORE_IS_BETTER = frozenset({"/s", "MB/s"})
 

@@ -65,7 +65,8 @@ def _one() -> bytes:
     return payload.encode(event, VISITOR)
 
 
-def _sdk_event() -> SdkEvent:
+def sdk_event() -> SdkEvent:
+    """The event as facebook-business has it."""
     user_data = SdkUserData(
         emails=[KEYS["em"]], phones=[KEYS["ph"]], first_names=[KEYS["fn"]],
         last_names=[KEYS["ln"]], genders=[Gender.FEMALE], dates_of_birth=[KEYS["db"]],
@@ -86,13 +87,13 @@ def _sdk_event() -> SdkEvent:
 
 def theirs(amount: int = _BATCH) -> bytes:
     """With facebook-business, a batch to the JSON that its parameters hold."""
-    events = [_sdk_event() for _ in range(amount)]
+    events = [sdk_event() for _ in range(amount)]
     return json.dumps(EventRequest(pixel_id="1", events=events).get_params()).encode()
 
 
 def theirs_on_the_wire(amount: int = _BATCH) -> bytes:
     """With facebook-business, a batch to the form that it really posts."""
-    events = [_sdk_event() for _ in range(amount)]
+    events = [sdk_event() for _ in range(amount)]
     params = EventRequest(pixel_id="1", events=events).get_params()
     return urlencode({**params, "data": json.dumps(params["data"])}).encode()
 

@@ -91,5 +91,5 @@ def rows() -> Iterator[Trial]:
     for figure, name in (("LayoutCount", "layouts"), ("LongTasks", "long tasks")):
         yield Trial(
             f"{name} that s.js causes", "none (1 is too many)", 0.5, _in_chromium(figure),
-            constant(1.0), unit="B", rounds=3,
+            constant(1.0), unit="", rounds=3,
         )  # fmt: skip
