@@ -1,6 +1,5 @@
 """Admission: whether the events of one request may leave, by its visitor's consent and kind."""
 
-
 from capi_middleware.asking import Asker
 from capi_middleware.capture.consent import DENIED, ConsentRule, Permission
 from capi_middleware.capture.noise import noise

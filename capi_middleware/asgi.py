@@ -6,15 +6,13 @@ from concurrent.futures import Future
 from inspect import isawaitable
 from typing import Any, TypeVar
 
-from anyio import to_thread
 from msgspec import Struct
 
 from capi_middleware.arrivals import committed
 from capi_middleware.capture.injection import may_be_page
 from capi_middleware.config import Config
-from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.exchange import Exchange, current
-from capi_middleware.steps import Headers, Steps
+from capi_middleware.steps import BODY_LIMIT, Headers, Steps
 from capi_middleware.tracker import CAPI
 
 Scope = MutableMapping[str, Any]
@@ -87,7 +85,7 @@ class CAPIMiddleware:
         async def closing(message: Message) -> None:
             if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
                 try:
-                    await to_thread.run_sync(self.capi.close)
+                    await _in_thread(self.capi.close)
                 except Exception as error:
                     self.capi.issuer.shield.caught(error, "closing")
             await send(message)
@@ -111,9 +109,16 @@ async def walk(steps: Steps[T]) -> T:
             elif isawaitable(asked):
                 result = await asked
             else:
-                result = await to_thread.run_sync(asked)
+                result = await _in_thread(asked)
         except Exception as error:
             failure = error
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    # Imported where something takes long: anyio is no part of a page.
+    from anyio import to_thread
+
+    return await to_thread.run_sync(call)
 
 
 class _Passage(Struct):

@@ -5,7 +5,6 @@ from inspect import isawaitable, iscoroutine
 from typing import Any
 
 from msgspec import Struct
-from starlette.requests import Request
 
 from capi_middleware.shield import Shield
 from capi_middleware.steps import Steps
@@ -19,6 +18,8 @@ class Asker(Struct):
 
     def call(self, rule: Any) -> Steps[Any]:
         """The answer of a callable; None when it fails."""
+        from starlette.requests import Request
+
         try:
             value = rule(Request(self._scope))
             if isawaitable(value):

@@ -28,8 +28,6 @@ from capi_middleware.parity.reading import read_report
 from capi_middleware.parity.window import Window, WindowError, parse_window
 from capi_middleware.steps import Steps
 
-#: The longest request body that is read, in bytes: the limit of sendBeacon.
-BODY_LIMIT = 64 * 1024
 #: How long a browser stays logged in to the report, in seconds.
 LOGIN_SECONDS = 12 * 3600
 _COOKIE = "capi_report"
@@ -67,7 +65,7 @@ class Endpoints:
     def answer(
         self, name: str, scope: MutableMapping[str, Any], body: bytes | None
     ) -> Steps[Response]:
-        """The answer to {prefix}/{name}. `body` is None when it was longer than BODY_LIMIT.
+        """The answer to {prefix}/{name}. `body` is None when it was longer than steps.BODY_LIMIT.
 
         Never raises: whatever comes in, the answer is below 500 unless the store is down (503).
         """

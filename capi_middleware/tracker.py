@@ -14,7 +14,6 @@ from capi_middleware.capture.carrying import brings
 from capi_middleware.capture.matching import RouteIndex
 from capi_middleware.config import Config, Pixel
 from capi_middleware.delivery.worker import Courier, Deliverer
-from capi_middleware.endpoints import Endpoints
 from capi_middleware.errors import CapiError, ConfigError
 from capi_middleware.events import Event
 from capi_middleware.exchange import Exchange, current
@@ -48,6 +47,9 @@ class CAPI:
         self._deliverer = Deliverer(
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
+        # Half of all imports are the endpoints and the report: not for who only imports the names.
+        from capi_middleware.endpoints import Endpoints
+
         self.endpoints = Endpoints(self.issuer, self.open, lambda: self._deliverer.alive)
         self.store.on_commit = self._deliverer.wake
         self._endpoints = config.prefix + "/"
@@ -153,7 +155,7 @@ class CAPI:
             mount, path = split_mount(scope)
         if self.may_want(method, path):
             if path.startswith(self._endpoints):
-                return path[len(self._endpoints) :]
+                return str(path[len(self._endpoints) :])
             matches = self._routes.match(method, path)
             if matches or method == "HEAD":
                 return Exchange(self.issuer, scope, path=path, mount=mount, matches=matches)

@@ -83,7 +83,7 @@ class Carrier:
 
 def brings(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a request with these headers (names in lower case) seems to bring events along."""
-    for name, value in headers:  # faster than any() and a generator
+    for name, value in headers:  # noqa: SIM110 - any() of a generator takes twice as long
         if name == b"cookie" and _COOKIE_START in value:
             return True
     return False

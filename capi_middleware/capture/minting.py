@@ -67,7 +67,7 @@ class Minter:
         if dedupe_key is None:
             # Random bits keep ids apart and guard nothing. `random` takes them from no system
             # call, for which a busy process would lose its turn, and starts anew after a fork.
-            body = "t" + _encode(int(now * 1000) << 66 | random.getrandbits(66))  # noqa: S311
+            body = "t" + _encode(int(now * 1000) << 66 | random.getrandbits(66))
         else:
             text = f"{event_name}\x00{dedupe_key}".encode("utf-8", "surrogatepass")
             body = "k" + _encode(int.from_bytes(sha256(text).digest()))

@@ -2,12 +2,8 @@
 
 import json
 from collections.abc import Mapping, MutableMapping
-from email.parser import BytesParser
-from email.policy import HTTP
 from typing import Any
 from urllib.parse import parse_qsl
-
-from starlette.requests import cookie_parser
 
 from capi_middleware.expressions import MISSING
 from capi_middleware.lazily import lazily
@@ -86,6 +82,8 @@ class RequestReader:
 
     @lazily
     def _cookie(self) -> dict[str, str]:
+        from starlette.requests import cookie_parser
+
         return cookie_parser(self.headers.get("cookie", ""))
 
     @lazily
@@ -121,6 +119,9 @@ def _pairs(encoded: bytes) -> dict[str, str]:
 
 
 def _multipart(content_type: str, body: bytes) -> dict[str, str]:
+    from email.parser import BytesParser
+    from email.policy import HTTP
+
     head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
     fields: dict[str, str] = {}
     for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():

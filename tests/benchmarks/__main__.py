@@ -98,7 +98,7 @@ def _page(table: str) -> str:
     return (
         "# Benchmarks\n\n"
         "`make bench`: alternating rounds, at least 9 for each row (3 or 5 where one takes "
-        "seconds), medians and the middle half of the ratios. \"Added\" is what a side adds to "
+        'seconds), medians and the middle half of the ratios. "Added" is what a side adds to '
         "the bare app. Judge by the ratios: the machine is shared.\n\n"
         f"capi-middleware {__version__}, Python {platform.python_version()}, {beside}; "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores.\n\n{table}"

@@ -1,4 +1,4 @@
-"""Injecting a tag into bodies of all sizes beside New Relic's, heads that are made to hurt, gzip."""
+"""Injecting into bodies of all sizes beside New Relic, heads that are made to hurt, gzip."""
 
 import gzip
 import itertools
@@ -51,7 +51,8 @@ def _ours(chunks: Sequence[bytes]) -> Callable[[], Any]:
     """As the doors do it: what comes after the tag is not looked at."""
 
     def inject() -> Any:
-        injector, sent = Injector(lambda: TAG), []
+        injector = Injector(lambda: TAG)
+        sent: list[Any] = []
         for chunk in chunks:
             if injector.settled:
                 sent.append(chunk)

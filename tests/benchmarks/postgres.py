@@ -4,7 +4,7 @@ import concurrent.futures
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -70,7 +70,7 @@ def _copy(url: str) -> Callable[[float], float]:
     return side
 
 
-def _by_couriers(claims: list[Callable[[], list[int]]], amount: int) -> float:
+def _by_couriers(claims: Sequence[Callable[[], list[int]]], amount: int) -> float:
     """Events per second that four couriers claim at once. Raises where one is claimed twice."""
 
     def courier(claim: Callable[[], list[int]]) -> list[int]:

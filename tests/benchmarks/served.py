@@ -36,4 +36,3 @@ def _wrapped(app: Any, door: Any, sentry: Any) -> Any:
 
 app = _wrapped(requests.starlette_app(), asgi, SentryAsgiMiddleware)
 flask = _wrapped(requests.flask_app(), wsgi, SentryWsgiMiddleware)
-

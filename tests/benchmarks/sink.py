@@ -19,7 +19,9 @@ async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
                 break
             if b" /slow" in head:
                 await asyncio.sleep(0.3)
-            answer = b'{"events_received":%d,"messages":[],"fbtrace_id":"a"}' % body.count(b'"event_id"')
+            answer = b'{"events_received":%d,"messages":[],"fbtrace_id":"a"}' % body.count(
+                b'"event_id"'
+            )
             writer.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%s" % (len(answer), answer)
