@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 VISITORS ?= 0
 ROUNDS ?= 1000
+WITH ?= $(BIN)/python
 
-.PHONY: demo test torture bench bench-smoke lint browser pgbouncer wrk clean
+.PHONY: demo test test-wheel test-lowest script torture bench bench-smoke lint browser pgbouncer wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -31,15 +32,41 @@ demo: $(VENV)/.installed $(if $(filter-out 0,$(VISITORS)),browser)
 	@$(BIN)/python -m demo --visitors $(VISITORS)
 
 lint: $(VENV)/.installed
-	@echo "==> ruff, mypy --strict, import-linter"
+	@echo "==> ruff, mypy --strict, pyright, import-linter"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes capi_middleware --ignoreexternal >$(VENV)/verifytypes \
+		|| { cat $(VENV)/verifytypes; exit 1; }
 	@$(BIN)/lint-imports
 
 test: lint browser pgbouncer wrk $(VENV)/.bench-installed
 	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q
+
+# WITH=3.13 takes another Python that is installed.
+test-wheel: $(VENV)/.installed
+	@echo "==> The unit tests against the built wheel on $(WITH), with no source beside them"
+	@rm -rf build/wheel && mkdir -p build/wheel
+	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	@$(BIN)/uv venv --quiet --python $(WITH) build/wheel/venv
+	@$(BIN)/uv pip install --quiet --python build/wheel/venv --group dev build/wheel/*.whl
+	@cp -r tests demo pyproject.toml README.md CHANGELOG.md Makefile build/wheel/
+	@cd build/wheel && venv/bin/python -m pytest -q tests/unit
+
+test-lowest: $(VENV)/.installed
+	@echo "==> The unit and contract tests with the oldest dependencies that are declared"
+	@rm -rf build/lowest && mkdir -p build/lowest
+	@$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra cli --extra postgres \
+		--python $(BIN)/python --output-file build/lowest/constraints.txt pyproject.toml
+	@$(BIN)/uv venv --quiet --python $(BIN)/python build/lowest/venv
+	@$(BIN)/uv pip install --quiet --python build/lowest/venv --group dev --editable . \
+		--constraint build/lowest/constraints.txt
+	@build/lowest/venv/bin/python -m pytest -q -W default::DeprecationWarning tests/unit tests/contract
+
+script: $(VENV)/.installed
+	@$(BIN)/python -m tests.support.script
 
 torture: $(VENV)/.installed
 	@echo "==> $(ROUNDS) rounds of killed processes and a failing Meta; nothing may be lost"

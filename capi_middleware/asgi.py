@@ -19,7 +19,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: Any framework's app: each has its own types for the three.
+App = Callable[[Any, Any, Any], Awaitable[None]]
 T = TypeVar("T")
 
 #: In the scope: a CAPIMiddleware further out has this request already.
@@ -40,16 +41,21 @@ class CAPIMiddleware:
 
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
-        self.capi = config if isinstance(config, CAPI) else CAPI(config)
+        self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
+        self._has_lifespan = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
         if scope["type"] != "http" or MARK in scope:
             if scope["type"] == "lifespan":
+                self._has_lifespan = True
                 send = self._closing(send)
+            elif MARK in scope:
+                self.capi.issuer.notices.say("twice")
             return await self.app(scope, receive, send)
         try:
-            self.capi.start()
+            if self.capi.start() and not self._has_lifespan:
+                self.capi.issuer.notices.say("no_lifespan")
             taken = self.capi.take(scope)
         except Exception as error:
             self.capi.issuer.shield.caught(error, "opening")
@@ -129,6 +135,11 @@ class _Passage(Struct):
     send: Send
     responder: "_Responder | None" = None
     started: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """See exchange.Passage."""
+        return self.responder is not None
 
     def opened(self) -> Exchange:
         """See exchange.Passage."""

@@ -9,6 +9,9 @@ from msgspec import Struct
 from capi_middleware.shield import Shield
 from capi_middleware.steps import Steps
 
+#: In the scope: the framework's own request, which callables get instead of a Starlette Request.
+REQUEST = "capi_middleware.request"
+
 
 class Asker(Struct):
     """Asks the host's callables about one request, an ASGI http scope."""
@@ -21,7 +24,7 @@ class Asker(Struct):
         from starlette.requests import Request
 
         try:
-            value = rule(Request(self._scope))
+            value = rule(self._scope.get(REQUEST) or Request(self._scope))
             if isawaitable(value):
                 value = yield value
         except Exception as error:

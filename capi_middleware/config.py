@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from inspect import iscoroutinefunction
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -14,7 +15,8 @@ import msgspec
 from capi_middleware.config_file import fail, from_environment, kind_of, make, tables
 from capi_middleware.config_rules import Rule, check_rules
 from capi_middleware.errors import ConfigError
-from capi_middleware.routes import EventRoute, check_event_name
+from capi_middleware.pixels import Pixel
+from capi_middleware.routes import EventRoute
 
 SECRET_LENGTH = 32
 _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
@@ -23,45 +25,6 @@ _SECRET_HINT = (
     "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 )
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-
-
-@dataclass(frozen=True)
-class Pixel:
-    """A Meta pixel (dataset) that events go to.
-
-    Args:
-        id: its number, 1 to 26 digits.
-        access_token: a token that may post to it; never shown by repr or errors.
-        app_secret: signs each request with appsecret_proof when given.
-        test_event_code: sends everything to the Test Events tab as well; events still count.
-        name: how the report calls it.
-        events: the event_names that go there; all by default.
-    """
-
-    id: str
-    access_token: str = field(repr=False)
-    _: KW_ONLY
-    app_secret: str | None = field(default=None, repr=False)
-    test_event_code: str | None = None
-    name: str | None = None
-    events: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        number = str(self.id)
-        if not re.fullmatch(r"[1-9][0-9]{0,25}", number):
-            fail("pixels.id", repr(self.id), "the pixel's number, 1 to 26 digits")
-        object.__setattr__(self, "id", number)
-        token = self.access_token
-        if not isinstance(token, str) or not token.strip() or not token.isascii():
-            fail(f"pixels.access_token of pixel {number}", kind_of(token), "its access token")
-        if isinstance(self.events, str):
-            fail(f"pixels.events of pixel {number}", repr(self.events), "a list of event_names")
-        for name in self.events or ():
-            check_event_name(name, f"pixels.events of pixel {number}")
-
-    def takes(self, event_name: str) -> bool:
-        """Whether events of this name go to this pixel."""
-        return self.events is None or event_name in self.events
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,7 +40,8 @@ class Config:
         report_token: opens the report; without it the report is not served (unless debug).
         page_view: PageView on every HTML page.
         user_data: customer information for every event: a callable taking the request and
-            returning a UserData (or a mapping, or None), or a mapping of expressions.
+            returning a UserData (or a mapping, or None), or a mapping of expressions. The request
+            is Starlette's Request; Django's and Flask's own behind their doors.
         consent: a ready rule for the cookie of a consent banner ("tcf", "onetrust", "cookiebot",
             "cookieyes", "google"; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...});
             a mapping {"value": "{cookie.consent}", "granted": [...], "limited": [...], "state":
@@ -98,6 +62,11 @@ class Config:
         queue_limit: events that may wait in memory for the disk.
         retention_days: how long settled events stay in the store.
         test_event_code: for all pixels that name none.
+        ad_account: whose opportunity score and recommendations are read, "act_123" or "123".
+        insights_hours: how often Meta's own numbers are read while events are delivered, where an
+            ad_account or a read_token is configured; 0 for never.
+        alert_webhook: the https address that is told of flags that open and close; never shown.
+        on_alert: called with each Alert, on a thread of ours, in one process of all.
         graph_url, graph_version, pixel_script_url: Meta's addresses.
         debug: the report without a token, errors raised instead of swallowed in `track`.
     """
@@ -124,6 +93,10 @@ class Config:
     queue_limit: int = 100_000
     retention_days: int = 35
     test_event_code: str | None = None
+    ad_account: str | None = None
+    insights_hours: int = 6
+    alert_webhook: str | None = None
+    on_alert: Callable[..., object] | None = None
     graph_url: str = "https://graph.facebook.com"
     graph_version: str = "v26.0"
     pixel_script_url: str = "https://connect.facebook.net/en_US/fbevents.js"
@@ -135,6 +108,7 @@ class Config:
         self._check_routes()
         self._check_types()
         self._check_addresses()
+        self._check_alerts()
         check_rules(self.user_data, self.consent)
 
     def __repr__(self) -> str:
@@ -147,7 +121,7 @@ class Config:
         return (self.secret_key,) if isinstance(self.secret_key, str) else tuple(self.secret_key)
 
     def pixel_ids(self, event_name: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The pixels that an event of this name goes to, optionally only the `wanted` ones."""
+        """The pixels that an event of this `event_name` goes to, or only the `wanted` of them."""
         return tuple(
             pixel.id
             for pixel in self.pixels
@@ -156,7 +130,7 @@ class Config:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Config":
-        """Read a capi.toml: the same keys; "env:NAME" takes a value from the environment.
+        """Read a capi.toml at `path`: the same keys; "env:NAME" reads the environment.
 
         Raises ConfigError naming file, key, what was found and what was expected.
         """
@@ -168,13 +142,25 @@ class Config:
         except msgspec.DecodeError as error:
             raise ConfigError(f"{file}: found no valid TOML ({error})") from None
         try:
-            data = from_environment(data, "")
-            data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
-            data["routes"] = tables(EventRoute, data.get("routes", []), "routes")
-            made: Config = make(cls, data, "")
-            return made
+            return cls.from_mapping(data)
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> "Config":
+        """A Config from plain data, as Django's settings.CAPI and Flask's app.config["CAPI"] are.
+
+        The keys `given` are those of Config; pixels and routes are mappings, or Pixel and
+        EventRoute; "env:NAME" takes a value from the environment. Raises ConfigError naming key,
+        what was found and what was expected.
+        """
+        if not isinstance(given, Mapping):
+            fail("the configuration", kind_of(given), "a mapping with the keys of Config")
+        data = from_environment(dict(given), "")
+        data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
+        data["routes"] = tables(EventRoute, data.get("routes", []), "routes")
+        made: Config = make(cls, data, "")
+        return made
 
     def _check_secrets(self) -> None:
         for key in self.secrets or ("",):
@@ -224,10 +210,10 @@ class Config:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 fail(name, repr(getattr(self, name)), " or ".join(map(repr, allowed)))
-        for name in ("queue_limit", "retention_days"):
+        for name, least in (("queue_limit", 1), ("retention_days", 1), ("insights_hours", 0)):
             number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                fail(name, repr(number), "a whole number of at least 1")
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                fail(name, repr(number), f"a whole number of at least {least}")
         for name in ("trusted_proxies", "exclude", "drop_parameters"):
             if isinstance(getattr(self, name), str):
                 fail(name, repr(getattr(self, name)), "a list")
@@ -238,6 +224,23 @@ class Config:
                 fail("exclude", repr(path), "path prefixes that start with '/'")
         if self.report_token is not None and not str(self.report_token).strip():
             fail("report_token", "an empty text", "a token, or leave it out")
+
+    def _check_alerts(self) -> None:
+        if self.alert_webhook is not None:
+            # The address is often a secret itself, so it is not shown.
+            try:
+                parts = urlsplit(self.alert_webhook)
+                scheme, host, _ = parts.scheme, parts.hostname, parts.port
+            except (ValueError, AttributeError, TypeError):
+                fail("alert_webhook", kind_of(self.alert_webhook), "an https:// address")
+            if not host or not (scheme == "https" or (scheme == "http" and host in _LOOPBACK)):
+                found = f"the scheme {scheme!r} and {'a' if host else 'no'} host"
+                fail("alert_webhook", found, "an https:// address (http:// on this machine)")
+        if self.on_alert is not None and (
+            not callable(self.on_alert) or iscoroutinefunction(self.on_alert)
+        ):
+            found = "an async function" if callable(self.on_alert) else kind_of(self.on_alert)
+            fail("on_alert", found, "a function that takes an Alert")
 
     def _check_addresses(self) -> None:
         if not isinstance(self.store, str) or not _STORES.match(self.store):
@@ -252,6 +255,11 @@ class Config:
                 fail(name, repr(getattr(self, name)), "an https:// address")
             if not parts.hostname or parts.query or parts.username:
                 fail(name, "a query, a user or no host", "a plain https:// address")
+        if self.ad_account is not None:
+            account = re.fullmatch(r"(?:act_)?([1-9][0-9]{0,25})", str(self.ad_account))
+            if account is None:
+                fail("ad_account", repr(self.ad_account), "its number, 'act_123' or '123'")
+            object.__setattr__(self, "ad_account", f"act_{account[1]}")
         if not re.fullmatch(r"v\d{1,3}\.\d{1,2}", str(self.graph_version)):
             fail("graph_version", repr(self.graph_version), "e.g. 'v26.0'")
         for network in self.trusted_proxies:

@@ -39,9 +39,12 @@ def from_environment(value: Any, key: str) -> Any:
 
 def tables(kind: type[Any], given: Any, key: str) -> list[Any]:
     """One `kind` for each [[key]] table. Raises ConfigError naming the table and its key."""
-    if not isinstance(given, list):
+    if not isinstance(given, list | tuple):
         fail(key, kind_of(given), f"[[{key}]] tables")
-    return [make(kind, table, f"{key}[{place}]") for place, table in enumerate(given)]
+    return [
+        table if isinstance(table, kind) else make(kind, table, f"{key}[{place}]")
+        for place, table in enumerate(given)
+    ]
 
 
 def make(kind: type[Any], table: Any, key: str) -> Any:

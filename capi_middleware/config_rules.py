@@ -9,7 +9,7 @@ from capi_middleware.expressions import parse
 from capi_middleware.user_data import HASHED, PLAIN, unknown_keys
 
 #: What `user_data` and `consent` may be: a callable taking the request, or expressions.
-Rule = Callable[..., Any] | Mapping[str, Any] | None
+Rule = Callable[[Any], Any] | Mapping[str, Any] | None
 #: The cookies of consent banners that we can read.
 READY = ("tcf", "onetrust", "cookiebot", "cookieyes", "google")
 _READY_KEYS = frozenset({"rule", "requires", "cookie"})

@@ -44,7 +44,7 @@ class Drafting:
         self._issuer = issuer
         self._asker = asker
         self._reader = reader
-        self.matches = list(matches)
+        self.matches: list[Match] = list(matches)
         self.drafts: list[Draft] = []
         #: The user_data that every event of this request has.
         self.shared: dict[str, Any] = {}

@@ -2,19 +2,16 @@
 
 import base64
 import binascii
-import hmac
-import secrets
-import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
+from capi_middleware.answers import PRIVATE, bare
 from capi_middleware.capture import beacon, pixel
 from capi_middleware.capture.allowance import Allowance
-from capi_middleware.capture.minting import TextSigner
 from capi_middleware.capture.mirroring import made_by
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.capture.urls import urlsplit_safely
@@ -22,21 +19,9 @@ from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count
 from capi_middleware.exchange import Exchange
 from capi_middleware.issuing import Issuer
-from capi_middleware.parity import report
-from capi_middleware.parity.model import Report
-from capi_middleware.parity.reading import read_report
-from capi_middleware.parity.window import Window, WindowError, parse_window
+from capi_middleware.parity.window import WindowError
+from capi_middleware.reporting import Reporting, Routes
 from capi_middleware.steps import Steps
-
-#: How long a browser stays logged in to the report, in seconds.
-LOGIN_SECONDS = 12 * 3600
-_COOKIE = "capi_report"
-_PRIVATE = {
-    "cache-control": "no-store",
-    "x-robots-tag": "noindex",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
 
 OpenExchange = Callable[[MutableMapping[str, Any]], Exchange]
 
@@ -50,16 +35,12 @@ class Endpoints:
         self._issuer = issuer
         self._config = issuer.config
         self._open = open_exchange
-        self._is_delivering = is_delivering
         self._allowance = Allowance(rate=20.0, burst=600.0, of_all=50.0)
-        self._logins = TextSigner(issuer.config.secrets, "report")
-        self._routes: dict[str, tuple[frozenset[str], Callable[..., Steps[Response]]]] = {
+        self._routes: Routes = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
             "b": (frozenset({"POST", "GET"}), self._beacon),
             "t": (frozenset({"POST"}), self._ask),
-            "parity": (frozenset({"GET", "HEAD", "POST"}), self._page),
-            "parity.json": (frozenset({"GET", "HEAD"}), self._json),
-            "metrics": (frozenset({"GET", "HEAD"}), self._metrics),
+            **Reporting(issuer, is_delivering).routes,
         }
 
     def answer(
@@ -70,24 +51,24 @@ class Endpoints:
         Never raises: whatever comes in, the answer is below 500 unless the store is down (503).
         """
         if name not in self._routes:
-            return _bare(404)
+            return bare(404)
         methods, handler = self._routes[name]
         if scope["method"] not in methods:
-            return _bare(405, allow=", ".join(sorted(methods)))
+            return bare(405, allow=", ".join(sorted(methods)))
         if body is None:
             self._refused("too_long")
-            return _bare(413)
+            return bare(413)
         try:
             return (yield from handler(scope, RequestReader(scope, None).headers, body))
         except BadBeacon as error:
             self._refused("malformed")
-            return _bare(error.status)
+            return bare(error.status)
         except WindowError as error:
             answer = msgspec.json.encode({"error": str(error)})
-            return Response(answer, 400, _PRIVATE, "application/json")
+            return Response(answer, 400, PRIVATE, "application/json")
         except Exception as error:
             self._issuer.shield.caught(error, f"endpoint {name}")
-        return _bare(503)
+        return bare(503)
 
     # -- public ----------------------------------------------------------------------------------
 
@@ -107,9 +88,9 @@ class Endpoints:
         self._same_site(scope, headers)
         if scope["method"] == "GET":
             body = _from_query(scope)
-        sightings, key = beacon.read(body)
+        sightings, key = beacon.read(body, self._issuer.digest)
         if not self._allows(scope, headers, len(sightings)):
-            return _bare(429)
+            return bare(429)
         accepted = []
         for sighting in sightings:
             if not self._known(sighting.pixel_id):
@@ -132,7 +113,7 @@ class Endpoints:
         if not page.path.startswith("/"):
             raise BadBeacon("found no address of a page, expected one such as location.href")
         if not self._allows(scope, headers, 1 + len(question.m)):
-            return _bare(429)
+            return bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         if question.m:
             if not self._issuer.opens(question.k):
@@ -203,84 +184,6 @@ class Endpoints:
     def _refused(self, reason: str) -> None:
         self._issuer.count(Count("beacon", reason))
 
-    # -- private ---------------------------------------------------------------------------------
-
-    def _page(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
-        if not self._served():
-            return _bare(404)
-        prefix = scope.get("root_path", "").rstrip("/") + self._config.prefix
-        path = f"{prefix}/parity"
-        nonce = secrets.token_urlsafe(16)
-        if scope["method"] == "POST":
-            given = dict(parse_qsl(body.decode("latin-1"))).get("token", "")
-            if not self._is_token(given):
-                wrong = report.login_html(path, "This is not the report token.", nonce=nonce)
-                return _html(wrong, 403, nonce)
-            answer: Response = RedirectResponse(path, 303, headers=_PRIVATE)
-            until = str(int(time.time()) + LOGIN_SECONDS)
-            answer.set_cookie(
-                _COOKIE,
-                self._logins.sign(until),
-                max_age=LOGIN_SECONDS,
-                path=prefix,
-                httponly=True,
-                samesite="strict",
-                secure=self._issuer.client(scope, headers).scheme == "https",
-            )
-            return answer
-        if not self._may_read(headers):
-            return _html(report.login_html(path, nonce=nonce), 401, nonce)
-        made = yield self._reading(_window(scope))
-        query = scope.get("query_string", b"").decode("latin-1")
-        page = report.to_html(made, path=path, query=query, nonce=nonce)
-        return _html(page, 200, nonce)
-
-    def _json(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
-        if not self._served():
-            return _bare(404)
-        if not self._may_read(headers):
-            return _unauthorized()
-        made = yield self._reading(_window(scope))
-        return Response(report.to_json(made), 200, _PRIVATE, "application/json")
-
-    def _metrics(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
-        if not self._served():
-            return _bare(404)
-        if not self._may_read(headers):
-            return _unauthorized()
-        made = yield self._reading(_window(scope))
-        text = report.metrics_text(made)
-        return Response(text, 200, _PRIVATE, "text/plain; version=0.0.4; charset=utf-8")
-
-    def _reading(self, window: Window) -> Callable[[], Report]:
-        """Reads the store: may take long, so a door runs it off its loop."""
-
-        return lambda: read_report(
-            self._issuer.store, self._config, window, delivering=self._is_delivering()
-        )
-
-    def _served(self) -> bool:
-        return self._config.report_token is not None or self._config.debug
-
-    def _is_token(self, given: str) -> bool:
-        token = self._config.report_token
-        return token is not None and hmac.compare_digest(
-            given.encode("utf-8", "replace"), token.encode()
-        )
-
-    def _may_read(self, headers: Mapping[str, str]) -> bool:
-        if self._config.report_token is None:
-            return self._config.debug
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(given.strip()):
-            return True
-        for cookie in headers.get("cookie", "").split(";"):
-            name, _, value = cookie.strip().partition("=")
-            until = self._logins.unsign(value.strip('"')) if name == _COOKIE else None
-            if until is not None and until.isdecimal() and int(until) > time.time():
-                return True
-        return False
-
 
 def _from_query(scope: Any) -> bytes:
     """A beacon as an image request: the fall-back where connect-src refuses the other ways."""
@@ -304,30 +207,3 @@ def _page_scope(scope: Any, path: str, query: str, referrer: str) -> dict[str, A
         "query_string": query.encode("latin-1", "ignore"),
         "headers": kept,
     }
-
-
-def _window(scope: Any) -> Window:
-    query = scope.get("query_string", b"").decode("latin-1")
-    return parse_window(dict(parse_qsl(query)), time.time())
-
-
-def _html(text: str, status: int, nonce: str) -> Response:
-    policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'"
-    )
-    return Response(text, status, {**_PRIVATE, "content-security-policy": policy}, "text/html")
-
-
-def _bare(status: int, **headers: str) -> Response:
-    """An answer without a body."""
-    return Response(b"", status, {**_PRIVATE, **headers}, "text/plain")
-
-
-def _unauthorized() -> Response:
-    return Response(
-        b'{"error":"found no valid token, expected Authorization: Bearer <report_token>"}',
-        401,
-        {**_PRIVATE, "www-authenticate": "Bearer"},
-        "application/json",
-    )

@@ -1,19 +1,19 @@
 """The words everybody uses: events, their rows, sightings of browser copies, and causes."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from msgspec import Struct, field
 
 #: Meta's standard events (Meta Pixel Reference) plus PageView. Any other name is a custom event.
-STANDARD_EVENTS = frozenset(
-    {
-        "PageView", "AddPaymentInfo", "AddToCart", "AddToWishlist", "CompleteRegistration",
-        "Contact", "CustomizeProduct", "Donate", "FindLocation", "InitiateCheckout", "Lead",
-        "Purchase", "Schedule", "Search", "StartTrial", "SubmitApplication", "Subscribe",
-        "ViewContent",
-    }
-)  # fmt: skip
+StandardEvent = Literal[
+    "PageView", "AddPaymentInfo", "AddToCart", "AddToWishlist", "CompleteRegistration", "Contact",
+    "CustomizeProduct", "Donate", "FindLocation", "InitiateCheckout", "Lead", "Purchase",
+    "Schedule", "Search", "StartTrial", "SubmitApplication", "Subscribe", "ViewContent",
+]  # fmt: skip
+STANDARD_EVENTS: frozenset[str] = frozenset(get_args(StandardEvent))
+#: What an event may be called: editors offer the standard ones, and any text is allowed.
+EventName = StandardEvent | str
 
 #: The outcome of a browser copy that is known to have left.
 SENT = "sent"
@@ -80,7 +80,8 @@ class Event(Struct):
 
     `event_time` is Unix time in seconds (float; Meta gets whole seconds). `user_data` holds
     only hashed values and the keys that Meta wants unhashed. `custom_data` is what both copies
-    carry. `pixel_ids` are the pixels it goes to. `send` names the copies that go out.
+    carry. `pixel_ids` are the pixels it goes to. `send` names the copies that go out. `route` is
+    the match of the EventRoute that made it, "" for other events.
     """
 
     event_id: str
@@ -90,6 +91,7 @@ class Event(Struct):
     custom_data: dict[str, Any] = field(default_factory=dict)
     user_data: dict[str, Any] = field(default_factory=dict)
     send: Literal["both", "server", "browser"] = "both"
+    route: str = ""
 
     def __repr__(self) -> str:
         return f"Event({self.event_name!r}, event_id={self.event_id!r})"
@@ -100,7 +102,10 @@ class Row(Struct, frozen=True):
 
     `event_time` is Unix time in seconds. `payload` is the event object of the Graph API as JSON
     bytes, ready to be joined into a request; None when no server copy goes out. `browser` is
-    "sent" or one of BROWSER_CAUSES. `match_keys` is a mask, see `match_key_mask`.
+    "sent" or one of BROWSER_CAUSES. `match_keys` is a mask, see `match_key_mask`. `route` as in
+    Event; `page` is the path of the page without what is personal, `agent` the browser's family
+    (capture/agents.py), `digest` a keyed hash of the server copy's value and currency; each is ""
+    where it is not known.
     """
 
     event_id: str
@@ -111,15 +116,24 @@ class Row(Struct, frozen=True):
     server: ServerState = "pending"
     browser: str = "not_rendered"
     match_keys: int = 0
+    route: str = ""
+    page: str = ""
+    agent: str = ""
+    digest: str = ""
 
 
 class Sighting(Struct, frozen=True):
-    """The browser's word about one event for one pixel. `outcome`: "sent" or a cause."""
+    """The browser's word about one event for one pixel. `outcome`: "sent" or a cause.
+
+    `digest` is the keyed hash of the browser copy's value and currency where the page's own code
+    set them, else "".
+    """
 
     event_id: str
     event_name: str
     pixel_id: str
     outcome: str
+    digest: str = ""
 
 
 class Count(Struct, frozen=True):
@@ -128,9 +142,11 @@ class Count(Struct, frozen=True):
     `kind` is one of: suppressed (by consent, bot...), dropped (lost knowingly), left_out (a value
     that could not be used), skipped (a page without tag), beacon (refused), error (swallowed by
     the shield), unmapped (only the page's own pixel code fires it; `reason` is the page's path
-    without what is personal), csp (a page whose policy blocks something; `reason` is the
-    directive), repeated (looks like an event of the same visitor seconds before). `reason` says
-    why, `event_name` and `pixel_id` are "" where they do not apply.
+    without what is personal), no_event_id (a call of the page's own pixel code that goes out
+    bare), csp (a page whose policy blocks something; `reason` is the directive), repeated (looks
+    like an event of the same visitor seconds before), rested (a pixel has to wait, by Meta's
+    code), skewed (our clock is ahead of Meta's or behind). `reason` says why, `event_name` and
+    `pixel_id` are "" where they do not apply.
     """
 
     kind: Literal[
@@ -141,8 +157,11 @@ class Count(Struct, frozen=True):
         "beacon",
         "error",
         "unmapped",
+        "no_event_id",
         "csp",
         "repeated",
+        "rested",
+        "skewed",
     ]  # fmt: skip
     reason: str
     event_name: str = ""

@@ -1,9 +1,11 @@
 """Exchange: one request and its response, and the order of the stations between them."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from capi_middleware.admission import Admission
 from capi_middleware.asking import Asker
@@ -22,6 +24,7 @@ from capi_middleware.capture.injection import (
 from capi_middleware.capture.pixel import consent_fields, page_events, pixel_entries, tag
 from capi_middleware.capture.reading import BodyTee, RequestReader
 from capi_middleware.carriage import Carriage
+from capi_middleware.config import Config
 from capi_middleware.custom_data import clean
 from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
@@ -34,6 +37,10 @@ from capi_middleware.visit import Visit
 
 class Passage(Protocol):
     """A request on its way through a door."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody needed an Exchange so far."""
 
     def opened(self) -> "Exchange":
         """Its Exchange, made now where nobody needed one so far."""
@@ -56,25 +63,24 @@ class Exchange:
         matches: Sequence[tuple[EventRoute, Mapping[str, Any]]],
     ) -> None:
         self.issuer = issuer
-        self.config = issuer.config
+        self.config: Config = issuer.config
         self.scope = scope
         self.mount = mount
-        self.excluded = (
-            path.startswith(tuple(self.config.exclude)) if self.config.exclude else False
-        )
+        exclude = tuple(self.config.exclude)
+        self.excluded: bool = bool(exclude) and path.startswith(exclude)
         taken = [] if self.excluded else [Match(*match) for match in matches]
         self.tee: BodyTee | None = None
         for match in taken:
             if match.route.reads_body:
                 self.tee = BodyTee()
-        self.reader = RequestReader(scope, self.tee)
+        self.reader: RequestReader = RequestReader(scope, self.tee)
         asker = Asker(scope, issuer.shield)
-        self.drafting = Drafting(issuer, asker, self.reader, taken)
-        self.admission = Admission(
+        self.drafting: Drafting = Drafting(issuer, asker, self.reader, taken)
+        self.admission: Admission = Admission(
             issuer.consent, self.reader, asker, method=scope["method"], path=path
         )
-        self.visit = Visit(issuer, scope, self.reader, self.admission)
-        self.carriage = Carriage(issuer, scope, self.reader, self.visit)
+        self.visit: Visit = Visit(issuer, scope, self.reader, self.admission)
+        self.carriage: Carriage = Carriage(issuer, scope, self.reader, self.visit)
         self._commits: list[Future[None]] = []
         self._verdict: Verdict | None = None
         self._injector: Injector | GzipInjector | None = None
@@ -84,6 +90,11 @@ class Exchange:
         self._page_view = False
         self._ask = False
         self._ended = False
+
+    @property
+    def is_open(self) -> bool:
+        """See Passage."""
+        return True
 
     def opened(self) -> "Exchange":
         """See Passage."""
@@ -133,6 +144,7 @@ class Exchange:
             return False
         if not verdict.inject and verdict.reason not in ("not_html", "status"):
             self.issuer.count(Count("skipped", verdict.reason))
+            self.issuer.notices.say(verdict.reason)
         if drafting.matches:
             drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
         landing = 300 <= status < 400 and not self.excluded
@@ -249,21 +261,18 @@ class Exchange:
         What may not be sent from here is written down as the browser's alone.
         """
         self.drafting.matches = []
-        mirror = self.issuer.mirror
         for call in calls:
-            event = self.issuer.new_event(call.n, call.i, None)
-            event.pixel_ids = tuple(one for one in event.pixel_ids if one in call.p)
-            event.send = "both" if mirror.takes(call.n) and not call.b else "browser"
-            believed = mirror.custom_data(call.n, call.d)
-            event.custom_data = clean(call.n, believed)[0]
-            if event.pixel_ids:
+            for event in self._mirrored(call):
                 self.drafting.drafts.append(Draft(event, tracked=True))
-            # The library's own PageViews are nobody's to map.
-            if event.send == "browser" and call.n != "PageView":
-                page = self.issuer.page_of(self.scope["path"])
-                self.issuer.count(
-                    *(Count("unmapped", page, call.n, pixel_id) for pixel_id in event.pixel_ids)
-                )
+                # The library's own PageViews are nobody's to map.
+                if event.send == "browser" and call.n != "PageView":
+                    page = self.issuer.page_of(self.scope["path"])
+                    self.issuer.count(
+                        *(Count("unmapped", page, call.n, pixel) for pixel in event.pixel_ids)
+                    )
+                    if call.b:
+                        bare = [Count("no_event_id", "", call.n, one) for one in event.pixel_ids]
+                        self.issuer.count(*bare)
         if self.admission.noise is None:
             yield from self.admission.decide()
         refusal = self.admission.refusal
@@ -275,6 +284,20 @@ class Exchange:
         yield from self._commits
 
     # -- stations --------------------------------------------------------------------------------
+
+    def _mirrored(self, call: Call) -> Iterable[Event]:
+        """A call's event, apart for pixels that get a server copy and those that do not."""
+        mirror = self.issuer.mirror
+        event = self.issuer.new_event(call.n, call.i, None)
+        event.custom_data = clean(call.n, mirror.custom_data(call.n, call.d))[0]
+        ours = event.pixel_ids if mirror.takes(call.n) and not call.b else ()
+        fired = [one.id for one in self.config.pixels if one.id in call.p]
+        for send, pixel_ids in (
+            ("both", tuple(one for one in fired if one in ours)),
+            ("browser", tuple(one for one in fired if one not in ours)),
+        ):
+            if pixel_ids:
+                yield replace(event, send=send, pixel_ids=pixel_ids, user_data={})
 
     def _keep_click(self) -> Steps[None]:
         """A click that lands on a redirect is kept in _fbc: the next page does not know it."""
@@ -387,4 +410,4 @@ class Exchange:
         matching: dict[str, Any] = {}
         for data in (self.drafting.shared, *(event.user_data for event in events)):
             matching |= data
-        return pixel_entries([pixel.id for pixel in self.config.pixels], matching)
+        return pixel_entries({one.id: one.events for one in self.config.pixels}, matching)

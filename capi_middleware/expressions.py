@@ -36,7 +36,7 @@ class Expression:
     __slots__ = ("_parts", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text: str = text
         self._parts: list[str | tuple[str, tuple[str, ...]]] = []
         end = 0
         for found in _FIELD.finditer(text):

@@ -9,20 +9,23 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from capi_middleware import payload
+from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
 from capi_middleware.capture.client import Client, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
+from capi_middleware.capture.digesting import ValueDigest
 from capi_middleware.capture.identity import identify, set_cookie_header
 from capi_middleware.capture.minting import Minter, TextSigner
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.pixel import pixel_entries
 from capi_middleware.capture.repeats import Repeats
-from capi_middleware.capture.urls import scrub_url, source_url
+from capi_middleware.capture.urls import scrub_url, source_url, urlsplit_safely
 from capi_middleware.config import Config
 from capi_middleware.custom_data import clean, refused_by_meta
 from capi_middleware.errors import BadVisitor, StoreError
 from capi_middleware.events import Count, Event, Row, match_key_mask
-from capi_middleware.expressions import parse
+from capi_middleware.expressions import Template, parse
+from capi_middleware.notices import Notices
 from capi_middleware.routes import EventRoute
 from capi_middleware.shield import Shield
 from capi_middleware.store.protocol import Store
@@ -53,20 +56,26 @@ class Issuer:
     ) -> None:
         self.config = config
         self.store = store
-        self.shield = Shield(store.count)
-        self.minter = Minter(config.secrets)
+        self.shield: Shield = Shield(store.count)
+        self.notices: Notices = Notices(config.debug)
+        self.minter: Minter = Minter(config.secrets)
         #: The pixels of every page, see pixel_entries().
-        self.pixels = pixel_entries([pixel.id for pixel in config.pixels])
+        self.pixels: list[dict[str, Any]] = pixel_entries(
+            {one.id: one.events for one in config.pixels}
+        )
         self._route_pixel_ids = {
             id(route): config.pixel_ids(route.event_name, route.pixels) for route in config.routes
         }
         self._pages: set[str] = set()
         self._repeats = Repeats()
-        self.mirror = Mirror(config.mirror)
-        self.carrier = Carrier(TextSigner(config.secrets, "carried"))
+        self.mirror: Mirror = Mirror(config.mirror)
+        self.carrier: Carrier = Carrier(TextSigner(config.secrets, "carried"))
         self._visitors = TextSigner(config.secrets, "visitor")
-        self.consent = ConsentRule(config.consent, gpc=config.privacy == "honor-gpc")
-        self.user_data = parse(config.user_data)
+        #: digest(value, currency) of either copy of an event.
+        self.digest: ValueDigest = ValueDigest(config.secrets)
+        gpc = config.privacy == "honor-gpc"
+        self.consent: ConsentRule = ConsentRule(config.consent, gpc=gpc)
+        self.user_data: Template = parse(config.user_data)
         self._proxies = Proxies.of(config.trusted_proxies)
         self._drop = frozenset(name.lower() for name in config.drop_parameters)
         self._clock = clock
@@ -90,7 +99,9 @@ class Issuer:
             pixel_ids = self.config.pixel_ids(event_name)
             return Event(event_id, event_name, self._clock(), pixel_ids)
         pixel_ids = self._route_pixel_ids[id(route)]
-        return Event(event_id, event_name, self._clock(), pixel_ids, send=route.send)
+        return Event(
+            event_id, event_name, self._clock(), pixel_ids, send=route.send, route=route.match
+        )
 
     def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The usable custom_data; what is not usable is counted, or raised in debug."""
@@ -230,11 +241,16 @@ class Issuer:
         refused = ours and refused_by_meta(event.event_name, event.custom_data)
         body = payload.encode(event, visitor) if ours and not refused else None
         state = "pending" if body is not None else "dropped" if refused else "unmapped"
+        given = event.custom_data
+        digest = self.digest(given.get("value"), given.get("currency")) if body else ""
+        url = visitor.event_source_url if visitor is not None else None
+        page = self.page_of(urlsplit_safely(url).path or "/") if url else ""
+        agent = agent_of(visitor.client_user_agent) if visitor is not None else ""
         for pixel_id in event.pixel_ids:
             yield Row(
                 event.event_id, event.event_name, pixel_id, event.event_time, body,
                 state,  # type: ignore[arg-type] # one of the three literals above
-                browser, match_keys,
+                browser, match_keys, route=event.route, page=page, agent=agent, digest=digest,
             )  # fmt: skip
             if refused:
                 self.count(Count("dropped", "invalid", event.event_name, pixel_id))

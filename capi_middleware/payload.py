@@ -1,5 +1,6 @@
 """Payload: one event as the Graph API wants it."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -9,7 +10,7 @@ from capi_middleware.events import Event
 from capi_middleware.visitor import Visitor
 
 #: JSON bytes of plain data.
-dumps = msgspec.json.Encoder().encode
+dumps: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
 class EventObject(Struct, omit_defaults=True):

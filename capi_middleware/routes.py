@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from capi_middleware.errors import ConfigError
+from capi_middleware.events import EventName
 from capi_middleware.expressions import Expression, Template, leaves, parse, roots_of
 from capi_middleware.user_data import unknown_keys
 
@@ -44,9 +45,10 @@ class PathTemplate:
                 f"bad path {text!r}: expected a path without '?' or '#'; read the query with "
                 "an expression such as {query.x}"
             )
-        self.text = text
+        self.text: str = text
         self._converters: dict[str, Callable[[str], Any]] = {}
-        pattern, self.sample, end = "", "", 0
+        self.sample: str = ""
+        pattern, end = "", 0
         for found in _PARAMETER.finditer(text):
             name, converter = found[1], found[2] or "str"
             if converter not in CONVERTERS:
@@ -69,7 +71,7 @@ class PathTemplate:
                 f"bad path {text!r}: found a brace that is no parameter, expected {{name}} or "
                 "{name:int|float|path|str|uuid}"
             )
-        self.pattern = re.compile(pattern + re.escape(tail) + r"\Z")
+        self.pattern: re.Pattern[str] = re.compile(pattern + re.escape(tail) + r"\Z")
         self.sample += tail
         #: For the index: literal segments, None for "one segment", ... for "the rest".
         self.segments: list[str | Literal["..."] | None] = []
@@ -114,11 +116,11 @@ class EventRoute:
     """
 
     match: str
-    event_name: str
+    event_name: EventName
     status: str = field(default="2xx,3xx", kw_only=True)
-    dedupe_key: str | Callable[..., Any] | None = field(default=None, kw_only=True)
+    dedupe_key: str | Callable[[Any], Any] | None = field(default=None, kw_only=True)
     custom_data: Mapping[str, Any] | None = field(default=None, kw_only=True)
-    user_data: Mapping[str, Any] | Callable[..., Any] | None = field(default=None, kw_only=True)
+    user_data: Mapping[str, Any] | Callable[[Any], Any] | None = field(default=None, kw_only=True)
     pixels: Sequence[str] | None = field(default=None, kw_only=True)
     send: Literal["both", "server", "browser"] = field(default="both", kw_only=True)
 
@@ -209,7 +211,7 @@ class EventRoute:
         )
 
     def counts(self, status: int) -> bool:
-        """Whether a response with this status is the event."""
+        """Whether a response with this `status` is the event."""
         return f"{status // 100}xx" in self.statuses or str(status) in self.statuses
 
 

@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 
 from capi_middleware.events import Count
+from capi_middleware.records import about
 
-logger = logging.getLogger("capi_middleware")
+logger: logging.Logger = logging.getLogger("capi_middleware")
 
 
 class Shield:
@@ -21,8 +22,9 @@ class Shield:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-        logger.error("%s failed (%s at %s); the response goes out without it", where, kind, line)
+        extra = about("swallow", where=where, error=kind, line=line)
+        logger.error("%s failed (%s at %s); the host goes on", where, kind, line, extra=extra)
         try:
             self._count([Count("error", f"{where}: {kind}")])
         except Exception:
-            logger.error("the store takes no counts")
+            logger.error("the store takes no counts", extra=about("swallow", where="counting"))

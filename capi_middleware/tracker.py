@@ -2,25 +2,33 @@
 
 import atexit
 import hmac
+import os
 import threading
 import time
 import weakref
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
+from capi_middleware.alerting import CHECK_SECONDS, Alerting
 from capi_middleware.capture.carrying import brings
 from capi_middleware.capture.matching import RouteIndex
-from capi_middleware.config import Config, Pixel
+from capi_middleware.config import Config
+from capi_middleware.delivery.housekeeping import Housekeeping, Job
+from capi_middleware.delivery.skew import ClockCheck
 from capi_middleware.delivery.worker import Courier, Deliverer
 from capi_middleware.errors import CapiError, ConfigError
-from capi_middleware.events import Event
+from capi_middleware.events import Event, EventName
 from capi_middleware.exchange import Exchange, current
 from capi_middleware.issuing import Issuer
+from capi_middleware.parity.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
+from capi_middleware.parity.insights.keeping import Lookout
+from capi_middleware.pixels import Pixel
 from capi_middleware.routes import check_event_name
-from capi_middleware.store.forks import at_fork
 from capi_middleware.store.opening import open_store
+from capi_middleware.store.protocol import OLDEST_EVENT, Store
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
 
@@ -28,41 +36,44 @@ from capi_middleware.visitor import Visitor
 DRAIN_SECONDS = 5.0
 #: How often settled events past their retention are deleted, in seconds.
 PRUNE_SECONDS = 3600.0
+#: Every CAPI of this process, for those who test with them.
+living: "weakref.WeakSet[CAPI]" = weakref.WeakSet()
 
 
 class CAPI:
     """The tracker of one process: events outside of requests, flushing and closing.
 
-    The middleware makes one from a Config; make it yourself to track in jobs and webhooks, and
-    give the same object to the middleware. Raises ConfigError when the store cannot be used.
+    The middleware makes one from its `config`; make it yourself to track in jobs and webhooks,
+    and give the same object to the middleware. Raises ConfigError when the store cannot be used.
     """
 
     def __init__(self, config: Config) -> None:
         if not isinstance(config, Config):
             raise ConfigError(f"found a {type(config).__name__}, expected a Config or a CAPI")
         self.config = config
-        self.store = open_store(config.store, queue_limit=config.queue_limit)
-        self.issuer = Issuer(config, self.store)
+        self.store: Store = open_store(config.store, queue_limit=config.queue_limit)
+        self.issuer: Issuer = Issuer(config, self.store)
         self._routes = RouteIndex(config.routes, reserved=config.prefix)
+        #: See RouteIndex.may_want; `path` is below any mount.
+        self.may_want: Callable[[str, str], bool] = self._routes.may_want
+        self._prefix: str = config.prefix + "/"
         self._deliverer = Deliverer(
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
         # Half of all imports are the endpoints and the report: not for who only imports the names.
         from capi_middleware.endpoints import Endpoints
 
-        self.endpoints = Endpoints(self.issuer, self.open, lambda: self._deliverer.alive)
+        self.endpoints: Endpoints = Endpoints(self.issuer, self.open, self._is_delivering)
+        self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
         self.store.on_commit = self._deliverer.wake
-        self._endpoints = config.prefix + "/"
-        #: See RouteIndex.may_want; `path` is below any mount.
-        self.may_want = self._routes.may_want
-        self._started = False
-        self._prune_at = 0.0
-        at_fork(after_in_child=self._forked)
+        self._started_in = 0
+        self.issuer.notices.about_store(config.store)
+        living.add(self)
         _close_at_exit(self)
 
     def track(
         self,
-        event_name: str,
+        event_name: EventName,
         *,
         visitor: Visitor | None = None,
         user_data: UserData | None = None,
@@ -70,20 +81,26 @@ class CAPI:
         value: float | Decimal | str | None = None,
         currency: str | None = None,
         contents: Sequence[Any] | None = None,
+        event_time: float | None = None,
         **custom_data: Any,
     ) -> Event:
         """Queue the server copy of an event outside of a request: a webhook, a job.
 
         `visitor`: who it belongs to, from `current_visitor()` or `Visitor.loads()`; a denied
-        consent is honoured and counted. The same `dedupe_key` and event_name give the same
-        event_id as in the request. Other keyword arguments are custom_data. Returns the Event
-        after it is on disk (see Config.durability). Raises ConfigError for a bad event_name and
-        BadVisitor for a visitor that this site did not sign, and StoreError when the commit failed.
+        consent is honoured and counted. The same `dedupe_key` and `event_name` give the same
+        event_id as in the request. `event_time`: when it happened in Unix seconds, now by default;
+        Meta takes the last seven days. `user_data`, `value`, `currency`, `contents` and other
+        keyword arguments (custom_data) are as in `track()`. Returns the Event after it is on disk
+        (see Config.durability). Raises ConfigError for a bad event_name, ValueError for an
+        event_time that Meta refuses, BadVisitor for a visitor that this site did not sign, and
+        StoreError when the commit failed.
         """
         check_event_name(event_name, "track")
         if visitor is not None:
             visitor = self.issuer.checked(visitor)
         event = self.issuer.new_event(event_name, self.issuer.mint(event_name, dedupe_key), None)
+        if event_time is not None:
+            event.event_time = _checked_time(event_time, event.event_time)
         event.custom_data = self.issuer.custom_data(
             event_name, _custom_data(value, currency, contents, custom_data)
         )
@@ -119,33 +136,35 @@ class CAPI:
 
         Does nothing where nothing was started in this process, or when it was closed before.
         """
-        if not self._started:
+        if self._started_in != os.getpid():
             return
-        self._started = False
+        self._started_in = 0
         end = time.monotonic() + timeout
         self.flush(timeout * 0.6)
+        self._housekeeping.stop(timeout * 0.2)
         self._deliverer.stop(max(0.1, end - time.monotonic()))
         self.store.close()
 
     # -- for the doors ---------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start delivery in this process: lazily, and again after a fork."""
-        if not self._started:
-            self._started = True
-            self._deliverer.start()
-
-    def _forked(self) -> None:
-        self._started = False
+    def start(self) -> bool:
+        """Start delivery in this process: lazily, and again after a fork; whether it began now."""
+        if self._started_in == os.getpid():
+            return False
+        self._started_in = os.getpid()
+        self._deliverer.start()
+        if self.config.delivery:
+            self._housekeeping.start()
+        return True
 
     def open(self, scope: MutableMapping[str, Any]) -> Exchange:
-        """The exchange of a request, an ASGI http scope."""
+        """The exchange of a request, `scope` as in ASGI's http."""
         mount, path = split_mount(scope)
         matches = self._routes.match(scope["method"], path)
         return Exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
 
     def take(self, scope: MutableMapping[str, Any]) -> Exchange | str | None:
-        """What a request, an ASGI http scope, is to us.
+        """What a request, its `scope` as in ASGI's http, is to us.
 
         The name of our endpoint that it is for; an Exchange; or None for one that matters only
         if its response turns out to be a page, or if the host's code calls track() in it.
@@ -154,14 +173,19 @@ class CAPI:
         if scope.get("root_path"):
             mount, path = split_mount(scope)
         if self.may_want(method, path):
-            if path.startswith(self._endpoints):
-                return str(path[len(self._endpoints) :])
+            if path.startswith(self._prefix):
+                return str(path[len(self._prefix) :])
             matches = self._routes.match(method, path)
             if matches or method == "HEAD":
                 return Exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
         if b"fbclid=" in scope.get("query_string", b"") or brings(scope["headers"]):
             return self.open(scope)
         return None
+
+    def endpoint(self, scope: MutableMapping[str, Any]) -> str | None:
+        """The name of our endpoint that a request (its `scope`) is for, None for the host's."""
+        _, path = split_mount(scope)
+        return path[len(self._prefix) :] if path.startswith(self._prefix) else None
 
     def _courier(self, pixel: Pixel) -> Courier:
         config = self.config
@@ -171,18 +195,32 @@ class CAPI:
             from capi_middleware.delivery.graph import GraphClient
 
             code = pixel.test_event_code or config.test_event_code
-            return GraphClient(config.graph_url, config.graph_version, pixel, code)
+            check_date = ClockCheck(pixel.id, self.store.count)
+            return GraphClient(config.graph_url, config.graph_version, pixel, code, check_date)
 
         # Tells tokens apart without telling them: the store keeps it with a pause.
         mark = hmac.new(config.secrets[0].encode(), pixel.access_token.encode(), sha256)
-        return Courier(self.store, pixel.id, connect, self._prune, mark.hexdigest()[:16])
+        return Courier(self.store, pixel.id, connect, mark.hexdigest()[:16])
+
+    def _jobs(self) -> list[Job]:
+        """What is done beside delivery."""
+        shield = self.issuer.shield
+        alerting = Alerting(self.config, self.store, shield, self._is_delivering)
+        lookout = Lookout(self.config, self.store, shield.caught)
+        compare = partial(self.issuer.notices.about_secrets, self.config.secrets, self.store)
+        return [
+            Job("prune", PRUNE_SECONDS, self._prune),
+            Job("secrets", PRUNE_SECONDS, compare),
+            Job("alerts", CHECK_SECONDS, alerting.check, alerting.give_up),
+            Job("insights", LOOKOUT_SECONDS, lookout.tick, lookout.stop),
+        ]
 
     def _prune(self) -> None:
-        """Drop what is older than the retention, at most once an hour."""
-        now = time.monotonic()
-        if now >= self._prune_at:
-            self._prune_at = now + PRUNE_SECONDS
-            self.store.prune(time.time() - self.config.retention_days * 86_400)
+        """Drop what is older than the retention."""
+        self.store.prune(time.time() - self.config.retention_days * 86_400)
+
+    def _is_delivering(self) -> bool:
+        return self._deliverer.alive
 
 
 def split_mount(scope: MutableMapping[str, Any]) -> tuple[str, str]:
@@ -194,7 +232,7 @@ def split_mount(scope: MutableMapping[str, Any]) -> tuple[str, str]:
 
 
 def track(
-    event_name: str,
+    event_name: EventName,
     *,
     user_data: UserData | None = None,
     dedupe_key: object = None,
@@ -248,6 +286,16 @@ def _custom_data(
 ) -> dict[str, Any]:
     given = {"value": value, "currency": currency, "contents": contents, **more}
     return {key: item for key, item in given.items() if item is not None}
+
+
+def _checked_time(given: float, now: float) -> float:
+    # A clock that is a minute ahead is no error; Meta refuses more.
+    if not now - OLDEST_EVENT <= given <= now + 60:
+        raise ValueError(
+            f"event_time: found {given!r}, expected Unix seconds of the last seven days, less an "
+            "hour for the way to Meta"
+        )
+    return min(given, now)
 
 
 def _close_at_exit(capi: CAPI) -> None:

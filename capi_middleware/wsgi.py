@@ -19,7 +19,7 @@ from capi_middleware.tracker import CAPI
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 StartResponse = Callable[..., Callable[[bytes], object]]
-App = Callable[[Environ, StartResponse], Iterable[bytes]]
+App = Callable[[Any, Any], Iterable[bytes]]
 T = TypeVar("T")
 
 #: In the environ: a CAPIMiddleware further out has this request already.
@@ -34,11 +34,12 @@ class CAPIMiddleware:
 
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
-        self.capi = config if isinstance(config, CAPI) else CAPI(config)
+        self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI interface."""
-        if MARK in environ or "capi_middleware" in environ.get("asgi.scope", ()):
+        if is_wrapped(environ):
+            self.capi.issuer.notices.say("twice")
             return self.app(environ, start_response)
         taken: Exchange | str | None = None
         scope: dict[str, Any] = {}
@@ -51,11 +52,11 @@ class CAPIMiddleware:
             self.capi.issuer.shield.caught(error, "opening")
             return self.app(environ, start_response)
         if isinstance(taken, str):
-            return self._answer(taken, scope, environ, start_response)
+            return self.answer(taken, scope, environ, start_response)
         environ[MARK] = True
-        passage = _Passage(self.capi, environ, start_response)
+        passage = _Passage(self, environ, start_response)
         if taken is not None:
-            passage.responder = _Responder(taken, start_response)
+            passage.responder = Responder(taken, start_response)
             if taken.tee is not None:
                 environ["wsgi.input"] = Tee(environ["wsgi.input"], taken.tee.add)
         token = current.set(passage)
@@ -69,13 +70,20 @@ class CAPIMiddleware:
             current.reset(token)
         return passage.body(result)
 
-    def _answer(
+    def fill_in(self, scope: MutableMapping[str, Any]) -> None:
+        """For doors of frameworks: add to a `scope` that is made while their app answers."""
+
+    def answer(
         self,
         endpoint: str,
         scope: MutableMapping[str, Any],
         environ: Environ,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
+        """The answer of our `endpoint` of this name, as an app gives it.
+
+        `scope` is the ASGI form of `environ`; `start_response` is the server's.
+        """
         response = walk(self.capi.endpoints.answer(endpoint, scope, read_body(environ)))
         headers = [
             (name.decode("latin-1"), value.decode("latin-1"))
@@ -83,6 +91,11 @@ class CAPIMiddleware:
         ]
         start_response(f"{response.status_code} {_phrase(response.status_code)}", headers)
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else bytes(response.body)]
+
+
+def is_wrapped(environ: Environ) -> bool:
+    """Whether a CAPIMiddleware further out has this request already."""
+    return MARK in environ or "capi_middleware" in environ.get("asgi.scope", ())
 
 
 def walk(steps: Steps[T]) -> T:
@@ -134,19 +147,26 @@ def _passes(capi: CAPI, environ: Environ) -> bool:
 class _Passage(Struct):
     """One request; without a `responder` as long as nothing about it matters to us."""
 
-    capi: CAPI
+    door: CAPIMiddleware
     environ: Environ
     start_response: StartResponse
-    responder: "_Responder | None" = None
+    responder: "Responder | None" = None
     started: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """See exchange.Passage."""
+        return self.responder is not None
 
     def opened(self) -> Exchange:
         """See exchange.Passage."""
         if self.responder is None:
-            exchange = self.capi.open(scope_of(self.environ))
+            scope = scope_of(self.environ)
+            self.door.fill_in(scope)
+            exchange = self.door.capi.open(scope)
             if self.started:
                 exchange.missed()
-            self.responder = _Responder(exchange, self.start_response)
+            self.responder = Responder(exchange, self.start_response)
         return self.responder.exchange
 
     def start(
@@ -158,7 +178,7 @@ class _Passage(Struct):
                 if _may_be_page(headers):
                     self.opened()
             except Exception as error:
-                self.capi.issuer.shield.caught(error, "opening")
+                self.door.capi.issuer.shield.caught(error, "opening")
             self.started = True
         if self.responder is not None:
             return self.responder.start(status, headers, exc_info)
@@ -173,7 +193,7 @@ class _Passage(Struct):
             try:
                 self.opened()
             except Exception as error:
-                self.capi.issuer.shield.caught(error, "opening")
+                self.door.capi.issuer.shield.caught(error, "opening")
         if self.responder is None:
             return result
         return self.responder.body(result, self.environ.get("wsgi.file_wrapper"))
@@ -186,7 +206,7 @@ def _may_be_page(headers: list[tuple[str, str]]) -> bool:
     return False
 
 
-class _Responder:
+class Responder:
     """`start_response` and the body of one request that matters."""
 
     def __init__(self, exchange: Exchange, start_response: StartResponse) -> None:
@@ -315,7 +335,7 @@ class _Responder:
 class _Body:
     """The iterable that the server gets: lazy, one piece for one piece, closed once."""
 
-    def __init__(self, responder: _Responder, result: Iterable[bytes]) -> None:
+    def __init__(self, responder: Responder, result: Iterable[bytes]) -> None:
         self._responder = responder
         self._result = result
         self._iterator = iter(result)

@@ -3,17 +3,18 @@
 import argparse
 import os
 import secrets
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvicorn
 
-from demo.shop import wrapped
+from capi_middleware.testing import FakeMeta
+from demo.shop import create
 
 
 def main() -> None:
@@ -24,46 +25,33 @@ def main() -> None:
     parser.add_argument("--visitors", type=int, default=0, help="simulated visitors that shop")
     given = parser.parse_args()
     shop = f"http://127.0.0.1:{given.port}"
-    meta = f"http://127.0.0.1:{given.meta_port}"
-    with tempfile.TemporaryDirectory(prefix="capi-demo-") as folder:
-        store = given.store or f"sqlite:///{Path(folder) / 'capi.db'}"
-        fake = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "--factory", "capi_middleware.testing:create_app",
-             "--host", "127.0.0.1", "--port", str(given.meta_port), "--log-level", "warning"],
-        )  # fmt: skip
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="capi-demo-"))
         try:
-            _wait_for(f"{meta}/received", fake)
-            print(
-                f"\n  Shop      {shop}/\n"
-                f"  Report    {shop}/_capi/parity   (token: demo)\n"
-                f"  Fake Meta {meta}/received\n\n"
-                "  Buy something, then look at the report. Ctrl-C stops everything.\n",
-                flush=True,
-            )
-            secret = os.environ.get("CAPI_SECRET_KEY") or secrets.token_urlsafe(32)
-            if given.visitors:
-                threading.Thread(
-                    target=_visit, args=(shop, meta, given.visitors), daemon=True
-                ).start()
-            uvicorn.run(
-                wrapped(meta, store, secret),
-                host="127.0.0.1",
-                port=given.port,
-                log_level="warning",
-            )
-        finally:
-            fake.terminate()
-            fake.wait(10)
+            meta = stack.enter_context(FakeMeta().serve(given.meta_port))
+        except OSError as error:
+            sys.exit(f"the fake Meta did not start ({error.strerror}): see --meta-port")
+        os.environ["CAPI_META"] = meta
+        os.environ["CAPI_STORE"] = given.store or f"sqlite:///{Path(folder) / 'capi.db'}"
+        os.environ.setdefault("CAPI_SECRET_KEY", secrets.token_urlsafe(32))
+        print(
+            f"\n  Shop      {shop}/\n"
+            f"  Report    {shop}/_capi/parity   (token: demo)\n"
+            f"  Fake Meta {meta}/received\n\n"
+            "  Buy something, then look at the report. Ctrl-C stops everything.\n",
+            flush=True,
+        )
+        if given.visitors:
+            threading.Thread(target=_visit, args=(shop, meta, given.visitors), daemon=True).start()
+        uvicorn.run(create(), host="127.0.0.1", port=given.port, log_level="warning")
 
 
-def _wait_for(url: str, process: "subprocess.Popen[bytes] | None" = None) -> None:
+def _wait_for(url: str) -> None:
     for _ in range(200):
         try:
             urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 - a fixed http address
             return
         except OSError:
-            if process is not None and process.poll() is not None:
-                sys.exit("the fake Meta did not start: is its port taken? See --meta-port")
             time.sleep(0.05)
     sys.exit(f"found no answer from {url} within 10 seconds")
 

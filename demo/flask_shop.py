@@ -1,14 +1,14 @@
 """The same shop in Flask, behind the WSGI door: `gunicorn 'demo.flask_shop:create()'`."""
 
 import itertools
-import os
 from html import escape
 from typing import Any
 
 from flask import Flask, redirect, request
 
 from capi_middleware import UserData, track, wsgi
-from demo.shop import CURRENCY, ORDERS, PRODUCTS, Order, settings
+from demo.recipe import environment
+from demo.shop import CURRENCY, ORDERS, PRODUCTS, Order, config
 
 _numbers = itertools.count(1001)
 
@@ -88,8 +88,5 @@ def build() -> Flask:
 
 
 def create() -> Any:
-    """The wrapped shop; CAPI_META and CAPI_STORE say where the fake Meta and the store are."""
-    config = settings(
-        os.environ["CAPI_META"], os.environ["CAPI_STORE"], os.environ["CAPI_SECRET_KEY"]
-    )
-    return wsgi.CAPIMiddleware(build(), config)
+    """The wrapped shop. See recipe.environment()."""
+    return wsgi.CAPIMiddleware(build(), config(**environment()))

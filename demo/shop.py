@@ -1,7 +1,6 @@
 """A small real shop: home, product, cart, checkout that redirects, and a thank-you page."""
 
 import itertools
-import os
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -11,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from capi_middleware import CAPIMiddleware, Config, EventRoute, Pixel, UserData, track
+from capi_middleware import CAPIMiddleware, Config, EventRoute, UserData, track
+from demo.recipe import environment
 
 PRODUCTS = {"kettle": ("A kettle", 39.0), "teapot": ("A teapot", 24.5), "cup": ("A cup", 7.9)}
 CURRENCY = "EUR"
@@ -166,24 +166,6 @@ def build() -> Starlette:
     )
 
 
-def settings(meta: str, store: str, secret_key: str) -> Config:
-    """The demo's Config; `meta` is the address of the fake Meta."""
-    return config(
-        secret_key=secret_key,
-        pixels=[Pixel("1234567890", access_token="demo-access-token")],
-        store=store,
-        report_token="demo",
-        graph_url=meta,
-        pixel_script_url=f"{meta}/en_US/fbevents.js",
-    )
-
-
-def wrapped(meta: str, store: str, secret_key: str) -> CAPIMiddleware:
-    """The shop, wrapped in one line."""
-    return CAPIMiddleware(build(), settings(meta, store, secret_key))
-
-
 def create() -> CAPIMiddleware:
-    """The wrapped shop for `uvicorn --factory`; the environment says where everything is."""
-    environ = os.environ
-    return wrapped(environ["CAPI_META"], environ["CAPI_STORE"], environ["CAPI_SECRET_KEY"])
+    """The shop, wrapped in one line: for `uvicorn --factory`. See recipe.environment()."""
+    return CAPIMiddleware(build(), config(**environment()))

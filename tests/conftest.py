@@ -3,12 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 from playwright.sync_api import Playwright as Driver
 
 from capi_middleware.shield import Shield
 from tests.support import postgres
 from tests.support.browsers import FLAGS, find
+
+# Nothing about time is asserted: the machine is shared.
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,6 +35,11 @@ class Allowance:
             self._visitors.popitem(last=False)
         return allowed
 
+    def is_spent(self, address: str | None, now: float) -> bool:
+        """Whether this visitor has used up what is its own; False for who is not told apart."""
+        mine = self._visitors.get(_network(address) or "")
+        return mine is not None and _filled(mine, now, *self._one) < 1
+
 
 def _filled(bucket: tuple[float, float], now: float, rate: float, burst: float) -> float:
     left, at = bucket

@@ -1,5 +1,6 @@
 """Beacons: what the pixel script says about the browser copies, read without trust."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ _LONGEST_URL = 4096
 
 
 class _Beacon(Struct, forbid_unknown_fields=True):
-    e: list[tuple[str, str, str, str]]
+    e: list[list[str]]
     k: tuple[str, str] | None = None
 
 
@@ -56,10 +57,12 @@ _beacons = msgspec.json.Decoder(_Beacon)
 _questions = msgspec.json.Decoder(Question)
 
 
-def read(body: bytes) -> Beacon:
+def read(body: bytes, digest: Callable[[str, str], str]) -> Beacon:
     """A beacon: {"e": [[event_id, event_name, pixel_id, outcome], …], "k": key}.
 
-    Signatures are not verified here. Raises BadBeacon for anything else.
+    After the outcome come value and currency where the page's own code set them; `digest` makes
+    the Sighting's digest of them. Signatures are not verified here. Raises BadBeacon for anything
+    else.
     """
     try:
         beacon = _beacons.decode(body)
@@ -68,12 +71,18 @@ def read(body: bytes) -> Beacon:
     given = beacon.e
     if not 0 < len(given) <= _MOST_SIGHTINGS:
         raise BadBeacon(f"found {len(given)} sightings, expected 1 to {_MOST_SIGHTINGS}")
+    sightings = []
     for sighting in given:
+        if len(sighting) not in (4, 6):
+            raise BadBeacon(f"found a sighting of {len(sighting)} texts, expected 4 or 6")
         if any(not text or len(text) > _LONGEST or not text.isprintable() for text in sighting):
             raise BadBeacon("found a text that is empty, too long or not printable")
-        if sighting[3] not in BEACON_OUTCOMES:
+        event_id, event_name, pixel_id, outcome, *money = sighting
+        if outcome not in BEACON_OUTCOMES:
             raise BadBeacon("found an outcome that the pixel script does not know")
-    return Beacon([Sighting(*sighting) for sighting in given], beacon.k)
+        said = digest(money[0], money[1]) if money else ""
+        sightings.append(Sighting(event_id, event_name, pixel_id, outcome, said))
+    return Beacon(sightings, beacon.k)
 
 
 def read_question(body: bytes) -> Question:

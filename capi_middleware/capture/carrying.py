@@ -128,7 +128,8 @@ def is_navigation(headers: Mapping[str, str]) -> bool:
         return bool(headers.get("hx-boosted"))
     if headers.get("turbo-frame") or headers.get("x-requested-with"):
         return False
-    return headers.get("accept", "").startswith("text/html")
+    # A form of Turbo asks for its streams first.
+    return "text/html" in headers.get("accept", "")
 
 
 def set_cookie(value: str, *, secure: bool) -> bytes:

@@ -21,7 +21,7 @@ class Mirror:
     """
 
     def __init__(self, setting: bool | Sequence[str]) -> None:
-        self.on = bool(setting)
+        self.on: bool = bool(setting)
         self._named = frozenset() if isinstance(setting, bool) else frozenset(setting)
         self._standard = setting is True
 

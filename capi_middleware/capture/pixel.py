@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
@@ -25,12 +24,8 @@ _ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
 
 @cache
 def script() -> bytes:
-    """The pixel script s.js without its comments and blanks: a page loads at most 6 KB of it."""
-    source = files("capi_middleware.capture").joinpath("s.js").read_text("utf-8")
-    # Plain rules instead of a minifier; its tests run what comes out in a browser. The source
-    # keeps to them: no blank and no "//" inside a string or a pattern.
-    code = re.sub(r"(^|\s)//.*", "", source)
-    return re.sub(r"\s*([^\w\s$'\"`\\.])\s*", r"\1", code).strip().encode("ascii")
+    """The pixel script as pages load it: s.min.js, which `make script` makes of s.js."""
+    return files("capi_middleware.capture").joinpath("s.min.js").read_bytes()
 
 
 @cache
@@ -65,17 +60,24 @@ def consent_fields(consent: str, country: int, state: int) -> dict[str, Any]:
 
 
 def pixel_entries(
-    pixel_ids: Sequence[str], matching: Mapping[str, Any] = NOTHING
+    pixels: Mapping[str, Sequence[str] | None], matching: Mapping[str, Any] = NOTHING
 ) -> list[dict[str, Any]]:
-    """The pixels as the script reads them; `matching` is hashed user_data for the pixel's init.
+    """The pixels as the script reads them, by id: the event names that each takes, None for all.
 
-    The pixel takes one value for each key of Meta's page "Advanced Matching", and leaves a
-    SHA-256 as it is.
+    `matching` is hashed user_data for the pixel's init. The pixel takes one value for each key of
+    Meta's page "Advanced Matching", and leaves a SHA-256 as it is.
     """
     known = {
         key: matching[key][0] for key in _ADVANCED_MATCHING if isinstance(matching.get(key), list)
     }
-    return [{"id": pixel_id, **({"am": known} if known else {})} for pixel_id in pixel_ids]
+    return [
+        {
+            "id": pixel_id,
+            **({} if takes is None else {"ev": list(takes)}),
+            **({"am": known} if known else {}),
+        }
+        for pixel_id, takes in pixels.items()
+    ]
 
 
 def tag(

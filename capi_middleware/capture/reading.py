@@ -20,7 +20,7 @@ class BodyTee:
     def __init__(self) -> None:
         self._kept = bytearray()
         #: False once the body was longer than what is kept.
-        self.whole = True
+        self.whole: bool = True
 
     def add(self, chunk: bytes) -> None:
         """One more piece of the body as the app got it."""

@@ -1,15 +1,18 @@
 // Fires the events of this page through fbq and tells the server what became of each copy.
+// `make script` makes s.min.js of it: that is what pages load.
 (() => {
 const safe = f => function () { try { return f.apply(this, arguments); } catch (_) {} };
 const later = f => setTimeout(safe(f), 60); // by then CSP reports and timings are in
 const on = (target, type, f) => target.addEventListener(type, safe(f), true);
 const noop = () => {};
 const flights = {}; // what scripts ask the site for: did it bring events? By address
-const copies = []; // c.i event_id, c.n name, c.p pixel; c.is outcome, c.said reported
+// c.i event_id, c.n name, c.p pixel, c.v value and currency of the page's own call; c.is outcome,
+// c.said reported
+const copies = [];
 const lost = {}; // why no event can leave: by pixel, '' for all
 const refused = []; // URLs that the page's CSP refused
 const timings = {};
-let data, fbq, own, here, moving, made = 0, beacon, library, listening, late, asImage, probing, observer;
+let data, fbq, sites, own, here, moving, made = 0, beacon, library, listening, late, asImage, probing, observer;
 
 const csp = part => refused.some(url => url.includes(part));
 const locked = safe(name => RegExp(`"(${name})`).test(JSON.stringify(fbq.instance.locks)));
@@ -27,7 +30,7 @@ const fired = safe((id, add, once) => {
 const report = () => {
 	const news = copies.filter(c => c.is && c.is !== c.said);
 	if (!news.length) return;
-	const body = JSON.stringify({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is]), k: data.k });
+	const body = JSON.stringify({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is].concat(c.v || [])), k: data.k });
 	if (asImage) {
 		const text = btoa(unescape(encodeURIComponent(body)));
 		new Image().src = beacon + '?e=' + text.replace(/\+/g, '-').replace(/\//g, '_');
@@ -158,7 +161,8 @@ const overhear = () => {
 		safe(() => {
 			const url = bare(what.url || what);
 			if (!ours(url)) return;
-			flights[url] = answer.then(r => hear(ours(r.url) && r.headers.get(header)), noop);
+			flights[url] = answer.then(r =>
+				flights[bare(r.url)] = hear(ours(r.url) && r.headers.get(header)), noop);
 		})();
 		return answer;
 	};
@@ -195,6 +199,8 @@ const move = () => {
 	});
 };
 
+// An event_id of the page's own.
+const make = () => 'm' + data.k[1].slice(1, 20) + '-' + ++made;
 const announce = call => navigator.sendBeacon(data.u + '/t', new Blob([JSON.stringify({
 	u: location.href, r: document.referrer, k: data.k, m: [call],
 })], { type: 'application/json' }));
@@ -202,41 +208,66 @@ const announce = call => navigator.sendBeacon(data.u + '/t', new Blob([JSON.stri
 // Back from the browser's cache, the library sends a PageView without eventID, whatever we do.
 const restored = ({ persisted }) => {
 	if (!persisted || !data.k || !fbq.callMethod) return;
-	made += 1;
-	const pixels = data.p.map(p => p.id), id = 'm' + data.k[1].slice(1, 20) + '-' + made;
+	const pixels = data.p.map(p => p.id), id = make();
 	for (const p of pixels) copies.push({ i: id, n: 'PageView', p, bare: true });
 	announce({ n: 'PageView', i: id, p: pixels, b: true });
 };
 
-// A pixel call of the page's own: what it becomes. The events of this page that it already has
-// are not fired again, its others are told to the site; with data.m they get an event_id of ours.
-const adopt = safe((call, early) => {
+// A pixel call of the page's own: the calls that it becomes. The events of this page that it
+// already has are not fired again, its others are told to the site; with data.m they get an
+// event_id of ours. An event goes only to those of our pixels that take it.
+const adopt = (call, early) => safe(() => {
 	const [method, ...rest] = call;
+	if (method === 'init') sites.push(String(rest[0]));
 	if (!/^track(Single)?(Custom)?$/.test(method) || !data.k) return;
-	const single = /Single/.test(method), at = single ? 1 : 0, name = String(rest[at]), given = rest[at + 2] || {};
-	const all = data.p.map(p => p.id), pixels = single ? all.filter(p => p === String(rest[0])) : all;
-	const theirs = given.eventID || given.event_id;
-	if (!pixels.length || copies.some(c => c.i === theirs)) return;
-	made += 1;
-	const twin = early && !theirs && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
-	const id = theirs || (twin ? twin.i : 'm' + data.k[1].slice(1, 20) + '-' + made);
-	const bare = !theirs && !twin && !data.m;
-	for (const p of pixels) copies.push({ i: id, n: name, p, bare, e: twin || { i: id, n: name } });
-	setTimeout(safe(review), 6000, 'unknown');
-	if (!twin) announce({ n: name, i: id, p: pixels, d: rest[at + 1] || {}, b: bare });
-	if (bare || theirs) return;
-	rest[at + 1] = rest[at + 1] || {};
-	rest[at + 2] = { ...given, eventID: id };
-	return [method, ...rest];
-});
+	const single = /Single/.test(method), at = +single, name = String(rest[at]), given = rest[at + 2] || {};
+	// A call that waits in the queue comes before our own init of a pixel.
+	const reached = data.p.filter(p => !early || sites.includes(p.id));
+	const takers = reached.filter(p => single ? p.id === String(rest[0]) : !p.ev || p.ev.includes(name));
+	const pixels = takers.map(p => p.id), theirs = given.eventID || given.event_id;
+	const { value, currency } = rest[at + 1] || {}, v = value == null ? [] : [String(value), String(currency)];
+	for (const c of copies) if (c.i === theirs) c.v = v;
+	if (pixels.length && !copies.some(c => c.i === theirs)) {
+		const twin = early && !theirs && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
+		const id = theirs || (twin ? twin.i : make()), bare = !theirs && !twin && !data.m;
+		for (const p of pixels) copies.push({ i: id, n: name, p, bare, v, e: twin || { i: id, n: name } });
+		setTimeout(safe(review), 6000, 'unknown');
+		if (!twin) announce({ n: name, i: id, p: pixels, d: rest[at + 1] || {}, b: bare });
+		if (!bare && !theirs) {
+			rest[at + 1] = rest[at + 1] || {};
+			rest[at + 2] = { ...given, eventID: id };
+		}
+	}
+	if (single || takers.length === reached.length) return [[method, ...rest]];
+	const others = sites.filter(id => !data.p.some(p => p.id === id));
+	return pixels.concat(others).map(id => [method.replace('track', 'trackSingle'), id, ...rest]);
+})() || [call];
+
+// What Meta's library sent before this script ran: told to the site, as it can be told no id.
+const missed = () => {
+	const entries = performance.getEntriesByType('resource');
+	see(entries);
+	for (const { name } of entries) if (/\/tr\/?\?/.test(name)) {
+		const get = new URL(name).searchParams, p = get.get('id'), n = get.get('ev');
+		if (!data.p.some(one => one.id === p)) continue;
+		const theirs = get.get('eid'), i = theirs || make();
+		const c = { i, n, p, bare: !theirs, left: true };
+		copies.push(c);
+		announce({ n, i, p: [p], b: !theirs });
+		const entry = timings[name];
+		c.is = entry.transferSize || entry.nextHopProtocol ? 'sent' : 'unknown';
+	}
+};
 
 const standard = RegExp('^(AddPaymentInfo|AddToCart|AddToWishlist|CompleteRegistration|Contact|'
 	+ 'CustomizeProduct|Donate|FindLocation|InitiateCheckout|Lead|PageView|Purchase|Schedule|Search|'
 	+ 'StartTrial|SubmitApplication|Subscribe|ViewContent)$');
 const mirror = () => {
 	const queue = fbq.callMethod ? [] : fbq.queue || [];
-	for (let n = 0; n < queue.length; n++) queue[n] = adopt(queue[n], true) || queue[n];
-	window.fbq = new Proxy(fbq, { apply: (f, self, call) => f.apply(self, adopt(call) || call) });
+	queue.splice(0, queue.length, ...[...queue].flatMap(call => adopt(call, true)));
+	window.fbq = new Proxy(fbq, {
+		apply: (f, self, call) => adopt(call).forEach(one => f.apply(self, one)),
+	});
 	const track = (name, given) =>
 		window.fbq(standard.test(name) ? 'track' : 'trackCustom', name, given || {});
 	window.capi = window.capi || { track };
@@ -289,13 +320,14 @@ const start = nonce => {
 	listen();
 	const call = safe(fbq);
 	if (data.x === 'limited') call('dataProcessingOptions', ['LDU'], ...data.l);
-	const known = Array.from(fbq.queue || [], ([, id]) => id)
-		.concat(safe(() => fbq.getState().pixels.map(p => p.id))()).map(String);
-	for (const { id, am } of data.p) if (!known.includes(id)) {
+	sites = Array.from(fbq.queue || []).filter(([method]) => method === 'init').map(([, id]) => id)
+		.concat(safe(() => fbq.getState().pixels.map(p => p.id))() || []).map(String);
+	for (const { id, am } of data.p) if (!sites.includes(id)) {
 		if (own) call('set', 'autoConfig', false, id);
 		call('init', id, am);
 	}
-	if (known.every(id => data.p.some(p => p.id === id))) fbq.disablePushState = true;
+	if (sites.every(id => data.p.some(p => p.id === id))) fbq.disablePushState = true;
+	if (!own && data.k) safe(missed)();
 	safe(mirror)();
 	fire((left() || []).concat(data.e));
 	safe(overhear)();

@@ -6,15 +6,16 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
-from capi_middleware.config import Pixel
+from capi_middleware.delivery.blame import blamed_fields
 from capi_middleware.delivery.retry import THROTTLE_DELAY, Outcome, judge_error
+from capi_middleware.pixels import Pixel
 
 #: Total time for one request in seconds, whatever the server does: Meta advises 1.5 s for calls
 #: inside a page; nobody waits for ours, and most answers come in under 0.6 s.
@@ -31,9 +32,20 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class GraphClient:
-    """Posts batches for one pixel. One per courier thread; not shared."""
+    """Posts batches for one pixel. One per courier thread; not shared.
 
-    def __init__(self, graph_url: str, version: str, pixel: Pixel, test_code: str | None) -> None:
+    `check_date` gets the Date header of each answer of Meta's own.
+    """
+
+    def __init__(
+        self,
+        graph_url: str,
+        version: str,
+        pixel: Pixel,
+        test_code: str | None,
+        check_date: Callable[[str | None], None] = lambda date: None,
+    ) -> None:
+        self._check_date = check_date
         self._url = f"{graph_url.rstrip('/')}/{version}/{pixel.id}/events"
         more: dict[str, str] = {}
         if test_code:
@@ -61,13 +73,12 @@ class GraphClient:
 
     def send(self, payloads: Sequence[bytes]) -> Outcome:
         """Post 1 to 1000 event objects as one request. Never raises for what the network does."""
-        body = body_of(payloads, self._more)
         try:
-            with (
-                self._bounded(),
-                self._client.stream("POST", self._url, content=body) as response,
-            ):
-                return _judge(response, _read(response, time.monotonic() + DEADLINE), len(payloads))
+            response, body = self._post(payloads)
+            outcome = _judge(response, body, len(payloads))
+            if not outcome.uncertain:
+                self._check_date(response.headers.get("date"))
+            return outcome
         except httpx.HTTPError as error:
             # The type alone: httpx puts URLs into its messages.
             return Outcome(
@@ -76,6 +87,26 @@ class GraphClient:
         except (OSError, RuntimeError, ValueError) as error:
             # What a connection raises that was closed under its feet.
             return Outcome("retry", type(error).__name__, uncertain=True)
+
+    def ask(self, payloads: Sequence[bytes]) -> tuple[int, Any]:
+        """Post like `send`; the HTTP status and Meta's answer, None when it is no JSON.
+
+        For people who want to read it. Raises ConnectionError, without any address, where the
+        network gives no answer.
+        """
+        try:
+            response, body = self._post(payloads)
+        except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+            raise ConnectionError(type(error).__name__) from None
+        return response.status_code, _decoded(body)
+
+    def _post(self, payloads: Sequence[bytes]) -> tuple[httpx.Response, bytes]:
+        content = body_of(payloads, self._more)
+        with (
+            self._bounded(),
+            self._client.stream("POST", self._url, content=content) as response,
+        ):
+            return response, _read(response, time.monotonic() + DEADLINE)
 
     @contextmanager
     def _bounded(self) -> Iterator[None]:
@@ -115,11 +146,15 @@ def _read(response: httpx.Response, deadline: float) -> bytes:
     return bytes(body[:ANSWER_LIMIT])
 
 
-def _judge(response: httpx.Response, body: bytes, sent: int) -> Outcome:
+def _decoded(body: bytes) -> Any:
     try:
-        answer = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError):
-        answer = None
+        return None
+
+
+def _judge(response: httpx.Response, body: bytes, sent: int) -> Outcome:
+    answer = _decoded(body)
     if response.is_success:
         # Anything but Meta's own receipt for the whole batch is an unknown outcome.
         received = answer.get("events_received") if isinstance(answer, dict) else None
@@ -135,6 +170,7 @@ def _judge(response: httpx.Response, body: bytes, sent: int) -> Outcome:
         _integer(error.get("code")),
         _integer(error.get("error_subcode")),
         error.get("is_transient") is True,
+        blamed_fields(error.get("error_data")),
     )
     after = _seconds(response.headers.get("retry-after"))
     if after is None:

@@ -1,6 +1,7 @@
 """Retry: what to do after a request to the Graph API, decided by values alone."""
 
 import random
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -38,10 +39,17 @@ class Outcome(Struct, frozen=True):
     uncertain: bool = False
 
 
-def judge_error(status: int, code: int | None, subcode: int | None, transient: bool) -> Outcome:
+def judge_error(
+    status: int,
+    code: int | None,
+    subcode: int | None,
+    transient: bool,
+    blamed: Sequence[str] = (),
+) -> Outcome:
     """The outcome for an error answer: error.code and is_transient decide, then the status.
 
-    `code` is None when the body is not Meta's JSON (a proxy's page).
+    `code` is None when the body is not Meta's JSON (a proxy's page). `blamed` are the fields that
+    Meta names, see blame.py: they belong to the reason of a refusal.
     """
     reason = f"http {status}" if code is None else f"code {code}"
     if subcode:
@@ -53,7 +61,7 @@ def judge_error(status: int, code: int | None, subcode: int | None, transient: b
     if transient or code in TRANSIENT or status >= 500 or code is None:
         # A proxy's page does not tell what became of the request behind it.
         return Outcome("retry", reason, uncertain=code is None)
-    return Outcome("invalid", reason)
+    return Outcome("invalid", " ".join((reason, *blamed)))
 
 
 def backoff(attempts: int, chance: random.Random) -> float:

@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from capi_middleware.delivery.retry import Outcome, pause, rest
+from capi_middleware.delivery.telemetry import Attempt, measure
 from capi_middleware.errors import StoreError
+from capi_middleware.events import Count
+from capi_middleware.records import about
 from capi_middleware.store.protocol import Lease, LeasedEvent, Settlement, Store
 
-logger = logging.getLogger("capi_middleware.delivery")
+logger: logging.Logger = logging.getLogger("capi_middleware.delivery")
 
 #: Meta takes 1 to 1000 events in a request.
 BATCH = 1000
@@ -47,13 +50,11 @@ class Courier:
         store: Store,
         pixel_id: str,
         make_client: Callable[[], Client],
-        on_idle: Callable[[], None] | None = None,
         token: str = "",
     ) -> None:
         self._store = store
         self._pixel_id = pixel_id
         self._make_client = make_client
-        self._on_idle = on_idle
         self._token = token
         self._client: Client | None = None
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
@@ -138,7 +139,9 @@ class Courier:
                 seconds = self._round()
             except Exception as error:
                 # Nothing may end the thread: the lease runs out and the events go out later.
-                logger.error("courier of pixel %s: %s", self._pixel_id, type(error).__name__)
+                kind = type(error).__name__
+                extra = about("fail_round", pixel_id=self._pixel_id, error=kind)
+                logger.error("courier of pixel %s: %s", self._pixel_id, kind, extra=extra)
                 seconds = POLL_SECONDS
             if seconds > 0 and self._wake.wait(min(seconds, POLL_SECONDS)):
                 self._stop.wait(COMPANY_SECONDS)
@@ -154,8 +157,6 @@ class Courier:
             return POLL_SECONDS
         lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS)
         if not lease.events:
-            if self._on_idle is not None:
-                self._on_idle()
             due = self._store.next_due(self._pixel_id)
             return POLL_SECONDS if due is None else max(due, 0.01)
         self._lease_id, self._held = lease.lease_id, {one.key: one for one in lease.events}
@@ -180,16 +181,21 @@ class Courier:
         seconds = rest(outcome, self._failures)
         token = self._token if outcome.kind == "access" else ""
         self._store.pause(self._pixel_id, seconds=seconds, reason=outcome.reason, token=token)
-        logger.warning("pixel %s rests for %.0f s: %s", self._pixel_id, seconds, outcome.reason)
+        self._store.count([Count("rested", outcome.reason, pixel_id=self._pixel_id)])
+        logger.warning(
+            "pixel %s rests for %.0f s: %s", self._pixel_id, seconds, outcome.reason,
+            extra=about("rest", pixel_id=self._pixel_id, reason=outcome.reason, seconds=seconds),
+        )  # fmt: skip
 
     def _deliver(self, lease: Lease) -> None:
         """Send all events of a lease, halving the batch around an event that Meta refuses."""
-        waiting = [list(lease.events)]
+        whole = list(lease.events)
+        waiting = [whole]
         half_time = time.monotonic() + LEASE_SECONDS / 2
         while waiting and not self._stop.is_set() and time.monotonic() < half_time:
             batch = waiting.pop()
             self._flying = batch
-            outcome = self._send(batch)
+            outcome = self._send(batch, is_part=batch is not whole)
             self._flying = []
             match outcome.kind:
                 case "delivered":
@@ -210,10 +216,17 @@ class Courier:
                 case "retry":
                     self._retry(lease, batch, outcome)
 
-    def _send(self, batch: list[LeasedEvent]) -> Outcome:
+    def _send(self, batch: list[LeasedEvent], *, is_part: bool) -> Outcome:
         if self._client is None:
             self._client = self._make_client()
-        return self._client.send([event.payload for event in batch])
+        attempt: Attempt = "first"
+        if is_part:
+            attempt = "split"
+        elif any(event.attempts for event in batch):
+            attempt = "repeat"
+        payloads = [event.payload for event in batch]
+        client = self._client
+        return measure()(lambda: client.send(payloads), self._pixel_id, len(batch), attempt)
 
     def _retry(self, lease: Lease, batch: list[LeasedEvent], outcome: Outcome) -> None:
         settlements = []

@@ -7,8 +7,19 @@ from itertools import accumulate
 
 from msgspec import Struct, field
 
+from capi_middleware.config import Config
 from capi_middleware.events import SENT
-from capi_middleware.parity.flags import flags_of, gravest_first
+from capi_middleware.parity.breakdowns import Slices, breakdowns, trends
+from capi_middleware.parity.flags.copies import flags_of_blockers, flags_of_copies
+from capi_middleware.parity.flags.delivery import (
+    Refusals,
+    flags_of_delivery,
+    flags_of_interruptions,
+)
+from capi_middleware.parity.flags.drops import flags_of_drops
+from capi_middleware.parity.flags.evidence import gravest_first
+from capi_middleware.parity.flags.policies import flags_of_policies
+from capi_middleware.parity.flags.setup import flags_of_setup
 from capi_middleware.parity.health import flags_of_health
 from capi_middleware.parity.match_keys import advise, by_origin, shares
 from capi_middleware.parity.model import (
@@ -19,7 +30,7 @@ from capi_middleware.parity.model import (
     Report,
     ReportWindow,
 )
-from capi_middleware.parity.policy import flags_of_policies
+from capi_middleware.parity.verdict import overall
 from capi_middleware.parity.window import iso
 from capi_middleware.store.protocol import Freshness, Tallies, Tally
 
@@ -38,6 +49,8 @@ class _Group(Struct):
     pages: list[tuple[str, int]] = field(default_factory=list)
     dropped: int = 0
     repeated: int = 0
+    without_event_id: int = 0
+    differing: int = 0
 
 
 def build(
@@ -49,6 +62,10 @@ def build(
     pixel: str | None,
     target: float = TARGET,
     health: Health | None = None,
+    config: Config | None = None,
+    slices: Slices | None = None,
+    refusals: Refusals | None = None,
+    now: float | None = None,
 ) -> Report:
     """The report on `tallies`, which the store gave for the window [start, end).
 
@@ -60,25 +77,59 @@ def build(
         pixel: only this pixel; None for all.
         target: the share of browser events that the server should cover, 0 to 1.
         health: the state of delivery, whatever the window.
+        config: the settings, for flags about them.
+        slices: the same rows by facet; those by hour may reach further back, see flags/drops.py.
+        refusals: the reasons of present dead letters.
+        now: Unix time in seconds, for what happened just now; the end of the window by default.
     """
-    events: list[EventReport] = []
+
+    def wanted(name: str, pixel_id: str) -> bool:
+        return event in (None, name) and pixel in (None, pixel_id)
+
+    parts: Slices = {
+        facet: [one for one in found if wanted(one.event_name, one.pixel_id)]
+        for facet, found in (slices or {}).items()
+    }
     flags = flags_of_health(health) if health is not None else []
     flags += flags_of_policies(tallies.counts)
+    flags += flags_of_interruptions(tallies.counts)
+    events: list[EventReport] = []
     for (name, pixel_id), group in sorted(_groups(tallies).items()):
-        if event not in (None, name) or pixel not in (None, pixel_id):
+        if not wanted(name, pixel_id):
             continue
         undelivered = _undelivered(group)
         report = _event_report(name, pixel_id, group, undelivered.get("pending", 0))
         events.append(report)
-        flags += flags_of(report, undelivered, target)
+        flags += flags_of_copies(report, target)
+        reasons = (refusals or {}).get((name, pixel_id), {})
+        flags += flags_of_delivery(report, undelivered, reasons)
+    flags += flags_of_blockers(events)
+    if config is not None:
+        flags += flags_of_setup(config, events, _views(parts))
+    by_hour = parts.get("hour", ())
+    present = end if now is None else min(end, now)
+    flags += flags_of_drops(by_hour, upto=present // 3600 * 3600)
+    flags = gravest_first(flags)
     advice = [one for one in map(advise, events) if one is not None]
     return Report(
-        ReportWindow(iso(start), iso(end)),
-        events,
-        sorted(advice, key=lambda one: -one.worth),
-        gravest_first(flags),
-        health,
+        window=ReportWindow(iso(start), iso(end)),
+        verdict=overall(events, flags),
+        events=events,
+        match_key_advice=sorted(advice, key=lambda one: -one.worth),
+        flags=flags,
+        trends=trends(by_hour, start=start, end=end),
+        breakdowns=breakdowns(events, parts),
+        health=health,
     )
+
+
+def _views(slices: Slices) -> dict[str, int]:
+    """How often each page was seen."""
+    views: defaultdict[str, int] = defaultdict(int)
+    for one in slices.get("page", ()):
+        if one.event_name == "PageView" and one.value:
+            views[one.value] += one.n
+    return views
 
 
 def _groups(tallies: Tallies) -> dict[tuple[str, str], _Group]:
@@ -96,8 +147,12 @@ def _groups(tallies: Tallies) -> dict[tuple[str, str], _Group]:
             groups[count.event_name, count.pixel_id].pages.append((count.reason, count.n))
         elif count.kind == "repeated":
             groups[count.event_name, count.pixel_id].repeated += count.n
+        elif count.kind == "no_event_id":
+            groups[count.event_name, count.pixel_id].without_event_id += count.n
         elif count.kind == "dropped":
             groups[count.event_name, count.pixel_id].dropped += count.n
+    for one in tallies.differences:
+        groups[one.event_name, one.pixel_id].differing += one.n
     return groups
 
 
@@ -130,7 +185,9 @@ def _event_report(name: str, pixel_id: str, group: _Group, pending: int) -> Even
         missing_server=_totals(
             (_server_cause(row), row.n) for row in sent if row.server != "delivered"
         ),
+        without_event_id=group.without_event_id,
         repeated=group.repeated,
+        differing=group.differing,
         unmapped_pages=_totals(group.pages),
         match_keys=shares(delivered).keys,
         match_keys_by_origin=by_origin(delivered),

@@ -5,7 +5,7 @@ The order comes from its Help Center (article 765081237991954, stored in Novembe
 the address, from its page "Best Practices - Conversions API".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from capi_middleware.events import MATCH_KEYS, match_keys_of
 from capi_middleware.parity.model import (
@@ -24,17 +24,17 @@ PRIORITIES: dict[str, Priority] = {
     "db": "medium", "fb_login_id": "medium",
     "fn": "low", "ln": "low", "ct": "low", "zp": "low", "lead_id": "low",
 }  # fmt: skip
-_WEIGHTS = {"high": 3, "medium": 2, "low": 1}
+_WEIGHTS: dict[Priority, int] = {"high": 3, "medium": 2, "low": 1}
 #: Not asked for: fbc comes with clicks on ads only, so no share of it is too low; the others are
 #: known to few sites.
 _NOT_ASKED_FOR = frozenset({"fbc", "fb_login_id", "lead_id"})
 #: A share from which a key counts as covered.
 ENOUGH = 0.9
-_FORMS = frozenset(
+FORMS = frozenset(
     {"CompleteRegistration", "Contact", "Donate", "Lead", "Schedule", "StartTrial",
      "SubmitApplication", "Subscribe"}
 )  # fmt: skip
-_ORDERS = frozenset({"AddPaymentInfo", "InitiateCheckout", "Purchase"})
+ORDERS = frozenset({"AddPaymentInfo", "InitiateCheckout", "Purchase"})
 _WHAT = {
     "em": ("the e-mail address", "email"),
     "ph": ("the phone number", "phone"),
@@ -69,12 +69,22 @@ def by_origin(delivered: Sequence[Tally]) -> MatchKeysByOrigin:
     )
 
 
-def advise(event: EventReport) -> MatchKeyAdvice | None:
-    """The missing key that would be worth most to one event; None when nothing is missing."""
+def advise(
+    event: EventReport, priorities: Collection[Priority] = tuple(_WEIGHTS)
+) -> MatchKeyAdvice | None:
+    """The missing key that would be worth most to one event; None when nothing is missing.
+
+    Only keys to which Meta gives one of these `priorities`.
+    """
     best = None
     for key, priority in PRIORITIES.items():
         share = event.match_keys.get(key, 0.0)
-        if key in _NOT_ASKED_FOR or share >= ENOUGH or not event.server:
+        if (
+            key in _NOT_ASKED_FOR
+            or priority not in priorities
+            or share >= ENOUGH
+            or not event.server
+        ):
             continue
         worth = round(_WEIGHTS[priority] * (1 - share) * event.server, 1)
         if best is None or worth > best.worth:
@@ -116,12 +126,12 @@ def _fix(key: str, event: EventReport) -> str:
             f"These events come from a webhook or job: give {what} of the stored order or "
             f'customer, CAPI.track("{name}", visitor=..., user_data=UserData({key}=...)).'
         )
-    if name in _ORDERS:
+    if name in ORDERS:
         return (
             f'The checkout knows {what}: track("{name}", ..., user_data=UserData({key}=order.'
             f"{field})) in its view, also for guests."
         )
-    if name in _FORMS:
+    if name in FORMS:
         return (
             f'The form asks for {what}, or could: EventRoute(..., user_data={{"{key}": '
             f'"{{form.{field}}}"}}), or track("{name}", user_data=UserData({key}=...)).'

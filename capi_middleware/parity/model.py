@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from capi_middleware.parity.insights.model import Comparison, Insights
+
 #: Meta's goal for event coverage, which its Dataset Quality API gives as 75 percent.
 TARGET = 0.75
 
@@ -86,7 +88,9 @@ class EventReport(Struct, frozen=True, kw_only=True):
     missing_browser: dict[str, int]
     missing_server: dict[str, int]
     unmapped_pages: dict[str, int]
+    without_event_id: int
     repeated: int
+    differing: int
     match_keys: dict[str, float]
     match_keys_by_origin: MatchKeysByOrigin
     freshness_seconds: FreshnessSeconds
@@ -130,11 +134,54 @@ class Health(Struct, frozen=True, kw_only=True):
     delivering: bool
 
 
+class Part(Struct, frozen=True, kw_only=True):
+    """The numbers of one value of a facet, as in EventReport; "" is what has no such value."""
+
+    value: str
+    server: int
+    browser: int
+    matched: int
+    coverage: float | None
+    ratio: float | None
+
+
+class Breakdown(Struct, frozen=True):
+    """The same events apart by pixel, route, page or agent (the browser's family)."""
+
+    by: str
+    parts: list[Part]
+
+
+class Trend(Struct, frozen=True, kw_only=True):
+    """The numbers of one event over time: `parts` by the ISO 8601 start of their hour or day."""
+
+    event_name: str
+    pixel_id: str
+    step: Literal["hour", "day"]
+    parts: list[Part]
+
+
+class Verdict(Struct, frozen=True):
+    """The answer in one line. "no data" also where there is too little to tell."""
+
+    word: Literal["healthy", "look", "act", "no data"]
+    sentence: str
+
+
 class Report(Struct, frozen=True):
-    """The parity report: events by name and pixel, advice and flags with the weightiest first."""
+    """The parity report: events by name and pixel, advice and flags with the weightiest first.
+
+    `insights` is what Meta said last, None when it was never asked; `comparisons` put it beside
+    our numbers.
+    """
 
     window: ReportWindow
+    verdict: Verdict
     events: list[EventReport]
     match_key_advice: list[MatchKeyAdvice]
     flags: list[Flag]
+    trends: list[Trend] = []
+    breakdowns: list[Breakdown] = []
     health: Health | None = None
+    insights: Insights | None = None
+    comparisons: list[Comparison] = []

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from math import floor
+from math import ceil
 
 from msgspec import Struct
 
 from capi_middleware.errors import CapiError
 
-_DAY = 86400
+_HOUR, _DAY = 3600, 86400
 #: Meta's own window for event coverage, in days.
 DEFAULT_DAYS = 7
 #: The longest window, in days.
@@ -20,7 +20,10 @@ class WindowError(CapiError, ValueError):
 
 
 class Window(Struct, frozen=True):
-    """What a request asks for: [start, end) in Unix seconds, one event name, one pixel."""
+    """What a request asks for: [start, end) in Unix seconds, one event name, one pixel.
+
+    Both are whole hours in UTC: the store counts by hour.
+    """
 
     start: float
     end: float
@@ -32,8 +35,9 @@ def parse_window(params: Mapping[str, str], now: float) -> Window:
     """The window that `?from= &to= &event= &pixel=` ask for.
 
     `from` and `to` are ISO 8601 dates (their midnight) or datetimes, in UTC unless they carry an
-    offset; `to` is not part of the window. By default the last 7 days including the present
-    second. A longer window than 92 days begins 92 days before its end.
+    offset; `to` is not part of the window. The window is the whole hours in UTC that they touch:
+    `from` is rounded down, `to` up. By default it ends with the present hour and begins 7 days
+    before that. A longer window than 92 days begins 92 days before its end.
 
     Args:
         params: the decoded query parameters; others are ignored, empty ones count as absent.
@@ -44,19 +48,25 @@ def parse_window(params: Mapping[str, str], now: float) -> Window:
     """
     given_end = _moment(params, "to")
     given_start = _moment(params, "from")
-    end = floor(now) + 1.0 if given_end is None else given_end
-    start = end - DEFAULT_DAYS * _DAY if given_start is None else given_start
+    end = (now // _HOUR + 1) * _HOUR if given_end is None else given_end
+    last = float(ceil(end / _HOUR) * _HOUR)
+    start = last - DEFAULT_DAYS * _DAY if given_start is None else given_start
     if start >= end:
         raise WindowError(
             f"from: found {params['from']!r}, expected a moment before the end of the window, "
             f"{datetime.fromtimestamp(end, UTC).isoformat()}"
         )
     return Window(
-        max(start, end - LONGEST_DAYS * _DAY),
-        end,
+        max(start // _HOUR * _HOUR, last - LONGEST_DAYS * _DAY),
+        last,
         params.get("event") or None,
         params.get("pixel") or None,
     )
+
+
+def last_day(now: float) -> Window:
+    """The window of the last 24 hours, in whole hours, the present one to its end."""
+    return Window((now - _DAY) // _HOUR * _HOUR, (now // _HOUR + 1) * _HOUR)
 
 
 def _moment(params: Mapping[str, str], name: str) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from capi_middleware.events import Count, Row, Sighting
-from capi_middleware.store.protocol import waits_for_delivery
+from capi_middleware.store.queueing import waits_for_delivery
 from capi_middleware.store.writer import Counters, Submission, Writer
 
 

@@ -8,33 +8,44 @@ over all rows keeps that; fillfactor, autovacuum and partial indexes keep the qu
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from capi_middleware.events import Count
+from capi_middleware.errors import StoreError
 from capi_middleware.store import postgres_statements as sql
 from capi_middleware.store.grouped import GroupedStore
+from capi_middleware.store.postgres_groups import columns_of, insert
 from capi_middleware.store.postgres_link import Link, Transaction
+from capi_middleware.store.postgres_rollups import (
+    fold,
+    prune_sums,
+    read_depth,
+    read_slices,
+    read_tallies,
+)
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
     LONGEST_LEASE,
     LONGEST_WAIT,
     OLDEST_EVENT,
-    REPLAYED,
     Backlog,
     DeadLetter,
-    Freshness,
+    Facet,
+    Known,
     Lease,
     LeasedEvent,
     Pause,
     Settlement,
+    Slice,
     Tallies,
-    Tally,
+    check_found,
 )
 from capi_middleware.store.writer import Counters, LockedError, Submission
 
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches.
 STEP_ROWS = 1000
+#: Rows that this process changes before it folds what they changed.
+FOLD_EVERY = 1000
 #: How long `close` waits for the last commit, in seconds.
 CLOSE_SECONDS = 5.0
 
@@ -62,6 +73,7 @@ class PostgresStore(GroupedStore):
         self._link = Link(url, clock)
         #: The group whose COMMIT was not answered, and the number of its transaction.
         self._in_doubt: tuple[Sequence[Submission], str] | None = None
+        self._changed = 0
         super().__init__(queue_limit=queue_limit, clock=clock or time.time)
 
     def __repr__(self) -> str:
@@ -72,10 +84,20 @@ class PostgresStore(GroupedStore):
         # The writer tries the same group again: was it committed after all?
         if doubt is not None and doubt[0] is submissions and self._was_committed(doubt):
             return
+        # Before the commit that pages wait for, in a transaction of its own.
+        self._fold_often(self._writing, sum(len(one.items) for one in submissions))
         with self._writing.transaction() as db:
-            self._insert(db, submissions, counters)
+            insert(db, submissions, counters)
             self._in_doubt = submissions, db.xact
         self._in_doubt = None
+
+    def _fold_often(self, link: Link, changed: int) -> None:
+        """Fold when this process has changed enough rows; what fails will work another time."""
+        self._changed += changed
+        if self._changed >= FOLD_EVERY:
+            self._changed = 0
+            with suppress(StoreError), link.transaction() as db:
+                fold(db)
 
     def _was_committed(self, doubt: tuple[Sequence[Submission], str]) -> bool:
         """Raises LockedError while that is not known: the writer asks again."""
@@ -87,27 +109,6 @@ class PostgresStore(GroupedStore):
             raise LockedError(f"{self._link.name}: a commit is still under way")
         self._in_doubt = None
         return bool(state == "committed")
-
-    def _insert(
-        self, db: Transaction, submissions: Sequence[Submission], counters: Counters
-    ) -> None:
-        now, replayed = db.now, 0
-        for kind, items in _waves(submissions):
-            if kind == "append":
-                columns = _columns(
-                    items, "event_id", "event_name", "pixel_id", "event_time", "payload", "server",
-                    "browser", "match_keys",
-                )  # fmt: skip
-                db.execute(sql.APPEND, (now, now, *columns))
-            else:
-                columns = _columns(items, "event_id", "event_name", "pixel_id", "outcome")
-                cursor = db.execute(sql.SIGHT, (now, now, now, now, *columns))
-                replayed += len(items) - cursor.rowcount
-        rows = [(*key, n) for key, n in counters.items()]
-        if replayed:
-            rows.append((int(now // 3600), REPLAYED.kind, REPLAYED.reason, "", "", replayed))
-        # In one order everywhere: two processes that count the same must not lock each other.
-        db.many(sql.COUNT, sorted(rows))
 
     def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
         """See Store.lease."""
@@ -144,7 +145,7 @@ class PostgresStore(GroupedStore):
             for state in ("delivered", "dead", "pending"):
                 some = [one for one in settlements if one.state == state]
                 if some:
-                    keys, reasons, delays, attempted, uncertain = _columns(
+                    keys, reasons, delays, attempted, uncertain = columns_of(
                         some, "key", "reason", "delay", "attempted", "uncertain"
                     )
                     given = {
@@ -157,6 +158,7 @@ class PostgresStore(GroupedStore):
                         "uncertain": uncertain,
                     }
                     held += db.execute(sql.SETTLE[state], given).rowcount
+        self._fold_often(self._link, held)
         return held
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
@@ -237,34 +239,59 @@ class PostgresStore(GroupedStore):
 
     def tallies(self, start: float, end: float) -> Tallies:
         """See Store.tallies."""
-        window = {"start": start, "end": end}
+        with self._link.transaction(writing=False, snapshot=True) as db:
+            return read_tallies(db, start, end)
+
+    def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
+        """See Store.slices."""
+        with self._link.transaction(writing=False, snapshot=True) as db:
+            return read_slices(db, facet, start, end)
+
+    def find(self, event_ids: Sequence[str]) -> Sequence[Known]:
+        """See Store.find."""
+        check_found(event_ids)
         with self._link.transaction(writing=False) as db:
-            rows, freshness, counts = (
-                db.execute(statement, window).fetchall()
-                for statement in (sql.TALLIES, sql.FRESHNESS, sql.COUNTS)
-            )
-        return Tallies(
-            [Tally(*columns) for columns in rows],
-            [Freshness(*columns) for columns in freshness],
-            [Count(*columns) for columns in counts],
-        )
+            found = db.execute(sql.FIND, (list(event_ids),)).fetchall()
+        return [Known(*columns) for columns in found]
+
+    def recent(self, limit: int, after: int = 0) -> Sequence[Known]:
+        """See Store.recent."""
+        statement, given = (sql.RECENT, (after, limit)) if after else (sql.NEWEST, (limit,))
+        with self._link.transaction(writing=False) as db:
+            found = db.execute(statement, given).fetchall()
+        return [Known(*columns) for columns in found]
+
+    def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
+        """See Store.keep."""
+        with self._link.transaction() as db:
+            if instead_of is None:
+                return db.execute(sql.KEEP, (name, body)).rowcount == 1
+            return db.execute(sql.KEEP_INSTEAD, (body, name, instead_of)).rowcount == 1
+
+    def kept(self, name: str) -> bytes | None:
+        """See Store.kept."""
+        with self._link.transaction(writing=False) as db:
+            found = db.execute(sql.KEPT, (name,)).fetchone()
+        return found[0] if found is not None else None
 
     def depth(self) -> dict[str, int]:
         """See Store.depth."""
-        with self._link.transaction(writing=False) as db:
-            return dict(db.execute(sql.DEPTH).fetchall())
+        with self._link.transaction(writing=False, snapshot=True) as db:
+            return read_depth(db)
 
     def prune(self, before: float) -> int:
         """See Store.prune."""
-        pruned = 0
-        while True:
+        pruned, deleted = 0, STEP_ROWS
+        while deleted == STEP_ROWS:
             with self._link.transaction() as db:
                 deleted = db.execute(sql.PRUNE, (before, STEP_ROWS)).rowcount
             pruned += deleted
-            if deleted < STEP_ROWS:
-                break
+        more = True
+        while more:
+            with self._link.transaction() as db:
+                more = fold(db)
         with self._link.transaction() as db:
-            db.execute(sql.PRUNE_COUNTS, (before,))
+            prune_sums(db)
         return pruned
 
     def close(self) -> None:
@@ -272,23 +299,3 @@ class PostgresStore(GroupedStore):
         self._writer.close(CLOSE_SECONDS)
         self._writing.close()
         self._link.close()
-
-
-def _waves(submissions: Sequence[Submission]) -> Iterator[tuple[str, list[Any]]]:
-    """Rows and sightings in order, in parts in which no event occurs twice."""
-    kind, wave, seen = "", list[Any](), set[tuple[str, str, str]]()
-    for submission in submissions:
-        for item in submission.items:
-            identity = (item.event_id, item.event_name, item.pixel_id)
-            if submission.kind != kind or identity in seen:
-                if wave:
-                    yield kind, wave
-                kind, wave, seen = submission.kind, [], set()
-            wave.append(item)
-            seen.add(identity)
-    if wave:
-        yield kind, wave
-
-
-def _columns(items: Sequence[Any], *names: str) -> list[list[Any]]:
-    return [[getattr(item, name) for item in items] for name in names]

@@ -21,7 +21,7 @@ from capi_middleware.store import postgres_statements as sql
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.writer import LockedError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Any number that other users of the database are unlikely to lock as well.
 _SCHEMA_LOCK = 7_236_421_905
 #: First and longest pause before the next try to connect, in seconds; each with jitter.
@@ -68,7 +68,7 @@ class Link:
     def __init__(self, url: str, clock: Callable[[], float] | None) -> None:
         self._url = url
         self._clock = clock
-        self.name = _name_of(url)
+        self.name: str = _name_of(url)
         self._start_over()
         at_fork(after_in_child=self._abandon)
 
@@ -84,8 +84,8 @@ class Link:
         self._start_over()
 
     @contextmanager
-    def transaction(self, *, writing: bool = True) -> Iterator[Transaction]:
-        """One transaction, committed at the end.
+    def transaction(self, *, writing: bool = True, snapshot: bool = False) -> Iterator[Transaction]:
+        """One transaction, committed at the end; with `snapshot`, all it reads is of one moment.
 
         Raises LockedError when the server cannot be reached or the connection was lost (the same
         may work later), StoreError when the database refuses us. Exceptions caused by the data
@@ -96,6 +96,8 @@ class Link:
         with self._lock:
             db = self._connected()
             try:
+                if snapshot:
+                    db.execute(sql.SNAPSHOT.encode())
                 first = sql.BEGIN if writing else sql.BEGIN_READING
                 now, xact, _ = db.execute(first.encode()).fetchone() or (0.0, "", "")
                 yield Transaction(db, self._clock() if self._clock else now, xact)
@@ -152,23 +154,33 @@ class Link:
 
     def _prepare(self, db: "psycopg.Connection[Any]") -> None:
         version = self._version(db)
-        if version is None:
+        if version is None or version < SCHEMA_VERSION:
             db.execute(b"SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
             version = self._version(db)
-        if version is None:
-            script = files("capi_middleware.store").joinpath("schema/postgres.sql")
-            for statement in script.read_text("utf-8").split(";\n"):
-                if statement.strip():
-                    db.execute(statement.encode())
-            db.execute(b"CREATE TABLE capi_schema (version integer NOT NULL)")
-            db.execute(b"INSERT INTO capi_schema VALUES (%s)", (SCHEMA_VERSION,))
-            version = SCHEMA_VERSION
+            if version is None or version < SCHEMA_VERSION:
+                version = self._migrate(db, version)
         db.commit()
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.name}: found schema {version}, expected {SCHEMA_VERSION} or older: a newer "
                 "capi_middleware made these tables, upgrade the package or use another database"
             )
+
+    def _migrate(self, db: "psycopg.Connection[Any]", version: int | None) -> int:
+        """Make the tables, or bring those of an older version up to date."""
+        steps = ["postgres.sql"]
+        if version is None:
+            db.execute(b"CREATE TABLE capi_schema (version integer NOT NULL)")
+            db.execute(b"INSERT INTO capi_schema VALUES (0)")
+        else:
+            steps = [f"postgres_{to}.sql" for to in range(version + 1, SCHEMA_VERSION + 1)]
+        for step in steps:
+            script = files("capi_middleware.store").joinpath("schema", step).read_text("utf-8")
+            for statement in script.split(";\n"):
+                if statement.strip():
+                    db.execute(statement.encode())
+        db.execute(b"UPDATE capi_schema SET version = %s", (SCHEMA_VERSION,))
+        return SCHEMA_VERSION
 
     def _version(self, db: "psycopg.Connection[Any]") -> int | None:
         # Read from the catalog: to_regclass() may answer from a cache that a waiting start keeps.

@@ -16,6 +16,8 @@ BEGIN_READING: Final = """
 SELECT extract(epoch FROM clock_timestamp())::float8, '',
        set_config('statement_timeout', '30s', true)
 """
+#: Right after the start of a transaction that reads in more than one statement.
+SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 HAS_SCHEMA: Final = """
 SELECT 1 FROM pg_class WHERE relname = 'capi_schema' AND pg_table_is_visible(oid)
 """
@@ -25,11 +27,13 @@ XACT_STATUS: Final = "SELECT pg_xact_status(%s::xid8)"
 #: (event_id, event_name, pixel_id) may be in it twice.
 APPEND: Final = """
 INSERT INTO capi_events AS events (event_id, event_name, pixel_id, event_time, created_at, payload,
-                                   server, due_at, browser, match_keys)
-SELECT event_id, event_name, pixel_id, event_time, %s, payload, server, %s, browser, match_keys
+                                   server, due_at, browser, match_keys, route, page, agent, digest)
+SELECT event_id, event_name, pixel_id, event_time, %s, payload, server, %s, browser, match_keys,
+       route, page, agent, digest
 FROM unnest(%b::text[], %b::text[], %b::text[], %b::float8[], %b::bytea[], %b::text[], %b::text[],
-            %b::bigint[])
-    AS new (event_id, event_name, pixel_id, event_time, payload, server, browser, match_keys)
+            %b::bigint[], %b::text[], %b::text[], %b::text[], %b::text[])
+    AS new (event_id, event_name, pixel_id, event_time, payload, server, browser, match_keys,
+            route, page, agent, digest)
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     event_time = CASE events.server WHEN 'unknown' THEN excluded.event_time
                  ELSE events.event_time END,
@@ -37,6 +41,10 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     due_at = CASE events.server WHEN 'unknown' THEN excluded.due_at ELSE events.due_at END,
     match_keys = CASE events.server WHEN 'unknown' THEN excluded.match_keys
                  ELSE events.match_keys END,
+    route = CASE events.server WHEN 'unknown' THEN excluded.route ELSE events.route END,
+    page = CASE events.server WHEN 'unknown' THEN excluded.page ELSE events.page END,
+    agent = CASE events.server WHEN 'unknown' THEN excluded.agent ELSE events.agent END,
+    digest = CASE events.server WHEN 'unknown' THEN excluded.digest ELSE events.digest END,
     server = CASE events.server WHEN 'unknown' THEN excluded.server ELSE events.server END,
     browser = CASE events.browser WHEN 'not_rendered' THEN excluded.browser
               ELSE events.browser END
@@ -45,12 +53,13 @@ WHERE events.server = 'unknown' OR events.browser = 'not_rendered'
 
 SIGHT: Final = f"""
 INSERT INTO capi_events AS events (event_id, event_name, pixel_id, event_time, created_at, server,
-                                   due_at, browser, browser_at, match_keys)
-SELECT event_id, event_name, pixel_id, %s, %s, 'unknown', %s, outcome, %s, 0
-FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[])
-    AS new (event_id, event_name, pixel_id, outcome)
+                                   due_at, browser, browser_at, browser_digest, match_keys)
+SELECT event_id, event_name, pixel_id, %s, %s, 'unknown', %s, outcome, %s, digest, 0
+FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[])
+    AS new (event_id, event_name, pixel_id, outcome, digest)
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
-    browser = excluded.browser, browser_at = excluded.browser_at
+    browser = excluded.browser, browser_at = excluded.browser_at,
+    browser_digest = excluded.browser_digest
 WHERE events.browser <> excluded.browser
   AND (excluded.browser = 'sent' OR events.browser IN ({_VAGUE}))
   AND events.browser <> 'sent'
@@ -161,27 +170,24 @@ SELECT
      FROM capi_events WHERE pixel_id = %(pixel_id)s AND server = 'leased')
 """
 
-TALLIES: Final = """
-SELECT pixel_id, event_name, server, browser, match_keys, COUNT(*) FROM capi_events
-WHERE event_time >= %(start)s AND event_time < %(end)s
-GROUP BY pixel_id, event_name, server, browser, match_keys
-"""
-
-FRESHNESS: Final = """
-SELECT pixel_id, event_name,
-       floor(greatest(0.0, delivered_at - event_time) * 10 + 0.5) / 10.0 AS seconds, COUNT(*)
+_KNOWN = """
+SELECT key, event_id, event_name, pixel_id, event_time, server, browser, reason, attempts
 FROM capi_events
-WHERE event_time >= %(start)s AND event_time < %(end)s AND server = 'delivered'
-GROUP BY pixel_id, event_name, seconds
 """
 
-COUNTS: Final = """
-SELECT kind, reason, event_name, pixel_id, SUM(n)::bigint FROM capi_counts
-WHERE (hour + 1) * 3600 > %(start)s AND hour * 3600 < %(end)s
-GROUP BY kind, reason, event_name, pixel_id
-"""
+FIND: Final = f"{_KNOWN} WHERE event_id = ANY(%s) ORDER BY key"
 
-DEPTH: Final = "SELECT server, COUNT(*) FROM capi_events GROUP BY server"
+RECENT: Final = f"{_KNOWN} WHERE key > %s ORDER BY key LIMIT %s"
+
+NEWEST: Final = f"""
+SELECT * FROM ({_KNOWN} ORDER BY key DESC LIMIT %s) AS newest ORDER BY key
+"""  # noqa: S608 - our own constants
+
+KEEP: Final = "INSERT INTO capi_kept (name, body) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+
+KEEP_INSTEAD: Final = "UPDATE capi_kept SET body = %s WHERE name = %s AND body = %s"
+
+KEPT: Final = "SELECT body FROM capi_kept WHERE name = %s"
 
 PRUNE: Final = """
 DELETE FROM capi_events WHERE key IN (
@@ -189,5 +195,3 @@ DELETE FROM capi_events WHERE key IN (
     WHERE event_time < %s AND server NOT IN ('pending', 'leased') LIMIT %s FOR UPDATE SKIP LOCKED
 )
 """
-
-PRUNE_COUNTS: Final = "DELETE FROM capi_counts WHERE (hour + 1) * 3600 <= %s"

@@ -1,6 +1,6 @@
 """What a store promises. Every backend passes the same suite, tests/contract/test_store.py."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Literal, Protocol
 
@@ -19,23 +19,6 @@ DEDUPE_WINDOW = 47 * 3600
 LONGEST_LEASE = 600.0
 #: The same for the delay of an event and the rest of a pixel; none may be longer. In seconds.
 LONGEST_WAIT = 3600.0
-
-
-def waits_for_delivery(rows: Iterable[Row]) -> bool:
-    """Whether `rows` give the couriers something to do."""
-    return any(row.server == "pending" for row in rows)
-
-
-#: One part in this many of a queue takes conversions only: page views and sightings go first.
-CONVERSIONS_ONLY = 5
-
-
-def room(queue_limit: int, items: Iterable[object]) -> int:
-    """How many rows may wait when `items` come to them."""
-    for one in items:
-        if isinstance(one, Row) and one.event_name != "PageView":
-            return queue_limit
-    return queue_limit - queue_limit // CONVERSIONS_ONLY
 
 
 #: A sighting that said nothing new: a replayed beacon, or a page that repeats itself.
@@ -112,7 +95,10 @@ class Backlog(Struct, frozen=True):
 
 
 class Tally(Struct, frozen=True):
-    """`n` events of one name and pixel that share these states and match keys."""
+    """`n` events of one name and pixel that share these states and match keys.
+
+    A `server` that is leased counts as "pending".
+    """
 
     pixel_id: str
     event_name: str
@@ -123,11 +109,22 @@ class Tally(Struct, frozen=True):
 
 
 class Freshness(Struct, frozen=True):
-    """`n` delivered events took `seconds` (to a tenth) from event_time to Meta's answer."""
+    """`n` delivered events took `seconds` from event_time to Meta's answer.
+
+    To a tenth below 10 seconds, two significant digits above.
+    """
 
     pixel_id: str
     event_name: str
     seconds: float
+    n: int
+
+
+class Difference(Struct, frozen=True):
+    """`n` events whose two copies both arrived with different values or currencies."""
+
+    pixel_id: str
+    event_name: str
     n: int
 
 
@@ -137,6 +134,51 @@ class Tallies(Struct, frozen=True):
     rows: Sequence[Tally]
     freshness: Sequence[Freshness]
     counts: Sequence[Count]
+    differences: Sequence[Difference] = ()
+
+
+#: What a report can be split by.
+Facet = Literal["hour", "route", "page", "agent"]
+
+
+class Slice(Struct, frozen=True):
+    """`n` events of one hour, route, page or browser family that share these states.
+
+    `value` of the facet "hour" is the Unix time in seconds, as a whole number, at which it begins.
+    """
+
+    value: str
+    pixel_id: str
+    event_name: str
+    server: str
+    browser: str
+    n: int
+
+
+class Known(Struct, frozen=True):
+    """What is known of one event at one pixel. `reason` as in Settlement."""
+
+    key: int
+    event_id: str
+    event_name: str
+    pixel_id: str
+    event_time: float
+    server: str
+    browser: str
+    reason: str
+    attempts: int
+
+
+#: How many event_ids one call of `Store.find` takes.
+MOST_FOUND = 1000
+
+
+def check_found(event_ids: Sequence[str]) -> None:
+    """Raise ValueError for more event_ids than `Store.find` takes."""
+    if len(event_ids) > MOST_FOUND:
+        raise ValueError(
+            f"find: found {len(event_ids):,} event_ids, expected at most {MOST_FOUND:,} a call"
+        )
 
 
 class Store(Protocol):
@@ -210,7 +252,36 @@ class Store(Protocol):
         """Dead letters become "dropped" without payload and are counted; all without `keys`."""
 
     def tallies(self, start: float, end: float) -> Tallies:
-        """Everything in the window [start, end) of Unix seconds, aggregated."""
+        """Everything in the window of Unix seconds, aggregated; see `slices` for the window.
+
+        The sums of rows outlive them: what was pruned is still counted.
+        """
+
+    def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
+        """The rows of a window by hour, route, page or browser family.
+
+        The window is whole hours: `start` is rounded down, `end` (not part of it) up. Rows of
+        which the route, page or family is not known are in no slice: what `tallies` has more.
+        """
+
+    def find(self, event_ids: Sequence[str]) -> Sequence[Known]:
+        """The rows of these events, at every pixel and of every name, by key.
+
+        Raises ValueError for more than MOST_FOUND.
+        """
+
+    def recent(self, limit: int, after: int = 0) -> Sequence[Known]:
+        """The first `limit` rows with a key > `after`; without it the newest. Always by key."""
+
+    def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
+        """Keep `body` under `name`, for all processes, if `instead_of` is what is kept now.
+
+        `instead_of` is None where nothing is kept. False, and nothing is changed, when another
+        process was first.
+        """
+
+    def kept(self, name: str) -> bytes | None:
+        """What `keep` kept last; None without any."""
 
     def depth(self) -> dict[str, int]:
         """How many rows are in each server state."""
@@ -218,7 +289,8 @@ class Store(Protocol):
     def prune(self, before: float) -> int:
         """Delete settled rows with event_time < `before`, in small steps; how many.
 
-        Rows that wait for delivery stay. Counters of hours before `before` go as well.
+        Rows that wait for delivery stay. Their sums and the counters stay for 400 days from now,
+        so that a report on a window that is over says the same for as long.
         """
 
     def flush(self, timeout: float) -> bool:

@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from capi_middleware.events import Count
 from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.grouped import GroupedStore
 from capi_middleware.store.protocol import (
@@ -16,16 +15,25 @@ from capi_middleware.store.protocol import (
     REPLAYED,
     Backlog,
     DeadLetter,
-    Freshness,
+    Facet,
+    Known,
     Lease,
     LeasedEvent,
     Pause,
     Settlement,
+    Slice,
     Tallies,
-    Tally,
+    check_found,
 )
 from capi_middleware.store.sqlite_connections import Connections
 from capi_middleware.store.sqlite_file import check_space
+from capi_middleware.store.sqlite_rollups import (
+    fold,
+    prune_sums,
+    read_depth,
+    read_slices,
+    read_tallies,
+)
 from capi_middleware.store.writer import Counters, Submission
 
 #: Rows that one transaction of `prune` deletes: others wait for the lock only for milliseconds.
@@ -75,6 +83,7 @@ class SqliteStore(GroupedStore):
                             (
                                 row.event_id, row.event_name, row.pixel_id, row.event_time, now,
                                 row.payload, row.server, now, row.browser, row.match_keys,
+                                row.route, row.page, row.agent, row.digest,
                             )
                             for row in submission.items
                         ],
@@ -83,16 +92,20 @@ class SqliteStore(GroupedStore):
                     cursor = db.executemany(
                         sql.SIGHT,
                         [
-                            (s.event_id, s.event_name, s.pixel_id, now, now, now, s.outcome, now)
-                            for s in submission.items
+                            (
+                                one.event_id, one.event_name, one.pixel_id, now, now, now,
+                                one.outcome, now, one.digest,
+                            )
+                            for one in submission.items
                         ],
-                    )
+                    )  # fmt: skip
                     replayed += len(submission.items) - cursor.rowcount
             if replayed:
                 key = (int(now // 3600), REPLAYED.kind, REPLAYED.reason, "", "")
                 db.execute(sql.COUNT, (*key, replayed))
             if counters:
                 db.executemany(sql.COUNT, [(*key, n) for key, n in counters.items()])
+            fold(db)
 
     def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
         """See Store.lease. Raises StoreError, also when others hold the lock for long."""
@@ -118,6 +131,7 @@ class SqliteStore(GroupedStore):
                 db.executemany(
                     sql.LEASE, [(lease_id, now + seconds, event.key) for event in events]
                 )
+                fold(db)
             # Whole batches of expired events go one transaction at a time.
             if events or not expired:
                 return Lease(lease_id, events)
@@ -140,6 +154,7 @@ class SqliteStore(GroupedStore):
                         "uncertain": settlement.uncertain,
                     },
                 ).rowcount
+            fold(db)
         return held
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
@@ -190,6 +205,7 @@ class SqliteStore(GroupedStore):
                 for key in some or ():
                     given = {"key": key, "now": now, "hour": int(now // 3600)}
                     done += [db.execute(one, given).rowcount for one in statements][-1]
+                fold(db)
             if keys is not None or not some:
                 break
             after = some[-1]
@@ -208,18 +224,52 @@ class SqliteStore(GroupedStore):
 
     def tallies(self, start: float, end: float) -> Tallies:
         """See Store.tallies."""
-        window = {"start": start, "end": end}
         with self._connections.reading() as db:
-            return Tallies(
-                [Tally(*columns) for columns in db.execute(sql.TALLIES, window)],
-                [Freshness(*columns) for columns in db.execute(sql.FRESHNESS, window)],
-                [Count(*columns) for columns in db.execute(sql.COUNTS, window)],
+            return read_tallies(db, start, end)
+
+    def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
+        """See Store.slices."""
+        with self._connections.reading() as db:
+            return read_slices(db, facet, start, end)
+
+    def find(self, event_ids: Sequence[str]) -> Sequence[Known]:
+        """See Store.find."""
+        check_found(event_ids)
+        with self._connections.reading() as db:
+            found = [
+                Known(*columns)
+                for event_id in dict.fromkeys(event_ids)
+                for columns in db.execute(sql.FIND, (event_id,))
+            ]
+        return sorted(found, key=lambda known: known.key)
+
+    def recent(self, limit: int, after: int = 0) -> Sequence[Known]:
+        """See Store.recent."""
+        with self._connections.reading() as db:
+            found = (
+                db.execute(sql.RECENT, (after, limit))
+                if after
+                else db.execute(sql.NEWEST, (limit,))
             )
+            return [Known(*columns) for columns in found]
+
+    def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
+        """See Store.keep."""
+        with self._connections.writing() as db:
+            if instead_of is None:
+                return db.execute(sql.KEEP, (name, body)).rowcount == 1
+            return db.execute(sql.KEEP_INSTEAD, (body, name, instead_of)).rowcount == 1
+
+    def kept(self, name: str) -> bytes | None:
+        """See Store.kept."""
+        with self._connections.reading() as db:
+            found = db.execute(sql.KEPT, (name,)).fetchone()
+        return found[0] if found is not None else None
 
     def depth(self) -> dict[str, int]:
         """See Store.depth."""
         with self._connections.reading() as db:
-            return dict(db.execute(sql.DEPTH).fetchall())
+            return read_depth(db)
 
     def prune(self, before: float) -> int:
         """See Store.prune."""
@@ -227,11 +277,12 @@ class SqliteStore(GroupedStore):
         while True:
             with self._connections.writing() as db:
                 deleted = db.execute(sql.PRUNE, (before, PRUNE_ROWS)).rowcount
+                fold(db)
             pruned += deleted
             if deleted < PRUNE_ROWS:
                 break
         with self._connections.writing() as db:
-            db.execute(sql.PRUNE_COUNTS, (before,))
+            prune_sums(db, self._clock())
         return pruned
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ class Connections:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # The working directory may change before the first use.
-        self.path = Path(path).absolute()
+        self.path: Path = Path(path).absolute()
         self._start_over()
         at_fork(
             before=self._before_fork,

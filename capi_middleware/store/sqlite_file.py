@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from capi_middleware.errors import StoreError
+from capi_middleware.store.sqlite_rollups import fold_all
 from capi_middleware.store.writer import LockedError
 
-logger = logging.getLogger("capi_middleware.store")
+logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: UPSERT.
 OLDEST_SQLITE = (3, 24, 0)
 #: How long SQLite waits for another process's lock, in seconds.
@@ -209,6 +210,7 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
             script = files("capi_middleware.store").joinpath("schema", step).read_text("utf-8")
             for statement in script.split(";\n"):
                 db.execute(statement)
+        fold_all(db)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
     except BaseException:

@@ -8,8 +8,8 @@ _VAGUE = ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES)
 
 APPEND: Final = """
 INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, payload, server,
-                    due_at, browser, match_keys)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    due_at, browser, match_keys, route, page, agent, digest)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     event_time = CASE events.server WHEN 'unknown' THEN excluded.event_time
                  ELSE events.event_time END,
@@ -17,6 +17,10 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     due_at = CASE events.server WHEN 'unknown' THEN excluded.due_at ELSE events.due_at END,
     match_keys = CASE events.server WHEN 'unknown' THEN excluded.match_keys
                  ELSE events.match_keys END,
+    route = CASE events.server WHEN 'unknown' THEN excluded.route ELSE events.route END,
+    page = CASE events.server WHEN 'unknown' THEN excluded.page ELSE events.page END,
+    agent = CASE events.server WHEN 'unknown' THEN excluded.agent ELSE events.agent END,
+    digest = CASE events.server WHEN 'unknown' THEN excluded.digest ELSE events.digest END,
     server = CASE events.server WHEN 'unknown' THEN excluded.server ELSE events.server END,
     browser = CASE events.browser WHEN 'not_rendered' THEN excluded.browser
               ELSE events.browser END
@@ -25,10 +29,11 @@ WHERE events.server = 'unknown' OR events.browser = 'not_rendered'
 
 SIGHT: Final = f"""
 INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, server, due_at,
-                    browser, browser_at, match_keys)
-VALUES (?, ?, ?, ?, ?, 'unknown', ?, ?, ?, 0)
+                    browser, browser_at, browser_digest, match_keys)
+VALUES (?, ?, ?, ?, ?, 'unknown', ?, ?, ?, ?, 0)
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
-    browser = excluded.browser, browser_at = excluded.browser_at
+    browser = excluded.browser, browser_at = excluded.browser_at,
+    browser_digest = excluded.browser_digest
 WHERE events.browser <> excluded.browser
   AND (excluded.browser = 'sent' OR events.browser IN ({_VAGUE}))
   AND events.browser <> 'sent'
@@ -136,27 +141,23 @@ SELECT
      WHERE pixel_id = :pixel_id AND server = 'leased' AND server IN ('pending', 'leased'))
 """
 
-TALLIES: Final = """
-SELECT pixel_id, event_name, server, browser, match_keys, COUNT(*) FROM events
-WHERE event_time >= :start AND event_time < :end
-GROUP BY pixel_id, event_name, server, browser, match_keys
-"""
-
-FRESHNESS: Final = """
-SELECT pixel_id, event_name,
-       CAST(MAX(0.0, delivered_at - event_time) * 10 + 0.5 AS INTEGER) / 10.0 AS seconds, COUNT(*)
+_KNOWN = """
+SELECT key, event_id, event_name, pixel_id, event_time, server, browser, reason, attempts
 FROM events
-WHERE event_time >= :start AND event_time < :end AND server = 'delivered'
-GROUP BY pixel_id, event_name, seconds
 """
 
-COUNTS: Final = """
-SELECT kind, reason, event_name, pixel_id, SUM(n) FROM counts
-WHERE (hour + 1) * 3600 > :start AND hour * 3600 < :end
-GROUP BY kind, reason, event_name, pixel_id
-"""
+#: One for each event_id.
+FIND: Final = f"{_KNOWN} WHERE event_id = ?"
 
-DEPTH: Final = "SELECT server, COUNT(*) FROM events GROUP BY server"
+RECENT: Final = f"{_KNOWN} WHERE key > ? ORDER BY key LIMIT ?"
+
+NEWEST: Final = f"SELECT * FROM ({_KNOWN} ORDER BY key DESC LIMIT ?) ORDER BY key"  # noqa: S608
+
+KEEP: Final = "INSERT INTO kept (name, body) VALUES (?, ?) ON CONFLICT DO NOTHING"
+
+KEEP_INSTEAD: Final = "UPDATE kept SET body = ? WHERE name = ? AND body = ?"
+
+KEPT: Final = "SELECT body FROM kept WHERE name = ?"
 
 PRUNE: Final = """
 DELETE FROM events WHERE key IN (
@@ -164,5 +165,3 @@ DELETE FROM events WHERE key IN (
     WHERE event_time < ? AND server NOT IN ('pending', 'leased') LIMIT ?
 )
 """
-
-PRUNE_COUNTS: Final = "DELETE FROM counts WHERE (hour + 1) * 3600 <= ?"

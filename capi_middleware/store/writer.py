@@ -16,9 +16,9 @@ from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
 from capi_middleware.steps import Commit
 from capi_middleware.store.forks import at_fork
-from capi_middleware.store.protocol import room
+from capi_middleware.store.queueing import room
 
-logger = logging.getLogger("capi_middleware.store")
+logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
 #: A transaction takes submissions until it has this many rows (about 10 ms on a slow disk).
 GROUP_ROWS = 1000

@@ -4,7 +4,8 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -14,9 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from capi_middleware.testing.bodies import BodyError, fields_of
+from capi_middleware.testing.fake_insights import FakeInsights, no_permission
 from capi_middleware.testing.faults import Drop, Endpoint, Fault, Faults, graph_error
 from capi_middleware.testing.graph_rules import Refusal, refusal
 from capi_middleware.testing.received import Received, ServerEvent
+from capi_middleware.testing.serving import serve
 
 MAX_EVENTS = 1000
 _GIF = bytes.fromhex(
@@ -32,7 +35,9 @@ class FakeMeta:
     `tokens` maps pixel ids to access tokens; None accepts any pixel and any token that is not
     empty. With `app_secret` each request must carry its appsecret_proof. `clock` returns Unix
     time in seconds. `tr_answer` is how /tr/ answers; `pixel_plugins` are what each pixel's config
-    switches on ("cookie", "botblocking"). Access tokens are never kept.
+    switches on ("cookie", "botblocking"). `insights` is what Meta says about what it received.
+    Access tokens are never kept. `app` is an ASGI app, for `httpx.ASGITransport` or any server;
+    `serve()` runs it on a port.
     """
 
     def __init__(
@@ -42,14 +47,17 @@ class FakeMeta:
         app_secret: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.received = Received()
+        self.received: Received = Received()
         self.tr_answer: Literal["empty", "gif"] = "empty"
         self.pixel_plugins: tuple[str, ...] = ("cookie",)
         self._tokens = tokens
         self._app_secret = app_secret
         self._clock = clock
         self._faults = Faults()
-        self.app = Starlette(
+        self.insights: FakeInsights = FakeInsights(
+            lambda: self.received, self._denied_reading, self._faults.take, clock
+        )
+        self.app: Starlette = Starlette(
             routes=[
                 Route("/received", self._show, methods=["GET"]),
                 Route("/received", self._clear, methods=["DELETE"]),
@@ -59,6 +67,7 @@ class FakeMeta:
                 Route("/tr/", self._tr, methods=["GET", "POST"]),
                 Route("/signals/config/{pixel_id}", self._config, methods=["GET"]),
                 Route("/{locale}/fbevents.js", self._fbevents, methods=["GET"]),
+                *self.insights.routes,
                 Route(
                     "/{version}/{pixel_id}/events",
                     self._events,
@@ -67,6 +76,17 @@ class FakeMeta:
             ]
         )
         self.app.state.fake = self
+        #: Where `serve()` runs it: for Config(graph_url=…).
+        self.url: str = ""
+
+    @contextmanager
+    def serve(self, port: int = 0) -> Iterator[str]:
+        """Run it on 127.0.0.1 while the context lasts; yields `url`. A `port` of 0 is a free one.
+
+        The pixel's library is at `{url}/en_US/fbevents.js`. Raises ImportError without uvicorn.
+        """
+        with serve(self.app, port) as self.url:
+            yield self.url
 
     def fail_next(
         self,
@@ -80,12 +100,12 @@ class FakeMeta:
         headers: Mapping[str, str] | None = None,
         endpoint: Endpoint = "events",
     ) -> None:
-        """Script the next `times` answers (None: all) of an endpoint.
+        """Script the next `times` answers (None: all) of an `endpoint`, for `pixel_id` or any.
 
-        Each comes `delay` seconds after the request. `body` is text, bytes, or a value sent as
-        JSON; without one an error of the Graph API that fits `status`. A `status` of 200 without
-        body only delays. `drop` cuts the connection "before" the request counts or "after".
-        Raises ValueError for an endpoint or drop that does not exist.
+        Each has these `headers` and comes `delay` seconds after the request. `body` is text,
+        bytes, or a value sent as JSON; without one an error of the Graph API that fits `status`.
+        A `status` of 200 without body only delays. `drop` cuts the connection "before" the request
+        counts or "after". Raises ValueError for an endpoint or drop that does not exist.
         """
         fault = Fault(
             status=status, body=body, times=times, delay=delay, pixel_id=pixel_id, drop=drop,
@@ -137,6 +157,25 @@ class FakeMeta:
     def _denied(self, request: Request, pixel_id: str, fields: dict[str, Any]) -> Response | None:
         token = _token(request, fields)
         known = bool(token) if self._tokens is None else token in self._tokens.values()
+        denied = self._unknown(request, token, fields, known)
+        mine = self._tokens is None or self._tokens.get(pixel_id) == token
+        return denied or (None if mine and _PIXEL_ID.fullmatch(pixel_id) else _no_object())
+
+    def _denied_reading(
+        self, request: Request, pixel_id: str | None, scope: str
+    ) -> Response | None:
+        token, scopes = _token(request, {}), self.insights.scopes
+        posts = bool(token) if self._tokens is None else token in self._tokens.values()
+        denied = self._unknown(request, token, {}, posts or token in scopes)
+        if denied is None and pixel_id is not None and not _PIXEL_ID.fullmatch(pixel_id):
+            denied = _no_object()
+        reads_all = self._tokens is None and token not in scopes
+        allowed = reads_all or scope in scopes.get(token, ())
+        return denied or (None if allowed else no_permission(scope))
+
+    def _unknown(
+        self, request: Request, token: str, fields: dict[str, Any], known: bool
+    ) -> Response | None:
         if not known:
             return JSONResponse(graph_error("Invalid OAuth access token", 190), 401)
         if self._app_secret is not None:
@@ -144,10 +183,6 @@ class FakeMeta:
             given = fields.get("appsecret_proof") or request.query_params.get("appsecret_proof")
             if given != proof:
                 return JSONResponse(graph_error("Invalid appsecret_proof", 104), 400)
-        mine = self._tokens is None or self._tokens.get(pixel_id) == token
-        if not mine or not _PIXEL_ID.fullmatch(pixel_id):
-            message = "Object does not exist or cannot be loaded due to missing permissions"
-            return JSONResponse(graph_error(message, 100, 33), 400)
         return None
 
     async def _fbevents(self, request: Request) -> Response:
@@ -205,6 +240,11 @@ def _token(request: Request, fields: dict[str, Any]) -> str:
     if scheme.lower() == "bearer":
         return bearer
     return str(fields.get("access_token") or request.query_params.get("access_token") or "")
+
+
+def _no_object() -> Response:
+    message = "Object does not exist or cannot be loaded due to missing permissions"
+    return JSONResponse(graph_error(message, 100, 33), 400)
 
 
 def _refused(why: Refusal) -> Response:

@@ -10,8 +10,10 @@ import httpx
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-#: Which requests a fault is for: the Graph API's events, or what the pixel asks for.
-Endpoint = Literal["events", "fbevents", "config", "tr"]
+#: Which requests a fault is for: the Graph API's events, what the pixel asks for, Meta's own view.
+Endpoint = Literal[
+    "events", "fbevents", "config", "tr", "dataset_quality", "stats", "account", "recommendations"
+]
 #: When the connection is cut: before the request counts, or after, so that only the answer is lost.
 Drop = Literal["before", "after"]
 
@@ -49,7 +51,7 @@ class Fault:
         if self.drop is not None:
             return CutConnection()
         body, headers = self.body, dict(self.headers)
-        if body is None and self.endpoint == "events":
+        if body is None and self.endpoint not in ("fbevents", "config", "tr"):
             body = _graph_error(self.status)
         if not isinstance(body, str | bytes | None):
             body = json.dumps(body)

@@ -10,7 +10,6 @@ import pytest
 from capi_middleware.testing import FakeMeta
 from tests.support.configs import SECRET
 from tests.support.processes import Server, free_port, running
-from tests.support.servers import serve
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def fake() -> FakeMeta:
 
 @pytest.fixture
 def meta(fake: FakeMeta) -> Iterator[str]:
-    with serve(fake.app) as url:
+    with fake.serve() as url:
         yield url
 
 

@@ -16,6 +16,7 @@ from tests.benchmarks import (
     postgres,
     process,
     purchase,
+    reporting,
     requests,
     script,
     serving,
@@ -24,7 +25,8 @@ from tests.benchmarks.measure import MORE_IS_BETTER, Result, measure
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 GROUPS = (
-    requests, serving, injecting, minting, purchase, pages, outbox, postgres, process, script,
+    requests, serving, injecting, minting, purchase, pages, outbox, postgres, reporting, process,
+    script,
 )  # fmt: skip
 _BESIDE = (
     "asgi-correlation-id", "django-facebook-capi", "facebook-business", "flask", "gunicorn",

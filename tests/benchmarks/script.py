@@ -29,7 +29,8 @@ def _tag() -> str:
     }  # fmt: skip
     return pixel.tag(
         prefix="/_capi", script_url=f"{_ORIGIN}/fbevents.js",
-        pixels=pixel.pixel_entries(["1234567890"]), events=[event], key=["ViewContent", "t" * 64],
+        pixels=pixel.pixel_entries({"1234567890": None}), events=[event],
+        key=["ViewContent", "t" * 64],
     ).decode()  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class Shop:
 def open_shop(**more: Any) -> Iterator[Shop]:
     """A running shop; `more` are settings of its Config."""
     meta = FakeMeta()
-    with serve(meta.app) as meta_url:
+    with meta.serve() as meta_url:
         settings = {
             "routes": ROUTES,
             "graph_url": meta_url,

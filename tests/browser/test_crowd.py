@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from capi_middleware import CAPI, CAPIMiddleware, EventRoute, Pixel
+from capi_middleware import CAPI, CAPIMiddleware, EventRoute, Pixel, UserData
 from capi_middleware.testing import FakeMeta
+from capi_middleware.testing.faults import graph_error
 from tests.browser.crowd import Delay, Ear, Truth, plan, visit_all
 from tests.browser.site import own_snippet
 from tests.support.configs import make_config
@@ -104,7 +105,8 @@ def test_the_report_of_a_crowd_equals_what_was_planted(
     meta: tuple[FakeMeta, str], tmp_path: Path, swallowed: list[BaseException]
 ) -> None:
     fake, meta_url = meta
-    fake.fail_next(400, times=None, pixel_id=PIXELS["refused"])
+    refusal = graph_error("Invalid parameter", 100)
+    fake.fail_next(400, refusal, times=None, pixel_id=PIXELS["refused"])
     config = make_config(
         pixels=[
             Pixel(PIXELS["all"], access_token="one"),
@@ -122,7 +124,8 @@ def test_the_report_of_a_crowd_equals_what_was_planted(
     capi = CAPI(config)
 
     def webhook(order: str) -> None:
-        capi.track("Purchase", value="9.5", currency="EUR", dedupe_key=order)
+        known = UserData(external_id=order)
+        capi.track("Purchase", value="9.5", currency="EUR", dedupe_key=order, user_data=known)
 
     ear = Ear(CAPIMiddleware(_site(meta_url), capi))
     planted: list[Truth] = []

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from importlib.resources import files
+from importlib.metadata import distribution
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Page
@@ -197,12 +198,20 @@ def test_a_part_of_a_page_brings_its_event_and_no_page_view(
     assert shop.pairs("PageView") == [(1, 1)]
 
 
-@pytest.mark.parametrize("version", [2, 4])
-def test_a_site_of_real_htmx_fires_each_event_once(
-    page: Page, shop: Shop, until: Until, version: int
+LIBRARIES = {
+    "htmx 2": ("django-htmx", "django_htmx/static/django_htmx/htmx-2.min.js"),
+    "htmx 4": ("django-htmx", "django_htmx/static/django_htmx/htmx-4.min.js"),
+    "Turbo 7": ("turbo-django", "turbo/static/turbo/js/turbo.min.js"),
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_site_of_real_htmx_or_turbo_fires_each_event_once(
+    page: Page, shop: Shop, until: Until, library: str
 ) -> None:
-    htmx = files("django_htmx").joinpath(f"static/django_htmx/htmx-{version}.min.js")
-    shop.head = f"<script>{htmx.read_text()}</script>"
+    package, path = LIBRARIES[library]
+    source = Path(str(distribution(package).locate_file(path))).read_text("utf-8")
+    shop.head = f"<script>{source}</script>"
     shop.body = (
         "<main hx-boost=true hx-boost:inherited=true><a id=go href=/products/7>go</a>"
         "<form method=post action=/cart><button id=add>add</button></form></main>"

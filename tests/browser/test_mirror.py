@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
+from capi_middleware import EventRoute
 from tests.browser.conftest import Until
 from tests.browser.shop import Shop, open_shop
 from tests.browser.site import own_snippet
@@ -187,3 +188,23 @@ def test_the_page_view_of_a_page_from_the_browsers_cache_is_the_browsers_alone(
         until(lambda: shop.browser("PageView") == ["sent", "sent"])
         assert sorted(gaps(shop, "PageView")) == [("delivered", "sent", 1), ("unmapped", "sent", 1)]
         assert [hit.eid is None for hit in shop.meta.received.browser] == [False, True]
+
+
+@pytest.mark.parametrize(("value", "differing"), [(9.5, 0), (8, 1)], ids=["same", "other"])
+def test_copies_of_one_event_with_other_values_are_found(
+    page: Page, until: Until, value: float, differing: int
+) -> None:
+    money = {"value": "9.50", "currency": "EUR"}
+    routes = [EventRoute("GET /products/{sku}", "ViewContent", custom_data=money)]
+    with open_shop(routes=routes) as shop:
+        call = f"fbq('track', 'ViewContent', {{value: {value}, currency: 'EUR'}})"
+        shop.head = own_snippet(f"{INIT} {call}", shop.meta_url)
+        held: list[Route] = []
+        page.route("**/fbevents.js", lambda route: held.append(route))
+        page.goto(f"{shop.url}/products/7", wait_until="commit")
+        until(lambda: page.evaluate("!!window.capi"))
+        held[0].continue_()
+        until(lambda: shop.browser("ViewContent") == ["sent"])
+        assert shop.pairs("ViewContent") == [(1, 1)]
+        told = shop.capi.store.tallies(0, 1e12).differences
+        assert sum(one.n for one in told) == differing

@@ -1,63 +1,33 @@
 """What every store promises, in one suite for all of them."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
-from capi_middleware.store.opening import open_store
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
     LONGEST_LEASE,
     LONGEST_WAIT,
+    MOST_FOUND,
     OLDEST_EVENT,
     Backlog,
     DeadLetter,
+    Difference,
+    Facet,
     Freshness,
+    Known,
     Lease,
     LeasedEvent,
     Pause,
     Settlement,
+    Slice,
     Store,
+    Tallies,
     Tally,
 )
-from tests.support.stores import NOON, PIXEL, Clock, row, states, store_rows
-
-MakeStore = Callable[[int], Store]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgres":
-        url: str = request.getfixturevalue("postgres_url")
-        return url
-    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'capi.db'}"
-
-
-@pytest.fixture
-def make_store(store_url: str, clock: Clock) -> Iterator[MakeStore]:
-    opened: list[Store] = []
-
-    def make(queue_limit: int) -> Store:
-        opened.append(open_store(store_url, queue_limit=queue_limit, clock=clock))
-        return opened[-1]
-
-    yield make
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def store(make_store: MakeStore) -> Store:
-    return make_store(1000)
+from tests.support.stores import NOON, PIXEL, Clock, MakeStore, row, states, store_rows
 
 
 def sight(store: Store, outcome: str, event_id: str = "e1") -> None:
@@ -456,14 +426,14 @@ def test_tallies_group_rows_of_the_window(store: Store) -> None:
         store,
         make("before", NOON - 1),
         make("e1", NOON),
-        make("e2", NOON + 9.9),
+        make("e2", NOON + 3599.9),
         make("e3", NOON + 1, match_keys=3),
         make("e4", NOON + 1, browser="csp"),
         make("e5", NOON + 1, event_name="Lead"),
-        make("end", NOON + 10),
+        make("end", NOON + 3600),
     )
 
-    tallies = store.tallies(NOON, NOON + 10)
+    tallies = store.tallies(NOON, NOON + 3600)
 
     assert sorted(tallies.rows, key=repr) == [
         Tally(PIXEL, "Lead", "pending", "not_rendered", 0, 1),
@@ -472,6 +442,19 @@ def test_tallies_group_rows_of_the_window(store: Store) -> None:
         Tally(PIXEL, "Purchase", "pending", "not_rendered", 3, 1),
     ]
     assert tallies.freshness == []
+
+
+def test_a_window_is_the_whole_hours_that_it_touches(store: Store) -> None:
+    hours = (-1, 0, 1, 2)
+    store_rows(store, *(row(f"e{n}", event_time=NOON + n * 3600, match_keys=n + 1) for n in hours))
+
+    def found(start: float, end: float) -> list[int]:
+        return sorted(one.match_keys for one in store.tallies(start, end).rows)
+
+    assert found(NOON + 3599, NOON + 3600) == [1]
+    assert found(NOON + 3599, NOON + 3601) == [1, 2]
+    assert found(NOON, NOON) == []
+    assert found(float("-inf"), float("inf")) == [0, 1, 2, 3]
 
 
 def test_freshness_is_the_time_to_delivery_in_tenths(store: Store, clock: Clock) -> None:
@@ -521,24 +504,34 @@ def test_counts_of_every_hour_that_overlaps_the_window_are_in_it(
     assert store.tallies(hour + 3599, hour + 3601).counts == [Count("skipped", "404", n=2)]
 
 
-def test_prune_deletes_old_settled_rows_and_counts_only(store: Store, clock: Clock) -> None:
+def test_prune_deletes_old_settled_rows_only(store: Store, clock: Clock) -> None:
     store_rows(store, row("old"), row("waits"), row("young", event_time=NOON + 10))
     leased = lease(store)
     old = next(event for event in leased.events if event.event_id == "old")
     store.settle(leased.lease_id, [Settlement(old.key, "delivered")])
     store_rows(store, row("bot", server="bot", payload=None, event_time=NOON + 10))
-    store.count([Count("skipped", "404")])
-    clock.now += 3600
-    store.count([Count("skipped", "404")])
-    store.flush(30)
 
     assert store.prune(NOON + 10) == 1
     assert store.depth() == {"leased": 2, "bot": 1}
-    assert store.tallies(0, 2 * NOON).counts == [Count("skipped", "404", n=2)]
-
     assert store.prune(NOON + 3600) == 1
     assert store.depth() == {"leased": 2}
-    assert store.tallies(0, 2 * NOON).counts == [Count("skipped", "404", n=1)]
+
+
+def test_what_was_pruned_is_counted_for_400_days(store: Store, clock: Clock) -> None:
+    store_rows(store, row(server="bot", payload=None, route="GET /a"))
+    store.count([Count("skipped", "404")])
+    store.flush(30)
+    before = store.tallies(0, 2 * NOON)
+    assert store.prune(NOON + 1) == 1
+
+    clock.now += 400 * 86400
+    store.prune(clock.now)
+    assert store.tallies(0, 2 * NOON) == before
+    assert [one.n for one in store.slices("route", 0, 2 * NOON)] == [1]
+    clock.now += 86400
+    store.prune(clock.now)
+    assert store.tallies(0, 2 * NOON) == Tallies([], [], [], [])
+    assert list(store.slices("route", 0, 2 * NOON)) == []
 
 
 def test_prune_deletes_more_than_one_step(store: Store) -> None:
@@ -687,3 +680,138 @@ def test_a_dropped_dead_letter_is_counted_and_has_no_payload(store: Store) -> No
     assert store.depth() == {"dropped": 3}
     counts = store.tallies(NOON - 1, NOON + 1).counts
     assert list(counts) == [Count("dropped", "dead_letter", "Purchase", PIXEL, 3)]
+
+
+# slices and differences
+
+
+def test_freshness_has_two_significant_digits_from_ten_seconds_on(
+    store: Store, clock: Clock
+) -> None:
+    for n, age in enumerate((9.94, 10.4, 10.6, 123.0, 127.0, 4567.0)):
+        store_rows(store, row(f"e{n}", event_time=NOON - age))
+    settle(store, lease(store), "delivered")
+
+    freshness = store.tallies(0, 2 * NOON).freshness
+
+    assert sorted(one.seconds for one in freshness) == [9.9, 10.0, 11.0, 120.0, 130.0, 4600.0]
+
+
+def test_slices_split_the_rows_by_hour_route_page_and_agent(store: Store) -> None:
+    of_a = {"route": "GET /a", "page": "/a/{id}", "agent": "Chrome"}
+    store_rows(
+        store,
+        row("e1", **of_a),
+        row("e2", **of_a, event_time=NOON + 3600),
+        row("e3", route="GET /b", page="/b", agent="Safari", browser="csp"),
+        row("e4"),
+    )
+
+    def found(facet: Facet, end: float = NOON + 7200) -> list[Slice]:
+        return sorted(store.slices(facet, NOON, end), key=repr)
+
+    def made(value: str, n: int, browser: str = "not_rendered") -> Slice:
+        return Slice(value, PIXEL, "Purchase", "pending", browser, n)
+
+    assert found("route") == [made("GET /a", 2), made("GET /b", 1, "csp")]
+    assert found("route", NOON + 1) == [made("GET /a", 1), made("GET /b", 1, "csp")]
+    assert found("page") == [made("/a/{id}", 2), made("/b", 1, "csp")]
+    assert found("agent") == [made("Chrome", 2), made("Safari", 1, "csp")]
+    noon = int(NOON)
+    assert found("hour") == [
+        made(str(noon), 1, "csp"),
+        made(str(noon), 2),
+        made(str(noon + 3600), 1),
+    ]
+
+
+def test_what_a_slice_is_made_of_follows_the_rows(store: Store) -> None:
+    store_rows(store, row("e1", route="GET /a", browser="not_run"))
+    settle(store, lease(store), "delivered")
+    sight(store, "sent")
+
+    assert list(store.slices("route", NOON, NOON + 1)) == [
+        Slice("GET /a", PIXEL, "Purchase", "delivered", "sent", 1)
+    ]
+
+
+def test_a_row_of_an_early_sighting_takes_over_where_it_comes_from(store: Store) -> None:
+    sight(store, "sent")
+    store_rows(store, row(route="GET /a", page="/a", agent="Edge", digest="1"))
+
+    for facet, value in (("route", "GET /a"), ("page", "/a"), ("agent", "Edge")):
+        (one,) = store.slices(facet, 0, 2 * NOON)  # type: ignore[arg-type] # three of them
+        assert (one.value, one.server, one.browser) == (value, "pending", "sent")
+
+
+@pytest.mark.parametrize(
+    ("server_digest", "browser_digest", "n"),
+    [("a", "b", 1), ("a", "a", 0), ("", "b", 0), ("a", "", 0)],
+)
+def test_two_copies_with_other_values_are_a_difference(
+    store: Store, server_digest: str, browser_digest: str, n: int
+) -> None:
+    store_rows(store, row(digest=server_digest))
+    store.sight([Sighting("e1", "Purchase", PIXEL, "sent", browser_digest)]).result(30)
+    assert list(store.tallies(NOON, NOON + 1).differences) == []
+    settle(store, lease(store), "delivered")
+
+    found = list(store.tallies(NOON, NOON + 1).differences)
+    assert found == [Difference(PIXEL, "Purchase", 1)] * n
+
+
+# find and recent
+
+
+def test_events_are_found_by_their_ids_at_every_pixel(store: Store) -> None:
+    store_rows(store, row("e1"), row("e2"), row("e1", pixel_id="2"), row("e3"))
+    settle(store, lease(store, limit=1), "dead", "code 100")
+
+    found = store.find(["e3", "e1", "none", "e1"])
+
+    assert list(found) == [
+        Known(found[0].key, "e1", "Purchase", PIXEL, NOON, "dead", "not_rendered", "code 100", 1),
+        Known(found[1].key, "e1", "Purchase", "2", NOON, "pending", "not_rendered", "", 0),
+        Known(found[2].key, "e3", "Purchase", PIXEL, NOON, "pending", "not_rendered", "", 0),
+    ]
+    assert found[0].key < found[1].key < found[2].key
+    assert list(store.find([])) == []
+
+
+def test_more_ids_than_a_call_takes_are_refused(store: Store) -> None:
+    assert list(store.find(["e"] * MOST_FOUND)) == []
+    with pytest.raises(ValueError, match="found 1,001 event_ids, expected at most 1,000"):
+        store.find(["e"] * (MOST_FOUND + 1))
+
+
+def test_recent_rows_are_the_newest_or_those_after_a_key(store: Store) -> None:
+    store_rows(store, *(row(f"e{n}") for n in range(5)))
+
+    newest = store.recent(2)
+    assert [one.event_id for one in newest] == ["e3", "e4"]
+    everything = store.recent(9)
+    after = store.recent(2, after=everything[0].key)
+    assert [one.event_id for one in after] == ["e1", "e2"]
+    assert list(store.recent(2, after=newest[-1].key)) == []
+
+
+# keep
+
+
+def test_what_is_kept_is_there_by_its_name(store: Store) -> None:
+    assert store.kept("insights") is None
+    assert store.keep("insights", b"1", instead_of=None)
+    assert store.keep("alerts", b"", instead_of=None)
+
+    assert (store.kept("insights"), store.kept("alerts")) == (b"1", b"")
+
+
+def test_only_who_knows_what_is_kept_replaces_it(store: Store) -> None:
+    assert not store.keep("alerts", b"2", instead_of=b"1")
+    assert store.keep("alerts", b"1", instead_of=None)
+    assert not store.keep("alerts", b"2", instead_of=None)
+    assert not store.keep("alerts", b"2", instead_of=b"0")
+    assert store.kept("alerts") == b"1"
+
+    assert store.keep("alerts", b"2", instead_of=b"1")
+    assert store.kept("alerts") == b"2"

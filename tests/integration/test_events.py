@@ -25,6 +25,8 @@ from capi_middleware import (
     track,
 )
 from capi_middleware.errors import BadVisitor
+from capi_middleware.events import Sighting
+from capi_middleware.store.protocol import Facet, Settlement
 from tests.support.configs import PIXEL_ID, TOKEN, make_config
 
 PAGE = "<!doctype html><html><head><title>x</title></head><body>hi</body></html>"
@@ -71,6 +73,53 @@ def test_a_page_is_a_page_view_and_its_routes_events() -> None:
     assert isinstance(view["event_time"], int)
     assert view["user_data"]["client_user_agent"] == "Mozilla/5.0"
     assert all(event["event_id"] in body for event in events)
+
+
+def test_a_row_knows_its_route_page_and_browser() -> None:
+    site = Site(page, routes=[EventRoute("GET /p/{sku}", "ViewContent")])
+    site.client.get("/p/cup-7?utm=1", headers={"user-agent": "Mozilla/5.0 Gecko/1 Firefox/140.0"})
+
+    def found(facet: Facet) -> set[tuple[str, str]]:
+        return {(one.event_name, one.value) for one in site.capi.store.slices(facet, 0, 1e12)}
+
+    assert found("route") == {("ViewContent", "GET /p/{sku}")}
+    assert found("page") == {("ViewContent", "/p/{id}"), ("PageView", "/p/{id}")}
+    assert found("agent") == {("ViewContent", "Firefox"), ("PageView", "Firefox")}
+
+
+def test_an_event_that_track_fills_in_keeps_its_route_and_others_have_none() -> None:
+    async def view(request: Request) -> HTMLResponse:
+        track("Lead")
+        track("Contact")
+        return HTMLResponse(PAGE)
+
+    site = Site(view, routes=[EventRoute("GET /lead", "Lead")], page_view=False)
+    site.client.get("/lead")
+
+    routes = {(one.event_name, one.value) for one in site.capi.store.slices("route", 0, 1e12)}
+    assert routes == {("Lead", "GET /lead")}
+
+
+@pytest.mark.parametrize(("value", "currency", "n"), [(12.5, "eur", 0), (13, "EUR", 1)])
+def test_a_browser_copy_can_be_compared_with_the_value_that_the_server_sent(
+    value: float, currency: str, n: int
+) -> None:
+    async def view(request: Request) -> HTMLResponse:
+        track("Lead", value="12.50", currency="EUR")
+        return HTMLResponse(PAGE)
+
+    site = Site(view, page_view=False)
+    body = site.client.get("/").text
+    store, digest = site.capi.store, site.capi.issuer.digest
+    lease = store.lease(PIXEL_ID, limit=1, seconds=60)
+    (event,) = lease.events
+    assert event.event_id in body
+    store.settle(lease.lease_id, [Settlement(event.key, "delivered")])
+
+    seen = Sighting(event.event_id, "Lead", PIXEL_ID, "sent", digest(value, currency))
+    store.sight([seen]).result(30)
+
+    assert sum(one.n for one in store.tallies(0, 1e12).differences) == n
 
 
 def test_without_page_view_an_unmapped_page_is_left_byte_identical_but_for_the_tag() -> None:

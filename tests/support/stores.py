@@ -1,22 +1,19 @@
 """What tests of stores share: a clock to set, rows, and a look at a store as a whole."""
 
+from collections.abc import Callable
 from typing import Any
 
 from capi_middleware.events import Row
 from capi_middleware.store.protocol import Store
+from capi_middleware.testing import FrozenClock as Clock
+
+__all__ = ["NOON", "PIXEL", "Clock", "row", "states", "store_rows"]
 
 NOON = 1_800_000_000.0
 PIXEL = "1234567890"
 
-
-class Clock:
-    """Unix time that stands still until a test moves it."""
-
-    def __init__(self, now: float = NOON) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
+#: A store with a queue limit, of the backend that a test is about.
+MakeStore = Callable[[int], Store]
 
 
 def row(event_id: str = "e1", **fields: Any) -> Row:

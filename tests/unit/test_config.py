@@ -1,5 +1,6 @@
 """Config: every configuration that cannot work gives one clear error at start-up."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,22 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"trusted_proxies": "10.0.0.0/8"}, "trusted_proxies: found '10.0.0.0/8', expected a list"),
     ({"graph_url": "http://graph.example"}, "graph_url: found 'http://graph.example'"),
     ({"graph_version": "26"}, "graph_version: found '26'"),
+    ({"ad_account": "act_x"}, "ad_account: found 'act_x', expected its number"),
+    ({"ad_account": ""}, "ad_account: found ''"),
+    ({"insights_hours": -1}, "insights_hours: found -1, expected a whole number of at least 0"),
+    ({"insights_hours": True}, "insights_hours: found True"),
     ({"exclude": ["admin"]}, "exclude: found 'admin'"),
     ({"consent": "yes"}, "consent: found 'yes', expected one of"),
     ({"consent": {"granted": ["yes"]}}, "consent: found ['granted']"),
     ({"user_data": {"em": "{cookie.}"}}, "user_data: bad expression '{cookie.}'"),
+    ({"alert_webhook": "http://hooks.example/x"}, "alert_webhook: found the scheme 'http' and a"),
+    ({"alert_webhook": "ftp://localhost/x"}, "alert_webhook: found the scheme 'ftp' and a host"),
+    ({"alert_webhook": "https:///x"}, "alert_webhook: found the scheme 'https' and no host"),
+    ({"alert_webhook": ""}, "alert_webhook: found the scheme '' and no host"),
+    ({"alert_webhook": "https://[x"}, "alert_webhook: found a str, expected an https://"),
+    ({"alert_webhook": 7}, "alert_webhook: found a int, expected an https://"),
+    ({"on_alert": "print"}, "on_alert: found a str, expected a function that takes an Alert"),
+    ({"on_alert": asyncio.sleep}, "on_alert: found an async function"),
     ({"report_token": " "}, "report_token: found an empty text"),
     (
         {"routes": [EventRoute("GET /_capi/x", "Lead")]},
@@ -79,8 +92,13 @@ def test_a_later_route_for_another_status_is_not_taken_for_dead() -> None:
 
 def test_repr_and_errors_show_no_secret() -> None:
     pixel = Pixel("1", access_token="EAAB-token", app_secret="app-secret")
-    shown = repr(pixel) + repr(make_config(pixels=[pixel], report_token="letmein"))
-    for secret in ("EAAB-token", "app-secret", "letmein", SECRET):
+    hook = "https://hooks.example/T123"
+    config = make_config(pixels=[pixel], report_token="letmein", alert_webhook=hook)
+    shown = repr(pixel) + repr(config)
+    with pytest.raises(ConfigError) as caught:
+        make_config(alert_webhook="http://hooks.example/T123")
+    shown += str(caught.value)
+    for secret in ("EAAB-token", "app-secret", "letmein", "T123", SECRET):
         assert secret not in shown
 
 
@@ -88,6 +106,7 @@ TOML = """
 secret_key = "env:CAPI_TEST_SECRET"
 report_token = "env:CAPI_TEST_REPORT"
 store = "memory:"
+alert_webhook = "https://hooks.example/T123"
 
 [[pixels]]
 id = "1234567890"
@@ -119,6 +138,7 @@ def test_a_file_says_the_same_as_python(tmp_path: Path) -> None:
     config = Config.load(file)
     assert config.secret_key == SECRET
     assert config.pixels[0].access_token == TOKEN
+    assert config.alert_webhook == "https://hooks.example/T123"
     assert [route.match for route in config.routes] == [
         "GET /products/{sku}",
         "GET /orders/{order_id}/thanks",

@@ -1,11 +1,13 @@
 """Delivery: what Meta answers decides what becomes of a batch; nothing is lost on the way."""
 
 import contextlib
+import json
 import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from email.utils import formatdate
 from typing import Any
 
 import httpx
@@ -17,8 +19,10 @@ from capi_middleware import CAPI, Pixel
 from capi_middleware.delivery import graph
 from capi_middleware.delivery.graph import GraphClient
 from capi_middleware.delivery.retry import LONGEST_DELAY, Outcome, backoff, judge_error, rest
+from capi_middleware.delivery.skew import ClockCheck
 from capi_middleware.delivery.worker import Courier
 from capi_middleware.errors import StoreError
+from capi_middleware.events import Count
 from capi_middleware.store.memory import MemoryStore
 from capi_middleware.testing import FakeMeta
 from tests.support.configs import make_config
@@ -125,7 +129,7 @@ def test_a_refused_connection_is_a_retry() -> None:
 def test_an_old_event_is_invalid_and_a_bad_token_is_access(
     client: GraphClient, fake: FakeMeta
 ) -> None:
-    assert client.send([EVENT % (NOON - 8 * 86400)]).reason == "code 100/2804003"
+    assert client.send([EVENT % (NOON - 8 * 86400)]).reason == "code 100/2804003 event_time"
     fake.fail_next(401, {"error": {"code": 190, "message": "x"}})
     assert client.send([EVENT % NOON]) == Outcome("access", "code 190")
 
@@ -234,12 +238,6 @@ def test_a_courier_delivers_on_its_own_thread_and_stops(store: MemoryStore) -> N
     assert not courier._thread.is_alive()
 
 
-def test_an_idle_courier_says_so(store: MemoryStore) -> None:
-    idle: list[int] = []
-    Courier(store, PIXEL, Script, lambda: idle.append(1))._round()
-    assert idle == [1]
-
-
 def test_what_is_past_its_retention_is_pruned(clock: Clock) -> None:
     capi = CAPI(make_config(retention_days=35))
     old, young = time.time() - 36 * 86_400, time.time() - 34 * 86_400
@@ -274,6 +272,43 @@ def test_another_token_need_not_wait_for_the_rest_of_a_refused_one(store: Memory
     Courier(store, PIXEL, lambda: new, token="new")._round()
     assert (same.sent, len(new.sent)) == ([], 1)
     assert list(store.pauses()) == []
+
+
+def counted(store: MemoryStore, kind: str) -> list[Count]:
+    store.flush(10)
+    return [one for one in store.tallies(0, float("inf")).counts if one.kind == kind]
+
+
+def test_a_pixel_that_comes_to_rest_is_counted_with_the_reason(store: MemoryStore) -> None:
+    store_rows(store, row("e1"))
+    step = rounds(store, Script(Outcome("access", "code 190/463")))
+    step()
+    step()
+    assert counted(store, "rested") == [Count("rested", "code 190/463", pixel_id=PIXEL)]
+
+
+@pytest.mark.parametrize(("off", "reason"), [(61, "ahead"), (-61, "behind")])
+def test_a_clock_that_differs_from_metas_is_counted_once_an_hour(
+    store: MemoryStore, clock: Clock, off: float, reason: str
+) -> None:
+    check = ClockCheck(PIXEL, store.count, lambda: clock.now + off)
+    check(formatdate(clock.now, usegmt=True))
+    clock.now += 3599
+    check(formatdate(clock.now, usegmt=True))
+    assert counted(store, "skewed") == [Count("skewed", reason, pixel_id=PIXEL)]
+    clock.now += 1
+    check(formatdate(clock.now, usegmt=True))
+    assert sum(one.n for one in counted(store, "skewed")) == 2
+
+
+@pytest.mark.parametrize("date", [None, "", "nonsense", "Wed, 99 Foo 2026 07:28:00 GMT"])
+def test_a_date_that_says_nothing_or_a_minute_of_difference_is_no_skew(
+    store: MemoryStore, clock: Clock, date: str | None
+) -> None:
+    check = ClockCheck(PIXEL, store.count, lambda: clock.now + 60)
+    check(date)
+    check(formatdate(clock.now, usegmt=True))
+    assert counted(store, "skewed") == []
 
 
 def test_a_throttle_does_not_end_with_another_token(store: MemoryStore) -> None:
@@ -366,6 +401,10 @@ def answering(raw: bytes, drip: float = 0.0) -> Iterator[str]:
                     for at in range(len(raw)) if drip else (0,):
                         connection.sendall(raw[at : at + 1] if drip else raw)
                         time.sleep(drip)
+                    # What is unread when a socket closes resets the connection.
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65536):
+                        pass
 
     threading.Thread(target=serve, daemon=True).start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -413,16 +452,69 @@ def test_throttled_without_a_time_rests_as_long_as_the_usage_says() -> None:
     assert sent_to(answer("400 Bad", body, usage)) == Outcome("throttled", "code 80004", 120.0)
 
 
+ANSWERS = [
+    (b"", True),
+    (answer("200 OK", b"<html>"), True),
+    (answer("200 OK", b'{"events_received":0}'), True),
+    (answer("502 Bad", b"<html>proxy"), True),
+    (answer("500 Bad", b'{"error":{"code":2}}'), False),
+]
+
+
+@pytest.mark.parametrize(("raw", "uncertain"), [*ANSWERS, (answer("200 OK", RECEIPT), False)])
+def test_only_the_date_of_metas_own_answers_is_read(raw: bytes, uncertain: bool) -> None:
+    dates: list[str | None] = []
+    with answering(raw.replace(b"Connection", b"Date: then\r\nConnection", 1)) as url:
+        client = GraphClient(url, "v26.0", Pixel(PIXEL, access_token="t"), None, dates.append)
+        client.send([EVENT % NOON])
+        client.close()
+    assert dates == ([] if uncertain else ["then"])
+
+
+def test_a_process_whose_clock_is_ahead_counts_it_as_it_delivers() -> None:
+    date = f"Date: {formatdate(time.time() - 3600, usegmt=True)}"
+    with answering(answer("200 OK", RECEIPT, date)) as url:
+        capi = CAPI(make_config(delivery=True, graph_url=url, page_view=False))
+        capi.track("Lead")
+        assert capi.flush(20)
+        capi.close()
+    counts = capi.store.tallies(0, float("inf")).counts
+    told = [(one.reason, one.pixel_id, one.n) for one in counts if one.kind == "skewed"]
+    assert told == [("ahead", capi.config.pixels[0].id, 1)]
+
+
 @pytest.mark.parametrize(
-    ("raw", "uncertain"),
+    ("specs", "fields"),
     [
-        (b"", True),
-        (answer("200 OK", b"<html>"), True),
-        (answer("200 OK", b'{"events_received":0}'), True),
-        (answer("502 Bad", b"<html>proxy"), True),
-        (answer("500 Bad", b'{"error":{"code":2}}'), False),
+        ([["custom_data", "currency"]], "custom_data.currency"),
+        (["custom_data.currency"], "custom_data.currency"),
+        ([["data[0][custom_data][currency]"]], "custom_data.currency"),
+        ([["data", 0, "user_data", "em", 0]], "user_data.em.0"),
+        ([["user_data[em][0]"], ["event_time"], ["event_time"]], "user_data.em[0] event_time"),
+        ([["a"], ["b"], ["c"], ["d"]], "a b c"),
+        ([["data"]], ""),
+        ([["jo@example.com"], ["Jo Doe"], ["62a1"], ["x" * 61], [["em"]], None], ""),
+        ("event_time", ""),
+        ({"event_time": 1}, ""),
     ],
 )
+@pytest.mark.parametrize("encode", [lambda value: value, json.dumps], ids=["object", "text"])
+def test_a_refusal_names_the_fields_that_meta_blames_and_never_a_value(
+    client: GraphClient, fake: FakeMeta, encode: Callable[[Any], Any], specs: Any, fields: str
+) -> None:
+    data = encode({"blame_field_specs": specs, "more": "jo@example.com"})
+    error = {"code": 100, "error_subcode": 2804010, "message": "x", "error_data": data}
+    fake.fail_next(400, {"error": error})
+    assert client.send([EVENT % NOON]).reason == f"code 100/2804010 {fields}".rstrip()
+
+
+@pytest.mark.parametrize("data", ["[" * 20_000, "nonsense", [], 7, None])
+def test_error_data_of_any_kind_is_survived(client: GraphClient, fake: FakeMeta, data: Any) -> None:
+    fake.fail_next(400, {"error": {"code": 100, "error_data": data}})
+    assert client.send([EVENT % NOON]) == Outcome("invalid", "code 100")
+
+
+@pytest.mark.parametrize(("raw", "uncertain"), ANSWERS)
 def test_only_an_answer_of_metas_own_is_certain(raw: bytes, uncertain: bool) -> None:
     outcome = sent_to(raw)
     assert (outcome.kind, outcome.uncertain) == ("retry", uncertain)

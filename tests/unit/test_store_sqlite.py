@@ -9,13 +9,16 @@ import threading
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from capi_middleware.errors import StoreError
 from capi_middleware.steps import is_held_up
+from capi_middleware.store import sqlite_rollups
 from capi_middleware.store import sqlite_statements as sql
-from capi_middleware.store.protocol import Settlement
+from capi_middleware.store.protocol import Freshness, Settlement, Tally
+from capi_middleware.store.rollups import Window
 from capi_middleware.store.sqlite import SqliteStore
 from capi_middleware.store.sqlite_connections import Connections
 from capi_middleware.store.sqlite_file import quarantine
@@ -239,17 +242,19 @@ def test_one_thread_after_another_uses_the_same_connection(path: Path) -> None:
     assert seen[0] is seen[1]
 
 
-def plan(path: Path, statement: str) -> str:
+OF_PIXEL = {
+    "pixel_id": PIXEL,
+    "now": NOON,
+    "longest": 600.0,
+    "limit": 10,
+    "oldest": 0,
+    "dedupe": 0,
+}
+
+
+def plan(path: Path, statement: str, given: Any = OF_PIXEL) -> str:
     db = sqlite3.connect(path)
-    of_pixel = {
-        "pixel_id": PIXEL,
-        "now": NOON,
-        "longest": 600.0,
-        "limit": 10,
-        "oldest": 0,
-        "dedupe": 0,
-    }
-    steps = db.execute(f"EXPLAIN QUERY PLAN {statement}", of_pixel).fetchall()
+    steps = db.execute(f"EXPLAIN QUERY PLAN {statement}", given).fetchall()
     db.close()
     return "\n".join(step[3] for step in steps)
 
@@ -400,7 +405,7 @@ def test_a_newer_schema_is_refused(store: SqliteStore, path: Path) -> None:
     db.execute("PRAGMA user_version = 999")
     db.close()
 
-    assert "found schema 999, expected 2 or older" in failure_of(store)
+    assert "found schema 999, expected 3 or older" in failure_of(store)
     with pytest.raises(StoreError, match="newer"):
         store.depth()
 
@@ -569,18 +574,24 @@ os.kill(os.getpid(), signal.SIGKILL)
     store.close()
 
 
-def test_a_file_of_the_first_schema_is_brought_up_to_date_with_its_rows(
-    store: SqliteStore, path: Path
+#: What the versions before schema 3 write.
+OLD_INSERT = (
+    "INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, payload, server, "
+    "due_at, browser, match_keys, delivered_at) VALUES (?, 'Purchase', ?, ?, 0, x'7b7d', ?, 0, ?, "
+    "3, ?)"
+)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_older_schema_is_brought_up_to_date_with_its_rows(
+    store: SqliteStore, path: Path, version: int
 ) -> None:
-    script = (Path(__file__).parents[1] / "data" / "sqlite_1.sql").read_text()
+    script = (Path(__file__).parents[1] / "data" / f"sqlite_{version}.sql").read_text()
     db = sqlite3.connect(path)
-    db.executescript(script + "PRAGMA user_version = 1;")
-    db.execute(
-        "INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, payload, "
-        "server, due_at, browser, match_keys) VALUES ('e1', 'Purchase', ?, ?, 0, x'7b7d', "
-        "'pending', 0, 'sent', 3)",
-        (PIXEL, NOON),
-    )
+    db.executescript(f"{script}PRAGMA user_version = {version};")
+    db.execute(OLD_INSERT, ("e1", PIXEL, NOON, "pending", "sent", None))
+    for n in range(3):
+        db.execute(OLD_INSERT, (f"d{n}", PIXEL, NOON, "delivered", "csp", NOON + 12.3))
     db.commit()
     db.close()
 
@@ -588,12 +599,78 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date_with_its_rows(
 
     assert [(one.event_id, one.payload) for one in leased.events] == [("e1", b"{}")]
     assert list(store.pauses()) == []
+    tallies = store.tallies(NOON, NOON + 1)
+    assert sorted(tallies.rows, key=repr) == [
+        Tally(PIXEL, "Purchase", "delivered", "csp", 3, 3),
+        Tally(PIXEL, "Purchase", "pending", "sent", 3, 1),
+    ]
+    assert tallies.freshness == [Freshness(PIXEL, "Purchase", 12.0, 3)]
+    assert store.depth() == {"delivered": 3, "leased": 1}
     db = sqlite3.connect(path)
     fresh = sqlite3.connect(":memory:")
     schema = "SELECT name FROM pragma_table_info('events') ORDER BY name"
     fresh.executescript(files("capi_middleware.store").joinpath("schema/sqlite.sql").read_text())
     assert db.execute(schema).fetchall() == fresh.execute(schema).fetchall()
-    names = "SELECT type, name FROM sqlite_master ORDER BY name"
+    names = "SELECT type, name, iif(name = 'events', '', sql) FROM sqlite_master ORDER BY name"
     assert db.execute(names).fetchall() == fresh.execute(names).fetchall()
     db.close()
     fresh.close()
+
+
+def test_what_an_older_version_still_writes_is_in_the_sums(store: SqliteStore, path: Path) -> None:
+    store_rows(store, row("e1"))
+    db = sqlite3.connect(path)
+    db.execute(OLD_INSERT, ("e2", PIXEL, NOON, "pending", "csp", None))
+    db.execute("UPDATE events SET browser = 'sent' WHERE event_id = 'e1'")
+    db.commit()
+    db.close()
+
+    assert sorted(store.tallies(NOON, NOON + 1).rows, key=repr) == [
+        Tally(PIXEL, "Purchase", "pending", "csp", 3, 1),
+        Tally(PIXEL, "Purchase", "pending", "sent", 0, 1),
+    ]
+
+
+# the cost of reading
+
+
+def test_a_report_reads_sums_by_their_key_and_no_rows(store: SqliteStore, path: Path) -> None:
+    store_rows(store, row())
+    window = dict.fromkeys(Window._fields, 0)
+
+    sums = plan(path, sqlite_rollups.SUMS, {"a": "", "b": "", "c": "", **window})
+    hours = plan(path, sqlite_rollups.HOURS, window)
+
+    key = "SEARCH rollups USING PRIMARY KEY (facet=? AND span=? AND start>? AND start<?)"
+    assert sums.count(key) == 5
+    assert "SEARCH r USING PRIMARY KEY (facet=? AND span=? AND start>? AND start<?)" in hours
+    for steps in (sums, hours):
+        assert "SEARCH k USING INTEGER PRIMARY KEY (rowid=?)" in steps
+        assert "events" not in steps
+        assert "SCAN rollups" not in steps
+
+
+def test_health_reads_what_waits_from_the_index_alone(store: SqliteStore, path: Path) -> None:
+    store_rows(store, row())
+
+    assert "events" not in plan(path, sqlite_rollups.DEPTH)
+    for statement in (sqlite_rollups.LEASED, sql.BACKLOG):
+        steps = [one for one in plan(path, statement).splitlines() if "events" in one]
+        assert steps
+        assert all("USING COVERING INDEX events_waiting" in one for one in steps)
+
+
+@pytest.mark.parametrize(
+    ("statement", "steps"),
+    [
+        (sql.FIND, "SEARCH events USING INDEX sqlite_autoindex_events_1 (event_id=?)"),
+        (sql.RECENT, "SEARCH events USING INTEGER PRIMARY KEY (rowid>?)"),
+    ],
+    ids=["find", "recent"],
+)
+def test_events_are_found_by_their_keys(
+    store: SqliteStore, path: Path, statement: str, steps: str
+) -> None:
+    store_rows(store, row())
+
+    assert plan(path, statement, ("", "")[: statement.count("?")]) == steps

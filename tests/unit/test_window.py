@@ -7,8 +7,9 @@ from tests.support.tallies import END, START
 DAY = 86400
 
 
-def test_the_default_is_the_last_7_days_with_the_present_second() -> None:
-    assert parse_window({}, END - 0.4) == Window(START, END, None, None)
+@pytest.mark.parametrize("now", [END - 3600, END - 1800, END - 0.4])
+def test_the_default_is_7_days_to_the_end_of_the_present_hour(now: float) -> None:
+    assert parse_window({}, now) == Window(START, END, None, None)
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,20 @@ def test_a_moment_is_utc_unless_it_carries_an_offset(text: str) -> None:
     assert parse_window({"from": text}, END - 1).start == START
 
 
-def test_fractions_of_a_second_are_kept() -> None:
-    assert parse_window({"from": "2026-06-01T00:00:00.5Z"}, END).start == START + 0.5
+@pytest.mark.parametrize(
+    ("given", "window"),
+    [
+        ({"from": "2026-06-01T00:59:59.5Z"}, Window(START, END)),
+        ({"to": "2026-06-07T23:00:00.5Z"}, Window(START, END)),
+        ({"from": "2026-06-07T23:10Z", "to": "2026-06-07T23:11Z"}, Window(END - 3600, END)),
+        # Of a place whose hours are not those of UTC.
+        ({"from": "2026-06-01T05:30:00+05:30"}, Window(START, END)),
+        ({"from": "2026-06-01T06:00:00+05:30"}, Window(START, END)),
+    ],
+    ids=["start", "end", "both", "UTC", "half an hour"],
+)
+def test_a_window_is_the_whole_hours_that_it_touches(given: dict[str, str], window: Window) -> None:
+    assert parse_window(given, END - 1) == window
 
 
 def test_the_end_alone_gives_7_days_before_it() -> None:

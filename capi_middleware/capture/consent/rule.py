@@ -31,7 +31,7 @@ class ConsentRule:
     def __init__(
         self, rule: Callable[..., Any] | Mapping[str, Any] | str | None, *, gpc: bool
     ) -> None:
-        self.ask = rule if callable(rule) else None
+        self.ask: Callable[..., Any] | None = rule if callable(rule) else None
         if isinstance(rule, str):
             rule = {"rule": rule}
         self._declared: Mapping[str, Any] = rule if isinstance(rule, Mapping) else {}

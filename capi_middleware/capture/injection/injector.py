@@ -20,9 +20,9 @@ class Injector:
     """
 
     def __init__(self, make_tag: Callable[[], bytes]) -> None:
-        self.injected = False
+        self.injected: bool = False
         self.skip_reason: str | None = None
-        self.settled = False
+        self.settled: bool = False
         self._make_tag = make_tag
         self._scanner = Scanner()
         self._held = b""

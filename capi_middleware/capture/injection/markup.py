@@ -158,11 +158,11 @@ class Tag:
     def __init__(
         self, then: Construct | None = None, *, opens: bytes = b"", watch_amp: bool = False
     ) -> None:
-        self.then = then
-        self.opens = opens
+        self.then: Construct | None = then
+        self.opens: bytes = opens
         self._watch_amp = watch_amp
-        self.self_closing = False
-        self.amp = False
+        self.self_closing: bool = False
+        self.amp: bool = False
         self._state = self._BEFORE_NAME
         self._name = b""
         self._quote = b'"'

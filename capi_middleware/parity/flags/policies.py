@@ -1,4 +1,4 @@
-"""Policy: what the pages' own Content Security Policies block, and the directive to add."""
+"""Flags about policies: what the pages' own CSP blocks, and the directive to add."""
 
 from collections.abc import Iterable
 

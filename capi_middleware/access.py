@@ -1,0 +1,96 @@
+"""Access: who may read the report, by the token in a header or by a browser's login."""
+
+import hmac
+import time
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+
+from starlette.responses import Response
+
+from capi_middleware.answers import PRIVATE, bare
+from capi_middleware.capture.allowance import Allowance
+from capi_middleware.capture.minting import TextSigner
+from capi_middleware.config import Config
+
+#: How long a browser stays logged in, in seconds.
+LOGIN_SECONDS = 12 * 3600
+COOKIE = "capi_report"
+
+
+class Access:
+    """Knows the report_token. Wrong tokens are limited for each address; right ones are not.
+
+    Without a report_token nobody gets in and nothing is shown to exist, unless Config.debug.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
+        self._token = config.report_token
+        self._debug = config.debug
+        self._clock = clock
+        self._logins = TextSigner(config.secrets, "report")
+        self._wrong = Allowance(rate=0.1, burst=10.0, of_all=20.0)
+
+    @property
+    def served(self) -> bool:
+        """Whether there is a report at all."""
+        return self._token is not None or self._debug
+
+    def refusal(self, headers: Mapping[str, str], address: str | None) -> int | None:
+        """Why a request may not read, as a status: 404, 401 or 429; None when it may."""
+        if not self.served:
+            return 404
+        if self._token is None or self._has_login(headers):
+            return None
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return 401
+        return self.check(given.strip(), address)
+
+    def check(self, given: str, address: str | None) -> int | None:
+        """The status that refuses this token (401 or 429); None when it is the right one."""
+        now = self._clock()
+        if self._wrong.is_spent(address, now):
+            return 429
+        if self._is_token(given):
+            return None
+        return 401 if self._wrong.take(address, now) else 429
+
+    def log_in(self, answer: Response, *, path: str, secure: bool) -> None:
+        """Give a browser that had the right token its signed cookie, for `path` alone."""
+        answer.set_cookie(
+            COOKIE,
+            self._logins.sign(str(int(self._clock()) + LOGIN_SECONDS)),
+            max_age=LOGIN_SECONDS,
+            path=path,
+            httponly=True,
+            samesite="strict",
+            secure=secure,
+        )
+
+    def _is_token(self, given: str) -> bool:
+        if self._token is None:
+            return False
+        # Digests, so that the comparison takes as long whatever the length.
+        mine, theirs = (
+            sha256(one.encode("utf-8", "surrogatepass")).digest() for one in (self._token, given)
+        )
+        return hmac.compare_digest(mine, theirs)
+
+    def _has_login(self, headers: Mapping[str, str]) -> bool:
+        for cookie in headers.get("cookie", "").split(";"):
+            name, _, value = cookie.strip().partition("=")
+            until = self._logins.unsign(value.strip('"')) if name == COOKIE else None
+            if until is not None and until.isdecimal() and int(until) > self._clock():
+                return True
+        return False
+
+
+def refused(status: int) -> Response:
+    """The answer to a program that may not read."""
+    if status == 404:
+        return bare(404)
+    if status == 429:
+        told = b'{"error":"found too many wrong tokens, expected to wait a minute"}'
+        return Response(told, 429, {**PRIVATE, "retry-after": "60"}, "application/json")
+    told = b'{"error":"found no valid token, expected Authorization: Bearer <report_token>"}'
+    return Response(told, 401, {**PRIVATE, "www-authenticate": "Bearer"}, "application/json")

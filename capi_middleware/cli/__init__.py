@@ -1,0 +1,42 @@
+"""The command line: watch over a setup, deliver on its own, mend what went wrong."""
+
+import sys
+
+try:
+    import click
+    import rich  # noqa: F401 - named here so that what lacks is said once
+except ImportError:
+    sys.exit("capi-middleware: found no click and rich, expected them: "
+             "pip install 'capi-middleware[cli]'")  # fmt: skip
+
+from capi_middleware import __version__
+from capi_middleware.cli.check import check
+from capi_middleware.cli.dead_letters import dead_letters
+from capi_middleware.cli.delivering import deliver, health
+from capi_middleware.cli.init import init
+from capi_middleware.cli.insights import insights
+from capi_middleware.cli.reconcile import reconcile
+from capi_middleware.cli.report import report
+from capi_middleware.cli.tail import tail
+from capi_middleware.cli.upkeep import migrate, prune
+
+
+@click.group()
+@click.version_option(__version__)
+@click.option(
+    "--config",
+    "source",
+    default="capi.toml",
+    envvar="CAPI_CONFIG",
+    show_default=True,
+    help="A capi.toml, or module:name of a Config or CAPI.",
+)
+@click.pass_context
+def main(context: click.Context, source: str) -> None:
+    """Meta's Conversions API for Python web apps."""
+    context.obj = source
+
+
+for _command in (init, check, report, tail, insights, reconcile, deliver, health, dead_letters,
+                migrate, prune):  # fmt: skip
+    main.add_command(_command)

@@ -1,0 +1,178 @@
+"""A page of the site, as a browser would get it: the tag, other pixels, the policy, the caches."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from urllib.parse import urljoin
+
+import httpx
+
+from capi_middleware.capture.injection.csp import own_address, rule
+from capi_middleware.cli.checks.model import Finding, error, ok, warning
+from capi_middleware.config import Config
+from capi_middleware.events import Count
+from capi_middleware.parity.flags.policies import flags_of_policies
+
+_LIMIT = 4 * 1024 * 1024
+_HEADERS = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/140.0.0.0 Safari/537.36",
+    "Accept": "text/html,application/xhtml+xml",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+}
+_INIT = re.compile(r"""fbq\s*\(\s*['"]init['"]\s*,\s*['"]?(\d{1,26})""")
+_GTM = re.compile(r"\bGTM-[A-Z0-9]{4,12}\b")
+_META = re.compile(r"<meta\b[^>]*\bhttp-equiv\b[^>]*>", re.IGNORECASE)
+_CONTENT = re.compile(r"""\bcontent\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
+_LIBRARY = re.compile(r"connect\.facebook\.net/[\w-]+/fbevents\.js")
+_DATA = re.compile(r'<script type="application/json" data-c>(.*?)</script>', re.DOTALL)
+
+
+def check_page(config: Config, url: str) -> Iterator[Finding]:
+    """Get `url` like a browser without cookies, at most 4 MB of it, and look at it."""
+    if re.match(r"https?://[^/\[\]]", url) is None:
+        yield error("page", "no http(s) address", "Give --url https://your.site/.")
+        return
+    with httpx.Client(
+        headers=_HEADERS, timeout=10.0, follow_redirects=True, max_redirects=5, trust_env=False
+    ) as client:
+        try:
+            with client.stream("GET", url) as response:
+                html = _read(response)
+        except (httpx.HTTPError, httpx.InvalidURL) as failure:
+            yield error(
+                "page",
+                f"no answer ({type(failure).__name__})",
+                "Check that the site runs and that this machine reaches it.",
+            )
+            return
+        address = str(response.url)
+        kind = response.headers.get("content-type", "no content type")
+        good = response.status_code == 200 and "html" in kind
+        yield Finding(
+            "page",
+            "ok" if good else "error",
+            f"{address}: http {response.status_code}, {kind}",
+            "" if good else "Give the address of an HTML page that visitors see.",
+        )
+        if not good:
+            return
+        tag = re.search(rf'src="([^"]*{re.escape(config.prefix)}/s\.js\?v=[^"]*)"', html)
+        ruling = _ruling(response, html)
+        yield from _tag(config, tag is not None)
+        if tag is not None:
+            yield from _script(client, urljoin(address, tag[1]))
+            yield from _caches(response, html)
+    yield from _others(config, _DATA.sub("", html))
+    yield from ruling
+
+
+def _read(response: httpx.Response) -> str:
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > _LIMIT:
+            break
+    return body[:_LIMIT].decode(response.encoding or "utf-8", "replace")
+
+
+def _tag(config: Config, found: bool) -> Iterator[Finding]:
+    if found:
+        yield ok("tag", f"our script is in the page, from {config.prefix}/s.js")
+        return
+    yield error(
+        "tag",
+        "our script is not in the page",
+        "Wrap the app with CAPIMiddleware as the outermost middleware but for one that compresses, "
+        "restart it, and purge caches in front of it. The page must be HTML with a <head>, the "
+        "visitor's consent not denied, and the policy must allow scripts of 'self'.",
+    )
+
+
+def _script(client: httpx.Client, address: str) -> Iterator[Finding]:
+    try:
+        answer = client.get(address, headers={"Accept": "*/*", "Sec-Fetch-Dest": "script"})
+        status = f"http {answer.status_code}"
+        good = answer.status_code == 200 and "javascript" in answer.headers.get("content-type", "")
+    except httpx.HTTPError as failure:
+        status, good = type(failure).__name__, False
+    yield Finding(
+        "script",
+        "ok" if good else "error",
+        f"s.js: {status}",
+        "" if good else "Let a CDN, firewall or login pass the prefix through.",
+    )
+
+
+def _caches(response: httpx.Response, html: str) -> Iterator[Finding]:
+    said = response.headers.get("cache-control", "")
+    words = {word.strip().partition("=")[0].lower() for word in said.split(",")}
+    shared = bool(words & {"public", "s-maxage"}) and not words & {"private", "no-store"}
+    data = _DATA.search(html)
+    carries = data is not None and re.search(r'"i":\s*"[tk]', data[1]) is not None
+    shown = f"cache-control {said or 'is not set'}"
+    hit = response.headers.get("cf-cache-status") or response.headers.get("x-cache") or ""
+    if carries and (shared or "hit" in hit.lower() or int(response.headers.get("age") or 0) > 0):
+        yield error(
+            "cache",
+            f"a shared cache keeps this page with its event_ids ({shown})",
+            "Let the app itself send Cache-Control: public on pages that a cache may share, so "
+            "that their script asks for event_ids; or keep the cache from sharing this page.",
+        )
+    elif carries:
+        yield ok("cache", f"the page carries its event_ids, for one visitor ({shown})")
+    else:
+        yield ok("cache", f"the page asks for its event_ids when shown ({shown})")
+
+
+def _others(config: Config, html: str) -> Iterator[Finding]:
+    ours = {one.id for one in config.pixels}
+    ids = dict.fromkeys(_INIT.findall(html))
+    for pixel_id in ids:
+        mine = pixel_id in ours
+        yield Finding(
+            "pixel",
+            "warning" if mine else "ok",
+            f"the page initialises {'our' if mine else 'another'} pixel {pixel_id} itself",
+            "Its events of this page take our event_id; set mirror for the others, or remove the "
+            "snippet."
+            if mine
+            else "",
+        )
+    for container in dict.fromkeys(_GTM.findall(html)):
+        yield warning(
+            "pixel",
+            f"a tag manager, {container}, may fire the pixel too",
+            "Look for Meta tags in it: remove them, or set mirror.",
+        )
+    if not ids and _LIBRARY.search(html):
+        yield warning(
+            "pixel",
+            "the page loads Meta's library itself",
+            "Look for the snippet that does: remove it, or set mirror.",
+        )
+
+
+def _ruling(response: httpx.Response, html: str) -> list[Finding]:
+    headers = response.headers
+    enforced = headers.get_list("content-security-policy")
+    enforced += [
+        unescape(content[1] or content[2])
+        for tag in _META.findall(html)
+        if "content-security-policy" in tag.lower() and (content := _CONTENT.search(tag))
+    ]
+    if not enforced:
+        return [ok("csp", "the page has no Content-Security-Policy")]
+    own = own_address(response.url.scheme, response.url.netloc.decode())
+    ruling = rule(enforced, headers.get_list("content-security-policy-report-only"), own)
+    counts = [Count("csp", note) for note in ruling.notes]
+    if not ruling.allowed:
+        counts.append(Count("skipped", "csp"))
+    found = [
+        Finding(
+            "csp", "error" if flag.severity == "critical" else "warning", flag.explanation, flag.fix
+        )
+        for flag in flags_of_policies(counts)
+    ]
+    return found or [ok("csp", "the policy allows the tag, the pixel and the beacon")]

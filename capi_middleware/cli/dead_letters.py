@@ -1,0 +1,112 @@
+"""Dead letters: what Meta refused, and what to do with it."""
+
+import json
+from typing import Any
+
+import click
+
+from capi_middleware.cli.opening import opened
+from capi_middleware.cli.printing import JSON, console, print_json, progress, table
+from capi_middleware.parity.window import iso
+from capi_middleware.store.protocol import DeadLetter, Store
+
+_PAGE = 500
+_ALL = click.option("--all", "every", is_flag=True, help="All dead letters.")
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Events that Meta refused: kept until somebody decides."""
+
+
+@dead_letters.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, one object for each line.")
+@click.pass_obj
+def list_letters(source: str, as_json: bool) -> None:
+    """All dead letters with Meta's error code."""
+    with opened(source) as capi:
+        letters = _letters(capi.store)
+    if as_json:
+        for one in letters:
+            print_json(_as_dict(one))
+        return
+    shown = table("key", "event_name", "pixel", "event_time", "reason", "attempts", "event_id")
+    for one in letters:
+        shown.add_row(str(one.key), one.event_name, one.pixel_id, iso(one.event_time),
+                      one.reason, str(one.attempts), one.event_id)  # fmt: skip
+    console.print(shown if letters else "No dead letters.")
+
+
+@dead_letters.command()
+@click.argument("key", type=int)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, which it always is: on one line.")
+@click.pass_obj
+def show(source: str, key: int, as_json: bool) -> None:
+    """One dead letter with its payload; personal data in it is hashed."""
+    with opened(source) as capi:
+        found = capi.store.dead_letters(limit=1, after=key - 1)
+    if not found or found[0].key != key:
+        raise click.ClickException(f"found no dead letter {key}, expected a key that `list` shows")
+    shown = _as_dict(found[0]) | {"payload": _payload(found[0])}
+    click.echo(json.dumps(shown, indent=None if as_json else 2))
+
+
+@dead_letters.command()
+@click.argument("keys", type=int, nargs=-1)
+@_ALL
+@JSON
+@click.pass_obj
+def requeue(source: str, keys: tuple[int, ...], every: bool, as_json: bool) -> None:
+    """Send dead letters again, with the same event_id and event_time."""
+    wanted = _wanted(keys, every)
+    with opened(source) as capi, progress("requeueing"):
+        requeued = capi.store.requeue(wanted)
+    print_json({"requeued": requeued}) if as_json else click.echo(f"{requeued} requeued")
+
+
+@dead_letters.command()
+@click.argument("keys", type=int, nargs=-1)
+@_ALL
+@JSON
+@click.pass_obj
+def drop(source: str, keys: tuple[int, ...], every: bool, as_json: bool) -> None:
+    """Give dead letters up: each is counted as dropped, its payload deleted."""
+    wanted = _wanted(keys, every)
+    with opened(source) as capi, progress("dropping"):
+        dropped = capi.store.drop(wanted)
+    print_json({"dropped": dropped}) if as_json else click.echo(f"{dropped} dropped")
+
+
+def _wanted(keys: tuple[int, ...], every: bool) -> list[int] | None:
+    if bool(keys) is every:
+        found = "keys and --all" if keys else "neither keys nor --all"
+        raise click.UsageError(f"found {found}, expected one of them")
+    return None if every else list(keys)
+
+
+def _letters(store: Store) -> list[DeadLetter]:
+    letters: list[DeadLetter] = []
+    while True:
+        more = store.dead_letters(limit=_PAGE, after=letters[-1].key if letters else 0)
+        letters += more
+        if len(more) < _PAGE:
+            return letters
+
+
+def _as_dict(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "key": letter.key,
+        "event_name": letter.event_name,
+        "pixel_id": letter.pixel_id,
+        "event_id": letter.event_id,
+        "event_time": iso(letter.event_time),
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+    }
+
+
+def _payload(letter: DeadLetter) -> Any:
+    try:
+        return json.loads(letter.payload)
+    except ValueError:
+        return f"{len(letter.payload)} bytes that are no JSON"

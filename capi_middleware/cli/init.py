@@ -1,0 +1,50 @@
+"""A first capi.toml with every setting, its default and why."""
+
+import secrets
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from capi_middleware.cli.printing import JSON, print_json
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@JSON
+@click.pass_obj
+def init(source: str, force: bool, as_json: bool) -> None:
+    """Write a commented capi.toml and say what comes next. Secrets stay in the environment."""
+    path = Path(source)
+    if path.suffix != ".toml":
+        raise click.UsageError(f"--config: found {source!r}, expected the name of a .toml file")
+    text = files("capi_middleware.cli").joinpath("capi.toml").read_text("utf-8")
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise click.ClickException(
+            f"{path}: found a file, expected none; --force replaces it"
+        ) from None
+    except OSError as error:
+        raise click.ClickException(f"{path}: cannot be written ({error.strerror})") from None
+    made = {
+        "CAPI_SECRET_KEY": secrets.token_urlsafe(32),
+        "CAPI_REPORT_TOKEN": secrets.token_urlsafe(16),
+    }
+    if as_json:
+        print_json({"written": str(path), "environment": made})
+        return
+    click.echo(
+        f"Written: {path}\n\nNext:\n"
+        f"1. Set the environment, the same in every process and on every machine:\n"
+        f"     export CAPI_SECRET_KEY={made['CAPI_SECRET_KEY']}\n"
+        f"     export CAPI_REPORT_TOKEN={made['CAPI_REPORT_TOKEN']}\n"
+        "     export CAPI_ACCESS_TOKEN=...   "
+        "(Events Manager → your dataset → Settings → Conversions API)\n"
+        f"2. Put the id of your pixel and your routes into {path}.\n"
+        "3. Wrap the app: app = CAPIMiddleware(app, Config.load("
+        f'"{path}"))\n'
+        "4. capi-middleware check --send --url https://your.site/\n"
+        "5. Open /_capi/parity with the report token."
+    )

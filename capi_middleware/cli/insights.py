@@ -1,0 +1,76 @@
+"""Meta's own view on a terminal, beside our numbers."""
+
+import sys
+import time
+
+import click
+
+from capi_middleware.cli.opening import opened
+from capi_middleware.cli.printing import JSON, console, print_json, print_line, progress, table
+from capi_middleware.parity.flags.evidence import percent
+from capi_middleware.parity.insights.keeping import refresh
+from capi_middleware.parity.insights.model import Comparison, Insights, problems
+from capi_middleware.parity.reading import read_report
+from capi_middleware.parity.window import parse_window
+
+
+@click.command()
+@click.option("--fetch", is_flag=True, help="Ask Meta now; without it, what was asked last.")
+@JSON
+@click.pass_obj
+def insights(source: str, fetch: bool, as_json: bool) -> None:
+    """What Meta says about the events, beside our numbers of the last seven days.
+
+    Exit code 1 when Meta refused or did not answer a question, 2 when it was never asked.
+    """
+    with opened(source) as capi:
+        if fetch:
+            with progress("asking Meta"):
+                refresh(capi.config, capi.store)
+        report = read_report(capi.store, capi.config, parse_window({}, time.time()))
+    found, compared = report.insights, report.comparisons
+    if found is None:
+        click.echo("Meta was never asked: capi-middleware insights --fetch", err=True)
+        sys.exit(2)
+    if as_json:
+        print_json({"insights": found, "comparisons": compared})
+    else:
+        _print(found, compared)
+    if any(problem.state != "no_data" for _, problem in problems(found)):
+        sys.exit(1)
+
+
+def _print(found: Insights, compared: list[Comparison]) -> None:
+    print_line(f"Asked {found.fetched_at}")
+    for what, problem in problems(found):
+        print_line(f"{problem.state.replace('_', ' ')}: {what}: {problem.explanation}")
+        print_line(f"  fix: {problem.fix}")
+    shown = table("event", "pixel", "measure", numbers=("ours", "Meta's"), after=("verdict",))
+    for one in compared:
+        metas = one.told.replace("_", " ") or _amount(one, one.metas)
+        ours = _amount(one, one.ours)
+        shown.add_row(one.event_name, one.pixel_id, one.measure, ours, metas, one.verdict)
+    console.print(shown if compared else "Meta told no numbers.")
+    for one in compared:
+        if one.verdict == "differs":
+            print_line(f"{one.event_name} at pixel {one.pixel_id}: {one.explanation}")
+            print_line(f"  fix: {one.fix}")
+    if found.opportunity and found.opportunity.score is not None:
+        account = found.opportunity
+        print_line(f"Opportunity score of {account.account}: {account.score:g} of 100")
+        for tip in found.opportunity.recommendations:
+            lift = f" (+{tip.score_lift:g})" if tip.score_lift is not None else ""
+            print_line(f"  {tip.type}{lift}: {tip.body}")
+
+
+def _amount(one: Comparison, value: float | None) -> str:
+    if value is None:
+        return "no data"
+    match one.measure:
+        case "browser events" | "server events":
+            return f"{value:,.0f}"
+        case "freshness":
+            return f"{value:g} s"
+        case "match quality":
+            return f"{value:g} of 10"
+    return percent(value)

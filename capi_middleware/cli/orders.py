@@ -1,0 +1,230 @@
+"""Paid orders from a CSV file, as shops export them: columns by their usual names."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import IO
+
+from msgspec import Struct
+
+from capi_middleware.errors import CapiError
+
+#: By meaning: the usual names of a column, best first, in lower case without blanks and marks.
+USUAL: dict[str, tuple[str, ...]] = {
+    "id": ("orderid", "order", "ordernumber", "orderno", "id", "number", "name", "reference"),
+    "time": ("paidat", "datepaid", "paymentdate", "createdat", "datecreated", "orderdate",
+             "processedat", "date", "time", "created"),
+    "value": ("total", "ordertotal", "totalprice", "grandtotal", "value", "amount", "revenue"),
+    "currency": ("currency", "ordercurrency", "currencycode"),
+    "status": ("financialstatus", "paymentstatus", "orderstatus", "status", "state"),
+    "email": ("email", "customeremail", "billingemail", "emailaddress"),
+    "phone": ("phone", "billingphone", "customerphone", "phonenumber"),
+    "consent": ("consent", "marketingconsent", "trackingconsent"),
+}  # fmt: skip
+#: A file without these cannot be reconciled.
+NEEDED = ("id", "time")
+#: What shops call an order that was paid.
+PAID = frozenset(
+    {"paid", "partiallyrefunded", "complete", "completed", "processing", "succeeded", "captured",
+     "shipped", "fulfilled", "closed"}
+)  # fmt: skip
+_YES = frozenset({"yes", "true", "1", "y", "granted", "accepted"})
+_NAMED = 20
+_DAY = 86_400.0
+#: How far a local time may be from UTC, in seconds.
+_FARTHEST_ZONE = 14 * 3600.0
+#: Currencies with three decimals (ISO 4217).
+_THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
+
+
+class OrdersError(CapiError, ValueError):
+    """A file that cannot be read as orders."""
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """One paid order; the value is None when the file has none.
+
+    `time` in Unix seconds, give or take `slack` seconds: a date tells no hour, and a time without
+    an offset of an unknown zone may be half a day off. `email` and `phone` are raw: they live in
+    memory until they are hashed, and are in no repr.
+    """
+
+    id: str
+    line: int
+    time: float
+    slack: float = 0.0
+    value: Decimal | None = None
+    currency: str = ""
+    email: str = ""
+    phone: str = ""
+    consent: bool | None = None
+
+    def __repr__(self) -> str:
+        return f"Order({self.id!r}, line={self.line})"
+
+
+class BadLine(Struct, frozen=True):
+    """A line that is no order, and why; its values are not shown."""
+
+    line: int
+    why: str
+
+
+class Orders(Struct):
+    """What a file holds; `columns` are the names of the columns by their meaning."""
+
+    columns: dict[str, str]
+    orders: list[Order]
+    bad_lines: list[BadLine]
+    unpaid: int = 0
+    further_lines: int = 0
+
+
+def read_orders(
+    path: Path, chosen: Mapping[str, str | None], *, currency: str = "", zone: tzinfo | None = None
+) -> Orders:
+    """The paid orders of a CSV file.
+
+    Args:
+        path: comma, semicolon or tab separated, UTF-8, its first line the names of the columns.
+        chosen: a column's name for a meaning of USUAL, where the usual names do not do.
+        currency: for lines that name none.
+        zone: of times without an offset; without it UTC is supposed.
+
+    Raises:
+        OrdersError: no readable file, or a needed column is missing.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return _read(file, chosen, currency, zone)
+    except (OSError, UnicodeError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise OrdersError(f"{path}: found no readable CSV file in UTF-8 ({why})") from None
+
+
+def _read(
+    file: IO[str], chosen: Mapping[str, str | None], currency: str, zone: tzinfo | None
+) -> Orders:
+    head = file.readline()
+    file.seek(0)
+    delimiter = max(",;\t", key=head.count)
+    rows = csv.reader(file, delimiter=delimiter)
+    names = next(rows, [])
+    places = _columns(names, chosen)
+    found = Orders({meaning: names[place] for meaning, place in places.items()}, [], [])
+    seen: set[str] = set()
+    for row in rows:
+        if not any(row):
+            continue
+        given = {
+            meaning: row[place].strip() if place < len(row) else ""
+            for meaning, place in places.items()
+        }
+        # Shops write an order of several items in several lines, complete in the first.
+        if given["id"] and given["id"] in seen:
+            found.further_lines += 1
+            continue
+        if "status" in given and _plain(given["status"]) not in PAID:
+            found.unpaid += 1
+            continue
+        try:
+            order = _order(given, rows.line_num, currency, zone)
+        except ValueError as error:
+            found.bad_lines.append(BadLine(rows.line_num, str(error)))
+            continue
+        seen.add(order.id)
+        found.orders.append(order)
+    return found
+
+
+def _columns(names: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str, int]:
+    places: dict[str, int] = {}
+    plain = [_plain(name) for name in names]
+    for meaning, usual in USUAL.items():
+        wanted = chosen.get(meaning)
+        if wanted is not None:
+            if wanted not in names:
+                raise OrdersError(
+                    f"--{meaning}-column: found no column {wanted!r}, expected one of "
+                    f"{', '.join(names[:_NAMED])}"
+                )
+            places[meaning] = names.index(wanted)
+            continue
+        place = next((plain.index(name) for name in usual if name in plain), None)
+        if place is not None:
+            places[meaning] = place
+    for meaning in NEEDED:
+        if meaning not in places:
+            raise OrdersError(
+                f"found no column for the {meaning} of an order among "
+                f"{', '.join(names[:_NAMED]) or 'no columns'}, expected --{meaning}-column"
+            )
+    return places
+
+
+def _order(given: Mapping[str, str], line: int, currency: str, zone: tzinfo | None) -> Order:
+    if not given["id"]:
+        raise ValueError("no order id")
+    if not given["id"].isprintable():
+        raise ValueError("an order id with control characters")
+    consent = given.get("consent")
+    money = (given.get("currency") or currency).upper()
+    moment, slack = _moment(given["time"], zone)
+    return Order(
+        id=given["id"],
+        line=line,
+        time=moment,
+        slack=slack,
+        value=_amount(given["value"], money) if given.get("value") else None,
+        currency=money,
+        email=given.get("email", ""),
+        phone=given.get("phone", ""),
+        consent=_plain(consent) in _YES if consent else None,
+    )
+
+
+def _moment(text: str, zone: tzinfo | None) -> tuple[float, float]:
+    """Unix seconds, and how far off they may be."""
+    if re.fullmatch(r"\d{9,10}(\.\d+)?", text):
+        return float(text), 0.0
+    if re.fullmatch(r"\d{12,13}", text):
+        return int(text) / 1000, 0.0
+    # "2026-11-20 14:03:22 +0100" and "... UTC", as shops write it.
+    tidy = re.sub(r"\s*(UTC|GMT|Z)$", "+00:00", text)
+    tidy = re.sub(r"\s+([+-]\d\d:?\d\d)$", r"\1", tidy)
+    try:
+        moment = datetime.fromisoformat(tidy)
+    except ValueError:
+        raise ValueError("a time that is neither ISO 8601 nor Unix seconds") from None
+    slack = _DAY if re.fullmatch(r"\d{4}-?\d\d-?\d\d", text) else 0.0
+    if moment.tzinfo is None:
+        slack += 0.0 if zone is not None else _FARTHEST_ZONE
+        moment = moment.replace(tzinfo=zone or UTC)
+    return moment.timestamp(), slack
+
+
+def _amount(text: str, currency: str) -> Decimal:
+    """The number in "1.234,56 €", "1,234.56" or "12.50": the last mark separates the cents."""
+    digits = re.sub(r"[^\d.,-]", "", text)
+    whole, mark, cents = re.fullmatch(r"(.*?)(?:([.,])(\d*))?", digits).groups("")  # type: ignore[union-attr] # matches any text
+    if mark and mark in whole and len(cents) == 3:
+        whole, mark, cents = whole + cents, "", ""  # 1.234.567
+    elif len(cents) == 3 and not re.search(r"[.,]", whole) and currency not in _THREE_DECIMALS:
+        raise ValueError("a value that may have thousands or decimals: write it with cents")
+    try:
+        return Decimal(re.sub(r"[.,]", "", whole) + (f".{cents}" if cents else ""))
+    except InvalidOperation:
+        raise ValueError("a value that is no number") from None
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def in_batches(orders: Sequence[Order], size: int) -> Iterator[Sequence[Order]]:
+    """The orders, at most `size` at a time."""
+    for start in range(0, len(orders), size):
+        yield orders[start : start + size]

@@ -1,0 +1,106 @@
+"""The parity report on a terminal: the numbers of the page, and an exit code for CI."""
+
+import sys
+import time
+
+import click
+
+from capi_middleware.cli.opening import opened
+from capi_middleware.cli.printing import JSON, console, print_line, table
+from capi_middleware.parity.flags.evidence import MIN_EVENTS, percent, surely_below
+from capi_middleware.parity.model import EventReport, Report
+from capi_middleware.parity.reading import read_report
+from capi_middleware.parity.report import to_json
+from capi_middleware.parity.window import WindowError, parse_window
+
+
+@click.command()
+@click.option("--from", "start", help="ISO 8601, UTC without an offset. Default: 7 days ago.")
+@click.option("--to", "end", help="ISO 8601, not part of the window. Default: now.")
+@click.option("--event", help="Only this event name.")
+@click.option("--pixel", help="Only this pixel.")
+@click.option(
+    "--fail-under",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="A share such as 0.75: exit code 1 when the coverage of an event is under it.",
+)
+@JSON
+@click.pass_obj
+def report(
+    source: str,
+    start: str | None,
+    end: str | None,
+    event: str | None,
+    pixel: str | None,
+    fail_under: float | None,
+    as_json: bool,
+) -> None:
+    """The parity report: coverage, causes and flags, the same numbers as the page.
+
+    With --fail-under the exit code is 1 when the coverage of an event is under the share with 95 %
+    certainty, so that two unlucky events fail no build. No data is never called good: the exit
+    code is 2 when no event has five browser events or more, or when one is under the share with
+    too few events to be certain.
+    """
+    params = {"from": start, "to": end, "event": event, "pixel": pixel}
+    try:
+        window = parse_window({k: v for k, v in params.items() if v}, time.time())
+    except WindowError as error:
+        raise click.UsageError(str(error)) from None
+    with opened(source) as capi:
+        found = read_report(capi.store, capi.config, window)
+    if as_json:
+        click.echo(to_json(found).decode())
+    else:
+        _print(found)
+    if fail_under is not None:
+        sys.exit(_judge(found, fail_under))
+
+
+def _judge(found: Report, target: float) -> int:
+    under = [one for one in found.events if _is_under(one, target)]
+    for one in under:
+        click.echo(
+            f"{one.event_name} at pixel {one.pixel_id}: coverage {percent(one.coverage or 0)} "
+            f"({one.matched:,} of {one.browser:,}) is under {percent(target)}",
+            err=True,
+        )
+    if under:
+        return 1
+    told = [one for one in found.events if one.browser >= MIN_EVENTS]
+    if told and all(one.coverage is not None and one.coverage >= target for one in told):
+        return 0
+    click.echo("there is too little data in this window to call it good", err=True)
+    return 2
+
+
+def _is_under(one: EventReport, target: float) -> bool:
+    if one.coverage is None or one.coverage >= target:
+        return False
+    return surely_below(one.matched, one.browser, target)
+
+
+def _print(found: Report) -> None:
+    console.print(f"Events from {found.window.start} up to {found.window.end}")
+    print_line(f"{found.verdict.word}: {found.verdict.sentence}")
+    numbers = ("server", "browser", "matched", "coverage", "ratio", "pending")
+    shown = table("event", "pixel", numbers=numbers)
+    for one in found.events:
+        shown.add_row(
+            one.event_name, one.pixel_id, f"{one.server:,}", f"{one.browser:,}",
+            f"{one.matched:,}", _share(one.coverage), _share(one.ratio), f"{one.pending:,}",
+        )  # fmt: skip
+    console.print(shown if found.events else "No events in this window.")
+    for one in found.events:
+        for side, causes in (("browser", one.missing_browser), ("server", one.missing_server)):
+            if causes:
+                parts = ", ".join(f"{n:,} {cause}" for cause, n in causes.items())
+                print_line(f"{one.event_name} at pixel {one.pixel_id}, no {side} copy: {parts}")
+    for flag in found.flags:
+        who = " ".join(word for word in (flag.event_name, flag.pixel_id) if word)
+        print_line(f"{flag.severity}: {who + ': ' if who else ''}{flag.explanation}")
+        print_line(f"  fix: {flag.fix}")
+
+
+def _share(share: float | None) -> str:
+    return "no data" if share is None else percent(share)

@@ -1,0 +1,271 @@
+"""Django's door: a MIDDLEWARE entry, sync and async, set up by settings.CAPI.
+
+`MIDDLEWARE = ["capi_middleware.django.CAPIMiddleware", ...]`, and `CAPI = {"pixels": [...], ...}`
+with the keys of Config. It runs the WSGI door's Responder between Django's request and response.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from functools import cache
+from itertools import chain, takewhile
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.http import HttpResponse
+from django.utils.module_loading import import_string
+
+from capi_middleware import asgi
+from capi_middleware.asking import REQUEST
+from capi_middleware.config import Config
+from capi_middleware.environ import Tee, scope_of
+from capi_middleware.exchange import Exchange, current
+from capi_middleware.steps import BODY_LIMIT
+from capi_middleware.tracker import CAPI
+from capi_middleware.wsgi import MARK, Responder, is_wrapped, walk
+
+#: What names the visitor where our own endpoints answer, before the other middleware had its turn.
+_IDENTITY = (
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+)
+_CACHE, _ENTRY = "django.middleware.cache.UpdateCacheMiddleware", ".django.CAPIMiddleware"
+Pairs = list[tuple[str, str]]
+
+
+@cache
+def get_capi() -> CAPI:
+    """The CAPI of this process, made of settings.CAPI: for webhooks, commands and Celery tasks.
+
+    settings.CAPI is a mapping with the keys of Config, see Config.from_mapping, or a Config.
+    Raises ConfigError when it is missing or cannot work.
+    """
+    given: Any = getattr(settings, "CAPI", None)
+    return CAPI(given if isinstance(given, Config) else Config.from_mapping(given))
+
+
+def _on_setting_changed(*, setting: str, **_: Any) -> None:
+    if setting == "CAPI":  # override_settings in a test
+        get_capi.cache_clear()
+
+
+setting_changed.connect(_on_setting_changed)
+
+
+class CAPIMiddleware:
+    """A MIDDLEWARE entry. Put it first: what compresses pages must be inside of it.
+
+    Callables of the configuration get Django's HttpRequest, after the view: request.user and
+    request.session are there, also in asynchronous projects. `{state.user.email}` reads the same
+    request. A FileResponse stays as it is.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+        self.capi: CAPI = get_capi()
+        if _CACHE in takewhile(lambda entry: not entry.endswith(_ENTRY), settings.MIDDLEWARE):
+            self.capi.issuer.notices.say("cache")
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: Any) -> Any:
+        """Django's middleware interface."""
+        if iscoroutinefunction(self):
+            return self._asynchronous(request)
+        exchange = self._open(request)
+        if exchange is None:
+            return self.get_response(request)
+        if isinstance(exchange, str):
+            return self._answer(exchange, request)
+        outgoing = _Outgoing(exchange)
+        with outgoing.made():
+            response = self.get_response(request)
+        return outgoing.finish(response)
+
+    async def _asynchronous(self, request: Any) -> Any:
+        exchange = self._open(request)
+        if exchange is None:
+            return await self.get_response(request)
+        # In Django's own threads callables may use request.user and the database.
+        if isinstance(exchange, str):
+            return await sync_to_async(self._answer)(exchange, request)
+        outgoing = _Outgoing(exchange)
+        with outgoing.made():
+            response = await self.get_response(request)
+        if getattr(response, "is_async", False):
+            return await outgoing.finish_stream(response)
+        return await sync_to_async(outgoing.finish)(response)
+
+    def _open(self, request: Any) -> Exchange | str | None:
+        """The exchange of a request, the name of our endpoint, or None: it passes through."""
+        try:
+            asynchronous = hasattr(request, "scope")
+            given = request.scope if asynchronous else request.environ
+            if asgi.MARK in given if asynchronous else is_wrapped(given):
+                self.capi.issuer.notices.say("twice")
+                return None
+            self.capi.start()
+            scope = _scope(request)
+            endpoint = self.capi.endpoint(scope)
+            if endpoint is not None:
+                return endpoint
+            exchange = self.capi.open(scope)
+            if exchange.tee is not None:
+                request._stream = Tee(request._stream, exchange.tee.add)
+            given[asgi.MARK if asynchronous else MARK] = True
+        except Exception as error:
+            self.capi.issuer.shield.caught(error, "opening")
+            return None
+        return exchange
+
+    def _answer(self, endpoint: str, request: Any) -> HttpResponse:
+        for path in _IDENTITY:
+            if path in settings.MIDDLEWARE:
+                import_string(path)(self.get_response).process_request(request)
+        body = request.read(BODY_LIMIT + 1)
+        answer = walk(
+            self.capi.endpoints.answer(
+                endpoint, _scope(request), body if len(body) <= BODY_LIMIT else None
+            )
+        )
+        response = HttpResponse(bytes(answer.body), status=answer.status_code)
+        del response["Content-Type"]
+        _change(
+            response,
+            [],
+            [(name.decode("latin-1"), text.decode("latin-1")) for name, text in answer.raw_headers],
+        )
+        return response
+
+
+def _scope(request: Any) -> dict[str, Any]:
+    """Django's request as an ASGI http scope."""
+    scope = dict(request.scope) if hasattr(request, "scope") else scope_of(request.environ)
+    if isinstance(scope["query_string"], str):  # as Django's AsyncClient makes it
+        scope["query_string"] = scope["query_string"].encode()
+    return scope | {REQUEST: request, "state": request}
+
+
+class _Outgoing:
+    """One response on its way through the WSGI door's Responder."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._responder = Responder(exchange, self._start)
+        self._headers: Pairs | None = None
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """The view makes the response here, and may track()."""
+        token = current.set(self._exchange)
+        try:
+            yield
+        except BaseException:
+            self._responder.finish()
+            raise
+        finally:
+            current.reset(token)
+
+    def finish(self, response: Any) -> Any:
+        """The same response with the tag in its content or in its stream."""
+        given = self._begin(response)
+        if not response.streaming:
+            content = response.content
+            body = b"".join(self._responder.body([content], None))
+            self._responder.finish()
+            if body != content:
+                response.content = body
+        else:
+            is_file = getattr(response, "file_to_stream", None) is not None
+            parts = response if is_file else iter(response)
+            stream = self._responder.body(parts, type(response))
+            if stream is not parts:
+                response.streaming_content = _Stream(stream, lambda: self._headers is not None)
+        return self._with_headers(response, given)
+
+    async def finish_stream(self, response: Any) -> Any:
+        """The same response with the tag in the stream of an asynchronous view."""
+        given = await sync_to_async(self._begin)(response)
+        if self._headers is not None:  # there will be no tag
+            await sync_to_async(self._responder.finish)()
+        else:
+            stream = self._tagged(aiter(response))
+            first = await anext(stream, b"")
+            response.streaming_content = _resumed(first, stream)
+        return self._with_headers(response, given)
+
+    def _begin(self, response: Any) -> Pairs:
+        given = [*response.items()]
+        given += [("Set-Cookie", cookie.OutputString()) for cookie in response.cookies.values()]
+        self._responder.start(f"{response.status_code} {response.reason_phrase}", given)
+        return given
+
+    def _with_headers(self, response: Any, given: Pairs) -> Any:
+        try:
+            _change(response, given, self._headers or given)
+        except Exception as error:
+            self._exchange.issuer.shield.caught(error, "the headers")
+        return response
+
+    def _start(self, status: str, headers: Pairs, *_: Any) -> Callable[[bytes], object]:
+        self._headers = headers
+        return lambda data: None
+
+    async def _tagged(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        try:
+            async for chunk in chunks:
+                if piece := self._responder.next_piece(iter([chunk]), only=False):
+                    yield piece
+            if piece := await sync_to_async(self._end)():
+                yield piece
+        finally:
+            await sync_to_async(self._responder.finish)()
+
+    def _end(self) -> bytes:
+        try:
+            return self._responder.next_piece(iter(()), only=False)
+        except StopIteration:
+            return b""
+
+
+class _Stream:
+    """A stream that was read until its headers were known."""
+
+    def __init__(self, stream: Any, is_known: Callable[[], bool]) -> None:
+        self._stream = stream
+        self._read: list[bytes] = []
+        while not is_known() and (piece := next(stream, None)) is not None:
+            self._read.append(piece)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return chain(self._read, self._stream)
+
+    def close(self) -> None:
+        """Close the view's own stream."""
+        self._stream.close()
+
+
+async def _resumed(first: bytes, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(stream):
+        yield first
+        async for piece in stream:
+            yield piece
+
+
+def _change(response: Any, given: Pairs, headers: Pairs) -> None:
+    """Make the `given` headers of a response the `headers` that go out."""
+    for name, _ in given:
+        if name != "Set-Cookie" and all(name != one for one, _ in headers):
+            del response[name]
+    for pair in headers:
+        if pair in given:
+            continue
+        name, text = pair
+        if name.lower() == "set-cookie":
+            response.cookies.load(text)
+        else:
+            response[name] = text

@@ -1,0 +1,186 @@
+"""The rollups of a SQLite file: folding changes into them, and reading them with what is left."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from capi_middleware.events import Count
+from capi_middleware.store.protocol import Facet, Slice, Tallies
+from capi_middleware.store.rollups import (
+    DAY,
+    HOUR,
+    OF_TALLIES,
+    QUARTER,
+    Key,
+    State,
+    Sum,
+    Window,
+    depth_of,
+    folded,
+    hours,
+    oldest_hour,
+    slices_of,
+    tallies_of,
+)
+
+#: Changes that are folded together: more cost less each, and a report reads up to so many.
+FOLD_ROWS = 1000
+
+#: How many there are, from two ends of the table.
+CHANGED: Final = """
+SELECT (SELECT MAX(key) FROM changes) - (SELECT MIN(key) FROM changes) + 1
+"""
+
+_STATE = (
+    "hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs"
+)
+
+CHANGES: Final = f"SELECT {_STATE}, SUM(n), SUM(rows) FROM changes GROUP BY {_STATE}"  # noqa: S608
+
+CHANGES_OF_WINDOW: Final = f"""
+SELECT {_STATE}, SUM(n), 0 FROM changes WHERE hour >= ? AND hour < ? GROUP BY {_STATE}
+"""  # noqa: S608 - our own constants
+
+FORGET_CHANGES: Final = "DELETE FROM changes"
+
+ADD_KEY: Final = """
+INSERT INTO rollup_keys (facet, value, pixel_id, event_name, server, browser)
+VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+
+FIND_KEY: Final = """
+SELECT key FROM rollup_keys
+WHERE facet = ? AND value = ? AND pixel_id = ? AND event_name = ? AND server = ? AND browser = ?
+"""
+
+ADD: Final = """
+INSERT INTO rollups (facet, span, start, key, n) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (facet, span, start, key) DO UPDATE SET n = n + excluded.n
+"""
+
+#: What went on to another state leaves no empty sum behind.
+FORGET_EMPTY: Final = """
+DELETE FROM rollups WHERE facet = ? AND span = ? AND start = ? AND key = ? AND n = 0
+"""
+
+#: See rollups.Window: ranges of the primary key for each facet.
+SUMS: Final = """
+SELECT k.facet, k.value, k.pixel_id, k.event_name, k.server, k.browser, s.n FROM (
+    SELECT key, SUM(n) AS n FROM (
+        SELECT key, n FROM rollups
+        WHERE facet IN (:a, :b, :c) AND span = 1 AND start >= :start AND start < :first_quarter
+        UNION ALL SELECT key, n FROM rollups
+        WHERE facet IN (:a, :b, :c) AND span = 6
+          AND start >= :first_quarter AND start < :first_day
+        UNION ALL SELECT key, n FROM rollups
+        WHERE facet IN (:a, :b, :c) AND span = 24 AND start >= :first_day AND start < :last_day
+        UNION ALL SELECT key, n FROM rollups
+        WHERE facet IN (:a, :b, :c) AND span = 6 AND start >= :last_day AND start < :last_quarter
+        UNION ALL SELECT key, n FROM rollups
+        WHERE facet IN (:a, :b, :c) AND span = 1 AND start >= :last_quarter AND start < :end
+    ) GROUP BY key
+) AS s JOIN rollup_keys AS k ON k.key = s.key
+"""
+
+HOURS: Final = """
+SELECT 'hour', CAST(r.start * 3600 AS TEXT), k.pixel_id, k.event_name, k.server, k.browser, r.n
+FROM rollups AS r JOIN rollup_keys AS k ON k.key = r.key
+WHERE r.facet = 'hour' AND r.span = 1 AND r.start >= :start AND r.start < :end
+"""
+
+COUNTS: Final = """
+SELECT kind, reason, event_name, pixel_id, SUM(n) FROM counts
+WHERE hour >= :start AND hour < :end
+GROUP BY kind, reason, event_name, pixel_id
+"""
+
+DEPTH: Final = """
+SELECT k.server, r.n FROM rollups AS r JOIN rollup_keys AS k ON k.key = r.key
+WHERE r.facet = 'depth' AND r.span = 0
+UNION ALL SELECT server, SUM(rows) FROM changes GROUP BY server
+"""
+
+#: One pixel after the other, as the index has them: leased rows are few, waiting ones may be many.
+LEASED: Final = """
+WITH RECURSIVE pixels (id) AS (
+    SELECT MIN(pixel_id) FROM events WHERE server IN ('pending', 'leased')
+    UNION ALL
+    SELECT (
+        SELECT MIN(pixel_id) FROM events
+        WHERE server IN ('pending', 'leased') AND pixel_id > pixels.id
+    ) FROM pixels WHERE pixels.id IS NOT NULL
+)
+SELECT COUNT(*) FROM pixels JOIN events
+    ON pixel_id = pixels.id AND server = 'leased' AND server IN ('pending', 'leased')
+"""
+
+PRUNE_ROLLUPS: Final = "DELETE FROM rollups WHERE facet = ? AND span = ? AND start < ?"
+FACETS: Final = "SELECT DISTINCT facet FROM rollup_keys WHERE facet <> 'depth'"
+PRUNE_COUNTS: Final = "DELETE FROM counts WHERE hour < ?"
+
+
+def fold(db: sqlite3.Connection) -> None:
+    """Fold the changes into the rollups when there are enough of them."""
+    if (db.execute(CHANGED).fetchone()[0] or 0) >= FOLD_ROWS:
+        fold_all(db)
+
+
+def fold_all(db: sqlite3.Connection) -> None:
+    """Fold the changes into the rollups, however few."""
+    sums = folded(State(*columns) for columns in db.execute(CHANGES))
+    numbers: dict[Key, int] = {}
+    for _, _, key in sums:
+        if key not in numbers:
+            found = db.execute(FIND_KEY, key).fetchone()
+            if found is None:
+                db.execute(ADD_KEY, key)
+                found = db.execute(FIND_KEY, key).fetchone()
+            numbers[key] = found[0]
+    places = [(key.facet, span, start, numbers[key]) for span, start, key in sums]
+    db.executemany(ADD, [(*place, n) for place, n in zip(places, sums.values(), strict=True)])
+    less = [place for place, n in zip(places, sums.values(), strict=True) if n < 0]
+    db.executemany(FORGET_EMPTY, less)
+    db.execute(FORGET_CHANGES)
+
+
+def read_tallies(db: sqlite3.Connection, start: float, end: float) -> Tallies:
+    """See Store.tallies."""
+    window = hours(start, end)
+    counts = db.execute(COUNTS, window._asdict())
+    return tallies_of(
+        _sums(db, OF_TALLIES, window),
+        _changes(db, window),
+        [Count(*columns) for columns in counts],
+    )
+
+
+def read_slices(db: sqlite3.Connection, facet: Facet, start: float, end: float) -> Sequence[Slice]:
+    """See Store.slices."""
+    window = hours(start, end)
+    sums = db.execute(HOURS, window._asdict()) if facet == "hour" else _sums(db, (facet,), window)
+    return slices_of(facet, sums, _changes(db, window))
+
+
+def read_depth(db: sqlite3.Connection) -> dict[str, int]:
+    """See Store.depth."""
+    return depth_of(db.execute(DEPTH), db.execute(LEASED).fetchone()[0])
+
+
+def prune_sums(db: sqlite3.Connection, now: float) -> None:
+    """Delete the sums and counters that are older than KEPT_DAYS."""
+    fold_all(db)
+    oldest = oldest_hour(now)
+    for (facet,) in db.execute(FACETS).fetchall():
+        for span in (HOUR, QUARTER, DAY):
+            db.execute(PRUNE_ROLLUPS, (facet, span, oldest))
+    db.execute(PRUNE_COUNTS, (oldest,))
+
+
+def _sums(db: sqlite3.Connection, facets: tuple[str, ...], window: Window) -> Iterator[Sum]:
+    a, b, c = (*facets, *facets[-1:] * 2)[:3]
+    return db.execute(SUMS, {"a": a, "b": b, "c": c, **window._asdict()})
+
+
+def _changes(db: sqlite3.Connection, window: Window) -> Iterator[State]:
+    found = db.execute(CHANGES_OF_WINDOW, (window.start, window.end))
+    return (State(*columns) for columns in found)

@@ -1,0 +1,200 @@
+"""Capture: what an app tracks while a test runs, kept in memory instead of being sent."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from capi_middleware.config import Config
+from capi_middleware.custom_data import clean, refused_by_meta
+from capi_middleware.delivery.worker import Deliverer
+from capi_middleware.events import Count, Event, EventName
+from capi_middleware.issuing import Issuer
+from capi_middleware.shield import Shield
+from capi_middleware.store.memory import MemoryStore
+from capi_middleware.tracker import CAPI, living
+from capi_middleware.user_data import UserData
+
+_NOTHING = "nothing"
+
+
+class _Kept(NamedTuple):
+    event: Event
+    issuer: Issuer
+
+
+class Captured:
+    """What was tracked since the test began, or since `clear()`."""
+
+    def __init__(self) -> None:
+        self._kept: list[_Kept] = []
+        self._refused: list[Event] = []
+        self._suppressed: list[tuple[str, str]] = []
+
+    @property
+    def events(self) -> list[Event]:
+        """The events that would leave, in order; user_data is hashed, as Meta would get it."""
+        return [one.event for one in self._kept]
+
+    @property
+    def refused(self) -> list[Event]:
+        """What does not leave, because Meta would refuse it: a Purchase without value."""
+        return list(self._refused)
+
+    @property
+    def suppressed(self) -> list[tuple[str, str]]:
+        """(event_name, reason) of what was not tracked: no consent, a bot, a failed request."""
+        return list(self._suppressed)
+
+    def clear(self) -> None:
+        """Forget what was captured so far."""
+        self._kept.clear()
+        self._refused.clear()
+        self._suppressed.clear()
+
+    def assert_tracked(
+        self,
+        event_name: EventName,
+        *,
+        times: int | None = None,
+        user_data: UserData | None = None,
+        dedupe_key: object = None,
+        **custom_data: Any,
+    ) -> list[Event]:
+        """The events of this `event_name` that hold all that is given: some, or exactly `times`.
+
+        `value`, `currency` and all else but `user_data` and `dedupe_key` is custom_data, compared
+        after the same cleaning as the app's. `user_data` is hashed before it is compared. 0
+        `times` means none. Raises AssertionError with what was
+        tracked, and with what is different in the event that is nearest.
+        """
+        __tracebackhide__ = True
+        differences = [
+            (_differences(kept, user_data, dedupe_key, custom_data), kept.event)
+            for kept in self._kept
+            if kept.event.event_name == event_name
+        ]
+        found = [event for different, event in differences if not different]
+        if (len(found) > 0) if times is None else (len(found) == times):
+            return found
+        wanted = ", ".join([
+            *(f"{key}={value!r}" for key, value in custom_data.items()),
+            *([repr(user_data)] if user_data is not None else []),
+            *([f"dedupe_key={dedupe_key!r}"] if dedupe_key is not None else []),
+        ])  # fmt: skip
+        expected = "at least once" if times is None else f"{times} times"
+        lines = [f"{event_name}({wanted}): found it {len(found)} times, expected it {expected}"]
+        nearest = min((one for one in differences if one[0]), key=_size, default=None)
+        if nearest is not None and not found:
+            lines += ["nearest:", f"  {_shown(nearest[1])}", *(f"    {one}" for one in nearest[0])]
+        lines += self._all()
+        raise AssertionError("\n".join(lines))
+
+    def _all(self) -> list[str]:
+        return [
+            "tracked:" if self._kept else "tracked: nothing",
+            *(f"  {_shown(event)}" for event in self.events),
+            *(f"refused: {_shown(event)} needs value and currency" for event in self._refused),
+            *(f"suppressed: {name} ({reason})" for name, reason in self.suppressed),
+        ]
+
+    def _add(self, issuer: Issuer, events: Sequence[Event]) -> None:
+        for event in events:
+            if event.send != "browser" and refused_by_meta(event.event_name, event.custom_data):
+                self._refused.append(event)
+            elif event.pixel_ids:
+                self._kept.append(_Kept(event, issuer))
+
+    def _count(self, counts: Sequence[Count]) -> None:
+        for one in counts:
+            if one.kind == "suppressed":
+                self._suppressed += [(one.event_name, one.reason)] * one.n
+
+
+@contextmanager
+def capture() -> Iterator[Captured]:
+    """Let every CAPI of this process, present and to come, track into memory.
+
+    Nothing is opened, stored or sent. Afterwards each goes on with its own store; one that was
+    made meanwhile stays in memory.
+    """
+    captured = Captured()
+    honest_init, honest_count, honest_issue = CAPI.__init__, Issuer.count, Issuer.issue
+    with ExitStack() as stack:
+
+        def init(self: CAPI, config: Config) -> None:
+            if isinstance(config, Config):
+                config = replace(config, store="memory:", delivery=False)
+            honest_init(self, config)
+
+        def count(self: Issuer, *counts: Count) -> None:
+            captured._count(counts)
+            honest_count(self, *counts)
+
+        def issue(self: Issuer, events: Sequence[Event], *given: Any) -> Any:
+            captured._add(self, events)
+            return honest_issue(self, events, *given)
+
+        stack.enter_context(patch.object(CAPI, "__init__", init))
+        stack.enter_context(patch.object(Issuer, "count", count))
+        stack.enter_context(patch.object(Issuer, "issue", issue))
+        for capi in list(living):
+            _switch(capi, stack)
+        yield captured
+
+
+def _switch(capi: CAPI, stack: ExitStack) -> None:
+    """Let a CAPI use a store in memory, and deliver nothing, until the stack ends."""
+    store = MemoryStore()
+    for owner, name, value in (
+        (capi, "store", store),
+        (capi, "config", replace(capi.config, delivery=False)),
+        (capi, "_deliverer", Deliverer([])),
+        (capi, "_started_in", 0),
+        (capi.issuer, "store", store),
+        (capi.issuer, "shield", Shield(store.count)),
+    ):
+        stack.enter_context(patch.object(owner, name, value))
+
+
+def _size(difference: tuple[list[str], Event]) -> int:
+    return len(difference[0])
+
+
+def _differences(
+    kept: _Kept, user_data: UserData | None, dedupe_key: object, custom_data: dict[str, Any]
+) -> list[str]:
+    """What in an event is not as expected, one line for each field."""
+    event, different = kept.event, []
+    cleaned, _ = clean(event.event_name, custom_data)
+    for key, given in custom_data.items():
+        expected, found = cleaned.get(key, given), event.custom_data.get(key)
+        if found != expected:
+            different.append(_line(key, expected, found))
+    if user_data is not None:
+        hashed, left_out = user_data.hashed(kept.issuer.config.default_region)
+        for key, expected in hashed.items():
+            found = event.user_data.get(key)
+            if not (
+                set(expected) <= set(found or ()) if type(expected) is list else expected == found
+            ):
+                different.append(_line(f"user_data.{key}", expected, found))
+        different += [
+            f"user_data.{key}: found a value that nobody can normalise" for key in left_out
+        ]
+    if dedupe_key is not None:
+        expected = kept.issuer.mint(event.event_name, dedupe_key)
+        if event.event_id != expected:
+            different.append(_line("event_id of the dedupe_key", expected, event.event_id))
+    return different
+
+
+def _line(what: str, expected: object, found: object) -> str:
+    return f"{what}: expected {expected!r}, found {_NOTHING if found is None else repr(found)}"
+
+
+def _shown(event: Event) -> str:
+    data = ", ".join(f"{key}={value!r}" for key, value in event.custom_data.items())
+    keys = ", ".join(event.user_data)
+    return f"{event.event_name}({data}) with user_data of {keys or _NOTHING}"

@@ -1,0 +1,146 @@
+"""The wheel: what is in it, and what a machine has that installs nothing else."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import ZipFile
+
+import pytest
+
+from tests.support.processes import ROOT
+
+PAGE = """
+import asyncio, json
+from capi_middleware import CAPIMiddleware, Config, Pixel
+
+async def app(scope, receive, send):
+    headers = [(b"content-type", b"text/html")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"<!doctype html><head></head>"})
+
+async def receive():
+    return {"type": "http.request"}
+
+bodies = {}
+
+async def send(message):
+    bodies[path] = bodies.get(path, "") + message.get("body", b"").decode()
+
+config = Config("a" * 40, [Pixel("123", access_token="t")], store="sqlite:///capi.db",
+                delivery=False, report_token="r")
+wrapped = CAPIMiddleware(app, config)
+headers = [(b"host", b"shop.example"), (b"user-agent", b"Mozilla/5.0")]
+
+for path, more in (
+    ("/", []),
+    ("/_capi/s.js", []),
+    ("/_capi/parity", [(b"authorization", b"Bearer r")]),
+):
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"",
+             "scheme": "https", "headers": [*headers, *more], "client": ("203.0.113.9", 1)}
+    asyncio.run(wrapped(scope, receive, send))
+
+print(json.dumps(list(bodies.values())))
+wrapped.capi.close()
+"""
+
+
+class Machine(NamedTuple):
+    """A fresh environment with the wheel and what it depends on, and an empty folder."""
+
+    python: Path
+    folder: Path
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a program of the environment in the folder."""
+        program, *rest = arguments
+        command = [str(self.python.with_name(program)), *rest]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60)
+
+    def fails(self, code: str) -> str:
+        """What is said last when this code fails."""
+        ended = self.run("python", "-c", code)
+        assert ended.returncode != 0
+        return ended.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    command += ["--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, timeout=120)
+    (built,) = folder.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def machine(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    home = tmp_path_factory.mktemp("machine")
+    uv = str(Path(sys.executable).with_name("uv"))
+    python = home / "venv" / "bin" / "python"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, home / "venv"], check=True)
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, wheel], check=True)
+    folder = home / "empty"
+    folder.mkdir()
+    return Machine(python, folder)
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    source = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "capi_middleware").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    kinds = {name.rpartition(".")[2] for name in source}
+    assert kinds == {"py", "js", "sql", "jinja", "toml", "typed"}
+    about = wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info/"
+    with ZipFile(wheel) as opened:
+        names = set(opened.namelist())
+        metadata = opened.read(about + "METADATA").decode()
+    texts = ("METADATA", "WHEEL", "entry_points.txt", "RECORD", "licenses/LICENSE")
+    assert names == source | {about + text for text in texts}
+    assert "Meta's Conversions API for any Python web app" in metadata
+
+
+def test_a_page_is_served_with_the_core_dependencies_alone(machine: Machine) -> None:
+    ended = machine.run("python", "-W", "error", "-c", PAGE)
+    assert ended.returncode == 0, ended.stderr
+    page, script, report = json.loads(ended.stdout)
+    assert page.startswith('<!doctype html><head><script type="application/json" data-c>')
+    assert "fbevents" in script
+    assert "<title>" in report
+    assert (machine.folder / "capi.db").exists()
+
+
+def test_the_core_brings_no_server_no_command_line_and_no_test_tool(machine: Machine) -> None:
+    code = (
+        "import importlib.util as u; print([n for n in ('click', 'rich', 'psycopg', 'pytest', "
+        "'uvicorn', 'django', 'flask') if u.find_spec(n)])"
+    )
+    assert machine.run("python", "-c", code).stdout.strip() == "[]"
+
+
+def test_the_command_line_says_which_extra_it_needs(machine: Machine) -> None:
+    ended = machine.run("capi-middleware", "--help")
+    assert ended.returncode == 1
+    assert "pip install 'capi-middleware[cli]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_postgresql_says_which_extra_it_needs(machine: Machine) -> None:
+    said = machine.fails(
+        "from capi_middleware import *; CAPI(Config('a' * 40, [Pixel('1', 't')], "
+        "store='postgresql://u:secret@h/d'))"
+    )
+    assert "pip install 'capi-middleware[postgres]'" in said
+    assert "secret" not in said
+
+
+def test_the_fake_meta_says_which_extra_its_server_needs(machine: Machine) -> None:
+    said = machine.fails(
+        "from capi_middleware.testing import FakeMeta; FakeMeta().serve().__enter__()"
+    )
+    assert "pip install 'capi-middleware[testing]'" in said

@@ -1,0 +1,188 @@
+"""The report in real Chromium: on every screen, without scripts, and whatever its values hold."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page
+from starlette.applications import Starlette
+
+from capi_middleware import CAPI, CAPIMiddleware
+from capi_middleware.events import Count, Row, Sighting, match_key_mask
+from capi_middleware.store.protocol import Settlement
+from tests.support.configs import PIXEL_ID, make_config
+from tests.support.servers import serve
+
+TOKEN = "report"
+WIDTHS = [360, 768, 1280]
+
+_SCRIPTS = [
+    "<script>{}</script>", "<img src=x onerror={}>", "<svg onload={}>", "<svg/onload={}//",
+    "\"><script>{}</script>", "'><script>{}</script>", "</script><script>{}</script>",
+    "</style><script>{}</script>", "</title><script>{}</script>", "--><script>{}</script>",
+    "</textarea><script>{}</script>", "</table><script>{}</script>", "<body onload={}>",
+    "\" onmouseover={} x=\"", "' onfocus={} autofocus x='", "\" style=\"x:expression({})",
+    "javascript:{}", "JaVaScRiPt:{}", "java\tscript:{}", "data:text/html,<script>{}</script>",
+    "<iframe src=\"javascript:{}\">", "<iframe srcdoc=\"<script>{}</script>\">",
+    "<object data=\"javascript:{}\">", "<embed src=\"javascript:{}\">",
+    "<a href=\"javascript:{}\">x",
+    "<details open ontoggle={}>", "<video><source onerror={}>", "<audio src=x onerror={}>",
+    "<marquee onstart={}>", "<input autofocus onfocus={}>", "<select autofocus onfocus={}>",
+    "<textarea autofocus onfocus={}>", "<keygen autofocus onfocus={}>",
+    "<form action=javascript:{}>",
+    "<button formaction=javascript:{}>x", "<math><mi xlink:href=\"javascript:{}\">x</mi></math>",
+    "<svg><animate onbegin={} attributeName=x dur=1s>", "<svg><script>{}</script></svg>",
+    "<link rel=stylesheet href=\"javascript:{}\">",
+    "<meta http-equiv=refresh content=\"0;javascript:{}\">",
+]  # fmt: skip
+_WRAPS = ["{}", "{{{{{}}}}}", "{{% raw %}}{}", "&lt;{}&gt;", "\u202e{}"]
+#: Two hundred values of an attacker; each would set window.hit.
+PAYLOADS = [
+    wrap.format(script.format("window.hit=1")) for wrap in _WRAPS for script in _SCRIPTS
+]  # fmt: skip
+
+
+@dataclass
+class Reported:
+    """A running app, its tracker, and where its report is."""
+
+    capi: CAPI
+    url: str
+
+    def put(self, name: str, n: int, browser: str = "sent", *, page: str = "/", **row: Any) -> None:
+        """`n` delivered events with this browser copy."""
+        store = self.capi.store
+        seen = [f"{name[:40]}-{browser}-{page[:40]}-{one}" for one in range(n)]
+        given = {"agent": "Chrome", "route": "GET /x", "match_keys": match_key_mask(["em"]), **row}
+        rows = [
+            Row(
+                event_id=event_id, event_name=name, pixel_id=PIXEL_ID,
+                event_time=self.capi.issuer.now() - 5, payload=b"{}", browser="not_run",
+                page=page, **given,
+            )
+            for event_id in seen
+        ]  # fmt: skip
+        store.append(rows, wait=False)
+        store.sight([Sighting(one, name, PIXEL_ID, browser) for one in seen])
+        while (lease := store.lease(PIXEL_ID, limit=1000, seconds=20)).events:
+            store.settle(lease.lease_id, [Settlement(one.key, "delivered") for one in lease.events])
+
+    def get(self, name: str) -> httpx.Response:
+        return httpx.get(f"{self.url}/_capi/{name}", headers={"authorization": f"Bearer {TOKEN}"})
+
+
+@pytest.fixture
+def reported() -> Iterator[Reported]:
+    capi = CAPI(make_config(report_token=TOKEN))
+    with serve(CAPIMiddleware(Starlette(), capi)) as url:
+        yield Reported(capi, url)
+    capi.close()
+
+
+def log_in(page: Page, url: str, query: str = "") -> None:
+    page.goto(f"{url}/_capi/parity")
+    page.fill("input[name=token]", TOKEN)
+    page.click("button")
+    page.wait_for_selector("h1")
+    page.goto(f"{url}/_capi/parity{query}")
+
+
+def test_two_hundred_hostile_values_are_only_text(page: Page, reported: Reported) -> None:
+    assert len(set(PAYLOADS)) == 200
+    for payload in PAYLOADS:
+        reported.capi.store.count(
+            [
+                Count("suppressed", payload, payload, PIXEL_ID),
+                Count("unmapped", payload, "Lead", PIXEL_ID),
+                Count("no_event_id", "", payload, PIXEL_ID),
+                Count("rested", payload, "", payload),
+            ]
+        )
+        reported.put(payload, 1, page=payload, agent=payload, route=payload)
+    log_in(page, reported.url)
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.hit") is None
+    shown = page.inner_text("body")
+    assert sum(payload.replace("\t", " ") in shown for payload in PAYLOADS) > 150
+    for link in page.locator("a").evaluate_all("all => all.map(one => one.protocol)"):
+        assert link == "http:"
+
+
+def test_hostile_filters_are_only_text(page: Page, reported: Reported) -> None:
+    log_in(page, reported.url)
+    for payload in PAYLOADS[:40]:
+        answer = page.goto(f"{reported.url}/_capi/parity?{httpx.QueryParams(event=payload)}")
+        assert answer is not None
+        assert answer.status == 200
+    assert page.evaluate("window.hit") is None
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_the_screen_and_needs_no_script(
+    browser: Browser, reported: Reported, width: int, scheme: Any
+) -> None:
+    reported.put("Purchase", 40)
+    reported.put("An event with a very long name of its own that nobody should use" * 2, 9, "csp")
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=False
+    )
+    page = context.new_page()
+    log_in(page, reported.url)
+    shown = page.inner_text("body")
+    assert "40 of 40 browser events are covered by the server" in shown
+    context.close()
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    log_in(page, reported.url)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    paper, ink = (
+        page.evaluate(f"getComputedStyle(document.body).{one}")
+        for one in ("backgroundColor", "color")
+    )
+    assert (_light(paper) > _light(ink)) is (scheme == "light")
+    context.close()
+
+
+def _light(color: str) -> int:
+    return sum(int(one) for one in re.findall(r"\d+", color)[:3])
+
+
+def test_an_event_is_one_click_away(page: Page, reported: Reported) -> None:
+    reported.put("Purchase", 9, page="/thanks")
+    reported.put("Lead", 9, page="/contact")
+    log_in(page, reported.url)
+    page.click("#numbers ~ .scroll a:has-text('Lead')")
+    assert "only Lead" in page.inner_text("header")
+    assert "/contact" in page.inner_html("main")
+    assert "/thanks" not in page.inner_html("main")
+
+
+def test_every_face_tells_the_same_numbers(page: Page, reported: Reported) -> None:
+    reported.put("Purchase", 31)
+    reported.put("Purchase", 7, "script_blocked")
+    reported.put("Lead", 5, "left_early")
+    data = json.loads(reported.get("parity.json").content)
+    rows = list(csv.DictReader(io.StringIO(reported.get("parity.csv").text)))
+    metrics = reported.get("metrics").text
+    log_in(page, reported.url)
+    shown = page.inner_text("main")
+    assert [one["event_name"] for one in data["events"]] == ["Lead", "Purchase"]
+    for one, row in zip(data["events"], rows, strict=True):
+        for name in ("server", "browser", "matched"):
+            assert row[name] == str(one[name])
+            label = f'event_name="{one["event_name"]}",pixel_id="{PIXEL_ID}",copy="{name}"'
+            (line,) = [
+                each for each in metrics.splitlines()
+                if each.startswith("capi_window_events") and label in each
+            ]  # fmt: skip
+            assert float(line.rpartition(" ")[2]) == one[name]
+        for cause, n in one["missing_browser"].items():
+            assert row[f"missing_browser: {cause}"] == str(n)
+        assert f"{one['matched']:,} of {one['browser']:,}" in shown or not one["browser"]

@@ -1,0 +1,245 @@
+"""check: every fault of a setup is a finding with its fix, and a good one has none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from capi_middleware import CAPIMiddleware, Config
+from capi_middleware.cli.checks.store import file_system
+from capi_middleware.testing import FakeMeta
+from tests.support.commands import Site, site
+from tests.support.configs import PIXEL_ID, SECRET
+from tests.support.servers import closed_port, serve
+
+Findings = dict[str, list[tuple[str, str, str]]]
+HEAD = "<!doctype html><html><head><title>x</title>{}</head><body></body></html>"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with site(tmp_path, monkeypatch, FakeMeta()) as made:
+        yield made
+
+
+def findings(shop: Site, *arguments: str) -> Findings:
+    """(level, text, fix) by part."""
+    found: Findings = {}
+    for one in shop.told("check", *arguments)["findings"]:
+        assert one["fix"] or one["level"] == "ok", one
+        found.setdefault(one["part"], []).append((one["level"], one["text"], one["fix"]))
+    return found
+
+
+def test_a_good_setup_has_no_error(shop: Site) -> None:
+    shop.configure(
+        '[[routes]]\nmatch = "GET /orders/{n}"\nevent_name = "Purchase"\ndedupe_key = "{path.n}"'
+    )
+    done = shop.run("check")
+    assert done.exit_code == 0
+    assert "ok       route: GET /orders/{n} → Purchase" in done.stdout
+    found = findings(shop)
+    assert found["store"][0][1] == "sqlite: opens and takes writes, 0 events"
+    assert found["secret_key"][0][0] == "ok"
+    assert SECRET not in str(found)
+    assert "sending" not in found
+    assert shop.fake.received.server == []
+
+
+def test_a_configuration_that_does_not_load_is_an_error(shop: Site) -> None:
+    shop.configure('[[routes]]\nmatch = "GET /_capi/x"\nevent_name = "Lead"')
+    done = shop.run("check")
+    assert done.exit_code == 1
+    assert "this route can never match" in done.stdout
+
+
+def test_routes_that_never_count_are_errors(shop: Site) -> None:
+    shop.configure(
+        '[[routes]]\nmatch = "GET /admin/x"\nevent_name = "Lead"\n'
+        '[[routes]]\nmatch = "HEAD /x"\nevent_name = "Lead"\n'
+        '[[routes]]\nmatch = "GET /thanks"\nevent_name = "Purchase"\n',
+        exclude=["/admin/"],
+    )
+    assert [(level, text) for level, text, _ in findings(shop)["route"]] == [
+        ("error", "GET /admin/x → Lead can never match: exclude has '/admin/'"),
+        ("error", "HEAD /x → Lead never counts: HEAD shows no page"),
+        ("warning", "GET /thanks → Purchase has no dedupe_key: a refreshed page counts twice"),
+    ]
+
+
+def test_secrets_that_differ_or_are_weak_are_warnings(
+    shop: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.configure(secret_key="x" * 40, report_token="short")
+    found = findings(shop)
+    assert [level for level, _, _ in found["secret_key"]] == ["warning", "warning"]
+    assert "another one than this environment's" in found["secret_key"][1][1]
+    assert found["report"][0][0] == "warning"
+    assert [text.split(" stands")[0] for _, text, _ in found["secrets"]] == [
+        "secret_key", "report_token", "pixels.access_token",
+    ]  # fmt: skip
+    monkeypatch.delenv("CAPI_SECRET_KEY")
+    assert len(findings(shop)["secret_key"]) == 1
+
+
+def test_a_store_that_cannot_be_opened_is_an_error(shop: Site) -> None:
+    (shop.folder / "capi.db").write_bytes(b"")
+    shop.configure(store=f"sqlite:///{shop.folder / 'missing' / 'capi.db'}")
+    assert findings(shop)["store"][0][0] == "error"
+    assert shop.run("check").exit_code == 1
+    shop.configure(store="memory:")
+    assert "forgets all events" in findings(shop)["store"][1][1]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/srv/data/capi.db", "nfs4"), ("/srv/capi.db", "ext4"), ("/run/a b/x.db", "tmpfs"),
+     ("/srv/database.db", "ext4")],
+)  # fmt: skip
+def test_the_file_system_is_that_of_the_deepest_mount(path: str, kind: str) -> None:
+    mounts = "/dev/sda1 / ext4 rw\nhost:/x /srv/data nfs4 rw\n\ntmpfs /run/a\\040b tmpfs rw\n"
+    assert file_system(Path(path), mounts) == kind
+
+
+def test_delivery_that_stands_still_is_found(shop: Site) -> None:
+    with shop.capi() as capi:
+        capi.store.pause(PIXEL_ID, seconds=600, reason="code 190", token="x")
+    assert findings(shop)["delivery"][0][0] == "error"
+
+
+def test_a_test_event_shows_meta_s_answer(shop: Site) -> None:
+    shop.configure(pixel='test_event_code = "TEST9"')
+    found = findings(shop)
+    ((level, text, _),) = found["sending"]
+    assert level == "ok"
+    assert "events_received 1, fbtrace_id AFakeMetaTrace" in text
+    (received,) = shop.fake.received.server
+    assert (received.event["event_name"], received.test_event_code) == (
+        "CapiMiddlewareCheck", "TEST9",
+    )  # fmt: skip
+    assert found["test_event_code"][0][0] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "text"),
+    [
+        ({"status": 401}, "error", "the token is refused or has no access to this pixel (code 190"),
+        ({"status": 429}, "error", "Meta throttles (code 17"),
+        ({"status": 502, "body": "<html>"}, "error", "passing fault (http 502"),
+        ({"drop": "before"}, "error", "no answer ("),
+        (
+            {"status": 200, "body": {"events_received": 1, "messages": ["look"],
+                                     "fbtrace_id": "A\n\x1b[31m"}},
+            "warning", "messages: look",
+        ),
+    ],
+)  # fmt: skip
+def test_an_answer_of_meta_s_is_explained(
+    shop: Site, fault: dict[str, Any], level: str, text: str
+) -> None:
+    shop.fake.fail_next(**fault)
+    ((found, shown, _),) = findings(shop, "--send")["sending"]
+    assert found == level
+    assert text in shown
+    assert "\x1b" not in shown
+
+
+def test_the_code_of_the_command_line_is_sent(shop: Site) -> None:
+    shop.run("check", "--test-event-code", "TEST1")
+    assert shop.fake.received.server[0].test_event_code == "TEST1"
+
+
+def pages(**routes: Response) -> Starlette:
+    def answer(made: Response) -> Any:
+        async def endpoint(request: Request) -> Response:
+            return made
+
+        return endpoint
+
+    return Starlette(routes=[Route(f"/{name}", answer(made)) for name, made in routes.items()])
+
+
+def page_findings(shop: Site, made: Response, *, wrapped: bool = True) -> Findings:
+    app: Any = pages(page=made, moved=RedirectResponse("/page"))
+    if wrapped:
+        app = CAPIMiddleware(app, Config.load(shop.path))
+    with serve(app) as url:
+        return findings(shop, "--url", f"{url}/moved")
+
+
+def test_a_page_with_our_tag_is_good(shop: Site) -> None:
+    found = page_findings(shop, HTMLResponse(HEAD.format("")))
+    assert found["page"][0][1].endswith("/page: http 200, text/html; charset=utf-8")
+    assert [found[part][0][0] for part in ("tag", "script", "cache", "csp")] == ["ok"] * 4
+    assert "carries its event_ids" in found["cache"][0][1]
+    assert "pixel" in found
+
+
+def test_a_page_without_our_tag_is_an_error(shop: Site) -> None:
+    found = page_findings(shop, HTMLResponse(HEAD.format("")), wrapped=False)
+    assert found["tag"][0][0] == "error"
+    assert "outermost" in found["tag"][0][2]
+
+
+def test_pixels_and_tag_managers_on_the_page_are_found(shop: Site) -> None:
+    snippet = (
+        f"<script>fbq('init', '{PIXEL_ID}');fbq( \"init\",\"777\")</script>"
+        "<script src='https://www.googletagmanager.com/gtm.js?id=GTM-ABC123'></script>"
+    )
+    found = page_findings(shop, HTMLResponse(HEAD.format(snippet)))["pixel"]
+    assert [(level, text) for level, text, _ in found[1:]] == [
+        ("warning", f"the page initialises our pixel {PIXEL_ID} itself"),
+        ("ok", "the page initialises another pixel 777 itself"),
+        ("warning", "a tag manager, GTM-ABC123, may fire the pixel too"),
+    ]
+
+
+def test_a_policy_that_blocks_the_pixel_is_an_error_with_the_directive(shop: Site) -> None:
+    policy = {"content-security-policy": "default-src 'self'; img-src 'self'"}
+    found = page_findings(shop, HTMLResponse(HEAD.format(""), headers=policy))["csp"]
+    assert [level for level, _, _ in found] == ["error", "error"]
+    fixes = " ".join(fix for _, _, fix in found)
+    assert "Add https://connect.facebook.net to script-src" in fixes
+    assert "Add https://www.facebook.com to img-src" in fixes
+    policy = {"content-security-policy": "script-src 'none'"}
+    found_ = page_findings(shop, HTMLResponse(HEAD.format(""), headers=policy))
+    assert found_["tag"][0][0] == "error"
+    assert "Add 'self' to script-src" in found_["csp"][-1][2]
+
+
+def test_a_policy_within_the_page_is_read(shop: Site) -> None:
+    meta = """<meta content="img-src 'self'" http-equiv=Content-Security-Policy>"""
+    (found,) = page_findings(shop, HTMLResponse(HEAD.format(meta)))["csp"]
+    assert "Add https://www.facebook.com to img-src" in found[2]
+
+
+def test_event_ids_in_a_shared_cache_are_an_error(shop: Site) -> None:
+    public = {"cache-control": "public, max-age=60"}
+    asked = page_findings(shop, HTMLResponse(HEAD.format(""), headers=public))["cache"][0]
+    assert asked[:2] == (
+        "ok", "the page asks for its event_ids when shown (cache-control public, max-age=60)",
+    )  # fmt: skip
+    tag = (
+        '<script type="application/json" data-c>{"e":[{"n":"PageView","i":"tABC"}]}</script>'
+        '<script src="/_capi/s.js?v=1" async></script>'
+    )
+    page = HTMLResponse(HEAD.format(tag), headers={"age": "7"})
+    found = page_findings(shop, page, wrapped=False)
+    assert found["cache"][0][0] == "error"
+    assert found["script"][0][0] == "error", "nothing serves it"
+
+
+@pytest.mark.parametrize("url", ["ftp://x/", "http://[", closed_port()])
+def test_an_address_without_a_page_is_an_error(shop: Site, url: str) -> None:
+    assert findings(shop, "--url", url)["page"][0][0] == "error"
+
+
+def test_an_answer_that_is_no_page_is_an_error(shop: Site) -> None:
+    found = page_findings(shop, Response("no", 404, media_type="text/plain"))
+    assert found["page"][0][0] == "error"
+    assert "tag" not in found

@@ -1,0 +1,320 @@
+"""reconcile: which paid orders never reached Meta, by which channel, why; and what may be sent."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capi_middleware import CAPI, UserData
+from capi_middleware.cli.orders import read_orders
+from capi_middleware.events import SENT, Count, Row, Sighting
+from capi_middleware.store.protocol import Settlement
+from capi_middleware.testing import FakeMeta
+from tests.support.commands import Site, site
+from tests.support.configs import PIXEL_ID, SECRET
+from tests.support.stores import store_rows
+
+DAY = 86_400
+NEW_SECRET = "another-secret-of-more-than-32-characters"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with site(tmp_path, monkeypatch, FakeMeta()) as made:
+        yield made
+
+
+def stamp(ago: float) -> str:
+    return datetime.fromtimestamp(time.time() - ago, UTC).isoformat()
+
+
+def write(shop: Site, *orders: tuple[str, float], **more: str) -> str:
+    """orders.csv of (id, seconds ago); `more` are further columns, the same in each line."""
+    head = ["order_id", "paid_at", "total", "currency", "email", *more]
+    lines = [
+        ",".join([name, stamp(ago), "10.50", "EUR", f"{name}@example.com", *more.values()])
+        for name, ago in orders
+    ]
+    path = shop.folder / "orders.csv"
+    path.write_text("\n".join([",".join(head), *lines]) + "\n")
+    return str(path)
+
+
+def purchase(capi: CAPI, number: str, ago: float, server: str, browser: str, **row: Any) -> str:
+    """A Purchase of this order in the ledger, in these states; its event_id."""
+    event_id = capi.issuer.mint("Purchase", number)
+    made = Row(
+        event_id=event_id, event_name="Purchase", pixel_id=PIXEL_ID, browser=browser,
+        event_time=time.time() - ago, payload=None, server=server, **row,  # type: ignore[arg-type]
+    )  # fmt: skip
+    store_rows(capi.store, made)
+    return event_id
+
+
+def why(told: Any) -> dict[str, tuple[str, str]]:
+    """(why, replay) by order."""
+    return {one["order"]: (one["why"], one["replay"]) for one in told["missing"]}
+
+
+def test_each_order_is_reached_by_a_channel_or_missing_for_a_reason(shop: Site) -> None:
+    with shop.capi() as capi:
+        purchase(capi, "A", 100, "delivered", SENT)
+        purchase(capi, "B", 100, "delivered", "script_blocked")
+        purchase(capi, "C", 100, "unmapped", SENT)
+        purchase(capi, "D", 100, "expired", "not_run")
+        purchase(capi, "E", 100, "dropped", "not_run")
+        capi.track("Purchase", dedupe_key="F", value=1, currency="EUR")
+        lease = capi.store.lease(PIXEL_ID, limit=9, seconds=9)
+        dead = [Settlement(one.key, "dead", "code 100/2804050") for one in lease.events]
+        capi.store.settle(lease.lease_id, dead)
+        capi.track("Purchase", dedupe_key="G", value=1, currency="EUR")
+    path = write(shop, *((name, 100.0) for name in "ABCDEFG"), ("H", 50 * 3600.0))
+    told = shop.told("reconcile", path)
+    assert {(one["reached"], one["orders"]) for one in told["outcomes"]} == {
+        ("both", 1), ("server", 1), ("browser", 1), ("waiting", 1), ("no", 1),
+    }  # fmt: skip
+    assert told["outcomes"][0]["value"] == {"EUR": 10.5}
+    missing = why(told)
+    assert missing == {
+        "D": ("expired, browser: not_run", "too old, or Meta may have counted it"),
+        "E": ("no server copy (dropped), browser: not_run", "the ledger holds it without a copy"),
+        "F": ("rejected by Meta, code 100/2804050, browser: not_rendered",
+              "see dead-letters requeue"),
+        "H": ("never tracked", "yes"),
+    }  # fmt: skip
+    done = shop.run("reconcile", path)
+    assert done.exit_code == 1
+    assert "order H (line 9" in done.stdout
+
+
+def test_replay_queues_what_was_never_tracked_with_the_order_s_time(shop: Site) -> None:
+    path = write(shop, ("H", 5 * DAY), phone="+49 30 1234567")
+    assert shop.run("reconcile", path).exit_code == 1
+    told = shop.told("reconcile", path, "--replay")
+    assert told["queued"] == 1
+    assert why(told)["H"][1] == "queued"
+    assert shop.run("deliver", "--once").exit_code == 0
+    (sent,) = shop.fake.received.server
+    assert abs(sent.event["event_time"] - (time.time() - 5 * DAY)) < 60
+    assert (sent.event["custom_data"]["value"], sent.event["custom_data"]["currency"]) == (
+        10.5, "EUR",
+    )  # fmt: skip
+    assert set(sent.event["user_data"]) == {"em", "ph"}
+    assert b"example.com" not in (shop.folder / "capi.db").read_bytes()
+    with shop.capi() as capi:
+        assert sent.event["event_id"] == capi.issuer.mint("Purchase", "H")
+    again = shop.told("reconcile", path, "--replay")
+    assert (again["queued"], again["missing"]) == (0, [])
+    assert shop.run("reconcile", path).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("ago", "more", "text"),
+    [
+        (8 * DAY, {}, "more than seven days ago"),
+        (-DAY, {}, "in the future"),
+        (40 * DAY, {}, "older than the ledger"),
+        (DAY, {"consent": "no"}, "denied consent"),
+    ],
+)
+def test_what_may_not_be_sent_is_not(
+    shop: Site, ago: float, more: dict[str, str], text: str
+) -> None:
+    told = shop.told("reconcile", write(shop, ("H", ago), **more), "--replay")
+    assert text in why(told)["H"][1]
+    assert told["queued"] == 0
+    with shop.capi() as capi:
+        assert capi.store.depth() == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [("H,{time},,EUR,h@example.com", "value and a currency"),
+     ("H,{time},9,,h@example.com", "value and a currency"),
+     ("H,{time},9,EUR,", "email or a phone")],
+)  # fmt: skip
+def test_an_order_that_meta_would_refuse_is_not_sent(shop: Site, line: str, text: str) -> None:
+    path = shop.folder / "orders.csv"
+    path.write_text("order_id,paid_at,total,currency,email\n" + line.format(time=stamp(DAY)))
+    told = shop.told("reconcile", str(path), "--replay")
+    assert text in why(told)["H"][1]
+    assert told["queued"] == 0
+
+
+def test_an_order_that_may_be_there_under_another_id_is_not_sent(shop: Site) -> None:
+    with shop.capi() as capi:
+        capi.track("Purchase", value=1, currency="EUR", event_time=time.time() - DAY)
+    path = write(shop, ("H", DAY), ("I", 3 * DAY))
+    told = shop.told("reconcile", path, "--replay")
+    missing = why(told)
+    assert "no dedupe_key" in missing["H"][1]
+    assert missing["I"][1] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("hours", "when", "zone", "queued"),
+    [(5, "%Y-%m-%dT%H:%M:%S", (), 0), (5, "%Y-%m-%dT%H:%M:%S", ("--timezone", "UTC"), 1),
+     (5, "%Y-%m-%d", ("--timezone", "UTC"), 0), (5, "%Y-%m-%dT%H:%M:%S+00:00", (), 1)],
+)  # fmt: skip
+def test_the_less_a_time_says_the_more_events_may_be_the_order(
+    shop: Site, hours: int, when: str, zone: tuple[str, ...], queued: int
+) -> None:
+    moment = datetime.fromtimestamp(time.time() - 2 * DAY, UTC).replace(hour=12)
+    with shop.capi() as capi:
+        capi.track("Purchase", value=1, currency="EUR",
+                   event_time=moment.timestamp() + hours * 3600)  # fmt: skip
+    path = shop.folder / "orders.csv"
+    line = f"H,{moment.strftime(when)},9.00,EUR,h@example.com"
+    path.write_text(f"order_id,paid_at,total,currency,email\n{line}\n")
+    assert shop.told("reconcile", str(path), "--replay", *zone)["queued"] == queued
+
+
+@pytest.mark.parametrize("by", ["option", "column"])
+def test_an_order_of_days_with_denials_needs_consent(shop: Site, by: str) -> None:
+    with shop.capi() as capi:
+        capi.store.count([Count("suppressed", "consent", "Purchase", PIXEL_ID)])
+        capi.store.flush(9)
+    path = write(shop, ("H", 60))
+    told = shop.told("reconcile", path, "--replay")
+    assert told["queued"] == 0
+    assert "consent unknown" in why(told)["H"][1]
+    arguments = ("--consented",) if by == "option" else ()
+    agreed = write(shop, ("H", 60), **({} if arguments else {"consent": "yes"}))
+    assert shop.told("reconcile", agreed, "--replay", *arguments)["queued"] == 1
+
+
+def test_what_the_browser_alone_made_and_lost_is_sent(shop: Site) -> None:
+    with shop.capi() as capi:
+        event_id = capi.issuer.mint("Purchase", "H")
+        blocked = Sighting(event_id, "Purchase", PIXEL_ID, "request_blocked")
+        capi.store.sight([blocked]).result(9)
+    path = write(shop, ("H", 60))
+    told = shop.told("reconcile", path, "--replay")
+    assert why(told)["H"] == ("the browser alone made it, browser: request_blocked", "queued")
+
+
+def test_a_pixel_that_must_not_get_it_holds_the_order_back(shop: Site) -> None:
+    shop.configure('[[pixels]]\nid = "222"\naccess_token = "t"')
+    with shop.capi() as capi:
+        store_rows(
+            capi.store,
+            Row(event_id="t1", event_name="Purchase", pixel_id="222", payload=None,
+                event_time=time.time() - DAY, server="delivered"),
+        )  # fmt: skip
+    told = shop.told("reconcile", write(shop, ("H", DAY)), "--replay")
+    assert told["queued"] == 0
+    assert [one["replay"] for one in told["missing"]] == [
+        "it may be one of them under another event_id (no dedupe_key)"
+    ] * 2
+
+
+def test_events_signed_by_an_older_key_are_found(shop: Site) -> None:
+    with shop.capi() as capi:
+        purchase(capi, "A", 60, "delivered", SENT)
+    shop.configure(secret_key=[NEW_SECRET, SECRET])
+    assert shop.run("reconcile", write(shop, ("A", 60))).exit_code == 0
+
+
+SHOPIFY = """\
+Name;Email;Financial Status;Paid at;Currency;Total;Lineitem name
+#1001;a@example.com;paid;2026-11-20 14:03:22 +0100;EUR;1.234,56;Kettle
+#1001;a@example.com;;;;;Cup
+#1002;b@example.com;pending;;EUR;5,00;Cup
+#1003;c@example.com;paid;yesterday;EUR;5,00;Cup
+
+;d@example.com;paid;2026-11-20 14:03:22 +0100;EUR;5,00;Cup
+#1004;e@example.com;partially_refunded;2026-11-20 14:03:22 UTC;EUR;much;Cup
+"""
+
+
+def test_an_export_is_read_by_the_usual_names_and_bad_lines_are_named(shop: Site) -> None:
+    path = shop.folder / "orders.csv"
+    path.write_text("\ufeff" + SHOPIFY)
+    told = shop.told("reconcile", str(path))
+    assert (told["orders"], told["unpaid"]) == (1, 1)
+    (order,) = told["missing"]
+    assert (order["order"], order["value"], order["time"]) == (
+        "#1001", 1234.56, "2026-11-20T13:03:22Z",
+    )  # fmt: skip
+    assert told["bad_lines"] == [
+        {"line": 5, "why": "a time that is neither ISO 8601 nor Unix seconds"},
+        {"line": 7, "why": "no order id"},
+        {"line": 8, "why": "a value that is no number"},
+    ]
+    assert "line 5: a time" in shop.run("reconcile", str(path)).stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "code", "said"),
+    [
+        ("a,b\n1,2\n", (), 2, "found no column for the id"),
+        ("a,b\n1,2\n", ("--id-column", "a"), 2, "found no column for the time"),
+        ("a,b\n1,2\n", ("--id-column", "c"), 2, "found no column 'c', expected one of a, b"),
+        ("", (), 2, "found no column for the id"),
+        ("id,date\n", (), 2, "0 paid orders"),
+        ("id,date\n1,1790000000\n", ("--timezone", "Moon"), 2, "Moon"),
+        ("a,b\n1,1790000000\n", ("--id-column", "a", "--time-column", "b"), 1, "1 paid orders"),
+    ],
+)
+def test_a_file_that_holds_no_orders_is_exit_code_2(
+    shop: Site, text: str, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    path = shop.folder / "orders.csv"
+    path.write_text(text)
+    done = shop.run("reconcile", str(path), *arguments)
+    assert done.exit_code == code
+    assert said in done.output
+
+
+def test_a_file_that_cannot_be_read_is_one_clear_line(shop: Site) -> None:
+    (shop.folder / "orders.csv").write_bytes(b"id,date\n\xff\xfe,1\n")
+    for name in ("missing.csv", "orders.csv"):
+        done = shop.run("reconcile", str(shop.folder / name))
+        assert done.exit_code == 2
+        assert "found no readable CSV file" in done.output
+
+
+def test_a_thousand_orders_and_more_are_looked_up(shop: Site) -> None:
+    with shop.capi() as capi:
+        store_rows(capi.store, *(
+            Row(event_id=capi.issuer.mint("Purchase", str(n)), event_name="Purchase",
+                pixel_id=PIXEL_ID, event_time=time.time() - 60, payload=None, server="delivered")
+            for n in range(2500)
+        ))  # fmt: skip
+    path = write(shop, *((str(n), 60.0) for n in range(2500)))
+    told = shop.told("reconcile", path)
+    assert [(one["reached"], one["orders"]) for one in told["outcomes"]] == [("server", 2500)]
+
+
+@pytest.mark.parametrize(
+    ("given", "currency", "value"),
+    [("12.50", "EUR", 12.5), ("12,50 €", "EUR", 12.5), ("1.234,56", "EUR", 1234.56),
+     ("1,234.56", "USD", 1234.56), ("1.234.567", "EUR", 1234567), ("7", "EUR", 7),
+     ("10.500", "KWD", 10.5), ("10.500", "EUR", None), ("1,234", "USD", None),
+     ("", "EUR", None), ("-5.00", "EUR", -5), ("--", "EUR", None), ("9.", "EUR", 9)],
+)  # fmt: skip
+def test_a_value_is_read_as_it_is_written_or_not_at_all(
+    tmp_path: Path, given: str, currency: str, value: float | None
+) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text(f"id;date;total;currency\n1;1790000000;{given};{currency}\n")
+    read = read_orders(path, {})
+    values = [None if one.value is None else float(one.value) for one in read.orders]
+    assert values == ([] if value is None and given else [value])
+    assert len(read.orders) + len(read.bad_lines) == 1
+
+
+def test_an_event_that_no_pixel_takes_is_a_mistake(shop: Site) -> None:
+    shop.configure(pixel='events = ["Lead"]')
+    done = shop.run("reconcile", write(shop, ("A", 60)))
+    assert (done.exit_code, "one that a pixel takes" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize("event_time", [0.0, -1.0])
+def test_an_event_time_that_meta_refuses_is_refused(shop: Site, event_time: float) -> None:
+    moment = event_time or time.time() + 90
+    with shop.capi() as capi, pytest.raises(ValueError, match="event_time: found"):
+        capi.track("Lead", user_data=UserData(em="a@example.com"), event_time=moment)

@@ -1,0 +1,19 @@
+"""`make script`: the pixel script as pages load it, made of its source."""
+
+from pathlib import Path
+
+import minify
+
+import capi_middleware.capture
+
+_FOLDER = Path(capi_middleware.capture.__path__[0])
+SOURCE, MADE = _FOLDER / "s.js", _FOLDER / "s.min.js"
+
+
+def made() -> str:
+    """What s.min.js must be."""
+    return str(minify.string("application/javascript", SOURCE.read_text("utf-8"))) + "\n"
+
+
+if __name__ == "__main__":
+    MADE.write_text(made(), "utf-8")
