@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -244,7 +245,7 @@ class Issuer:
         given = event.custom_data
         digest = self.digest(given.get("value"), given.get("currency")) if body else ""
         url = visitor.event_source_url if visitor is not None else None
-        page = self.page_of(urlsplit_safely(url).path or "/") if url else ""
+        page = self.page_of(_path_of(url)) if url else ""
         agent = agent_of(visitor.client_user_agent) if visitor is not None else ""
         for pixel_id in event.pixel_ids:
             yield Row(
@@ -267,11 +268,7 @@ class Issuer:
 
     def page_of(self, path: str) -> str:
         """A page for the counters: its path without what is personal, at most 200 of them."""
-        parts = path.split("/")
-        personal = [n for n, part in enumerate(parts) if len(part) > 40 or _PERSONAL.search(part)]
-        for count, n in enumerate(personal):
-            parts[n] = f"{{id{count + 1}}}" if count else "{id}"
-        page = "/".join(parts)[:100]
+        page = _page_name(path)
         if page not in self._pages and len(self._pages) < _MOST_PAGES:
             self._pages.add(page)
         return page if page in self._pages else ""
@@ -280,3 +277,19 @@ class Issuer:
         """Count values that were missing or unusable."""
         for key in keys:
             self.count(Count("left_out", key, event_name))
+
+
+@lru_cache(maxsize=1024)
+def _path_of(url: str) -> str:
+    path: str = urlsplit_safely(url).path
+    return path or "/"
+
+
+@lru_cache(maxsize=1024)
+def _page_name(path: str) -> str:
+    """The path without what is personal."""
+    parts = path.split("/")
+    personal = [n for n, part in enumerate(parts) if len(part) > 40 or _PERSONAL.search(part)]
+    for count, n in enumerate(personal):
+        parts[n] = f"{{id{count + 1}}}" if count else "{id}"
+    return "/".join(parts)[:100]
