@@ -8,7 +8,7 @@ VISITORS ?= 0
 ROUNDS ?= 1000
 WITH ?= $(BIN)/python
 
-.PHONY: demo test test-wheel test-lowest script torture bench bench-smoke lint browser pgbouncer clean
+.PHONY: demo test test-wheel test-lowest script torture bench bench-smoke lint browser pgbouncer wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -41,7 +41,7 @@ lint: $(VENV)/.installed
 		|| { cat $(VENV)/verifytypes; exit 1; }
 	@$(BIN)/lint-imports
 
-test: lint browser pgbouncer
+test: lint browser pgbouncer wrk $(VENV)/.bench-installed
 	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q
 
@@ -72,11 +72,21 @@ torture: $(VENV)/.installed
 	@echo "==> $(ROUNDS) rounds of killed processes and a failing Meta; nothing may be lost"
 	@$(BIN)/python -m tests.torture --rounds $(ROUNDS)
 
-bench: $(VENV)/.installed
+$(VENV)/.bench-installed: $(VENV)/.installed
+	@echo "==> Installing what the benchmarks measure beside this package"
+	@$(BIN)/python -m pip install --quiet --editable . --group bench
+	@touch $@
+
+wrk:
+	@command -v wrk >/dev/null || { \
+		echo "==> wrk is missing: installing it with apt"; \
+		apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
+
+bench: $(VENV)/.bench-installed wrk browser
 	@echo "==> Benchmarks: ratios of two things measured side by side"
 	@$(BIN)/python -m tests.benchmarks
 
-bench-smoke: $(VENV)/.installed
+bench-smoke: $(VENV)/.bench-installed wrk browser
 	@$(BIN)/python -m tests.benchmarks --smoke
 
 clean:

@@ -1,11 +1,10 @@
 """Admission: whether the events of one request may leave, by its visitor's consent and kind."""
 
-from functools import cached_property
-
 from capi_middleware.asking import Asker
 from capi_middleware.capture.consent import DENIED, ConsentRule, Permission
 from capi_middleware.capture.noise import noise
 from capi_middleware.capture.reading import RequestReader
+from capi_middleware.lazily import lazily
 from capi_middleware.steps import Steps
 
 
@@ -22,7 +21,7 @@ class Admission:
         self._path = path
         self._decided: Permission | None = None
 
-    @cached_property
+    @lazily
     def noise(self) -> str | None:
         """Why the request is no visit, None for a visit."""
         return noise(self._method, self._path, self._reader.headers)

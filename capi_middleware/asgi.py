@@ -6,13 +6,13 @@ from concurrent.futures import Future
 from inspect import isawaitable
 from typing import Any, TypeVar
 
-from anyio import to_thread
+from msgspec import Struct
 
 from capi_middleware.arrivals import committed
+from capi_middleware.capture.injection import may_be_page
 from capi_middleware.config import Config
-from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.exchange import Exchange, current
-from capi_middleware.steps import Headers, Steps
+from capi_middleware.steps import BODY_LIMIT, Headers, Steps
 from capi_middleware.tracker import CAPI
 
 Scope = MutableMapping[str, Any]
@@ -46,37 +46,38 @@ class CAPIMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
-        if scope["type"] == "lifespan":
-            self._has_lifespan = True
-            await self.app(scope, receive, self._closing(send))
-        elif scope["type"] != "http" or MARK in scope:
-            if MARK in scope:
+        if scope["type"] != "http" or MARK in scope:
+            if scope["type"] == "lifespan":
+                self._has_lifespan = True
+                send = self._closing(send)
+            elif MARK in scope:
                 self.capi.issuer.notices.say("twice")
-            await self.app(scope, receive, send)
-        else:
-            await self._http(scope, receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return await self.app(scope, receive, send)
         try:
             if self.capi.start() and not self._has_lifespan:
                 self.capi.issuer.notices.say("no_lifespan")
-            endpoint = self.capi.endpoint(scope)
-            exchange = None if endpoint is not None else self.capi.open(scope)
+            taken = self.capi.take(scope)
         except Exception as error:
             self.capi.issuer.shield.caught(error, "opening")
             return await self.app(scope, receive, send)
-        if endpoint is not None:
-            return await self._answer(endpoint, scope, receive, send)
-        assert exchange is not None
+        if isinstance(taken, str):
+            return await self._answer(taken, scope, receive, send)
         scope[MARK] = True
-        responder = _Responder(exchange, send)
-        token = current.set(exchange)
+        passage = _Passage(self.capi, scope, send)
+        # Most requests come through here: no method of ours, no second coroutine between them
+        # and the app.
+        if taken is not None:
+            passage.responder = _Responder(taken, send)
+            receive = _teeing(taken, receive)
+        token = current.set(passage)
         try:
-            await self.app(scope, _teeing(exchange, receive), responder)
-            await responder.release()
+            await self.app(scope, receive, passage.responder or passage.pass_on)
+            if passage.responder is not None:
+                await passage.responder.release()
         finally:
             current.reset(token)
-            await responder.close()
+            if passage.responder is not None:
+                await passage.responder.close()
         return None
 
     async def _answer(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +91,7 @@ class CAPIMiddleware:
         async def closing(message: Message) -> None:
             if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
                 try:
-                    await to_thread.run_sync(self.capi.close)
+                    await _in_thread(self.capi.close)
                 except Exception as error:
                     self.capi.issuer.shield.caught(error, "closing")
             await send(message)
@@ -114,16 +115,62 @@ async def walk(steps: Steps[T]) -> T:
             elif isawaitable(asked):
                 result = await asked
             else:
-                result = await to_thread.run_sync(asked)
+                result = await _in_thread(asked)
         except Exception as error:
             failure = error
 
 
+async def _in_thread(call: Callable[[], T]) -> T:
+    # Imported where something takes long: anyio is no part of a page.
+    from anyio import to_thread
+
+    return await to_thread.run_sync(call)
+
+
+class _Passage(Struct):
+    """One request; without a `responder` as long as nothing about it matters to us."""
+
+    capi: CAPI
+    scope: Scope
+    send: Send
+    responder: "_Responder | None" = None
+    started: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """See exchange.Passage."""
+        return self.responder is not None
+
+    def opened(self) -> Exchange:
+        """See exchange.Passage."""
+        if self.responder is None:
+            exchange = self.capi.open(self.scope)
+            if self.started:
+                exchange.missed()
+            self.responder = _Responder(exchange, self.send)
+        return self.responder.exchange
+
+    def pass_on(self, message: Message) -> Awaitable[None]:
+        """The `send` of a request that does not matter. No coroutine: it is one step less."""
+        if self.responder is None and message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            try:
+                # Reading a generator here would leave nothing to send.
+                if type(headers) is not list or may_be_page(headers):
+                    self.opened()
+            except Exception as error:
+                self.capi.issuer.shield.caught(error, "opening")
+            self.started = True
+        if self.responder is None:
+            return self.send(message)
+        return self.responder(message)
+
+
 class _Responder:
-    """The `send` of one request."""
+    """The `send` of one request that matters."""
 
     def __init__(self, exchange: Exchange, send: Send) -> None:
-        self._exchange = exchange
+        self.exchange = exchange
         self._shield = exchange.issuer.shield
         self._send = send
         self._start: Message | None = None
@@ -163,9 +210,9 @@ class _Responder:
         self._left = _length(headers)
         try:
             own = list(headers)
-            self._watching = await walk(self._exchange.begin(message["status"], own))
-            if not self._watching and self._exchange.headers is not own:
-                message = {**message, "headers": self._exchange.headers}
+            self._watching = await walk(self.exchange.begin(message["status"], own))
+            if not self._watching and self.exchange.headers is not own:
+                message = {**message, "headers": self.exchange.headers}
         except Exception as error:
             self._watching = False
             self._shield.caught(error, "the start of a response")
@@ -191,7 +238,7 @@ class _Responder:
             self._timer.cancel()
         try:
             if self._watching:
-                start = {**start, "headers": self._exchange.hurry()}
+                start = {**start, "headers": self.exchange.hurry()}
         except Exception as error:
             self._shield.caught(error, "the headers")
             self._watching = False
@@ -208,9 +255,9 @@ class _Responder:
         pieces: list[Any]
         try:
             if self._start is not None:
-                headers, pieces = self._exchange.open_body(chunk, last)
+                headers, pieces = self.exchange.open_body(chunk, last)
             else:
-                headers, pieces = [], self._exchange.feed(chunk, last)
+                headers, pieces = [], self.exchange.feed(chunk, last)
         except Exception as error:
             self._shield.caught(error, "injection")
             self._watching = False
@@ -222,8 +269,8 @@ class _Responder:
             if self._timer is not None:
                 self._timer.cancel()
             await self._send({**start, "headers": headers})
-        if last:
-            self._watching = False
+        if last or self.exchange.passes_on:
+            self._watching, self._left = False, None
         if sum(map(len, pieces)) <= _JOINED:
             pieces = [b"".join(pieces)] if pieces else []
         for piece in pieces[:-1]:
@@ -238,9 +285,11 @@ class _Responder:
     async def _commit(self) -> None:
         """Wait until the conversions of this response are on disk."""
         try:
-            commits = self._exchange.finish()
+            commits = self.exchange.finish()
         except Exception as error:
             return self._shield.caught(error, "the end of a response")
+        if not commits:
+            return None
         for commit in commits:
             try:
                 await committed(commit)
@@ -251,7 +300,7 @@ class _Responder:
 
 def _length(headers: Iterable[Any]) -> int | None:
     for name, value in headers:
-        if bytes(name).lower() == b"content-length":
+        if len(name) == 14 and bytes(name).lower() == b"content-length":
             text = bytes(value).strip()
             return int(text) if text.isdigit() else None
     return None

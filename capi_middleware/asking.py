@@ -4,7 +4,7 @@ from collections.abc import MutableMapping
 from inspect import isawaitable, iscoroutine
 from typing import Any
 
-from starlette.requests import Request
+from msgspec import Struct
 
 from capi_middleware.shield import Shield
 from capi_middleware.steps import Steps
@@ -13,15 +13,16 @@ from capi_middleware.steps import Steps
 REQUEST = "capi_middleware.request"
 
 
-class Asker:
+class Asker(Struct):
     """Asks the host's callables about one request, an ASGI http scope."""
 
-    def __init__(self, scope: MutableMapping[str, Any], shield: Shield) -> None:
-        self._scope = scope
-        self._shield = shield
+    _scope: MutableMapping[str, Any]
+    _shield: Shield
 
     def call(self, rule: Any) -> Steps[Any]:
         """The answer of a callable; None when it fails."""
+        from starlette.requests import Request
+
         try:
             value = rule(self._scope.get(REQUEST) or Request(self._scope))
             if isawaitable(value):

@@ -1,7 +1,6 @@
 """Carriage: the events that a request brings along, and those that its response sends on."""
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from capi_middleware.capture import carrying
@@ -10,10 +9,11 @@ from capi_middleware.capture.reading import RequestReader
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, Event
 from capi_middleware.issuing import Issuer
+from capi_middleware.lazily import lazily
 from capi_middleware.steps import Headers
 from capi_middleware.visit import Visit
 
-_COOKIE = f"{carrying.COOKIE}=".encode()
+_COOKIE = f"{carrying.COOKIE}="
 
 
 class Carriage:
@@ -32,7 +32,7 @@ class Carriage:
         self._visit = visit
         self._taken = False
 
-    @cached_property
+    @lazily
     def scripted(self) -> bool:
         """Whether a page's script asks and can read a header of the answer."""
         return carrying.is_scripted(self._reader.headers)
@@ -42,7 +42,7 @@ class Carriage:
         """Whether a page that is the answer will be shown as one."""
         return not self.scripted or carrying.is_navigation(self._reader.headers)
 
-    @cached_property
+    @lazily
     def _brought(self) -> tuple[list[dict[str, Any]], bool]:
         if not self.waits:
             return [], False
@@ -58,7 +58,7 @@ class Carriage:
     @property
     def waits(self) -> bool:
         """Whether the request seems to bring events along."""
-        return any(_COOKIE in value for name, value in self._scope["headers"] if name == b"cookie")
+        return _COOKIE in self._reader.headers.get("cookie", "")
 
     def take(self, *, for_page: bool = False) -> list[dict[str, Any]]:
         """The events that an earlier redirect sent here; the response must add `cleared`.
@@ -77,7 +77,9 @@ class Carriage:
     @property
     def cleared(self) -> Headers:
         """A Set-Cookie line once the events were taken."""
-        return [(b"set-cookie", carrying.set_cookie("", secure=self._secure))] * self._taken
+        if not self._taken:
+            return []
+        return [(b"set-cookie", carrying.set_cookie("", secure=self._secure))]
 
     def send_on(self, events: Sequence[Event], status: int) -> tuple[Headers, list[Event]]:
         """Headers for events that no page carries, and those of them that are on their way.

@@ -19,9 +19,9 @@ from django.utils.module_loading import import_string
 from capi_middleware import asgi
 from capi_middleware.asking import REQUEST
 from capi_middleware.config import Config
-from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.environ import Tee, scope_of
 from capi_middleware.exchange import Exchange, current
+from capi_middleware.steps import BODY_LIMIT
 from capi_middleware.tracker import CAPI
 from capi_middleware.wsgi import MARK, Responder, is_wrapped, walk
 

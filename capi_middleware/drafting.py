@@ -1,8 +1,9 @@
 """Drafting: the events of one request, from its matched routes and from track()."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from capi_middleware.asking import Asker
 from capi_middleware.capture.reading import RequestReader
@@ -22,8 +23,7 @@ class Match(NamedTuple):
     parameters: Mapping[str, Any]
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(Struct):
     """An event in the making: from a matched route, from track(), or from both."""
 
     event: Event
@@ -98,42 +98,48 @@ class Drafting:
     def complete(self, page_view: bool) -> Steps[None]:
         """Turn the matched routes into events and complete those that track() began."""
         done: set[str] = set()
-        if self.drafts or self.matches or page_view:
-            self.shared = yield from self._user_data(self._issuer.user_data, None)
+        rule = self._issuer.user_data
+        if rule is not None and (self.drafts or self.matches or page_view):
+            self.shared = yield from self._user_data(rule, None)
         for match in self.matches:
             name = match.route.event_name
             if name in done:
                 continue
             done.add(name)
             called: dict[int, Any] = {}
-            for leaf in leaves(list(match.route.templates.values())):
-                if callable(leaf):
-                    called[id(leaf)] = yield from self._asker.call(leaf)
-            draft = next((one for one in self.drafts if one.match is match), None)
+            for rule in match.route.callables:
+                called[id(rule)] = yield from self._asker.call(rule)
+            draft = None
+            for one in self.drafts:
+                if one.match is match:
+                    draft = one
             if draft is None:
                 event_id = self._issuer.mint(name, self._filled(match, "dedupe_key", called))
-                if any(one.event.event_id == event_id for one in self.drafts):
+                if event_id in [one.event.event_id for one in self.drafts]:
                     continue
                 draft = Draft(self._issuer.new_event(name, event_id, match.route), match)
                 self.drafts.append(draft)
-            filled = self._filled(match, "custom_data", called) or {}
+            filled = self._filled(match, "custom_data", called)
             event = draft.event
-            event.custom_data = self._issuer.custom_data(name, filled) | event.custom_data
+            if filled or name == "Purchase":
+                event.custom_data = self._issuer.custom_data(name, filled or {}) | event.custom_data
             template = match.route.templates.get("user_data")
             if template is not None:
                 given = yield from self._user_data(template, match)
                 event.user_data = given | event.user_data
-        for draft in self.drafts:
-            draft.event.user_data = self.shared | draft.event.user_data
+        if self.shared:
+            for draft in self.drafts:
+                draft.event.user_data = self.shared | draft.event.user_data
 
     def _filled(self, match: Match, name: str, called: Mapping[int, Any]) -> Any:
         template = match.route.templates.get(name)
-        if template is None:
-            return None
+        if template is None or name in match.route.constants:
+            return template
         self._reader.path = match.parameters
         missing: list[str] = []
         value = fill(template, self._reader, called, missing)
-        self._issuer.left_out(match.route.event_name, missing)
+        if missing:
+            self._issuer.left_out(match.route.event_name, missing)
         return None if value is MISSING else value
 
     def _user_data(self, rule: Any, match: Match | None) -> Steps[dict[str, Any]]:

@@ -23,8 +23,6 @@ from capi_middleware.parity.window import WindowError
 from capi_middleware.reporting import Reporting, Routes
 from capi_middleware.steps import Steps
 
-#: The longest request body that is read, in bytes: the limit of sendBeacon.
-BODY_LIMIT = 64 * 1024
 OpenExchange = Callable[[MutableMapping[str, Any]], Exchange]
 
 
@@ -48,7 +46,7 @@ class Endpoints:
     def answer(
         self, name: str, scope: MutableMapping[str, Any], body: bytes | None
     ) -> Steps[Response]:
-        """The answer to {prefix}/{name}. `body` is None when it was longer than BODY_LIMIT.
+        """The answer to {prefix}/{name}. `body` is None when it was longer than steps.BODY_LIMIT.
 
         Never raises: whatever comes in, the answer is below 500 unless the store is down (503).
         """

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.steps import BODY_LIMIT
 
 Environ = dict[str, Any]
 

@@ -75,7 +75,7 @@ def match_keys_of(mask: int) -> list[str]:
     return [key for key, bit in _BIT.items() if mask & bit]
 
 
-class Event(Struct, kw_only=True):
+class Event(Struct):
     """One conversion: the two copies share its `event_id` and `event_name`.
 
     `event_time` is Unix time in seconds (float; Meta gets whole seconds). `user_data` holds
@@ -97,7 +97,7 @@ class Event(Struct, kw_only=True):
         return f"Event({self.event_name!r}, event_id={self.event_id!r})"
 
 
-class Row(Struct, frozen=True, kw_only=True):
+class Row(Struct, frozen=True):
     """One event for one pixel, as the store keeps it from mint to report.
 
     `event_time` is Unix time in seconds. `payload` is the event object of the Graph API as JSON

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
@@ -28,14 +28,26 @@ from capi_middleware.config import Config
 from capi_middleware.custom_data import clean
 from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
-from capi_middleware.expressions import roots_of
 from capi_middleware.issuing import Issuer
 from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Headers, Steps
 from capi_middleware.user_data import UserData
 from capi_middleware.visit import Visit
 
-current: ContextVar["Exchange | None"] = ContextVar("capi_exchange", default=None)
+
+class Passage(Protocol):
+    """A request on its way through a door."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody needed an Exchange so far."""
+
+    def opened(self) -> "Exchange":
+        """Its Exchange, made now where nobody needed one so far."""
+
+
+current: ContextVar[Passage | None] = ContextVar("capi_passage", default=None)
+_MISSED = Verdict(inject=False, reason="not_html")
 
 
 class Exchange:
@@ -57,8 +69,10 @@ class Exchange:
         exclude = tuple(self.config.exclude)
         self.excluded: bool = bool(exclude) and path.startswith(exclude)
         taken = [] if self.excluded else [Match(*match) for match in matches]
-        tees = any(_reads_body(match.route) for match in taken)
-        self.tee: BodyTee | None = BodyTee() if tees else None
+        self.tee: BodyTee | None = None
+        for match in taken:
+            if match.route.reads_body:
+                self.tee = BodyTee()
         self.reader: RequestReader = RequestReader(scope, self.tee)
         asker = Asker(scope, issuer.shield)
         self.drafting: Drafting = Drafting(issuer, asker, self.reader, taken)
@@ -76,6 +90,20 @@ class Exchange:
         self._page_view = False
         self._ask = False
         self._ended = False
+
+    @property
+    def is_open(self) -> bool:
+        """See Passage."""
+        return True
+
+    def opened(self) -> "Exchange":
+        """See Passage."""
+        return self
+
+    def missed(self) -> None:
+        """The response started before this was made: what comes is issued at once."""
+        self._verdict = _MISSED
+        self._ended = True
 
     # -- what the host's code asks for -----------------------------------------------------------
 
@@ -117,7 +145,8 @@ class Exchange:
         if not verdict.inject and verdict.reason not in ("not_html", "status"):
             self.issuer.count(Count("skipped", verdict.reason))
             self.issuer.notices.say(verdict.reason)
-        drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
+        if drafting.matches:
+            drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
         landing = 300 <= status < 400 and not self.excluded
         if landing and b"fbclid=" in self.scope.get("query_string", b""):
             yield from self._keep_click()
@@ -182,6 +211,11 @@ class Exchange:
         """One more piece of the body: what to send now."""
         assert self._injector is not None
         return self._injector.feed(chunk, last)
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether the rest of the body goes out as it comes: feed() would not change it."""
+        return isinstance(self._injector, Injector) and self._injector.settled
 
     def finish(self) -> list[Future[None]]:
         """Before the last byte: the commits to wait for. Later calls return nothing new."""
@@ -277,6 +311,8 @@ class Exchange:
 
     def _suppress(self, reason: str, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""
+        if not (self.drafting.drafts or self.drafting.matches or self._page_view):
+            return
         names = [(draft.event.event_name, draft.event.pixel_ids) for draft in self.drafting.drafts]
         drafted = {name for name, _ in names}
         if not self._ask:
@@ -298,7 +334,8 @@ class Exchange:
     def _page_events(self) -> list[Event]:
         """Issue the events that the page carries; they are in its tag from now on."""
         self._draft_page_view()
-        carried = [draft for draft in self.drafting.drafts if draft.event.send != "server"]
+        drafts = self.drafting.drafts
+        carried = [draft for draft in drafts if draft.event.send != "server"]
         self._issue(carried, "not_run")
         return [draft.event for draft in carried]
 
@@ -328,7 +365,8 @@ class Exchange:
             events, carried = self._page_events(), self.carriage.take()
         self._event_ids = bool(events or carried or self._handed)
         assert self._verdict is not None
-        self.issuer.count(*(Count("csp", directive) for directive in self._verdict.csp_notes))
+        for directive in self._verdict.csp_notes:
+            self.issuer.count(Count("csp", directive))
         return tag(
             prefix=self.mount + self.config.prefix,
             script_url=self.config.pixel_script_url,
@@ -342,21 +380,22 @@ class Exchange:
         )
 
     def _issue(self, drafts: Sequence[Draft], browser: str) -> None:
-        refusal = self.admission.refusal if drafts else None
+        if not drafts:
+            return
+        refusal = self.admission.refusal
         if refusal is not None:
             self._suppress(refusal)
             return
         events = [draft.event for draft in drafts]
         self.drafting.drafts = [draft for draft in self.drafting.drafts if draft not in drafts]
-        if events:
-            commit = self.issuer.issue(events, self.visit.visitor, browser)
-            if commit is not None:
-                self._commits.append(commit)
+        commit = self.issuer.issue(events, self.visit.visitor, browser)
+        if commit is not None:
+            self._commits.append(commit)
 
     def key(self, events: Sequence[Event]) -> list[str] | None:
         """What shows later that a page is ours: an event_id that it has anyway, or its own."""
         for event in events:
-            if self.issuer.minter.minted_at(event.event_id) is not None:
+            if event.event_id.startswith("t"):  # minted now, not from a dedupe_key
                 return [event.event_name, event.event_id]
         return ["", self.issuer.mint("", None)] if self.issuer.mirror.on else None
 
@@ -366,12 +405,9 @@ class Exchange:
 
     def pixels(self, events: Sequence[Event]) -> list[dict[str, Any]]:
         """The pixels of the page; with advanced_matching also what is known of the visitor."""
+        if not (self.config.advanced_matching and events):
+            return self.issuer.pixels
         matching: dict[str, Any] = {}
-        if self.config.advanced_matching and events:
-            for data in (self.drafting.shared, *(event.user_data for event in events)):
-                matching |= data
+        for data in (self.drafting.shared, *(event.user_data for event in events)):
+            matching |= data
         return pixel_entries({one.id: one.events for one in self.config.pixels}, matching)
-
-
-def _reads_body(route: EventRoute) -> bool:
-    return bool({"form", "json"} & roots_of(list(route.templates.values())))

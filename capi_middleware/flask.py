@@ -34,9 +34,9 @@ def init_app(app: flask.Flask, config: Config | CAPI | None = None) -> CAPI:
 
 
 def _name_request(app: flask.Flask, **_: Any) -> None:
-    exchange = current.get()
-    if exchange is not None:
-        _fill_in(exchange.scope)
+    passage = current.get()
+    if passage is not None and passage.is_open:
+        _fill_in(passage.opened().scope)
 
 
 def _fill_in(scope: MutableMapping[str, Any]) -> None:
@@ -50,6 +50,11 @@ class _Door(wsgi.CAPIMiddleware):
     def __init__(self, app: flask.Flask, capi: CAPI) -> None:
         super().__init__(app.wsgi_app, capi)
         self._flask = app
+
+    def fill_in(self, scope: MutableMapping[str, Any]) -> None:
+        """Flask's request, where the app is answering it."""
+        if flask.has_request_context():
+            _fill_in(scope)
 
     def answer(
         self,

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -17,6 +18,7 @@ from capi_middleware.capture.digesting import ValueDigest
 from capi_middleware.capture.identity import identify, set_cookie_header
 from capi_middleware.capture.minting import Minter, TextSigner
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
+from capi_middleware.capture.pixel import pixel_entries
 from capi_middleware.capture.repeats import Repeats
 from capi_middleware.capture.urls import scrub_url, source_url, urlsplit_safely
 from capi_middleware.config import Config
@@ -58,6 +60,13 @@ class Issuer:
         self.shield: Shield = Shield(store.count)
         self.notices: Notices = Notices(config.debug)
         self.minter: Minter = Minter(config.secrets)
+        #: The pixels of every page, see pixel_entries().
+        self.pixels: list[dict[str, Any]] = pixel_entries(
+            {one.id: one.events for one in config.pixels}
+        )
+        self._route_pixel_ids = {
+            id(route): config.pixel_ids(route.event_name, route.pixels) for route in config.routes
+        }
         self._pages: set[str] = set()
         self._repeats = Repeats()
         self.mirror: Mirror = Mirror(config.mirror)
@@ -87,19 +96,19 @@ class Issuer:
 
     def new_event(self, event_name: str, event_id: str, route: EventRoute | None) -> Event:
         """An event that happens now, for the pixels of its route or all that take it."""
-        wanted = route.pixels if route is not None else None
+        if route is None:
+            pixel_ids = self.config.pixel_ids(event_name)
+            return Event(event_id, event_name, self._clock(), pixel_ids)
+        pixel_ids = self._route_pixel_ids[id(route)]
         return Event(
-            event_id=event_id,
-            event_name=event_name,
-            event_time=self._clock(),
-            pixel_ids=self.config.pixel_ids(event_name, wanted),
-            send=route.send if route is not None else "both",
-            route=route.match if route is not None else "",
+            event_id, event_name, self._clock(), pixel_ids, send=route.send, route=route.match
         )
 
     def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The usable custom_data; what is not usable is counted, or raised in debug."""
         cleaned, wrong = clean(event_name, given)
+        if not wrong:
+            return cleaned
         given_wrong = [key for key in wrong if key in given]
         if given_wrong and self.config.debug:
             raise ValueError(
@@ -177,15 +186,17 @@ class Issuer:
         """
         if visitor is not None:
             self._count_repeats(events, visitor)
-        rows = [row for event in events for row in self._rows(event, visitor, browser)]
+        rows: list[Row] = []
+        for event in events:
+            rows += self._rows(event, visitor, browser)
         if not rows:
             return None
         durability = self.config.durability
         wait = durability == "all" or (
-            durability == "conversions" and any(row.event_name != "PageView" for row in rows)
+            durability == "conversions" and [row for row in rows if row.event_name != "PageView"]
         )
         try:
-            return self.store.append(rows, wait=wait)
+            return self.store.append(rows, wait=bool(wait))
         except StoreError as error:
             # The store has counted what it dropped.
             self.shield.caught(error, "the store")
@@ -226,6 +237,7 @@ class Issuer:
     def _rows(self, event: Event, visitor: Visitor | None, browser: str) -> Iterable[Row]:
         if visitor is not None:
             payload.complete(event.user_data, visitor)
+        match_keys = match_key_mask(event.user_data)
         ours = event.send != "browser"
         refused = ours and refused_by_meta(event.event_name, event.custom_data)
         body = payload.encode(event, visitor) if ours and not refused else None
@@ -233,23 +245,14 @@ class Issuer:
         given = event.custom_data
         digest = self.digest(given.get("value"), given.get("currency")) if body else ""
         url = visitor.event_source_url if visitor is not None else None
-        page = self.page_of(urlsplit_safely(url).path or "/") if url else ""
+        page = self.page_of(_path_of(url)) if url else ""
         agent = agent_of(visitor.client_user_agent) if visitor is not None else ""
         for pixel_id in event.pixel_ids:
             yield Row(
-                event_id=event.event_id,
-                event_name=event.event_name,
-                pixel_id=pixel_id,
-                event_time=event.event_time,
-                payload=body,
-                server=state,  # type: ignore[arg-type] # one of the three literals above
-                browser=browser,
-                match_keys=match_key_mask(event.user_data),
-                route=event.route,
-                page=page,
-                agent=agent,
-                digest=digest,
-            )
+                event.event_id, event.event_name, pixel_id, event.event_time, body,
+                state,  # type: ignore[arg-type] # one of the three literals above
+                browser, match_keys, route=event.route, page=page, agent=agent, digest=digest,
+            )  # fmt: skip
             if refused:
                 self.count(Count("dropped", "invalid", event.event_name, pixel_id))
 
@@ -265,15 +268,28 @@ class Issuer:
 
     def page_of(self, path: str) -> str:
         """A page for the counters: its path without what is personal, at most 200 of them."""
-        parts = path.split("/")
-        personal = [n for n, part in enumerate(parts) if len(part) > 40 or _PERSONAL.search(part)]
-        for count, n in enumerate(personal):
-            parts[n] = f"{{id{count + 1}}}" if count else "{id}"
-        page = "/".join(parts)[:100]
+        page = _page_name(path)
         if page not in self._pages and len(self._pages) < _MOST_PAGES:
             self._pages.add(page)
         return page if page in self._pages else ""
 
     def left_out(self, event_name: str, keys: Iterable[str]) -> None:
         """Count values that were missing or unusable."""
-        self.count(*(Count("left_out", key, event_name) for key in keys))
+        for key in keys:
+            self.count(Count("left_out", key, event_name))
+
+
+@lru_cache(maxsize=1024)
+def _path_of(url: str) -> str:
+    path: str = urlsplit_safely(url).path
+    return path or "/"
+
+
+@lru_cache(maxsize=1024)
+def _page_name(path: str) -> str:
+    """The path without what is personal."""
+    parts = path.split("/")
+    personal = [n for n, part in enumerate(parts) if len(part) > 40 or _PERSONAL.search(part)]
+    for count, n in enumerate(personal):
+        parts[n] = f"{{id{count + 1}}}" if count else "{id}"
+    return "/".join(parts)[:100]

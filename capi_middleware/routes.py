@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import EventName
-from capi_middleware.expressions import Template, leaves, parse
+from capi_middleware.expressions import Expression, Template, leaves, parse, roots_of
 from capi_middleware.user_data import unknown_keys
 
 #: The converters of Starlette's path templates: pattern, Python value, a value that matches.
@@ -128,6 +128,9 @@ class EventRoute:
     path: PathTemplate = field(init=False, repr=False, compare=False)
     templates: dict[str, Template] = field(init=False, repr=False, compare=False)
     statuses: frozenset[str] = field(init=False, repr=False)
+    callables: tuple[Callable[..., Any], ...] = field(init=False, repr=False, compare=False)
+    constants: frozenset[str] = field(init=False, repr=False, compare=False)
+    reads_body: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         method, _, path = self.match.partition(" ") if isinstance(self.match, str) else ("", "", "")
@@ -180,6 +183,15 @@ class EventRoute:
         set_(self, "path", template)
         set_(self, "templates", templates)
         set_(self, "statuses", statuses)
+        every = list(templates.values())
+        set_(self, "callables", tuple(leaf for leaf in leaves(every) if callable(leaf)))
+        constants = (
+            name
+            for name, template in templates.items()
+            if not any(callable(leaf) or isinstance(leaf, Expression) for leaf in leaves(template))
+        )
+        set_(self, "constants", frozenset(constants))
+        set_(self, "reads_body", bool({"form", "json"} & roots_of(every)))
 
     def _check_parameters(self, leaf: Any, template: PathTemplate) -> None:
         for name in re.findall(r"\{path\.([^.}]+)", getattr(leaf, "text", "")):
@@ -200,8 +212,7 @@ class EventRoute:
 
     def counts(self, status: int) -> bool:
         """Whether a response with this `status` is the event."""
-        text = str(status)
-        return text in self.statuses or f"{text[0]}xx" in self.statuses
+        return f"{status // 100}xx" in self.statuses or str(status) in self.statuses
 
 
 def _wider(mine: str, other: str) -> bool:

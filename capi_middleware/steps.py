@@ -5,6 +5,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+#: The longest body of a request to our endpoints, in bytes: the limit of sendBeacon.
+BODY_LIMIT = 64 * 1024
 #: How long a response waits for the disk before it ends all the same, in seconds.
 COMMIT_PATIENCE = 2.0
 #: How long it waits while somebody else keeps the database locked: nothing a visitor can feel.

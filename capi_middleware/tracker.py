@@ -6,19 +6,19 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from decimal import Decimal
 from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from capi_middleware.alerting import CHECK_SECONDS, Alerting
+from capi_middleware.capture.carrying import brings
 from capi_middleware.capture.matching import RouteIndex
 from capi_middleware.config import Config
 from capi_middleware.delivery.housekeeping import Housekeeping, Job
 from capi_middleware.delivery.skew import ClockCheck
 from capi_middleware.delivery.worker import Courier, Deliverer
-from capi_middleware.endpoints import Endpoints
 from capi_middleware.errors import CapiError, ConfigError
 from capi_middleware.events import Event, EventName
 from capi_middleware.exchange import Exchange, current
@@ -53,10 +53,16 @@ class CAPI:
         self.config = config
         self.store: Store = open_store(config.store, queue_limit=config.queue_limit)
         self.issuer: Issuer = Issuer(config, self.store)
-        self._routes = RouteIndex(config.routes)
+        self._routes = RouteIndex(config.routes, reserved=config.prefix)
+        #: See RouteIndex.may_want; `path` is below any mount.
+        self.may_want: Callable[[str, str], bool] = self._routes.may_want
+        self._prefix: str = config.prefix + "/"
         self._deliverer = Deliverer(
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
+        # Half of all imports are the endpoints and the report: not for who only imports the names.
+        from capi_middleware.endpoints import Endpoints
+
         self.endpoints: Endpoints = Endpoints(self.issuer, self.open, self._is_delivering)
         self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
         self.store.on_commit = self._deliverer.wake
@@ -154,21 +160,32 @@ class CAPI:
     def open(self, scope: MutableMapping[str, Any]) -> Exchange:
         """The exchange of a request, `scope` as in ASGI's http."""
         mount, path = split_mount(scope)
-        return Exchange(
-            self.issuer,
-            scope,
-            path=path,
-            mount=mount,
-            matches=self._routes.match(scope["method"], path),
-        )
+        matches = self._routes.match(scope["method"], path)
+        return Exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
+
+    def take(self, scope: MutableMapping[str, Any]) -> Exchange | str | None:
+        """What a request, its `scope` as in ASGI's http, is to us.
+
+        The name of our endpoint that it is for; an Exchange; or None for one that matters only
+        if its response turns out to be a page, or if the host's code calls track() in it.
+        """
+        method, path, mount = scope["method"], scope["path"], ""
+        if scope.get("root_path"):
+            mount, path = split_mount(scope)
+        if self.may_want(method, path):
+            if path.startswith(self._prefix):
+                return str(path[len(self._prefix) :])
+            matches = self._routes.match(method, path)
+            if matches or method == "HEAD":
+                return Exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
+        if b"fbclid=" in scope.get("query_string", b"") or brings(scope["headers"]):
+            return self.open(scope)
+        return None
 
     def endpoint(self, scope: MutableMapping[str, Any]) -> str | None:
         """The name of our endpoint that a request (its `scope`) is for, None for the host's."""
         _, path = split_mount(scope)
-        prefix = self.config.prefix + "/"
-        if not path.startswith(prefix):
-            return None
-        return path[len(prefix) :]
+        return path[len(self._prefix) :] if path.startswith(self._prefix) else None
 
     def _courier(self, pixel: Pixel) -> Courier:
         config = self.config
@@ -255,13 +272,13 @@ def current_visitor() -> Visitor:
 
 
 def _exchange(what: str) -> Exchange:
-    exchange = current.get()
-    if exchange is None:
+    passage = current.get()
+    if passage is None:
         raise CapiError(
             f"{what}: found no request that passes CAPIMiddleware, expected one; outside of a "
             "request use CAPI(config).track(…, visitor=…)"
         )
-    return exchange
+    return passage.opened()
 
 
 def _custom_data(

@@ -1,13 +1,13 @@
 """Visit: who a request comes from: client, identity, the visitor and the cookies it gets."""
 
 from collections.abc import MutableMapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from capi_middleware.admission import Admission
 from capi_middleware.capture.client import Client
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.issuing import Issuer, RequestIdentity
+from capi_middleware.lazily import lazily
 from capi_middleware.steps import Headers
 from capi_middleware.visitor import Visitor
 
@@ -30,12 +30,12 @@ class Visit:
         #: Whether the response that is being made carries cookies().
         self.sets_cookies = False
 
-    @cached_property
+    @lazily
     def client(self) -> Client:
         """Where this request comes from, and how the browser calls the site."""
         return self._issuer.client(self._scope, self._reader.headers)
 
-    @cached_property
+    @lazily
     def identity(self) -> RequestIdentity:
         """fbp, fbc and URLs of this request."""
         return self._issuer.identify(self._scope, self._reader.headers, self.client)
@@ -47,8 +47,9 @@ class Visit:
         A new fbp belongs to a visitor only where its cookie goes out: with the head of a page.
         """
         identity = self.identity
-        new = {name for name, _ in identity.new_cookies}
-        fbp = identity.fbp if "_fbp" not in new or self.sets_cookies else None
+        fbp = identity.fbp
+        if identity.new_cookies and not self.sets_cookies and "_fbp" in dict(identity.new_cookies):
+            fbp = None
         consent, country, state = self._admission.permission
         kept = self._visitor
         if kept is None or (kept.fbp, kept.consent) != (fbp, consent):
@@ -68,6 +69,8 @@ class Visit:
 
     def cookies(self, theirs: Sequence[tuple[bytes, bytes]] = ()) -> Headers:
         """Set-Cookie lines of what the browser does not have and `theirs` (headers) do not set."""
+        if not self.identity.new_cookies:
+            return []
         values = [value.lstrip() for name, value in theirs if name.lower() == b"set-cookie"]
         return [
             (b"set-cookie", cookie)

@@ -8,9 +8,12 @@ from inspect import isawaitable
 from types import TracebackType
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
+from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.config import Config
 from capi_middleware.environ import Environ, Tee, read_body, scope_of
-from capi_middleware.exchange import Exchange, current
+from capi_middleware.exchange import Exchange, Passage, current
 from capi_middleware.steps import BUSY_PATIENCE, COMMIT_PATIENCE, Headers, Steps, is_held_up
 from capi_middleware.tracker import CAPI
 
@@ -38,30 +41,37 @@ class CAPIMiddleware:
         if is_wrapped(environ):
             self.capi.issuer.notices.say("twice")
             return self.app(environ, start_response)
+        taken: Exchange | str | None = None
+        scope: dict[str, Any] = {}
         try:
             self.capi.start()
-            scope = scope_of(environ)
-            endpoint = self.capi.endpoint(scope)
-            exchange = None if endpoint is not None else self.capi.open(scope)
+            if not _passes(self.capi, environ):
+                scope = scope_of(environ)
+                taken = self.capi.take(scope)
         except Exception as error:
             self.capi.issuer.shield.caught(error, "opening")
             return self.app(environ, start_response)
-        if endpoint is not None:
-            return self.answer(endpoint, scope, environ, start_response)
-        assert exchange is not None
+        if isinstance(taken, str):
+            return self.answer(taken, scope, environ, start_response)
         environ[MARK] = True
-        if exchange.tee is not None:
-            environ["wsgi.input"] = Tee(environ["wsgi.input"], exchange.tee.add)
-        responder = Responder(exchange, start_response)
-        token = current.set(exchange)
+        passage = _Passage(self, environ, start_response)
+        if taken is not None:
+            passage.responder = Responder(taken, start_response)
+            if taken.tee is not None:
+                environ["wsgi.input"] = Tee(environ["wsgi.input"], taken.tee.add)
+        token = current.set(passage)
         try:
-            result = self.app(environ, responder.start)
+            result = self.app(environ, passage.start)
         except BaseException:
-            responder.finish()
+            if passage.responder is not None:
+                passage.responder.finish()
             raise
         finally:
             current.reset(token)
-        return responder.body(result, environ.get("wsgi.file_wrapper"))
+        return passage.body(result)
+
+    def fill_in(self, scope: MutableMapping[str, Any]) -> None:
+        """For doors of frameworks: add to a `scope` that is made while their app answers."""
 
     def answer(
         self,
@@ -123,11 +133,84 @@ async def _await(asked: Any) -> Any:
     return await asked
 
 
+def _passes(capi: CAPI, environ: Environ) -> bool:
+    """Whether CAPI.take() would say None, for the many requests that show it at once."""
+    path = environ.get("PATH_INFO", "")
+    return (
+        path.isascii()
+        and not capi.may_want(environ.get("REQUEST_METHOD", "GET"), path)
+        and "fbclid=" not in environ.get("QUERY_STRING", "")
+        and COOKIE not in environ.get("HTTP_COOKIE", "")
+    )
+
+
+class _Passage(Struct):
+    """One request; without a `responder` as long as nothing about it matters to us."""
+
+    door: CAPIMiddleware
+    environ: Environ
+    start_response: StartResponse
+    responder: "Responder | None" = None
+    started: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """See exchange.Passage."""
+        return self.responder is not None
+
+    def opened(self) -> Exchange:
+        """See exchange.Passage."""
+        if self.responder is None:
+            scope = scope_of(self.environ)
+            self.door.fill_in(scope)
+            exchange = self.door.capi.open(scope)
+            if self.started:
+                exchange.missed()
+            self.responder = Responder(exchange, self.start_response)
+        return self.responder.exchange
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        """The start_response that the app calls."""
+        if self.responder is None:
+            try:
+                if _may_be_page(headers):
+                    self.opened()
+            except Exception as error:
+                self.door.capi.issuer.shield.caught(error, "opening")
+            self.started = True
+        if self.responder is not None:
+            return self.responder.start(status, headers, exc_info)
+        if exc_info is None:
+            return self.start_response(status, headers)
+        return self.start_response(status, headers, exc_info)
+
+    def body(self, result: Iterable[bytes]) -> Iterable[bytes]:
+        """What the server iterates: the app's own object wherever nothing is to be changed."""
+        if self.responder is None and not self.started:
+            # A generator calls start_response when it is iterated, and track() in it as well.
+            try:
+                self.opened()
+            except Exception as error:
+                self.door.capi.issuer.shield.caught(error, "opening")
+        if self.responder is None:
+            return result
+        return self.responder.body(result, self.environ.get("wsgi.file_wrapper"))
+
+
+def _may_be_page(headers: list[tuple[str, str]]) -> bool:
+    for name, value in headers:
+        if len(name) == 12 and name.lower() == "content-type":
+            return "html" in value.lower()
+    return False
+
+
 class Responder:
-    """`start_response` and the body of one request."""
+    """`start_response` and the body of one request that matters."""
 
     def __init__(self, exchange: Exchange, start_response: StartResponse) -> None:
-        self._exchange = exchange
+        self.exchange = exchange
         self._shield = exchange.issuer.shield
         self._start_response = start_response
         self._held: tuple[str, list[tuple[str, str]], ExcInfo | None] | None = None
@@ -147,12 +230,12 @@ class Responder:
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self._left = _length(headers)
         try:
-            self._watching = walk(self._exchange.begin(int(status[:3]), raw))
+            self._watching = walk(self.exchange.begin(int(status[:3]), raw))
         except Exception as error:
             self._watching = False
             self._shield.caught(error, "the start of a response")
-        if not self._watching and self._exchange.headers is not raw:
-            headers = _decoded(self._exchange.headers)
+        if not self._watching and self.exchange.headers is not raw:
+            headers = _decoded(self.exchange.headers)
         self._held = (status, headers, exc_info)
         if not self._watching:
             self._release(None)
@@ -177,7 +260,7 @@ class Responder:
 
     def next_piece(self, result: Iterator[bytes], only: bool) -> bytes:
         """One piece of the app's body, with ours in it. Raises StopIteration at the end."""
-        token: Token[Exchange | None] = current.set(self._exchange)
+        token: Token[Passage | None] = current.set(self.exchange)
         try:
             chunk = next(result)
         except StopIteration:
@@ -192,7 +275,7 @@ class Responder:
     def finish(self) -> None:
         """Wait until the conversions of this response are on disk."""
         try:
-            commits = self._exchange.finish()
+            commits = self.exchange.finish()
         except Exception as error:
             return self._shield.caught(error, "the end of a response")
         for commit in commits:
@@ -213,9 +296,9 @@ class Responder:
             return b""
         try:
             if self._held is not None:
-                headers, pieces = self._exchange.open_body(chunk, last)
+                headers, pieces = self.exchange.open_body(chunk, last)
             else:
-                headers, pieces = [], self._exchange.feed(chunk, last)
+                headers, pieces = [], self.exchange.feed(chunk, last)
             piece = b"".join(pieces)
         except Exception as error:
             self._shield.caught(error, "injection")
@@ -224,8 +307,8 @@ class Responder:
         if last:
             self.finish()
         self._release(headers if self._watching else None)
-        if last:
-            self._watching = False
+        if last or self.exchange.passes_on:
+            self._watching, self._left = False, None
         return piece
 
     def _end(self) -> bytes:

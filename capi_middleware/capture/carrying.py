@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -13,6 +13,7 @@ from capi_middleware.errors import BadBeacon
 #: The cookie that a redirect sets, and how long it waits for a page, in seconds.
 COOKIE = "capi_next"
 COOKIE_SECONDS = 300
+_COOKIE_START = f"{COOKIE}=".encode()
 #: What the answer to a script's own request carries its events in.
 HEADER = b"x-capi-events"
 #: From this length in bytes an event leaves all but its value at home, and at the longest some
@@ -78,6 +79,14 @@ class Carrier:
         if not -COOKIE_SECONDS <= now - carried.t <= COOKIE_SECONDS:
             raise BadBeacon(f"found events that are older than {COOKIE_SECONDS} seconds")
         return carried.e, carried.s
+
+
+def brings(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request with these headers (names in lower case) seems to bring events along."""
+    for name, value in headers:  # noqa: SIM110 - any() of a generator takes twice as long
+        if name == b"cookie" and _COOKIE_START in value:
+            return True
+    return False
 
 
 def as_header(events: Sequence[PageEvent]) -> tuple[bytes, int]:

@@ -1,14 +1,12 @@
 """Identity: fbp and fbc, the first-party cookies by which Meta knows a browser and a click."""
 
 import ipaddress
+import random
 import re
-import secrets
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
-
-from starlette.requests import cookie_parser
 
 #: 90 days, as Meta's own pixel sets its cookies.
 MAX_AGE = 7_776_000
@@ -17,6 +15,7 @@ MAX_AGE = 7_776_000
 _ID = re.compile(
     r"fb\.[0-9]\.[0-9]{10,16}\.[A-Za-z0-9_-]{1,500}(\.(AQ|Ag|Aw|BA|BQ|Bg|[A-Za-z0-9_-]{8}))?"
 )
+_COOKIES = re.compile(r"(?:^|;)\s*(_fb[pc])\s*=([^;]*)")
 _CLICK = re.compile(r"[A-Za-z0-9._-]{1,450}")
 _HOST = re.compile(r"([A-Za-z0-9._-]+)(:\d{1,5})?")
 
@@ -41,22 +40,26 @@ def identify(
     A click id comes from the URL, then from the referrer; its case is kept, its dots are written
     as Meta's pixel writes them. `now_ms`: Unix time in milliseconds.
     """
-    cookies = {
-        name: value
-        for name, value in cookie_parser(cookie_header).items()
-        if name in ("_fbp", "_fbc") and _ID.fullmatch(value)
-    }
-    fbp, fbc = cookies.get("_fbp"), cookies.get("_fbc")
+    fbp = fbc = None
+    for name, value in _COOKIES.findall(cookie_header):
+        known = _ID.fullmatch(value.strip().strip('"'))
+        if name == "_fbp":
+            fbp = known and known[0]
+        else:
+            fbc = known and known[0]
     click = click_of(query) or (click_of(_query_of(referer)) if referer else None)
     if click is not None:
         click = click.replace(".", "__DOT__")
         if fbc is not None and fbc.split(".")[3] == click:
             click = None
     domain = cookie_domain(host)
+    if fbp is not None and click is None:
+        return Identity(fbp, fbc, domain, [])
     index = domain.count(".") if domain else 0
     new: list[tuple[str, str]] = []
     if fbp is None:
-        fbp = f"fb.{index}.{now_ms}.{secrets.randbelow(10**18)}"
+        # As Meta's own script: it keeps browsers apart and guards nothing.
+        fbp = f"fb.{index}.{now_ms}.{random.randrange(10**18)}"  # noqa: S311
         new.append(("_fbp", fbp))
     if click is not None:
         fbc = f"fb.{index}.{now_ms}.{click}"
@@ -86,6 +89,7 @@ def _suffixes() -> Any:
     return PublicSuffixList()
 
 
+@lru_cache(maxsize=256)
 def cookie_domain(host: str) -> str | None:
     """The registrable domain of a Host header; None for addresses, localhost and nonsense."""
     found = _HOST.fullmatch(host.strip())

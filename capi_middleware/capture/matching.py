@@ -17,10 +17,18 @@ class _Node:
 
 
 class RouteIndex:
-    """A tree of path segments: one dict look-up per segment, whatever the number of routes."""
+    """A tree of path segments: one dict look-up per segment, whatever the number of routes.
 
-    def __init__(self, routes: Sequence[EventRoute]) -> None:
+    `reserved` is the path of the endpoints, which are no route.
+    """
+
+    def __init__(self, routes: Sequence[EventRoute], reserved: str = "") -> None:
         self._root = _Node()
+        #: The first segments of the paths of each method; None: any of them may be wanted.
+        self._first: dict[str, frozenset[str] | None] = {"HEAD": None}
+        for method in {"*", *(route.method for route in routes)}:
+            self._first[method] = _first_segments(routes, method, reserved)
+        self._first_of_any = self._first["*"]
         for place, route in enumerate(routes):
             node = self._root
             for segment in route.path.segments:
@@ -35,6 +43,14 @@ class RouteIndex:
                     node = node.literal.setdefault(segment, _Node())
             else:
                 node.here.append((place, route))
+
+    def may_want(self, method: str, path: str) -> bool:
+        """False for a request that no route takes and that is not below `reserved`.
+
+        Most requests end at this one look-up. HEAD is no page, but speaks of one: always True.
+        """
+        first = self._first.get(method, self._first_of_any)
+        return first is None or path[1:].partition("/")[0] in first
 
     def match(self, method: str, path: str) -> list[tuple[EventRoute, dict[str, Any]]]:
         """The routes of `method` and `path` (below any mount), in order, with their parameters."""
@@ -67,6 +83,15 @@ class RouteIndex:
                 if parameters is not None:
                     matches.append((route, parameters))
         return matches
+
+
+def _first_segments(
+    routes: Sequence[EventRoute], method: str, reserved: str
+) -> frozenset[str] | None:
+    first = {route.path.segments[0] for route in routes if route.method in (method, "*")}
+    if None in first or "..." in first:
+        return None
+    return frozenset({*map(str, first), reserved[1:].partition("/")[0]})
 
 
 def _place(candidate: tuple[int, EventRoute]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
 
-_PREFETCH_HEADERS = ("purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose")
+_PREFETCH_HEADERS = frozenset({"purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose"})
 _PREFETCH_WORDS = ("prefetch", "prerender", "preview")
 #: What a browser asks for beside pages (Sec-Fetch-Dest): a catch-all view answers /favicon.ico too.
 _SUBRESOURCES = frozenset(
@@ -48,11 +48,9 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
 
 def _is_prefetch(headers: Mapping[str, str]) -> bool:
     """Whether a browser fetches a page that nobody may ever see."""
-    return any(
-        word in headers[name].lower()
-        for name in _PREFETCH_HEADERS
-        if name in headers
-        for word in _PREFETCH_WORDS
+    given = _PREFETCH_HEADERS.intersection(headers)
+    return bool(given) and any(
+        word in headers[name].lower() for name in given for word in _PREFETCH_WORDS
     )
 
 

@@ -8,6 +8,8 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
+import msgspec
+
 from capi_middleware.events import STANDARD_EVENTS, Event
 
 NOTHING: Mapping[str, Any] = {}
@@ -15,9 +17,9 @@ _ADVANCED_MATCHING = (
     "em", "fn", "ln", "ph", "external_id", "ge", "db", "ct", "st", "zp", "country",
 )  # fmt: skip
 
-# "<" must not open or close anything inside a script element; the separators are line ends in
-# old JavaScript engines.
-_ESCAPES = str.maketrans({"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"})
+_encode = msgspec.json.Encoder().encode
+# "<" must not open or close anything inside a script element.
+_ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
 
 
 @cache
@@ -111,9 +113,13 @@ def tag(
     if key is not None:
         data["k"] = key
     data |= consent
-    block = json.dumps(data, separators=(",", ":"), ensure_ascii=True).translate(_ESCAPES)
+    block = _encode(data)
+    if not block.isascii():
+        block = json.dumps(data, separators=(",", ":")).encode("ascii")
+    for character, escape in _ESCAPES:
+        block = block.replace(character, escape)
     with_nonce = f' nonce="{nonce}"' if nonce else ""
-    return (
-        f'<script type="application/json" data-c>{block}</script>'
-        f'<script src="{prefix}/s.js?v={script_version()}" async{with_nonce}></script>'
-    ).encode("ascii")
+    script_element = f'<script src="{prefix}/s.js?v={script_version()}" async{with_nonce}></script>'
+    return b'<script type="application/json" data-c>%b</script>%b' % (
+        block, script_element.encode("ascii"),
+    )  # fmt: skip

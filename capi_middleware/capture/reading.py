@@ -2,15 +2,11 @@
 
 import json
 from collections.abc import Mapping, MutableMapping
-from email.parser import BytesParser
-from email.policy import HTTP
-from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
-from starlette.requests import cookie_parser
-
 from capi_middleware.expressions import MISSING
+from capi_middleware.lazily import lazily
 
 #: At most this much of a request body is kept for {form.x} and {json.x}, in bytes.
 BODY_LIMIT = 64 * 1024
@@ -64,25 +60,33 @@ class RequestReader:
         fields: Mapping[str, str] = getattr(self, f"_{root}")
         return fields.get(".".join(names), MISSING)
 
-    @cached_property
+    @lazily
     def headers(self) -> dict[str, str]:
         """Header values by lower-case name; repeated ones joined as HTTP says."""
-        joined: dict[str, str] = {}
-        for raw_name, raw_value in self._scope["headers"]:
+        headers = self._scope["headers"]
+        joined = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers
+        }
+        if len(joined) == len(headers):
+            return joined
+        joined = {}
+        for raw_name, raw_value in headers:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
             separator = "; " if name == "cookie" else ", "
             joined[name] = joined[name] + separator + value if name in joined else value
         return joined
 
-    @cached_property
+    @lazily
     def _query(self) -> dict[str, str]:
         return _pairs(self._scope.get("query_string", b""))
 
-    @cached_property
+    @lazily
     def _cookie(self) -> dict[str, str]:
+        from starlette.requests import cookie_parser
+
         return cookie_parser(self.headers.get("cookie", ""))
 
-    @cached_property
+    @lazily
     def _json(self) -> Any:
         body = self._body("json")
         try:
@@ -90,7 +94,7 @@ class RequestReader:
         except (ValueError, RecursionError):
             return {}
 
-    @cached_property
+    @lazily
     def _form(self) -> dict[str, str]:
         body = self._body("urlencoded")
         if body:
@@ -115,6 +119,9 @@ def _pairs(encoded: bytes) -> dict[str, str]:
 
 
 def _multipart(content_type: str, body: bytes) -> dict[str, str]:
+    from email.parser import BytesParser
+    from email.policy import HTTP
+
     head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
     fields: dict[str, str] = {}
     for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
@@ -37,19 +38,27 @@ def source_url(
 
     `drop`: more query parameters to leave out, by name in lower case.
     """
-    if not _HOST.fullmatch(host) or scheme not in ("http", "https"):
+    url = _address(scheme, host, raw_path)
+    if url is None:
         return None
-    path = quote(raw_path.partition(b"?")[0], safe="/%:@!$&'()*+,;=~")
-    if "@" in path or "%40" in path or "eyJ" in path:
-        path = "/".join(_REMOVED if _is_personal(unquote(one)) else one for one in path.split("/"))
-    url = f"{scheme}://{host.lower()}{path}"
     kept = without_secrets(query.decode("latin-1"), drop) if query else ""
     if kept and len(url) + len(kept) < _LONGEST:
         return f"{url}?{kept}"
     return url[:_LONGEST]
 
 
-def scrub_url(url: str | None, drop: Collection[str] = ()) -> str | None:
+@lru_cache(maxsize=1024)
+def _address(scheme: str, host: str, raw_path: bytes) -> str | None:
+    if not _HOST.fullmatch(host) or scheme not in ("http", "https"):
+        return None
+    path = quote(raw_path.partition(b"?")[0], safe="/%:@!$&'()*+,;=~")
+    if "@" in path or "%40" in path or "eyJ" in path:
+        path = "/".join(_REMOVED if _is_personal(unquote(one)) else one for one in path.split("/"))
+    return f"{scheme}://{host.lower()}{path}"
+
+
+@lru_cache(maxsize=1024)
+def scrub_url(url: str | None, drop: frozenset[str] = frozenset()) -> str | None:
     """A referrer without user, fragment and secrets; None when it is no http(s) address."""
     parts = urlsplit_safely(url)
     if parts.scheme not in ("http", "https") or "@" in parts.netloc:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from capi_middleware.errors import ConfigError
-from capi_middleware.store.memory import MemoryStore
 from capi_middleware.store.protocol import Store
-from capi_middleware.store.sqlite import SqliteStore
 
 _EXPECTED = "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… or memory:"
 _SQLITE = "sqlite:///"
@@ -35,12 +33,16 @@ def open_store(url: str, *, queue_limit: int, clock: Callable[[], float] | None 
         return PostgresStore(url, queue_limit=queue_limit, clock=clock)
     clock = clock or time.time
     if url == "memory:":
+        from capi_middleware.store.memory import MemoryStore
+
         return MemoryStore(queue_limit=queue_limit, clock=clock)
     path = Path(url.removeprefix(_SQLITE))
     if not path.parent.is_dir():
         _fail(f"no directory {path.parent}", f"an existing one for {path.name}")
     if path.is_dir():
         _fail(f"a directory at {path}", "the name of a file")
+    from capi_middleware.store.sqlite import SqliteStore
+
     return SqliteStore(url.removeprefix(_SQLITE), queue_limit=queue_limit, clock=clock)
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [--smoke]`: the table in the terminal and in RESULTS.md."""
+"""`python -m tests.benchmarks [--smoke] [--only GROUP ...]`: the table, also in RESULTS.md."""
 
 import argparse
 import os
@@ -8,27 +8,49 @@ from importlib.metadata import version
 from pathlib import Path
 
 from capi_middleware import __version__
-from tests.benchmarks import outbox, purchase, reporting
-from tests.benchmarks.measure import Result, measure
+from tests.benchmarks import (
+    injecting,
+    minting,
+    outbox,
+    pages,
+    postgres,
+    process,
+    purchase,
+    reporting,
+    requests,
+    script,
+    serving,
+)
+from tests.benchmarks.measure import MORE_IS_BETTER, Result, measure
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-GROUPS = (purchase, outbox, reporting)
-_BESIDE = ("facebook-business", "httpx", "msgspec", "starlette")
+GROUPS = (
+    requests, serving, injecting, minting, purchase, pages, outbox, postgres, reporting, process,
+    script,
+)  # fmt: skip
+_BESIDE = (
+    "asgi-correlation-id", "django-facebook-capi", "facebook-business", "flask", "gunicorn",
+    "httpx", "itsdangerous", "msgspec", "newrelic", "psycopg", "sentry-sdk", "starlette",
+    "uvicorn", "uvloop",
+)  # fmt: skip
 
 
 def main() -> int:
     """Run all rows; nothing about time is asserted."""
     options = argparse.ArgumentParser(prog="make bench")
     options.add_argument("--smoke", action="store_true", help="each row for a moment, no file")
-    smoke = options.parse_args().smoke
+    names = [group.__name__.rpartition(".")[2] for group in GROUPS]
+    options.add_argument("--only", nargs="+", choices=names, default=names)
+    given = options.parse_args()
     results = []
-    for row in (row for group in GROUPS for row in group.rows()):
-        print(f"  {row.what} | {row.against} ...", end="", flush=True)
-        results.append(measure(row, smoke=smoke))
-        print(f" {results[-1].ratio:.3f}", flush=True)
+    for group in (one for one, name in zip(GROUPS, names, strict=True) if name in given.only):
+        for row in group.rows():
+            print(f"  {row.what} | {row.against} ...", end="", flush=True)
+            results.append(measure(row, smoke=given.smoke))
+            print(f" {results[-1].ratio:.3f}", flush=True)
     table = _table(results)
     print(f"\n{table}")
-    if not smoke:
+    if not given.smoke and given.only == names:
         RESULTS.write_text(_page(table), "utf-8")
         print(f"written to {RESULTS.relative_to(Path.cwd())}")
     return 0
@@ -42,18 +64,31 @@ def _table(results: list[Result]) -> str:
     lines += [
         f"| {one.row.what} | {one.row.against} | {_figure(one, one.ours)} | "
         f"{_figure(one, one.theirs)} | "
-        f"{one.ratio:.3f} ({one.spread[0]:.3f} to {one.spread[1]:.3f}) | ≤ {one.row.reach:g} | "
-        f"{'✓' if one.reached else '✗'} |"
+        f"{one.ratio:.3f} ({one.spread[0]:.3f} to {one.spread[1]:.3f}) | {_reach(one)} |"
         for one in results
     ]
     return "\n".join(lines) + "\n"
 
 
+def _reach(result: Result) -> str:
+    reach = result.row.reach
+    if reach is None:
+        return "shown beside | "
+    sign = "≥" if result.row.unit in MORE_IS_BETTER else "≤"
+    return f"{sign} {reach:.3g} | {'✓' if result.reached else '✗'}"
+
+
 def _figure(result: Result, value: float) -> str:
-    return f"{value:.3g} MB" if result.row.unit == "MB" else _time(value)
+    unit = result.row.unit
+    if unit == "s":
+        return _time(value)
+    figure = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{figure}{unit}" if unit == "/s" else f"{figure} {unit}".strip()
 
 
 def _time(seconds: float) -> str:
+    if seconds < 0:
+        return f"-{_time(-seconds)}"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -64,8 +99,9 @@ def _page(table: str) -> str:
     beside = ", ".join(f"{name} {version(name)}" for name in _BESIDE)
     return (
         "# Benchmarks\n\n"
-        "`make bench`: at least 9 alternating rounds for each row (memory: 3), medians. "
-        "Judge by the ratios: the machine is shared.\n\n"
+        "`make bench`: alternating rounds, at least 9 for each row (3 or 5 where one takes "
+        'seconds), medians and the middle half of the ratios. "Added" is what a side adds to '
+        "the bare app. Judge by the ratios: the machine is shared.\n\n"
         f"capi-middleware {__version__}, Python {platform.python_version()}, {beside}; "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores.\n\n{table}"
     )

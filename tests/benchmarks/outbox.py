@@ -1,4 +1,4 @@
-"""The outbox: enqueueing beside raw SQLite, delivering beside bare httpx, memory, slow pages."""
+"""The outbox in SQLite: enqueueing beside raw SQLite, delivering beside bare httpx, memory."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import itertools
 import json
 import queue
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,9 +26,9 @@ from capi_middleware.pixels import Pixel
 from capi_middleware.steps import Steps
 from capi_middleware.store.sqlite import SqliteStore
 from tests.benchmarks import purchase
-from tests.benchmarks.measure import Row, Trial
+from tests.benchmarks.measure import Trial, constant
 from tests.support.configs import PIXEL_ID, TOKEN
-from tests.support.processes import ROOT, free_port, running
+from tests.support.processes import ROOT
 
 _ENQUEUED = 20_000
 _BACKLOG = 20_000
@@ -41,7 +42,7 @@ def _payload(event_id: str) -> bytes:
     return _BODY.replace(purchase.EVENT_ID.encode(), event_id.encode())
 
 
-def _event(payload: bytes = b"") -> Event:
+def event(payload: bytes = b"") -> Event:
     event_id = f"e{next(_numbers)}"
     return Event(
         event_id=event_id, event_name="Purchase", pixel_id=PIXEL_ID, event_time=time.time(),
@@ -65,7 +66,7 @@ def _enqueue_ours(waiters: int, share: float) -> float:
         ends.callback(store.close)
 
         def appended() -> Steps[None]:
-            yield store.append([_event(_BODY)], wait=True)
+            yield store.append([event(_BODY)], wait=True)
 
         return asyncio.run(
             _enqueue(waiters, max(waiters, int(_ENQUEUED * share)), lambda: walk(appended()))
@@ -126,7 +127,7 @@ def _enqueue_raw(waiters: int, share: float) -> float:
 
 
 @contextlib.contextmanager
-def _sink() -> Iterator[str]:
+def sink() -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.sink"],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -143,14 +144,14 @@ def _sink() -> Iterator[str]:
 
 def _fill(store: SqliteStore, amount: int) -> None:
     for start in range(0, amount, 1000):
-        store.append([_event() for _ in range(start, min(start + 1000, amount))], wait=False)
+        store.append([event() for _ in range(start, min(start + 1000, amount))], wait=False)
         store.flush(60)
 
 
 def _drain(share: float) -> float:
     """Claim, post and settle a backlog with one courier; seconds for each event."""
     amount = max(1, int(_BACKLOG * share))
-    with _sink() as url, tempfile.TemporaryDirectory() as folder:
+    with sink() as url, tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "capi.db")
         _fill(store, amount)
         left = itertools.count(amount - 1000, -1000)
@@ -178,21 +179,18 @@ def _drain(share: float) -> float:
     return taken / amount
 
 
-def _post_batches(share: float) -> float:
-    """Bare httpx: the same payloads in batches of 1000 from memory."""
-    amount = max(1, int(_BACKLOG * share))
-    payloads = [_event().payload or b"" for _ in range(amount)]
-    return _post([payloads[at : at + 1000] for at in range(0, amount, 1000)]) / amount
+def _drained_a_second(share: float) -> float:
+    return 1 / _drain(share)
 
 
 def _post_singly(share: float) -> float:
     """Bare httpx: one request for each event, the connection kept."""
     amount = max(1, int(_SINGLE * share))
-    return _post([[_event().payload or b""] for _ in range(amount)]) / amount
+    return _post([[event().payload or b""] for _ in range(amount)]) / amount
 
 
 def _post(batches: list[list[bytes]]) -> float:
-    with _sink() as url, httpx.Client() as client:
+    with sink() as url, httpx.Client() as client:
         start = time.perf_counter()
         for batch in batches:
             body = b'{"data":[' + b",".join(batch) + b"]}"
@@ -202,13 +200,13 @@ def _post(batches: list[list[bytes]]) -> float:
         return time.perf_counter() - start
 
 
-def _memory(amount: int) -> float:
+def _memory(path: Path, amount: int) -> float:
     """Peak memory in MB of a process that delivers while `amount` events wait in its file."""
-    with _sink() as url, tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "capi.db"
+    if not path.exists():
         store = SqliteStore(path)
         _fill(store, amount)
         store.close()
+    with sink() as url:
         said = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.resident", str(path), url],
             cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
@@ -217,17 +215,42 @@ def _memory(amount: int) -> float:
     return figure
 
 
-def _get(url: str) -> Callable[[], object]:
-    client = httpx.Client()
+def _enqueue_alone(share: float) -> float:
+    """Seconds from the enqueueing of one event to its acknowledgement, nothing else going on."""
+    amount = max(1, int(200 * share))
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
+        store = SqliteStore(Path(folder) / "capi.db")
+        ends.callback(store.close)
 
-    def get() -> None:
-        if client.get(url).status_code != 200:
-            raise AssertionError("the page did not come")
+        def appended() -> Steps[None]:
+            yield store.append([event(_BODY)], wait=True)
 
-    return get
+        async def main() -> float:
+            taken = []
+            for _ in range(amount):
+                start = time.perf_counter()
+                await walk(appended())
+                taken.append(time.perf_counter() - start)
+            return statistics.median(taken)
+
+        return asyncio.run(main())
 
 
-def rows() -> Iterator[Row | Trial]:
+def _unawaited(share: float) -> float:
+    """Seconds on the request's thread for an event that nobody waits for."""
+    amount = max(1, int(2000 * share))
+    with tempfile.TemporaryDirectory() as folder:
+        store = SqliteStore(Path(folder) / "capi.db")
+        rows = [[event(_BODY)] for _ in range(amount)]
+        start = time.thread_time()
+        for row in rows:
+            store.append(row, wait=False)
+        taken = time.thread_time() - start
+        store.close()
+    return taken / amount
+
+
+def rows() -> Iterator[Trial]:
     """What the table says about the outbox."""
     for waiters in (64, 256):
         yield Trial(
@@ -237,37 +260,26 @@ def rows() -> Iterator[Row | Trial]:
             lambda share, n=waiters: _enqueue_ours(n, share),  # type: ignore[misc]
             lambda share, n=waiters: _enqueue_raw(n, share),  # type: ignore[misc]
         )
-    what = "backlog drain (claim, post, settle), for each event"
-    yield Trial(what, "bare httpx, batches of 1000 from memory", 3.0, _drain, _post_batches)
-    yield Trial(what, "bare httpx, one event a request", 1 / 30, _drain, _post_singly)
     yield Trial(
-        "memory with 1,000,000 events waiting", "with 1,000 waiting", 1.25,
-        lambda share: _memory(max(1, int(_WAITING * share))), lambda _: _memory(1000),
-        unit="MB", rounds=3,
+        "durable enqueue of one event on an idle machine, median", "0.5 ms", 1.0, _enqueue_alone,
+        constant(0.0005),
     )  # fmt: skip
-    with contextlib.ExitStack() as servers:
-        bare = servers.enter_context(_shop("bare"))
-        healthy = servers.enter_context(_sink())
-        hanging = servers.enter_context(_sink()) + "/hang"
-        closed = f"http://127.0.0.1:{free_port()}"
-        page = "Purchase page over HTTP"
-        up = servers.enter_context(_shop(healthy))
-        yield Row(page, "the bare app", 4.0, _get(up), _get(bare))
-        for state, url in (("hangs", hanging), ("refuses connections", closed)):
-            down = servers.enter_context(_shop(url))
-            yield Row(f"{page} while the Graph API {state}", "healthy", 1.05, _get(down), _get(up))
+    yield Trial(
+        "enqueue that nobody waits for, on the request path", "2 µs", 1.0, _unawaited,
+        constant(2e-6),
+    )  # fmt: skip
+    what = "backlog drain (claim, post, settle)"
+    yield Trial(what, "25,000 events/s", 1.0, _drained_a_second, constant(25_000.0), unit="/s",
+                rounds=5)  # fmt: skip
+    yield Trial(f"{what}, for each event", "bare httpx, one event a request", 1 / 30, _drain,
+                _post_singly, rounds=5)  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
 
+        def few(share: float) -> float:
+            return _memory(Path(folder) / "few.db", 1000)
 
-@contextlib.contextmanager
-def _shop(graph_url: str) -> Iterator[str]:
-    port = free_port()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running(
-            ["uvicorn", "tests.benchmarks.shop:app", "--port", str(port), "--log-level", "error"],
-            port,
-            environment={"GRAPH_URL": graph_url, "STORE": f"sqlite:///{folder}/capi.db"},
-            path="/other",
-        ) as server,
-    ):
-        yield f"{server.url}/thanks"
+        yield Trial(
+            "memory with 1,000,000 events waiting, added to 1,000 waiting", "50 MB", 1.0,
+            lambda share: _memory(Path(folder) / "many.db", int(_WAITING * share)) - few(share),
+            constant(50.0), unit="MB", rounds=3,
+        )  # fmt: skip

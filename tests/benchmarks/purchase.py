@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,7 +20,7 @@ from capi_middleware.custom_data import clean
 from capi_middleware.delivery.graph import body_of
 from capi_middleware.events import Event
 from capi_middleware.visitor import Visitor
-from tests.benchmarks.measure import Row
+from tests.benchmarks.measure import Row, Trial
 
 KEYS: dict[str, Any] = {
     "em": "Jane.Doe@Example.com", "ph": "+1 650-555-1212", "fn": "Jane", "ln": "Doe", "ge": "f",
@@ -40,11 +41,16 @@ DATA: dict[str, Any] = {
     "content_type": "product",
     "contents": [{"id": sku, "quantity": n, "item_price": price} for sku, n, price in ITEMS],
 }  # fmt: skip
+_BATCH = 1000
 VISITOR = Visitor(event_source_url=URL, **SEEN)
 
 
 def ours() -> bytes:
-    """With this package, as the middleware and the courier do it."""
+    """With this package, as the middleware and the courier do it: one event."""
+    return body_of([_one()])
+
+
+def _one() -> bytes:
     hashed, _ = UserData(**KEYS).hashed("US")
     data, _ = clean("Purchase", DATA)
     event = Event(
@@ -56,10 +62,11 @@ def ours() -> bytes:
         user_data=hashed,
     )
     payload.complete(event.user_data, VISITOR)
-    return body_of([payload.encode(event, VISITOR)])
+    return payload.encode(event, VISITOR)
 
 
-def _sdk_event() -> SdkEvent:
+def sdk_event() -> SdkEvent:
+    """The event as facebook-business has it."""
     user_data = SdkUserData(
         emails=[KEYS["em"]], phones=[KEYS["ph"]], first_names=[KEYS["fn"]],
         last_names=[KEYS["ln"]], genders=[Gender.FEMALE], dates_of_birth=[KEYS["db"]],
@@ -78,16 +85,33 @@ def _sdk_event() -> SdkEvent:
     )  # fmt: skip
 
 
-def theirs() -> bytes:
-    """With facebook-business, to the JSON that its parameters hold."""
-    params = EventRequest(pixel_id="1", events=[_sdk_event()]).get_params()
-    return json.dumps(params).encode()
+def theirs(amount: int = _BATCH) -> bytes:
+    """With facebook-business, a batch to the JSON that its parameters hold."""
+    events = [sdk_event() for _ in range(amount)]
+    return json.dumps(EventRequest(pixel_id="1", events=events).get_params()).encode()
 
 
-def theirs_on_the_wire() -> bytes:
-    """With facebook-business, to the form that it really posts."""
-    params = EventRequest(pixel_id="1", events=[_sdk_event()]).get_params()
+def theirs_on_the_wire(amount: int = _BATCH) -> bytes:
+    """With facebook-business, a batch to the form that it really posts."""
+    events = [sdk_event() for _ in range(amount)]
+    params = EventRequest(pixel_id="1", events=events).get_params()
     return urlencode({**params, "data": json.dumps(params["data"])}).encode()
+
+
+def _each(make: Callable[[int], bytes]) -> Callable[[float], float]:
+    """Seconds for one event of a batch."""
+
+    def side(share: float) -> float:
+        amount = max(1, int(_BATCH * share))
+        start = time.thread_time()
+        make(amount)
+        return (time.thread_time() - start) / amount
+
+    return side
+
+
+def _ours_batch(amount: int) -> bytes:
+    return body_of([_one() for _ in range(amount)])
 
 
 def by_hand() -> bytes:
@@ -108,9 +132,16 @@ def stored() -> bytes:
     return by_hand()[len(b'{"data":[') : -len(b"]}")]
 
 
-def rows() -> Iterator[Row]:
+def rows() -> Iterator[Row | Trial]:
     """What the table says about building events."""
     what = "Purchase (11 match keys, 3 contents) to request bytes"
-    yield Row(what, "facebook-business, its parameters as JSON", 1 / 5, ours, theirs)
-    yield Row(what, "facebook-business, as it really posts", 1 / 10, ours, theirs_on_the_wire)
+    batch = f"facebook-business, batch of {_BATCH}"
+    ours_each = _each(_ours_batch)
+    yield Trial(what, f"{batch}, its parameters as JSON", 1 / 5, ours_each, _each(theirs))
+    yield Trial(what, f"{batch}, as it really posts", 1 / 10, ours_each, _each(theirs_on_the_wire))
+    yield Trial(
+        "bytes of a Purchase in a request", f"{batch}, as it really posts", 0.65,
+        lambda _: len(_ours_batch(100)) / 100, lambda _: len(theirs_on_the_wire(100)) / 100,
+        unit="B", rounds=1,
+    )  # fmt: skip
     yield Row(what, "hashed and encoded by hand, nothing checked", 1.4, ours, by_hand)

@@ -1,6 +1,7 @@
 """`python -m tests.benchmarks.sink`: takes posted events at once, as a Meta that costs nothing.
 
-Prints its URL, then serves until its standard input ends. `/hang` never answers.
+Prints its URL, then serves until its standard input ends. `/hang` never answers, `/slow` after
+300 ms.
 """
 
 import asyncio
@@ -16,7 +17,11 @@ async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
             if b" /hang" in head:
                 await reader.read()
                 break
-            answer = b'{"events_received":%d,"messages":[]}' % body.count(b'"event_id"')
+            if b" /slow" in head:
+                await asyncio.sleep(0.3)
+            answer = b'{"events_received":%d,"messages":[],"fbtrace_id":"a"}' % body.count(
+                b'"event_id"'
+            )
             writer.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%s" % (len(answer), answer)

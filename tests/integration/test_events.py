@@ -464,7 +464,7 @@ def test_without_consent_a_late_track_is_no_event_either(moment: str) -> None:
     site = Site(view, consent=lambda request: False, page_view=False)
     site.client.get("/")
     if moment == "after the end":
-        exchanges[0].track("Lead", {}, None, None)
+        exchanges[0].opened().track("Lead", {}, None, None)
     assert site.sent() == []
     assert site.counts("suppressed") == {("Lead", "consent"): 1}
 

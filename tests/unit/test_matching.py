@@ -10,6 +10,31 @@ from capi_middleware import EventRoute
 from capi_middleware.capture.matching import RouteIndex
 from capi_middleware.routes import PathTemplate
 
+PATHS = st.lists(st.sampled_from(["", "a", "b", "_capi", "ü", "7"]), max_size=3).map(
+    lambda parts: "/" + "/".join(parts)
+)
+
+
+@given(
+    st.lists(st.sampled_from(["GET /a", "POST /a/{x}", "* /b/{x:path}", "GET /{x}/b", "GET /"])),
+    st.sampled_from(["GET", "POST", "PUT", "HEAD"]),
+    PATHS,
+)
+def test_the_first_look_never_turns_away_what_a_route_or_an_endpoint_wants(
+    matches: list[str], method: str, path: str
+) -> None:
+    index = RouteIndex([EventRoute(one, "Lead") for one in matches], reserved="/_capi")
+    wanted = index.match(method, path) or path.startswith("/_capi/") or method == "HEAD"
+    assert index.may_want(method, path) or not wanted
+
+
+def test_the_first_look_turns_away_what_no_route_begins_with() -> None:
+    routes = [EventRoute("GET /a/{x}", "Lead"), EventRoute("POST /b", "Lead")]
+    index = RouteIndex(routes, reserved="/_capi")
+    assert not index.may_want("GET", "/b")
+    assert not index.may_want("GET", "/c/a")
+    assert not index.may_want("DELETE", "/a/x")
+
 
 def names(index: RouteIndex, method: str, path: str) -> list[tuple[str, dict[str, Any]]]:
     return [(route.event_name, found) for route, found in index.match(method, path)]

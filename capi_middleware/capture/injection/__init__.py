@@ -4,7 +4,7 @@ The gate decides whether a response may be touched, an injector streams its body
 are adjusted to it. All of it is pure: bytes in, bytes out.
 """
 
-from capi_middleware.capture.injection.gate import Verdict, inspect, is_public
+from capi_middleware.capture.injection.gate import Verdict, inspect, is_public, may_be_page
 from capi_middleware.capture.injection.headers import Header, rewrite, rewrite_head
 from capi_middleware.capture.injection.injector import Injector, Piece
 from capi_middleware.capture.injection.recode import GzipInjector
@@ -17,6 +17,7 @@ __all__ = [
     "Verdict",
     "inspect",
     "is_public",
+    "may_be_page",
     "rewrite",
     "rewrite_head",
 ]

@@ -62,9 +62,6 @@ _RELEVANT = frozenset(
         b"cache-control",
         b"content-disposition",
         b"content-encoding",
-        b"content-length",
-        b"content-security-policy",
-        b"content-security-policy-report-only",
         b"content-type",
         b"signature",
         b"signature-input",
@@ -98,20 +95,26 @@ def inspect(
             break
     else:
         return _NOT_HTML
-    fields: Fields = {}
+    relevant: list[Header] = []
+    lengths: list[bytes] = []
+    enforced: list[str] = []
+    report_only: list[str] = []
     for name, value in headers:
         lower = name.lower()
-        if lower in _RELEVANT:
-            fields.setdefault(lower, []).append(value)
+        if lower == b"content-length":
+            lengths.append(value)
+        elif lower in _RELEVANT:
+            relevant.append((lower, value))
         elif lower.endswith(_CDN_CACHE_CONTROL):
-            fields.setdefault(_CDN_CACHE_CONTROL, []).append(value)
-    encodings = [token for token in _tokens(fields, b"content-encoding") if token != b"identity"]
-    reason = _reason(status, fields, encodings)
-    public = _is_public(fields)
+            relevant.append((_CDN_CACHE_CONTROL, value))
+        elif lower == b"content-security-policy":
+            enforced.append(value.decode("latin-1"))
+        elif lower == b"content-security-policy-report-only":
+            report_only.append(value.decode("latin-1"))
+    has_length = not lengths or (len(lengths) == 1 and _is_length(lengths[0]))
+    reason, public, gzip = _judge(status, has_length, *relevant)
     if reason:
         return Verdict(inject=False, reason=reason, public=public)
-    enforced = _texts(fields, b"content-security-policy")
-    report_only = _texts(fields, b"content-security-policy-report-only")
     ruling = _UNRULED
     if enforced or report_only:
         ruling = rule(enforced, report_only, own_address(scheme, host))
@@ -119,16 +122,23 @@ def inspect(
         reason = "csp"
     elif method == "HEAD":
         reason = "head"
-    lengths = fields.get(b"content-length")
     return Verdict(
         inject=not reason,
         reason=reason,
         nonce=ruling.nonce,
         public=public,
-        gzip=bool(encodings),
+        gzip=gzip,
         content_length=int(lengths[0]) if lengths else None,
         csp_notes=ruling.notes,
     )
+
+
+def may_be_page(headers: Sequence[Header]) -> bool:
+    """A first look that costs little: False where inspect() finds "not_html"."""
+    for name, value in headers:
+        if len(name) == 12 and name.lower() == b"content-type":
+            return b"html" in value.lower()
+    return False
 
 
 def is_public(headers: Sequence[Header]) -> bool:
@@ -142,23 +152,33 @@ def is_public(headers: Sequence[Header]) -> bool:
     return _is_public(fields)
 
 
+@lru_cache(maxsize=256)
+def _judge(status: int, has_length: bool, *relevant: Header) -> tuple[str, bool, bool]:
+    """(reason, public, gzip). The pages of a site have few different headers of this kind."""
+    fields: Fields = {}
+    for name, value in relevant:
+        fields.setdefault(name, []).append(value)
+    encodings = [token for token in _tokens(fields, b"content-encoding") if token != b"identity"]
+    reason = _reason(status, has_length, fields, encodings)
+    return reason, _is_public(fields), bool(encodings)
+
+
 def _not_html(content_type: bytes) -> Verdict:
     if content_type[:21].lower() == b"application/xhtml+xml":
         return Verdict(inject=False, reason="xhtml")
     return _NOT_HTML
 
 
-def _reason(status: int, fields: Fields, encodings: list[bytes]) -> str:
+def _reason(status: int, has_length: bool, fields: Fields, encodings: list[bytes]) -> str:
     content_types = fields[b"content-type"]
     return (
         ("ambiguous_type" if len(content_types) > 1 else _type_reason(content_types[0]))
         or _status_reason(status)
-        or _body_reason(fields, encodings)
+        or _body_reason(has_length, fields, encodings)
         or _promise_reason(fields)
     )
 
 
-@lru_cache(maxsize=64)
 def _type_reason(content_type: bytes) -> str:
     if b"," in content_type:
         return "ambiguous_type"
@@ -175,15 +195,12 @@ def _status_reason(status: int) -> str:
     return "" if is_shown and status not in _STATUSES_WITHOUT_PAGE else "status"
 
 
-def _body_reason(fields: Fields, encodings: list[bytes]) -> str:
+def _body_reason(has_length: bool, fields: Fields, encodings: list[bytes]) -> str:
     if encodings and encodings not in ([b"gzip"], [b"x-gzip"]):
         return "encoded"
     if not all(map(_is_inline, fields.get(b"content-disposition", ()))):
         return "attachment"
-    lengths = fields.get(b"content-length", ())
-    if len(lengths) > 1 or not all(map(_is_length, lengths)):
-        return "content_length"
-    return ""
+    return "" if has_length else "content_length"
 
 
 def _promise_reason(fields: Fields) -> str:
@@ -241,7 +258,3 @@ def _tokens(fields: Fields, name: bytes) -> list[bytes]:
         return []
     tokens = (token.strip().lower() for value in values for token in value.split(b","))
     return [token for token in tokens if token]
-
-
-def _texts(fields: Fields, name: bytes) -> list[str]:
-    return [value.decode("latin-1") for value in fields.get(name, ())]

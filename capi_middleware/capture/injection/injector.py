@@ -84,3 +84,5 @@ class Injector:
     def _settle(self) -> None:
         self.settled = True
         self._held = b""
+        # Whoever makes the tag holds this injector: a cycle would wait for the garbage collector.
+        self._make_tag = bytes

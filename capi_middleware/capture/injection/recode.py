@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator
 from enum import Enum
+from typing import Any
 
 from capi_middleware.capture.injection.injector import Injector, Piece
 
@@ -11,6 +12,15 @@ _INPUT_STEP = 16 * 1024
 # The most decoded bytes that exist at once, however well the body was compressed.
 _OUTPUT_STEP = 64 * 1024
 _MOST_HELD = 64 * 1024
+_decoder: Callable[[int], Any] = zlib.decompressobj
+try:
+    # The extra "speed": Intel's library decodes several times faster. It has no level as high as
+    # zlib's 6, which the app chose for its pages: they are encoded by zlib all the same.
+    from isal import isal_zlib
+except ImportError:
+    pass
+else:
+    _decoder = isal_zlib.decompressobj
 _GZIP = 16 + zlib.MAX_WBITS
 _LEVEL = 6
 
@@ -37,7 +47,7 @@ class GzipInjector:
 
     def __init__(self, make_tag: Callable[[], bytes]) -> None:
         self._injector = Injector(make_tag)
-        self._decoder = zlib.decompressobj(_GZIP)
+        self._decoder = _decoder(_GZIP)
         self._encoder = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._in_member = False
         self._after_member = False
@@ -121,7 +131,7 @@ class GzipInjector:
                 if self._decoder.eof:
                     self._in_member = False
                     self._after_member = True
-                    self._decoder = zlib.decompressobj(_GZIP)
+                    self._decoder = _decoder(_GZIP)
 
     def _encode(self, pieces: list[Piece]) -> None:
         for piece in pieces:

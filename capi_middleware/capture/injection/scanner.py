@@ -25,13 +25,15 @@ from capi_middleware.capture.injection.markup import (
 _SPACE = rb"[%b]*+" % WHITESPACE
 
 
-def _attributes(name: bytes) -> bytes:
-    value = rb"(?:=(?:\"[^\"]*+\"|'[^']*+'|[^%b\"'`=<>]++))?" % WHITESPACE
-    return rb"(?:[%b]++%b%b){0,24}%b/?>" % (WHITESPACE, name, value, _SPACE)
-
-
-_ATTRIBUTES = _attributes(rb"[a-zA-Z][a-zA-Z0-9:_.-]*+")
-_NOT_AMP_ATTRIBUTES = _attributes(rb"(?![aA][mM][pP])[a-zA-Z][a-zA-Z0-9:_.-]*+")
+_VALUE = rb"=(?:\"[^\"]*+\"|'[^']*+'|[^%b\"'`=<>]++)" % WHITESPACE
+#: From after the name of a tag to its end. A run of characters without meaning may hold several
+#: attributes without a value: what matters is where quotes open, and that no "=" starts a name.
+_ATTRIBUTES = rb"(?=[%b/>])(?:%b[^%b/<>\"'`=][^/<>\"'`=]*+%b)*+[^/<>\"'`=]*+/?>" % (
+    WHITESPACE, _SPACE, WHITESPACE, _VALUE,
+)  # fmt: skip
+_NOT_AMP_ATTRIBUTES = rb"(?:[%b]++(?![aA][mM][pP])[a-zA-Z][a-zA-Z0-9:_.-]*+(?:%b)?){0,24}%b/?>" % (
+    WHITESPACE, _VALUE, _SPACE,
+)  # fmt: skip
 _ORDINARY_TOKENS = rb"""(?:<(?:
     (?:meta|link|base)%(attributes)b
     |title%(attributes)b[^<]*+</title>

@@ -6,14 +6,22 @@ import tracemalloc
 import zlib
 
 import pytest
+from isal import isal_zlib
 
-from capi_middleware.capture.injection import GzipInjector, Piece
+from capi_middleware.capture.injection import GzipInjector, Piece, recode
 from tests.support.injection_cases import TAG, Case, case_name, load_cases, pieces_of, run
 
 PAGE = b"<!doctype html><html><head><title>x</title></head><body>hi</body></html>"
 TAGGED = PAGE.replace(b"</head>", TAG + b"</head>")
 AMP = PAGE.replace(b"<html>", b"<html amp>")
 UNPLACED = b"<!doctype html><!-- "
+
+
+@pytest.fixture(autouse=True, params=["zlib", "isal"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test with either library."""
+    library = zlib if request.param == "zlib" else isal_zlib
+    monkeypatch.setattr(recode, "_decoder", library.decompressobj)
 
 
 def injector() -> GzipInjector:

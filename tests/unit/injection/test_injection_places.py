@@ -167,7 +167,8 @@ SNIPPETS = re.split(
     "  <meta>  <meta a='b>'>  <meta x=y>  <link href=\"c\">  <template>  </template>  <svg>  <svg/>"
     "  </svg>  <style/>  <![CDATA[  ]]>  <p>  x  <noscript>  </noscript>  <textarea>  </TITLE>"
     "  <SCRIPT>  <?a  </%>  </br>  </p>  a=  \"  '  /  =  \x0b  é  amp  <meta a/b='>'>"
-    '  <meta a="1"b>',
+    '  <meta a="1"b>  <meta ="x>">  <meta a ="x>">  <meta a= "x>">  <meta a=b/c d>  <meta a/="x>">'
+    '  <meta a b/ ="x>">  <link\na\n=\'b>\' />  <base a=b"c>',
 )
 PAGES = st.lists(st.sampled_from([*SNIPPETS, " ", "\n", "\t"]), max_size=25).map(
     lambda snippets: "".join(["<!doctype html><head>", *snippets]).encode()
