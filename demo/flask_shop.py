@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask, redirect, request
 
 from capi_middleware import UserData, track, wsgi
-from demo.shop import CURRENCY, ORDERS, PRODUCTS, Order, settings
+from demo.shop import CURRENCY, ORDERS, PRODUCTS, Order, links, settings
 
 _numbers = itertools.count(1001)
 
@@ -33,8 +33,16 @@ def build() -> Flask:
 
     @app.get("/")
     def home() -> str:
-        links = "".join(f"<li><a href=/products/{sku}>{sku}</a>" for sku in PRODUCTS)
-        return page("Tea things", f"<ul>{links}</ul>")
+        return page("Tea things", f"<ul>{links(PRODUCTS)}</ul>")
+
+    @app.get("/search")
+    def search() -> str:
+        wanted = request.args.get("q", "").lower()
+        return page("Search", links(sku for sku in PRODUCTS if wanted in sku))
+
+    @app.post("/newsletter")
+    def newsletter() -> str:
+        return page("Newsletter", "<p>You will hear from us.")
 
     @app.get("/products/<sku>")
     def product(sku: str) -> Any:
@@ -56,14 +64,18 @@ def build() -> Flask:
 
     @app.get("/cart")
     def cart() -> str:
+        return page("Cart", "<a id=checkout href=/checkout>Check out</a>")
+
+    @app.get("/checkout")
+    def checkout() -> str:
         return page(
-            "Cart",
+            "Checkout",
             "<form method=post action=/checkout><input name=email value=jane@example.com>"
             "<button id=buy>Buy</button></form>",
         )
 
     @app.post("/checkout")
-    def checkout() -> Any:
+    def buy() -> Any:
         order = Order(next(_numbers), request.form["email"], items())
         ORDERS[str(order.number)] = order
         answer = redirect(f"/orders/{order.number}/thanks", 303)
