@@ -16,6 +16,7 @@ from capi_middleware import CAPIMiddleware, Config, EventRoute, Pixel, UserData,
 
 PRODUCTS = {"kettle": ("A kettle", 39.0), "teapot": ("A teapot", 24.5), "cup": ("A cup", 7.9)}
 CURRENCY = "EUR"
+TOKEN = "demo-access-token"
 
 
 @dataclass
@@ -83,7 +84,8 @@ async def search(request: Request) -> Response:
 
 
 async def newsletter(request: Request) -> Response:
-    return page("Newsletter", "<p>You will hear from us.")
+    email = str((await request.form()).get("email", ""))
+    return page("Newsletter", f"<p>{escape(email)} will hear from us.")
 
 
 async def product(request: Request) -> Response:
@@ -198,9 +200,7 @@ ROUTES = [
 ]
 
 
-def settings(
-    meta: str, store: str, secret_key: str, access_token: str = "demo-access-token"
-) -> Config:
+def settings(meta: str, store: str, secret_key: str, access_token: str = TOKEN) -> Config:
     """The demo's Config; `meta` is the address of the fake Meta."""
     return config(
         secret_key=secret_key,
