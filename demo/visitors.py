@@ -66,10 +66,10 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
         cookie = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
-        if scope["type"] != "http" or "visitor" not in cookie:
+        name = cookie["visitor"].value if "visitor" in cookie else ""
+        if scope["type"] != "http" or not name.isdecimal():
             await self.app(scope, receive, send)
             return
-        name = cookie["visitor"].value
         number = int(name)
         # 198.18.0.0/15 is for tests between networks: nobody's, and public like a visitor's.
         address = f"198.18.{number // 250}.{number % 250 + 1}".encode()
