@@ -14,7 +14,7 @@ from typing import TypeVar
 from capi_middleware.errors import StoreError
 from capi_middleware.records import about
 from capi_middleware.store.sqlite_rollups import fold_all
-from capi_middleware.store.writer import LockedError
+from capi_middleware.store.submissions import LockedError
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
