@@ -10,7 +10,7 @@ import msgspec
 from capi_middleware.parity.flags.evidence import goal, percent
 from capi_middleware.parity.insights.history import trends
 from capi_middleware.parity.match_keys import PRIORITIES
-from capi_middleware.parity.model import TARGET, EventReport, Report
+from capi_middleware.parity.model import TARGET, EventReport, Flag, Report
 from capi_middleware.parity.window import parse_window
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def to_html(report: Report, *, path: str, query: str, nonce: str, target: float 
     return _page(
         "parity.html.jinja",
         report=report,
+        flags=_together(report.flags),
         verdicts=[verdict(event, target) for event in report.events],
         target=target,
         goal=goal(target),
@@ -98,6 +99,14 @@ def _environment() -> "jinja2.Environment":
     )
     environment.filters |= {"percent": percent, "n": "{:,}".format, "runs": _runs}
     return environment
+
+
+def _together(flags: Sequence[Flag]) -> list[list[Flag]]:
+    """Flags about one event that one fix ends; the gravest of them comes first."""
+    groups: dict[tuple[str, str, str], list[Flag]] = {}
+    for one in flags:
+        groups.setdefault((one.event_name, one.pixel_id, one.fix), []).append(one)
+    return list(groups.values())
 
 
 def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:

@@ -122,7 +122,7 @@ def flags_of_interruptions(counts: Iterable[Count]) -> list[Flag]:
                 pixel_id=pixel_id,
                 value=times,
                 target=0,
-                explanation=f"Delivery to this pixel stopped {times:,} times in this window, "
+                explanation=f"Delivery to this pixel stopped {_times(times)} in this window, "
                 f"because {meaning} ({reason}). Nothing was lost: the events waited.",
                 fix=fix,
             )
@@ -141,3 +141,7 @@ def flags_of_interruptions(counts: Iterable[Count]) -> list[Flag]:
             )
         )
     return flags
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n:,} times"
