@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VISITORS ?= 0
+FAULTS ?=
 ROUNDS ?= 1000
 WITH ?= $(BIN)/python
 
@@ -29,7 +30,7 @@ pgbouncer:
 
 demo: $(VENV)/.installed $(if $(filter-out 0,$(VISITORS)),browser)
 	@echo "==> A small shop and a fake Meta on 127.0.0.1; stop with Ctrl-C"
-	@$(BIN)/python -m demo --visitors $(VISITORS)
+	@$(BIN)/python -m demo --visitors $(VISITORS) --faults "$(FAULTS)"
 
 lint: $(VENV)/.installed
 	@echo "==> ruff, mypy --strict, pyright, import-linter"

@@ -8,7 +8,8 @@ from capi_middleware.parity.alerts import Alert
 from capi_middleware.parity.signing import verify_alert
 from capi_middleware.pixels import Pixel
 from capi_middleware.routes import EventRoute
-from capi_middleware.tracker import CAPI, current_visitor, track
+from capi_middleware.tracker import CAPI
+from capi_middleware.tracking import current_visitor, track
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
 

@@ -23,7 +23,8 @@ from capi_middleware.environ import Tee, scope_of
 from capi_middleware.exchange import Exchange, current
 from capi_middleware.steps import BODY_LIMIT
 from capi_middleware.tracker import CAPI
-from capi_middleware.wsgi import MARK, Responder, is_wrapped, walk
+from capi_middleware.wsgi import MARK, is_wrapped
+from capi_middleware.wsgi_response import Responder, walk
 
 #: What names the visitor where our own endpoints answer, before the other middleware had its turn.
 _IDENTITY = (

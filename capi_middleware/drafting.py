@@ -66,6 +66,16 @@ class Drafting:
             self._issuer.check(draft.event)
         return draft
 
+    def add_page_view(self) -> None:
+        """The PageView of a page, before its other events; a page has one."""
+        if any(draft.event.event_name == "PageView" for draft in self.drafts):
+            return
+        issuer = self._issuer
+        event = issuer.new_event("PageView", issuer.mint("PageView", None), None)
+        event.user_data = dict(self.shared)
+        if event.pixel_ids:
+            self.drafts.insert(0, Draft(event))
+
     def _drafted(self, event_name: str, dedupe_key: object) -> Draft:
         for draft in self.drafts:
             if not draft.tracked and draft.event.event_name == event_name:

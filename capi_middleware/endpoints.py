@@ -17,24 +17,24 @@ from capi_middleware.capture.reading import RequestReader
 from capi_middleware.capture.urls import urlsplit_safely
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count
-from capi_middleware.exchange import Exchange
 from capi_middleware.issuing import Issuer
+from capi_middleware.later import Later
 from capi_middleware.parity.window import WindowError
 from capi_middleware.reporting import Reporting, Routes
 from capi_middleware.steps import Steps
 
-OpenExchange = Callable[[MutableMapping[str, Any]], Exchange]
+OpenLater = Callable[[MutableMapping[str, Any]], Later]
 
 
 class Endpoints:
-    """Answers requests under the prefix. `open_exchange` opens one for a page by its scope."""
+    """Answers requests under the prefix. `open_later` opens one for a page by its scope."""
 
     def __init__(
-        self, issuer: Issuer, open_exchange: OpenExchange, is_delivering: Callable[[], bool]
+        self, issuer: Issuer, open_later: OpenLater, is_delivering: Callable[[], bool]
     ) -> None:
         self._issuer = issuer
         self._config = issuer.config
-        self._open = open_exchange
+        self._open = open_later
         self._allowance = Allowance(rate=20.0, burst=600.0, of_all=50.0)
         self._routes: Routes = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
@@ -126,11 +126,11 @@ class Endpoints:
         carried = (
             exchange.carriage.take(for_page=True) if exchange.admission.refusal is None else []
         )
-        told = {"e": [*pixel.page_events(events), *carried], **exchange.consent_fields()}
-        if (key := exchange.key(events)) is not None:
-            told["k"] = key
+        told = {"e": [*pixel.page_events(events), *carried], **exchange.tagger.consent_fields()}
+        if exchange.admission.refusal is None:
+            told["k"] = exchange.tagger.key(events)
         if self._config.advanced_matching:
-            told["p"] = exchange.pixels(events)
+            told["p"] = exchange.tagger.pixels(events)
         answer = Response(
             msgspec.json.encode(told),
             media_type="application/json",

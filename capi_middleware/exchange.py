@@ -1,16 +1,12 @@
 """Exchange: one request and its response, and the order of the stations between them."""
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from msgspec.structs import replace
-
 from capi_middleware.admission import Admission
 from capi_middleware.asking import Asker
-from capi_middleware.capture.beacon import Call
-from capi_middleware.capture.identity import click_of
 from capi_middleware.capture.injection import (
     GzipInjector,
     Injector,
@@ -21,16 +17,15 @@ from capi_middleware.capture.injection import (
     rewrite,
     rewrite_head,
 )
-from capi_middleware.capture.pixel import consent_fields, page_events, pixel_entries, tag
 from capi_middleware.capture.reading import BodyTee, RequestReader
 from capi_middleware.carriage import Carriage
 from capi_middleware.config import Config
-from capi_middleware.custom_data import clean
 from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
 from capi_middleware.issuing import Issuer
 from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Headers, Steps
+from capi_middleware.tagging import Tagger
 from capi_middleware.user_data import UserData
 from capi_middleware.visit import Visit
 
@@ -65,7 +60,6 @@ class Exchange:
         self.issuer = issuer
         self.config: Config = issuer.config
         self.scope = scope
-        self.mount = mount
         exclude = tuple(self.config.exclude)
         self.excluded: bool = bool(exclude) and path.startswith(exclude)
         taken = [] if self.excluded else [Match(*match) for match in matches]
@@ -81,6 +75,7 @@ class Exchange:
         )
         self.visit: Visit = Visit(issuer, scope, self.reader, self.admission)
         self.carriage: Carriage = Carriage(issuer, scope, self.reader, self.visit)
+        self.tagger: Tagger = Tagger(issuer, mount, self.drafting, self.admission)
         self._commits: list[Future[None]] = []
         self._verdict: Verdict | None = None
         self._injector: Injector | GzipInjector | None = None
@@ -149,7 +144,7 @@ class Exchange:
             drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
         landing = 300 <= status < 400 and not self.excluded
         if landing and b"fbclid=" in self.scope.get("query_string", b""):
-            yield from self._keep_click()
+            self._headers = yield from self.visit.keep_click(headers)
         if not (page or drafting.matches or drafting.drafts or self.carriage.waits):
             return False
         admission = self.admission
@@ -231,83 +226,7 @@ class Exchange:
         commits, self._commits = self._commits, []
         return commits
 
-    def ask(self) -> Steps[list[Event]]:
-        """The events of a page that carried no event_ids: its script asks for them now.
-
-        That is a page that others may have got too, or one that a script made of parts.
-        """
-        self.drafting.matches = [
-            match
-            for match in self.drafting.matches
-            if match.route.counts(200) and match.route.event_name != "Purchase"
-        ]
-        if self.admission.noise is None:
-            yield from self.admission.decide()
-        self._page_view = self.config.page_view and not self.excluded
-        refusal = self.admission.refusal
-        if refusal is not None:
-            self.admission.deny()
-            self._suppress(refusal)
-            return []
-        self.visit.sets_cookies = True
-        yield from self.drafting.complete(self._page_view)
-        events = self._page_events()
-        yield from self._commits
-        return events
-
-    def mirror(self, calls: Sequence[Call]) -> Steps[None]:
-        """Events that the page's own pixel code fired: their server copies, where they may be.
-
-        What may not be sent from here is written down as the browser's alone.
-        """
-        self.drafting.matches = []
-        for call in calls:
-            for event in self._mirrored(call):
-                self.drafting.drafts.append(Draft(event, tracked=True))
-                # The library's own PageViews are nobody's to map.
-                if event.send == "browser" and call.n != "PageView":
-                    page = self.issuer.page_of(self.scope["path"])
-                    self.issuer.count(
-                        *(Count("unmapped", page, call.n, pixel) for pixel in event.pixel_ids)
-                    )
-                    if call.b:
-                        bare = [Count("no_event_id", "", call.n, one) for one in event.pixel_ids]
-                        self.issuer.count(*bare)
-        if self.admission.noise is None:
-            yield from self.admission.decide()
-        refusal = self.admission.refusal
-        if refusal is not None:
-            self._suppress(refusal)
-            return
-        yield from self.drafting.complete(page_view=False)
-        self._issue(self.drafting.drafts, "not_run")
-        yield from self._commits
-
     # -- stations --------------------------------------------------------------------------------
-
-    def _mirrored(self, call: Call) -> Iterable[Event]:
-        """A call's event, apart for pixels that get a server copy and those that do not."""
-        mirror = self.issuer.mirror
-        event = self.issuer.new_event(call.n, call.i, None)
-        event.custom_data = clean(call.n, mirror.custom_data(call.n, call.d))[0]
-        ours = event.pixel_ids if mirror.takes(call.n) and not call.b else ()
-        fired = [one.id for one in self.config.pixels if one.id in call.p]
-        for send, pixel_ids in (
-            ("both", tuple(one for one in fired if one in ours)),
-            ("browser", tuple(one for one in fired if one not in ours)),
-        ):
-            if pixel_ids:
-                yield replace(event, send=send, pixel_ids=pixel_ids, user_data={})
-
-    def _keep_click(self) -> Steps[None]:
-        """A click that lands on a redirect is kept in _fbc: the next page does not know it."""
-        if not click_of(self.scope["query_string"].decode("latin-1")) or is_public(self._headers):
-            return
-        if self.admission.noise is None:
-            yield from self.admission.decide()
-        if self.admission.refusal is None:
-            cookies = self.visit.cookies(self._headers)
-            self._headers = self._headers + [one for one in cookies if one[1].startswith(b"_fbc=")]
 
     def _suppress(self, reason: str, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""
@@ -341,11 +260,8 @@ class Exchange:
 
     def _draft_page_view(self) -> None:
         wanted, self._page_view = self._page_view, False
-        if wanted and not any(d.event.event_name == "PageView" for d in self.drafting.drafts):
-            event = self.issuer.new_event("PageView", self.issuer.mint("PageView", None), None)
-            event.user_data = dict(self.drafting.shared)
-            if event.pixel_ids:
-                self.drafting.drafts.insert(0, Draft(event))
+        if wanted:
+            self.drafting.add_page_view()
 
     def _send_on(self, status: int) -> None:
         """Events without a page go on to the next one, or to the script that asked."""
@@ -367,17 +283,8 @@ class Exchange:
         assert self._verdict is not None
         for directive in self._verdict.csp_notes:
             self.issuer.count(Count("csp", directive))
-        return tag(
-            prefix=self.mount + self.config.prefix,
-            script_url=self.config.pixel_script_url,
-            pixels=self.pixels(events),
-            events=[*page_events(events), *carried],
-            ask=self._ask,
-            consent={} if self._ask else self.consent_fields(),
-            mirror=self.issuer.mirror.on,
-            key=self.key(events) if not self._ask else None,
-            nonce=self._verdict.nonce,
-        )
+        nonce = self._verdict.nonce
+        return self.tagger.ask(nonce) if self._ask else self.tagger.tag(events, carried, nonce)
 
     def _issue(self, drafts: Sequence[Draft], browser: str) -> None:
         if not drafts:
@@ -391,23 +298,3 @@ class Exchange:
         commit = self.issuer.issue(events, self.visit.visitor, browser)
         if commit is not None:
             self._commits.append(commit)
-
-    def key(self, events: Sequence[Event]) -> list[str] | None:
-        """What shows later that a page is ours: an event_id that it has anyway, or its own."""
-        for event in events:
-            if event.event_id.startswith("t"):  # minted now, not from a dedupe_key
-                return [event.event_name, event.event_id]
-        return ["", self.issuer.mint("", None)] if self.issuer.mirror.on else None
-
-    def consent_fields(self) -> dict[str, Any]:
-        """What the pixel script must know of the visitor's consent."""
-        return consent_fields(*self.admission.permission)
-
-    def pixels(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        """The pixels of the page; with advanced_matching also what is known of the visitor."""
-        if not (self.config.advanced_matching and events):
-            return self.issuer.pixels
-        matching: dict[str, Any] = {}
-        for data in (self.drafting.shared, *(event.user_data for event in events)):
-            matching |= data
-        return pixel_entries({one.id: one.events for one in self.config.pixels}, matching)

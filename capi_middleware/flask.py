@@ -11,6 +11,7 @@ from capi_middleware.config import Config
 from capi_middleware.environ import Environ
 from capi_middleware.exchange import current
 from capi_middleware.tracker import CAPI
+from capi_middleware.wsgi_response import StartResponse
 
 
 def init_app(app: flask.Flask, config: Config | CAPI | None = None) -> CAPI:
@@ -61,7 +62,7 @@ class _Door(wsgi.CAPIMiddleware):
         endpoint: str,
         scope: MutableMapping[str, Any],
         environ: Environ,
-        start_response: wsgi.StartResponse,
+        start_response: StartResponse,
     ) -> Iterable[bytes]:
         """As the WSGI door's, with Flask's request, session and g."""
         with self._flask.request_context(environ):

@@ -10,7 +10,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from decimal import Decimal
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from capi_middleware.alerting import CHECK_SECONDS, Alerting
 from capi_middleware.capture.carrying import brings
@@ -19,18 +19,22 @@ from capi_middleware.config import Config
 from capi_middleware.delivery.housekeeping import Housekeeping, Job
 from capi_middleware.delivery.skew import ClockCheck
 from capi_middleware.delivery.worker import Courier, Deliverer
-from capi_middleware.errors import CapiError, ConfigError
+from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event, EventName
-from capi_middleware.exchange import Exchange, current
+from capi_middleware.exchange import Exchange
 from capi_middleware.issuing import Issuer
+from capi_middleware.later import Later
 from capi_middleware.parity.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.parity.insights.keeping import Lookout
 from capi_middleware.pixels import Pixel
 from capi_middleware.routes import check_event_name
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.protocol import OLDEST_EVENT, Store
+from capi_middleware.tracking import custom_data_of
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
+
+E = TypeVar("E", bound=Exchange)
 
 #: How long closing may take in seconds: servers kill a worker that takes longer to end.
 DRAIN_SECONDS = 5.0
@@ -63,7 +67,7 @@ class CAPI:
         # Half of all imports are the endpoints and the report: not for who only imports the names.
         from capi_middleware.endpoints import Endpoints
 
-        self.endpoints: Endpoints = Endpoints(self.issuer, self.open, self._is_delivering)
+        self.endpoints: Endpoints = Endpoints(self.issuer, self._open_later, self._is_delivering)
         self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
         self.store.on_commit = self._deliverer.wake
         self._started_in = 0
@@ -102,7 +106,7 @@ class CAPI:
         if event_time is not None:
             event.event_time = _checked_time(event_time, event.event_time)
         event.custom_data = self.issuer.custom_data(
-            event_name, _custom_data(value, currency, contents, custom_data)
+            event_name, custom_data_of(value, currency, contents, custom_data)
         )
         if user_data is not None:
             event.user_data = self.issuer.hashed(user_data)
@@ -159,9 +163,15 @@ class CAPI:
 
     def open(self, scope: MutableMapping[str, Any]) -> Exchange:
         """The exchange of a request, `scope` as in ASGI's http."""
+        return self._opened(Exchange, scope)
+
+    def _open_later(self, scope: MutableMapping[str, Any]) -> Later:
+        return self._opened(Later, scope)
+
+    def _opened(self, kind: type[E], scope: MutableMapping[str, Any]) -> E:
         mount, path = split_mount(scope)
         matches = self._routes.match(scope["method"], path)
-        return Exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
+        return kind(self.issuer, scope, path=path, mount=mount, matches=matches)
 
     def take(self, scope: MutableMapping[str, Any]) -> Exchange | str | None:
         """What a request, its `scope` as in ASGI's http, is to us.
@@ -229,63 +239,6 @@ def split_mount(scope: MutableMapping[str, Any]) -> tuple[str, str]:
     if mount and path.startswith(mount + "/"):
         path = path[len(mount) :]
     return mount, path
-
-
-def track(
-    event_name: EventName,
-    *,
-    user_data: UserData | None = None,
-    dedupe_key: object = None,
-    value: float | Decimal | str | None = None,
-    currency: str | None = None,
-    contents: Sequence[Any] | None = None,
-    **custom_data: Any,
-) -> Event:
-    """Add an event to the present request, or fill in the one that a route made of it.
-
-    Args:
-        event_name: a standard event of Meta or a custom name.
-        user_data: customer information; hashed before anything is kept.
-        dedupe_key: the same key and name give the same event_id everywhere, e.g. an order number.
-        value, currency: the amount and its ISO 4217 code; Purchase needs both.
-        contents: the items, each a mapping with at least "id".
-        custom_data: anything else for Meta's custom_data.
-
-    Returns the Event with its event_id. Raises CapiError outside of a request: use
-    `CAPI(config).track` there.
-    """
-    exchange = _exchange("track()")
-    check_event_name(event_name, "track")
-    return exchange.track(
-        event_name, _custom_data(value, currency, contents, custom_data), user_data, dedupe_key
-    )
-
-
-def current_visitor() -> Visitor:
-    """Who the present request comes from: keep `.dumps()` with the order, use it in the webhook.
-
-    An asynchronous `consent` callable cannot be asked here: its visitor counts as denied, and the
-    webhook's event is suppressed and counted. Raises CapiError outside of a request.
-    """
-    exchange = _exchange("current_visitor()")
-    return exchange.issuer.signed(exchange.visit.visitor)
-
-
-def _exchange(what: str) -> Exchange:
-    passage = current.get()
-    if passage is None:
-        raise CapiError(
-            f"{what}: found no request that passes CAPIMiddleware, expected one; outside of a "
-            "request use CAPI(config).track(…, visitor=…)"
-        )
-    return passage.opened()
-
-
-def _custom_data(
-    value: Any, currency: str | None, contents: Sequence[Any] | None, more: dict[str, Any]
-) -> dict[str, Any]:
-    given = {"value": value, "currency": currency, "contents": contents, **more}
-    return {key: item for key, item in given.items() if item is not None}
 
 
 def _checked_time(given: float, now: float) -> float:

@@ -5,10 +5,12 @@ from typing import Any
 
 from capi_middleware.admission import Admission
 from capi_middleware.capture.client import Client
+from capi_middleware.capture.identity import click_of
+from capi_middleware.capture.injection import is_public
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.issuing import Issuer, RequestIdentity
 from capi_middleware.lazily import lazily
-from capi_middleware.steps import Headers
+from capi_middleware.steps import Headers, Steps
 from capi_middleware.visitor import Visitor
 
 
@@ -77,3 +79,17 @@ class Visit:
             for name, cookie in self.identity.new_cookies
             if not any(value.startswith(name.encode() + b"=") for value in values)
         ]
+
+    def keep_click(self, headers: Headers) -> Steps[Headers]:
+        """`headers` of a redirect, with _fbc where a click on an ad lands on it.
+
+        The next page does not know of the click.
+        """
+        query = self._scope["query_string"].decode("latin-1")
+        if not click_of(query) or is_public(headers):
+            return headers
+        if self._admission.noise is None:
+            yield from self._admission.decide()
+        if self._admission.refusal is not None:
+            return headers
+        return headers + [one for one in self.cookies(headers) if one[1].startswith(b"_fbc=")]

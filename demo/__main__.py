@@ -1,20 +1,16 @@
 """Runs the shop on 127.0.0.1:8000 and the fake Meta on 127.0.0.1:8001 until Ctrl-C."""
 
 import argparse
-import os
-import secrets
+import asyncio
+import contextlib
+import signal
 import sys
 import tempfile
-import threading
-import time
-import urllib.request
-from contextlib import ExitStack
 from pathlib import Path
 
-import uvicorn
-
-from capi_middleware.testing import FakeMeta
-from demo.shop import create
+from demo.faults import FAULTS, chosen
+from demo.running import Shop, fake_meta
+from demo.trial import Trial
 
 
 def main() -> None:
@@ -23,44 +19,50 @@ def main() -> None:
     parser.add_argument("--meta-port", type=int, default=8001, help="the fake Meta's port")
     parser.add_argument("--store", default="", help="a store URL; default: a temporary file")
     parser.add_argument("--visitors", type=int, default=0, help="simulated visitors that shop")
+    parser.add_argument(
+        "--faults", default="", help=f"all, none, or some of {','.join(FAULTS)}; "
+        "default: all where visitors are simulated, none for you",
+    )  # fmt: skip
+    parser.add_argument(
+        "--exit", action="store_true", help="end after the visitors; with 1 when a fault was not "
+        "named, or a flag raised that nobody planted",
+    )  # fmt: skip
     given = parser.parse_args()
-    shop = f"http://127.0.0.1:{given.port}"
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="capi-demo-"))
+    try:
+        faults = chosen(given.faults or ("all" if given.visitors else "none"))
+    except ValueError as error:
+        parser.error(str(error))
+    with tempfile.TemporaryDirectory(prefix="capi-demo-") as folder:
+        store = given.store or f"sqlite:///{Path(folder) / 'capi.db'}"
+        with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+            sys.exit(asyncio.run(_run(given, store, faults)))
+
+
+async def _run(given: argparse.Namespace, store: str, faults: frozenset[str]) -> int:
+    me = asyncio.current_task()
+    assert me is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    async with fake_meta(given.meta_port) as meta:
+        doing = f"Wait for {given.visitors} visitors" if given.visitors else "Buy something"
+        shop = Shop(faults, meta, store, given.port)
+        await shop.start()
         try:
-            meta = stack.enter_context(FakeMeta().serve(given.meta_port))
-        except OSError as error:
-            sys.exit(f"the fake Meta did not start ({error.strerror}): see --meta-port")
-        os.environ["CAPI_META"] = meta
-        os.environ["CAPI_STORE"] = given.store or f"sqlite:///{Path(folder) / 'capi.db'}"
-        os.environ.setdefault("CAPI_SECRET_KEY", secrets.token_urlsafe(32))
-        print(
-            f"\n  Shop      {shop}/\n"
-            f"  Report    {shop}/_capi/parity   (token: demo)\n"
-            f"  Fake Meta {meta}/received\n\n"
-            "  Buy something, then look at the report. Ctrl-C stops everything.\n",
-            flush=True,
-        )
-        if given.visitors:
-            threading.Thread(target=_visit, args=(shop, meta, given.visitors), daemon=True).start()
-        uvicorn.run(create(), host="127.0.0.1", port=given.port, log_level="warning")
-
-
-def _wait_for(url: str) -> None:
-    for _ in range(200):
-        try:
-            urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 - a fixed http address
-            return
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"found no answer from {url} within 10 seconds")
-
-
-def _visit(shop: str, meta: str, visitors: int) -> None:
-    from demo.visitors import shop_around
-
-    _wait_for(f"{shop}/")
-    shop_around(shop, meta, visitors)
+            print(
+                f"\n  Shop      {shop.url}/\n"
+                f"  Report    {shop.url}/_capi/parity   (token: demo)\n"
+                f"  Fake Meta {meta}/received\n\n"
+                f"  {doing}, then look at the report. Ctrl-C stops everything.\n",
+                flush=True,
+            )
+            right = True
+            if given.visitors:
+                right = await Trial(shop, meta, given.visitors, faults).run()
+                print(f"  The report: {shop.url}/_capi/parity   (token: demo)", flush=True)
+            if not given.exit:
+                await asyncio.Event().wait()
+            return 0 if right else 1
+        finally:
+            await shop.stop()
 
 
 if __name__ == "__main__":

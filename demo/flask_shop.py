@@ -1,14 +1,14 @@
 """The same shop in Flask, behind the WSGI door: `gunicorn 'demo.flask_shop:create()'`."""
 
 import itertools
+import os
 from html import escape
 from typing import Any
 
 from flask import Flask, redirect, request
 
 from capi_middleware import UserData, track, wsgi
-from demo.recipe import environment
-from demo.shop import CURRENCY, ORDERS, PRODUCTS, Order, config
+from demo.shop import CURRENCY, ORDERS, PRODUCTS, Order, links, settings
 
 _numbers = itertools.count(1001)
 
@@ -33,8 +33,16 @@ def build() -> Flask:
 
     @app.get("/")
     def home() -> str:
-        links = "".join(f"<li><a href=/products/{sku}>{sku}</a>" for sku in PRODUCTS)
-        return page("Tea things", f"<ul>{links}</ul>")
+        return page("Tea things", f"<ul>{links(PRODUCTS)}</ul>")
+
+    @app.get("/search")
+    def search() -> str:
+        wanted = request.args.get("q", "").lower()
+        return page("Search", links(sku for sku in PRODUCTS if wanted in sku))
+
+    @app.post("/newsletter")
+    def newsletter() -> str:
+        return page("Newsletter", "<p>You will hear from us.")
 
     @app.get("/products/<sku>")
     def product(sku: str) -> Any:
@@ -56,14 +64,18 @@ def build() -> Flask:
 
     @app.get("/cart")
     def cart() -> str:
+        return page("Cart", "<a id=checkout href=/checkout>Check out</a>")
+
+    @app.get("/checkout")
+    def checkout() -> str:
         return page(
-            "Cart",
+            "Checkout",
             "<form method=post action=/checkout><input name=email value=jane@example.com>"
             "<button id=buy>Buy</button></form>",
         )
 
     @app.post("/checkout")
-    def checkout() -> Any:
+    def buy() -> Any:
         order = Order(next(_numbers), request.form["email"], items())
         ORDERS[str(order.number)] = order
         answer = redirect(f"/orders/{order.number}/thanks", 303)
@@ -88,5 +100,8 @@ def build() -> Flask:
 
 
 def create() -> Any:
-    """The wrapped shop. See recipe.environment()."""
-    return wsgi.CAPIMiddleware(build(), config(**environment()))
+    """The wrapped shop; CAPI_META and CAPI_STORE say where the fake Meta and the store are."""
+    config = settings(
+        os.environ["CAPI_META"], os.environ["CAPI_STORE"], os.environ["CAPI_SECRET_KEY"]
+    )
+    return wsgi.CAPIMiddleware(build(), config)

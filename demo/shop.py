@@ -1,6 +1,8 @@
-"""A small real shop: home, product, cart, checkout that redirects, and a thank-you page."""
+"""A small real shop: home, search, newsletter, product, cart, checkout and a thank-you page."""
 
 import itertools
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -10,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from capi_middleware import CAPIMiddleware, Config, EventRoute, UserData, track
-from demo.recipe import environment
+from capi_middleware import CAPIMiddleware, Config, EventRoute, Pixel, UserData, track
 
 PRODUCTS = {"kettle": ("A kettle", 39.0), "teapot": ("A teapot", 24.5), "cup": ("A cup", 7.9)}
 CURRENCY = "EUR"
+TOKEN = "demo-access-token"
 
 
 @dataclass
@@ -47,6 +49,15 @@ def page(title: str, body: str) -> HTMLResponse:
     )
 
 
+def links(skus: Iterable[str]) -> str:
+    """List items of products."""
+    return "".join(
+        f"<li><a href=/products/{sku}>{escape(PRODUCTS[sku][0])}</a> "
+        f"{PRODUCTS[sku][1]:.2f} {CURRENCY}</li>"
+        for sku in skus
+    )
+
+
 def items_of(request: Request) -> dict[str, int]:
     """The cart lives in a cookie: kettle.cup.cup."""
     items: dict[str, int] = {}
@@ -57,11 +68,24 @@ def items_of(request: Request) -> dict[str, int]:
 
 
 async def home(request: Request) -> Response:
-    links = "".join(
-        f"<li><a href=/products/{sku}>{escape(name)}</a> {price:.2f} {CURRENCY}</li>"
-        for sku, (name, price) in PRODUCTS.items()
+    return page(
+        "Tea things",
+        f"<ul>{links(PRODUCTS)}</ul><form action=/search><label>Search <input name=q required>"
+        "</label> <button id=search>Search</button></form><form method=post action=/newsletter>"
+        "<label>E-mail <input name=email type=email required></label> "
+        "<button id=subscribe>Get the newsletter</button></form>",
     )
-    return page("Tea things", f"<ul>{links}</ul>")
+
+
+async def search(request: Request) -> Response:
+    wanted = request.query_params.get("q", "").lower()
+    found = [sku for sku, (name, _) in PRODUCTS.items() if wanted in name.lower()]
+    return page("Search", f"<ul>{links(found)}</ul>" if found else "<p>Nothing found.")
+
+
+async def newsletter(request: Request) -> Response:
+    email = str((await request.form()).get("email", ""))
+    return page("Newsletter", f"<p>{escape(email)} will hear from us.")
 
 
 async def product(request: Request) -> Response:
@@ -90,14 +114,21 @@ async def add_to_cart(request: Request) -> Response:
 async def cart(request: Request) -> Response:
     items = items_of(request)
     lines = "".join(f"<li>{n} × {escape(PRODUCTS[sku][0])}</li>" for sku, n in items.items())
-    form = (
-        "<form method=post action=/checkout><label>E-mail <input name=email type=email required "
-        "value=jane@example.com></label> <button id=buy>Buy</button></form>"
-    )
-    return page("Cart", f"<ul>{lines}</ul>{form if items else '<p>Empty.'}")
+    onward = "<p><a id=checkout href=/checkout>Check out</a>"
+    return page("Cart", f"<ul>{lines}</ul>{onward if items else '<p>Empty.'}")
 
 
 async def checkout(request: Request) -> Response:
+    if not items_of(request):
+        return RedirectResponse("/cart", 303)
+    return page(
+        "Checkout",
+        "<form method=post action=/checkout><label>E-mail <input name=email type=email required "
+        "value=jane@example.com></label> <button id=buy>Buy</button></form>",
+    )
+
+
+async def buy(request: Request) -> Response:
     form = await request.form()
     items = items_of(request)
     if not items:
@@ -122,7 +153,7 @@ async def thanks(request: Request) -> Response:
             for sku, n in order.items.items()
         ],
         content_type="product",
-        user_data=UserData(em=order.email),
+        user_data=UserData(em=order.email or None),
     )
     return page("Thank you", f"<p>Order {order.number}: {order.total:.2f} {CURRENCY}</p>")
 
@@ -146,26 +177,50 @@ def config(**settings: Any) -> Config:
                     "content_type": "product",
                 },
             ),
+            EventRoute("GET /search", "Search", custom_data={"search_string": "{query.q}"}),
+            EventRoute("POST /newsletter", "Lead", user_data={"em": "{form.email}"}),
+            EventRoute("GET /checkout", "InitiateCheckout", status="200"),
             EventRoute("GET /orders/{order_id}/thanks", "Purchase", dedupe_key="{path.order_id}"),
         ],
         **settings,
     )
 
 
-def build() -> Starlette:
-    """The shop itself: it knows nothing of Meta but the one track() call."""
-    return Starlette(
-        routes=[
-            Route("/", home),
-            Route("/products/{sku}", product),
-            Route("/cart", add_to_cart, methods=["POST"]),
-            Route("/cart", cart),
-            Route("/checkout", checkout, methods=["POST"]),
-            Route("/orders/{order_id}/thanks", thanks),
-        ]
+#: The shop itself: it knows nothing of Meta but the one track() call.
+ROUTES = [
+    Route("/", home),
+    Route("/search", search),
+    Route("/newsletter", newsletter, methods=["POST"]),
+    Route("/products/{sku}", product),
+    Route("/cart", add_to_cart, methods=["POST"]),
+    Route("/cart", cart),
+    Route("/checkout", checkout),
+    Route("/checkout", buy, methods=["POST"]),
+    Route("/orders/{order_id}/thanks", thanks),
+]
+
+
+def settings(meta: str, store: str, secret_key: str, access_token: str = TOKEN) -> Config:
+    """The demo's Config; `meta` is the address of the fake Meta."""
+    return config(
+        secret_key=secret_key,
+        pixels=[Pixel("1234567890", access_token=access_token, read_token="demo-read-token")],
+        store=store,
+        report_token="demo",
+        ad_account="act_1001",
+        insights_hours=0,  # the fake Meta has nothing to tell before somebody shopped
+        trusted_proxies=["127.0.0.1"],
+        graph_url=meta,
+        pixel_script_url=f"{meta}/en_US/fbevents.js",
     )
 
 
+def wrapped(meta: str, store: str, secret_key: str) -> CAPIMiddleware:
+    """The shop, wrapped in one line."""
+    return CAPIMiddleware(Starlette(routes=ROUTES), settings(meta, store, secret_key))
+
+
 def create() -> CAPIMiddleware:
-    """The shop, wrapped in one line: for `uvicorn --factory`. See recipe.environment()."""
-    return CAPIMiddleware(build(), config(**environment()))
+    """The wrapped shop for `uvicorn --factory`; the environment says where everything is."""
+    environ = os.environ
+    return wrapped(environ["CAPI_META"], environ["CAPI_STORE"], environ["CAPI_SECRET_KEY"])

@@ -1,54 +1,174 @@
-"""Simulated visitors in a real Chromium: some buy, some block the pixel, some leave early."""
+"""Simulated visitors in a real Chromium: they look, search, subscribe, fill carts and buy."""
 
+import asyncio
+import json
+import os
 import random
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from http.cookies import SimpleCookie
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.async_api import Browser, Page, async_playwright
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.support.browsers import FLAGS, find
 
-#: What a visitor's browser does to Meta, and how many of 20 visitors do it.
-HABITS = {"ok": 14, "blocks the pixel script": 4, "blocks the pixel's requests": 2}
+#: More would keep the cores so busy that pages run out of patience.
+AT_ONCE = min(4, 2 * (os.cpu_count() or 1))
+#: How long a visitor waits for the pixel of a page, in seconds.
+_PATIENCE = 15.0
+#: What of 20 visitors each does.
+_ERRANDS = ["buys"] * 10 + ["fills a cart"] * 3 + ["searches"] * 3 + ["subscribes"] * 4
 
 
-def shop_around(shop: str, meta: str, visitors: int, seed: int = 7) -> Counter[str]:
-    """Let `visitors` visit and say how it went; how many had which habit."""
+@dataclass(frozen=True)
+class Visitor:
+    """Somebody with an errand. `shy`: gives no e-mail address where none is asked for."""
+
+    number: int
+    errand: str
+    sku: str
+    blocks: bool = False
+    shy: bool = False
+    reloads: bool = False
+
+
+def plan(visitors: int, *, blocked: bool, seed: int = 7) -> list[Visitor]:
+    """So many visitors in any order; every fifth blocks the pixel if it is `blocked`.
+
+    Of 10 buyers 7 are shy and 3 load the thank-you page again.
+    """
     chance = random.Random(seed)
-    habits = [habit for habit, weight in HABITS.items() for _ in range(weight)]
-    done: Counter[str] = Counter()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find(), args=FLAGS)
-        for number in range(1, visitors + 1):
-            habit = chance.choice(habits)
-            done[habit] += 1
-            context = browser.new_context()
-            page = context.new_page()
-            _block(page, habit, meta)
-            _visit(page, shop, chance.random)
-            context.close()
-            print(f"\r  {number} of {visitors} visitors", end="", flush=True)
-        browser.close()
-    counts = ", ".join(f"{n} {habit}" for habit, n in done.items())
-    print(f"\r  {visitors} visitors: {counts}. Open the report: {shop}/_capi/parity", flush=True)
-    return done
+    people = []
+    for number in range(visitors):
+        errand = _ERRANDS[number % 20]
+        buyer = number // 20 * 10 + number % 20
+        person = Visitor(number, errand, chance.choice(["kettle", "teapot", "cup"]))
+        if errand == "buys":
+            person = replace(person, shy=buyer % 10 < 7, reloads=buyer % 10 in (0, 5, 9))
+        people.append(person)
+    chance.shuffle(people)
+    return [replace(one, blocks=blocked and place % 5 == 2) for place, one in enumerate(people)]
 
 
-def _block(page: Page, habit: str, meta: str) -> None:
-    if habit == "blocks the pixel script":
-        page.route(f"{meta}/en_US/**", lambda route: route.abort())
-    elif habit == "blocks the pixel's requests":
-        page.route(f"{meta}/tr/**", lambda route: route.abort())
+class Proxy:
+    """Stands before the shop: names each visitor's own address, and hears what the pixels told."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        #: The event_ids that the pages of a visitor told of, by the visitor's number.
+        self.told: defaultdict[str, set[str]] = defaultdict(set)
+        #: Set, and replaced by another one, whenever somebody told something.
+        self.heard_more = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope.get("headers", ()))
+        cookie = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
+        name = cookie["visitor"].value if "visitor" in cookie else ""
+        if scope["type"] != "http" or not name.isdecimal():
+            await self.app(scope, receive, send)
+            return
+        number = int(name)
+        # 198.18.0.0/15 is for tests between networks: nobody's, and public like a visitor's.
+        address = f"198.18.{number // 250}.{number % 250 + 1}".encode()
+        scope = {**scope, "headers": [*scope["headers"], (b"x-forwarded-for", address)]}
+        body = bytearray()
+
+        async def heard() -> Message:
+            message = await receive()
+            body.extend(message.get("body", b""))
+            return message
+
+        await self.app(scope, heard, send)
+        if scope["path"] == "/_capi/b":
+            self.told[name] |= {word[0] for word in json.loads(bytes(body))["e"]}
+            heard_more, self.heard_more = self.heard_more, asyncio.Event()
+            heard_more.set()
 
 
-def _visit(page: Page, shop: str, chance: Callable[[], float]) -> None:
-    page.goto(f"{shop}/")
-    page.click("a[href='/products/kettle']" if chance() < 0.5 else "a[href='/products/cup']")
-    page.wait_for_timeout(300)
-    if chance() < 0.7:
-        page.click("#add")
-        page.wait_for_timeout(200)
-        if chance() < 0.8:
-            page.fill("input[name=email]", "visitor@example.com")
-            page.click("#buy")
-            page.wait_for_timeout(400)
+async def shop_around(
+    people: Sequence[Visitor], shop: str, meta: str, proxy: Proxy, done: Callable[[], None]
+) -> None:
+    """Let all of `people` visit, some at once; calls `done` after each of them."""
+    waiting = list(people)[::-1]
+    async with async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=find(), args=FLAGS)
+
+        async def one_after_another() -> None:
+            while waiting:
+                visitor = waiting.pop()
+                await _Visit(visitor, shop, meta, proxy).run(browser)
+                done()
+
+        async with asyncio.TaskGroup() as crowd:
+            for _ in range(AT_ONCE):
+                crowd.create_task(one_after_another())
+        await browser.close()
+
+
+class _Visit:
+    """One visit, in a browser profile of its own."""
+
+    def __init__(self, visitor: Visitor, shop: str, meta: str, proxy: Proxy) -> None:
+        self._visitor, self._shop, self._meta, self._proxy = visitor, shop, meta, proxy
+        self._email = f"visitor{visitor.number}@example.com"
+        self._events = 0
+
+    async def run(self, browser: Browser) -> None:
+        context = await browser.new_context()
+        number = str(self._visitor.number)
+        await context.add_cookies([{"name": "visitor", "value": number, "url": self._shop}])
+        if self._visitor.blocks:
+            await context.route(f"{self._meta}/**", lambda route: route.abort())
+        page = await context.new_page()
+        await page.goto(f"{self._shop}/")
+        await self._look(1)
+        match self._visitor.errand:
+            case "subscribes":
+                await page.fill("input[name=email]", self._email)
+                await page.click("#subscribe")
+                await self._look(2)
+            case "searches":
+                await page.fill("input[name=q]", self._visitor.sku)
+                await page.click("#search")
+                await self._look(2)
+                await self._choose(page)
+            case "fills a cart":
+                await self._choose(page)
+                await self._add(page)
+            case _:
+                await self._choose(page)
+                await self._add(page)
+                await self._buy(page)
+        await context.close()
+
+    async def _choose(self, page: Page) -> None:
+        await page.click(f"a[href='/products/{self._visitor.sku}']")
+        await self._look(2)
+
+    async def _add(self, page: Page) -> None:
+        await page.click("#add")
+        await self._look(2)
+
+    async def _buy(self, page: Page) -> None:
+        await page.click("#checkout")
+        await self._look(2)
+        required = await page.get_attribute("input[name=email]", "required")
+        if required is not None or not self._visitor.shy:
+            await page.fill("input[name=email]", self._email)
+        await page.click("#buy")
+        await self._look(2)
+        if self._visitor.reloads:
+            await page.reload()
+            await self._look(1)
+
+    async def _look(self, events: int) -> None:
+        """Stay until the pixel of the page has told what became of so many events more."""
+        self._events += events
+        told = self._proxy.told[str(self._visitor.number)]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                while len(told) < self._events:
+                    await self._proxy.heard_more.wait()

@@ -6,7 +6,8 @@ from concurrent.futures import Future
 
 from capi_middleware.events import Count, Row, Sighting
 from capi_middleware.store.queueing import waits_for_delivery
-from capi_middleware.store.writer import Counters, Submission, Writer
+from capi_middleware.store.submissions import Counters, Submission
+from capi_middleware.store.writer import Writer
 
 
 class GroupedStore:

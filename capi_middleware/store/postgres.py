@@ -40,7 +40,7 @@ from capi_middleware.store.protocol import (
     Tallies,
     check_found,
 )
-from capi_middleware.store.writer import Counters, LockedError, Submission
+from capi_middleware.store.submissions import Counters, LockedError, Submission
 
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches.
 STEP_ROWS = 1000

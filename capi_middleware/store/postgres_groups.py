@@ -6,7 +6,7 @@ from typing import Any
 from capi_middleware.store import postgres_statements as sql
 from capi_middleware.store.postgres_link import Transaction
 from capi_middleware.store.protocol import REPLAYED
-from capi_middleware.store.writer import Counters, Submission
+from capi_middleware.store.submissions import Counters, Submission
 
 
 def insert(db: Transaction, submissions: Sequence[Submission], counters: Counters) -> None:

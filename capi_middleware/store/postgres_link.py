@@ -19,7 +19,7 @@ from psycopg import conninfo
 from capi_middleware.errors import StoreError
 from capi_middleware.store import postgres_statements as sql
 from capi_middleware.store.forks import at_fork
-from capi_middleware.store.writer import LockedError
+from capi_middleware.store.submissions import LockedError
 
 SCHEMA_VERSION = 2
 #: Any number that other users of the database are unlikely to lock as well.

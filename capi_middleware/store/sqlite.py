@@ -34,7 +34,7 @@ from capi_middleware.store.sqlite_rollups import (
     read_slices,
     read_tallies,
 )
-from capi_middleware.store.writer import Counters, Submission
+from capi_middleware.store.submissions import Counters, Submission
 
 #: Rows that one transaction of `prune` deletes: others wait for the lock only for milliseconds.
 PRUNE_ROWS = 1000

@@ -18,7 +18,7 @@ from capi_middleware.store.sqlite_file import (
     is_of_the_data,
     quarantine,
 )
-from capi_middleware.store.writer import LockedError
+from capi_middleware.store.submissions import LockedError
 
 #: How long a fork waits for running transactions to end, in seconds.
 FORK_SECONDS = 2.0

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from capi_middleware.errors import StoreError
+from capi_middleware.records import about
 from capi_middleware.store.sqlite_rollups import fold_all
-from capi_middleware.store.writer import LockedError
+from capi_middleware.store.submissions import LockedError
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
@@ -140,10 +141,12 @@ def quarantine(path: Path, inode: int | None) -> None:
                     Path(f"{path}{ending}").rename(f"{moved}{ending}")
             logger.critical(
                 "%s is damaged: it was moved to %s, and a new one is made; events in it that were "
-                "not delivered are lost unless it can be repaired (sqlite3 .recover)", path, moved
+                "not delivered are lost unless it can be repaired (sqlite3 .recover)", path, moved,
+                extra=about("store_damaged"),
             )  # fmt: skip
     except OSError as error:
-        logger.critical("%s is damaged and cannot be moved: %s", path, error)
+        text = "%s is damaged and cannot be moved: %s"
+        logger.critical(text, path, error, extra=about("store_stuck"))
     finally:
         gate.rmdir()
 

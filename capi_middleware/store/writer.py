@@ -5,18 +5,25 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
-from msgspec import Struct
-
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
+from capi_middleware.records import about
 from capi_middleware.steps import Commit
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.queueing import room
+from capi_middleware.store.submissions import (
+    CounterKey,
+    Counters,
+    LockedError,
+    Submission,
+    halves,
+    reject,
+)
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
@@ -28,23 +35,6 @@ LONG_LOCK = 1.0
 BUSY_PAUSE = 0.05
 #: First and longest pause after an unexpected exception in the thread, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
-
-#: What `n` of a counter belongs to: hour (Unix time // 3600), kind, reason, event_name, pixel_id.
-CounterKey = tuple[int, str, str, str, str]
-Counters = dict[CounterKey, int]
-
-
-class LockedError(StoreError):
-    """Somebody else holds the database's lock: the same write may work later."""
-
-
-class Submission(Struct):
-    """What one call hands to the writer; `future` ends after the commit."""
-
-    kind: Literal["append", "sight", "count", "flush", "stop"]
-    items: Sequence[Any] = ()
-    future: "Future[None] | None" = None
-
 
 _COUNT = Submission("count")
 
@@ -191,8 +181,8 @@ class Writer:
             except BaseException as error:
                 # Nothing may end this thread: the process would stop storing, silently.
                 failures += 1
-                logger.error("the store's thread failed: %s", type(error).__name__)
-                _reject(group, error)
+                _log("the store's thread failed: %s", type(error).__name__, "thread_failed")
+                reject(group, error)
                 time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
             with self._lock:
                 self._queued -= sum(len(submission.items) for submission in group)
@@ -239,10 +229,10 @@ class Writer:
             self._lose(group, error)
         except Exception as error:
             if len(group) + len(counters) > 1:
-                for part, some in _halves(group, counters):
+                for part, some in halves(group, counters):
                     self._store(part, some)
             else:
-                logger.error("something cannot be stored: %s", type(error).__name__)
+                _log("something cannot be stored: %s", type(error).__name__, "lost")
                 self._lose(group, error)
         else:
             for submission in group:
@@ -251,7 +241,7 @@ class Writer:
             try:
                 self._on_commit(group)
             except Exception as error:
-                logger.error("on_commit failed: %s", type(error).__name__)
+                _log("on_commit failed: %s", type(error).__name__, "wake_failed")
 
     def _write_patiently(self, group: list[Submission], counters: Counters) -> None:
         if not counters and not any(submission.items for submission in group):
@@ -276,10 +266,10 @@ class Writer:
     def _complain(self, text: str) -> None:
         if not self._in_trouble:
             self._in_trouble = True
-            logger.error("%s", text)
+            _log("%s", text, "locked")
 
     def _lose(self, group: list[Submission], error: Exception) -> None:
-        _reject(group, error)
+        reject(group, error)
         hour = int(self._clock() // 3600)
         for submission in group:
             for row in submission.items:
@@ -288,30 +278,5 @@ class Writer:
                     self._counters[key] = self._counters.get(key, 0) + 1
 
 
-def _reject(group: list[Submission], error: BaseException) -> None:
-    for submission in group:
-        future = submission.future
-        if future is not None and not future.done():
-            if isinstance(error, StoreError):
-                future.set_exception(error)
-            else:
-                failure = StoreError(f"the rows cannot be stored: {type(error).__name__}")
-                failure.__cause__ = error
-                future.set_exception(failure)
-
-
-def _halves(
-    group: list[Submission], counters: Counters
-) -> Iterator[tuple[list[Submission], Counters]]:
-    if group and counters:
-        yield group, {}
-        yield [], counters
-    elif group:
-        middle = len(group) // 2
-        yield group[:middle], {}
-        yield group[middle:], {}
-    else:
-        pairs = list(counters.items())
-        middle = len(pairs) // 2
-        yield [], dict(pairs[:middle])
-        yield [], dict(pairs[middle:])
+def _log(sentence: str, what: str, action: str) -> None:
+    logger.error(sentence, what, extra=about(f"store_{action}"))

@@ -31,6 +31,7 @@ class Captured:
         self._kept: list[_Kept] = []
         self._refused: list[Event] = []
         self._suppressed: list[tuple[str, str]] = []
+        self._left_out: list[str] = []
 
     @property
     def events(self) -> list[Event]:
@@ -44,7 +45,7 @@ class Captured:
 
     @property
     def suppressed(self) -> list[tuple[str, str]]:
-        """(event_name, reason) of what was not tracked: no consent, a bot, a failed request."""
+        """Each (event_name, reason) of what was not tracked: no consent, a bot, a failed view."""
         return list(self._suppressed)
 
     def clear(self) -> None:
@@ -52,6 +53,7 @@ class Captured:
         self._kept.clear()
         self._refused.clear()
         self._suppressed.clear()
+        self._left_out.clear()
 
     def assert_tracked(
         self,
@@ -66,8 +68,8 @@ class Captured:
 
         `value`, `currency` and all else but `user_data` and `dedupe_key` is custom_data, compared
         after the same cleaning as the app's. `user_data` is hashed before it is compared. 0
-        `times` means none. Raises AssertionError with what was
-        tracked, and with what is different in the event that is nearest.
+        `times` means none. Raises AssertionError with what was tracked, and with what is different
+        in the event that is nearest.
         """
         __tracebackhide__ = True
         differences = [
@@ -97,6 +99,7 @@ class Captured:
             *(f"  {_shown(event)}" for event in self.events),
             *(f"refused: {_shown(event)} needs value and currency" for event in self._refused),
             *(f"suppressed: {name} ({reason})" for name, reason in self.suppressed),
+            *(f"left out: {what}, missing or unusable" for what in self._left_out),
         ]
 
     def _add(self, issuer: Issuer, events: Sequence[Event]) -> None:
@@ -107,9 +110,12 @@ class Captured:
                 self._kept.append(_Kept(event, issuer))
 
     def _count(self, counts: Sequence[Count]) -> None:
-        for one in counts:
-            if one.kind == "suppressed":
-                self._suppressed += [(one.event_name, one.reason)] * one.n
+        for one in counts:  # one for each pixel
+            what = (one.event_name, one.reason)
+            if one.kind == "suppressed" and what not in self._suppressed:
+                self._suppressed.append(what)
+            elif one.kind == "left_out":
+                self._left_out.append(".".join(filter(None, what)))
 
 
 @contextmanager
@@ -132,9 +138,9 @@ def capture() -> Iterator[Captured]:
             captured._count(counts)
             honest_count(self, *counts)
 
-        def issue(self: Issuer, events: Sequence[Event], *given: Any) -> Any:
+        def issue(self: Issuer, events: Sequence[Event], *given: Any, **more: Any) -> Any:
             captured._add(self, events)
-            return honest_issue(self, events, *given)
+            return honest_issue(self, events, *given, **more)
 
         stack.enter_context(patch.object(CAPI, "__init__", init))
         stack.enter_context(patch.object(Issuer, "count", count))

@@ -20,6 +20,9 @@ def buy(page: Page, shop: Server) -> None:
     page.click("#add")
     page.wait_for_url("**/cart")
     page.wait_for_load_state("networkidle")
+    page.click("#checkout")
+    page.wait_for_url("**/checkout")
+    page.wait_for_load_state("networkidle")
     page.click("#buy")
     page.wait_for_url("**/thanks")
     page.wait_for_load_state("networkidle")
@@ -46,7 +49,7 @@ def test_a_purchase_arrives_from_both_sides_with_one_event_id_and_is_matched(
             lambda: copies(fake, "server", "Purchase") and copies(fake, "browser", "Purchase"),
         )
         until("a match", lambda: report(shop).get("Purchase", {}).get("matched") == 1)
-        until("all copies", lambda: report(shop)["PageView"]["matched"] == 4, 30)
+        until("all copies", lambda: report(shop)["PageView"]["matched"] == 5, 30)
         found = report(shop)
         context.close()
     assert errors == []
@@ -64,9 +67,10 @@ def test_a_purchase_arrives_from_both_sides_with_one_event_id_and_is_matched(
     }
     # The same counts through both doors. AddToCart is born in a redirect: the next page fires it.
     assert counts == {
-        "PageView": (4, 4, 4),
+        "PageView": (5, 5, 5),
         "ViewContent": (1, 1, 1),
         "AddToCart": (1, 1, 1),
+        "InitiateCheckout": (1, 1, 1),
         "Purchase": (1, 1, 1),
     }
 
@@ -96,7 +100,7 @@ def test_a_refreshed_thank_you_page_sends_nothing_twice(
         buy(page, shop)
         until("a match", lambda: report(shop).get("Purchase", {}).get("matched") == 1)
         page.reload()
-        until("the page view of the refresh", lambda: report(shop)["PageView"]["matched"] == 5)
+        until("the page view of the refresh", lambda: report(shop)["PageView"]["matched"] == 6)
         context.close()
     assert len(copies(fake, "browser", "Purchase")) == 1
     assert len(copies(fake, "server", "Purchase")) == 1

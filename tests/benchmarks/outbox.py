@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from capi_middleware.asgi import walk
+from capi_middleware.asgi_response import walk
 from capi_middleware.delivery.graph import GraphClient
 from capi_middleware.delivery.retry import Outcome
 from capi_middleware.delivery.worker import Courier

@@ -54,6 +54,21 @@ def running(
                 process.wait()
 
 
+def ended(arguments: list[str], *, seconds: float = 300.0) -> tuple[int, str]:
+    """Run `python -m <arguments>` to its end: its exit code and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDEVMODE": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
 def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
     end = time.monotonic() + 30
     while time.monotonic() < end:

@@ -184,6 +184,11 @@ def test_a_missing_match_key_of_conversions_is_flagged_with_its_fix() -> None:
     assert "match_key_missing" not in found(*views_only, config=make_config())
 
 
+def test_a_checkout_that_begins_need_not_know_the_e_mail_address() -> None:
+    begun = tally("delivered", "sent", 100, name="InitiateCheckout")
+    assert "match_key_missing" not in found(begun, config=make_config())
+
+
 def test_shares_without_consent_and_of_robots_are_told() -> None:
     counts = (
         Count("suppressed", "consent", "PageView", PIXEL_ID, 1200),

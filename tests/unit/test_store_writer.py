@@ -12,7 +12,8 @@ import pytest
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count
-from capi_middleware.store.writer import GROUP_ROWS, Counters, LockedError, Submission, Writer
+from capi_middleware.store.submissions import Counters, LockedError, Submission
+from capi_middleware.store.writer import GROUP_ROWS, Writer
 from tests.support.stores import Clock, row
 
 HOUR = int(Clock()() // 3600)

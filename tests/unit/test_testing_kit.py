@@ -140,6 +140,15 @@ def test_what_meta_would_refuse_is_not_tracked(app: CAPIMiddleware, capi: Captur
         capi.assert_tracked("Purchase")
 
 
+def test_what_was_left_out_is_said(capi: Captured) -> None:
+    config = make_config(
+        routes=[EventRoute("GET /thanks/{order}", "Lead", custom_data={"value": "{query.price}"})]
+    )
+    visit(CAPIMiddleware(Starlette(routes=[Route("/thanks/{order}", thanks)]), config))
+    with pytest.raises(AssertionError, match=r"left out: Lead\.value, missing or unusable"):
+        capi.assert_tracked("Lead", value=5)
+
+
 def test_clear_forgets_what_was_before(app: CAPIMiddleware, capi: Captured) -> None:
     visit(app)
     capi.clear()

@@ -11,6 +11,8 @@ from capi_middleware.parity.model import EventReport, Flag, Priority
 #: Less than this share of conversions with a key that Meta ranks high is worth a flag.
 _KEY_SHARE = 0.8
 _ASKED_FOR: tuple[Priority, ...] = ("high",)
+#: Where visitors have told who they are. A checkout that begins has not asked them yet.
+_TOLD = (ORDERS | FORMS) - {"InitiateCheckout"}
 #: More events without consent than this share: somebody should look at the banner.
 _CONSENT_SHARE = 0.5
 #: More robots than this share: somebody should look at the traffic.
@@ -113,7 +115,7 @@ def _forgotten(
 
 
 def _match_key(event: EventReport) -> Iterable[Flag]:
-    if event.event_name not in ORDERS | FORMS:
+    if event.event_name not in _TOLD:
         return
     advice = advise(event, _ASKED_FOR)
     if advice is None:

@@ -1,0 +1,56 @@
+"""Submissions: what is handed to the writer, and how a group of them is rejected or halved."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from capi_middleware.errors import StoreError
+
+#: What `n` of a counter belongs to: hour (Unix time // 3600), kind, reason, event_name, pixel_id.
+CounterKey = tuple[int, str, str, str, str]
+Counters = dict[CounterKey, int]
+
+
+class LockedError(StoreError):
+    """Somebody else holds the database's lock: the same write may work later."""
+
+
+class Submission(Struct):
+    """What one call hands to the writer; `future` ends after the commit."""
+
+    kind: Literal["append", "sight", "count", "flush", "stop"]
+    items: Sequence[Any] = ()
+    future: "Future[None] | None" = None
+
+
+def reject(group: list[Submission], error: BaseException) -> None:
+    """Everybody who waits for one of `group` gets the error, as a StoreError."""
+    for submission in group:
+        future = submission.future
+        if future is not None and not future.done():
+            if isinstance(error, StoreError):
+                future.set_exception(error)
+            else:
+                failure = StoreError(f"the rows cannot be stored: {type(error).__name__}")
+                failure.__cause__ = error
+                future.set_exception(failure)
+
+
+def halves(
+    group: list[Submission], counters: Counters
+) -> Iterator[tuple[list[Submission], Counters]]:
+    """Smaller transactions, to find what in a group cannot be stored."""
+    if group and counters:
+        yield group, {}
+        yield [], counters
+    elif group:
+        middle = len(group) // 2
+        yield group[:middle], {}
+        yield group[middle:], {}
+    else:
+        pairs = list(counters.items())
+        middle = len(pairs) // 2
+        yield [], dict(pairs[:middle])
+        yield [], dict(pairs[middle:])
