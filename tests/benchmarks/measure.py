@@ -26,7 +26,7 @@ class Row:
     theirs: Callable[[], object]
     floor: Callable[[], object] | None = None
     unit: Unit = "s"
-    rounds: int = 11
+    rounds: int = 9
 
 
 @dataclass(frozen=True)
