@@ -119,7 +119,7 @@ class Trial:
         expected = {sign for name in self._faults for sign in FAULTS[name].flags}
         strange = [flag for flag in flags if _sign(flag) not in expected]
         found = {_sign(flag): flag for flag in flags}
-        table = Table(box=SIMPLE_HEAD, show_lines=True)
+        table = Table(box=SIMPLE_HEAD, show_lines=True, expand=True)
         for title, ratio in (("Planted fault", 3), ("Named by", 3), ("Its fix", 6)):
             table.add_column(title, ratio=ratio, overflow="fold")
         named = True
