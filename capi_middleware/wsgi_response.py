@@ -1,6 +1,5 @@
 """One response under WSGI: the app's headers and body to an Exchange, what becomes of them on."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextvars import Token
@@ -199,6 +198,9 @@ def walk(steps: Steps[T]) -> T:
             if isinstance(asked, Future):
                 result = committed(asked)
             elif isawaitable(asked):
+                # Only an asynchronous callable of the host's needs it.
+                import asyncio
+
                 result = asyncio.run(_await(asked))
             else:
                 result = asked()

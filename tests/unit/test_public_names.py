@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import subprocess
+import sys
 from importlib.metadata import version
 from typing import Any
 
@@ -91,3 +93,21 @@ def test_the_changelog_and_the_metadata_name_the_version_of_the_package() -> Non
     top = re.search(r"^## \[(.+?)\]", changelog, re.MULTILINE)
     assert top is not None
     assert top[1] == capi_middleware.__version__ == version("capi-middleware")
+
+
+def test_a_name_is_imported_when_it_is_first_used() -> None:
+    code = (
+        "import sys, capi_middleware\n"
+        "assert 'capi_middleware.tracker' not in sys.modules\n"
+        "import capi_middleware.wsgi\n"
+        "assert not {'asyncio', 'httpx', 'jinja2', 'psycopg', 'anyio'} & set(sys.modules)\n"
+        "for name in capi_middleware.__all__:\n"
+        "    assert getattr(capi_middleware, name).__module__.startswith('capi_middleware.')\n"
+        "assert set(capi_middleware.__all__) <= set(dir(capi_middleware))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = capi_middleware.Nothing
