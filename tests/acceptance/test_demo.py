@@ -13,8 +13,8 @@ from demo.shop import settings
 from tests.support.configs import SECRET
 from tests.support.processes import ended, free_port
 
-#: The fewest whose habits are no chance: 20 of them buy, 8 block the pixel.
-VISITORS = 40
+#: Enough for habits that are no chance: 20 of them buy, 6 block the pixel.
+VISITORS = 30
 #: What the fix of each planted fault must say, by the code and event_name of its flag.
 FIXES = {
     ("pixel_blocked", ""): "the server copy covers these visitors",
