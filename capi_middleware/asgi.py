@@ -5,10 +5,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from capi_middleware.asgi_response import Message, Responder, Send, in_thread, walk
 from capi_middleware.capture.injection import may_be_page
 from capi_middleware.config import Config
-from capi_middleware.exchange import Exchange, current
+from capi_middleware.doors.asgi_response import Message, Responder, Send, in_thread, walk
+from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.steps import BODY_LIMIT
 from capi_middleware.tracker import CAPI
 

@@ -17,14 +17,14 @@ from django.http import HttpResponse
 from django.utils.module_loading import import_string
 
 from capi_middleware import asgi
-from capi_middleware.asking import REQUEST
 from capi_middleware.config import Config
-from capi_middleware.environ import Tee, scope_of
-from capi_middleware.exchange import Exchange, current
+from capi_middleware.doors.environ import Tee, scope_of
+from capi_middleware.doors.wsgi_response import Responder, walk
+from capi_middleware.request.asking import REQUEST
+from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.steps import BODY_LIMIT
 from capi_middleware.tracker import CAPI
 from capi_middleware.wsgi import MARK, is_wrapped
-from capi_middleware.wsgi_response import Responder, walk
 
 #: What names the visitor where our own endpoints answer, before the other middleware had its turn.
 _IDENTITY = (

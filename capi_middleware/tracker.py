@@ -21,12 +21,12 @@ from capi_middleware.delivery.skew import ClockCheck
 from capi_middleware.delivery.worker import Courier, Deliverer
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event, EventName
-from capi_middleware.exchange import Exchange
 from capi_middleware.issuing import Issuer
-from capi_middleware.later import Later
 from capi_middleware.parity.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.parity.insights.keeping import Lookout
 from capi_middleware.pixels import Pixel
+from capi_middleware.request.exchange import Exchange
+from capi_middleware.request.later import Later
 from capi_middleware.routes import check_event_name
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.protocol import OLDEST_EVENT, Store
@@ -65,7 +65,7 @@ class CAPI:
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
         # Half of all imports are the endpoints and the report: not for who only imports the names.
-        from capi_middleware.endpoints import Endpoints
+        from capi_middleware.endpoints.public import Endpoints
 
         self.endpoints: Endpoints = Endpoints(self.issuer, self._open_later, self._is_delivering)
         self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)

@@ -6,7 +6,7 @@ from typing import Any
 
 from capi_middleware.errors import CapiError
 from capi_middleware.events import Event, EventName
-from capi_middleware.exchange import Exchange, current
+from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.routes import check_event_name
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor

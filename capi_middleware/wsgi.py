@@ -7,15 +7,15 @@ from msgspec import Struct
 
 from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.config import Config
-from capi_middleware.environ import Environ, Tee, read_body, scope_of
-from capi_middleware.exchange import Exchange, current
+from capi_middleware.doors.environ import Environ, Tee, read_body, scope_of
+from capi_middleware.doors.wsgi_response import ExcInfo, Responder, StartResponse, walk
+from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.tracker import CAPI
-from capi_middleware.wsgi_response import ExcInfo, Responder, StartResponse, walk
 
 App = Callable[[Any, Any], Iterable[bytes]]
 
 #: In the environ: a CAPIMiddleware further out has this request already.
-MARK = "capi_middleware.exchange"
+MARK = "capi_middleware.request.exchange"
 
 
 class CAPIMiddleware:

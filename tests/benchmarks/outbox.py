@@ -17,10 +17,10 @@ from pathlib import Path
 
 import httpx
 
-from capi_middleware.asgi_response import walk
 from capi_middleware.delivery.graph import GraphClient
 from capi_middleware.delivery.retry import Outcome
 from capi_middleware.delivery.worker import Courier
+from capi_middleware.doors.asgi_response import walk
 from capi_middleware.events import Row as Event
 from capi_middleware.pixels import Pixel
 from capi_middleware.steps import Steps

@@ -419,7 +419,7 @@ def test_an_event_for_the_server_only_is_not_in_the_page() -> None:
 def test_an_error_of_ours_lets_the_page_out_unchanged_and_is_counted(
     station: str, monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
 ) -> None:
-    from capi_middleware.exchange import Exchange
+    from capi_middleware.request.exchange import Exchange
 
     def broken(self: Exchange, *given: Any) -> Any:
         raise RuntimeError("ours")
@@ -449,7 +449,7 @@ def test_without_consent_a_late_track_is_no_event_either(moment: str) -> None:
     exchanges: list[Any] = []
 
     def view(request: Request) -> StreamingResponse:
-        from capi_middleware.exchange import current
+        from capi_middleware.request.exchange import current
 
         exchanges.append(current.get())
 
@@ -472,7 +472,7 @@ def test_without_consent_a_late_track_is_no_event_either(moment: str) -> None:
 def test_an_error_of_ours_before_the_consent_is_known_sends_nothing(
     monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
 ) -> None:
-    from capi_middleware.admission import Admission
+    from capi_middleware.request.admission import Admission
 
     def broken(self: Admission) -> Any:
         raise RuntimeError("ours")

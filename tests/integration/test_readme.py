@@ -22,8 +22,8 @@ from starlette.testclient import TestClient
 
 from capi_middleware import CAPI, CAPIMiddleware, Config
 from capi_middleware.cli import main
-from capi_middleware.exchange import current
 from capi_middleware.parity.signing import sign
+from capi_middleware.request.exchange import current
 from capi_middleware.routes import check_event_name
 from capi_middleware.testing import Captured
 from tests.support.configs import SECRET, make_config

@@ -2,7 +2,7 @@
 
 from starlette.responses import Response
 
-from capi_middleware.access import COOKIE, LOGIN_SECONDS, Access
+from capi_middleware.endpoints.access import COOKIE, LOGIN_SECONDS, Access
 from tests.support.configs import make_config
 
 TOKEN = "a report token"

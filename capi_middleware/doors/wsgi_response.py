@@ -7,7 +7,7 @@ from inspect import isawaitable
 from types import TracebackType
 from typing import Any, TypeVar
 
-from capi_middleware.exchange import Exchange, Passage, current
+from capi_middleware.request.exchange import Exchange, Passage, current
 from capi_middleware.steps import BUSY_PATIENCE, COMMIT_PATIENCE, Headers, Steps, is_held_up
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]

@@ -10,8 +10,8 @@ from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, Event
 from capi_middleware.issuing import Issuer
 from capi_middleware.lazily import lazily
+from capi_middleware.request.visit import Visit
 from capi_middleware.steps import Headers
-from capi_middleware.visit import Visit
 
 _COOKIE = f"{carrying.COOKIE}="
 

@@ -1,10 +1,10 @@
 """Admission: whether the events of one request may leave, by its visitor's consent and kind."""
 
-from capi_middleware.asking import Asker
 from capi_middleware.capture.consent import DENIED, ConsentRule, Permission
 from capi_middleware.capture.noise import noise
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.lazily import lazily
+from capi_middleware.request.asking import Asker
 from capi_middleware.steps import Steps
 
 

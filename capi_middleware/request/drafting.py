@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from capi_middleware.asking import Asker
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
 from capi_middleware.expressions import MISSING, fill, leaves
 from capi_middleware.issuing import Issuer
+from capi_middleware.request.asking import Asker
 from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Steps
 from capi_middleware.user_data import UserData, unknown_keys

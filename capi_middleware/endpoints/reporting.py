@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import RedirectResponse, Response
 
-from capi_middleware.access import Access, refused
-from capi_middleware.answers import PRIVATE, bare
+from capi_middleware.endpoints.access import Access, refused
+from capi_middleware.endpoints.answers import PRIVATE, bare
 from capi_middleware.issuing import Issuer
 from capi_middleware.parity import report
 from capi_middleware.parity.metrics import read_metrics

@@ -6,8 +6,8 @@ from concurrent.futures import Future
 from inspect import isawaitable
 from typing import Any, TypeVar
 
-from capi_middleware.arrivals import committed
-from capi_middleware.exchange import Exchange
+from capi_middleware.doors.arrivals import committed
+from capi_middleware.request.exchange import Exchange
 from capi_middleware.steps import Headers, Steps
 
 Message = MutableMapping[str, Any]

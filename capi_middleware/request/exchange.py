@@ -5,8 +5,6 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from capi_middleware.admission import Admission
-from capi_middleware.asking import Asker
 from capi_middleware.capture.injection import (
     GzipInjector,
     Injector,
@@ -18,16 +16,18 @@ from capi_middleware.capture.injection import (
     rewrite_head,
 )
 from capi_middleware.capture.reading import BodyTee, RequestReader
-from capi_middleware.carriage import Carriage
 from capi_middleware.config import Config
-from capi_middleware.drafting import Draft, Drafting, Match
 from capi_middleware.events import Count, Event
 from capi_middleware.issuing import Issuer
+from capi_middleware.request.admission import Admission
+from capi_middleware.request.asking import Asker
+from capi_middleware.request.carriage import Carriage
+from capi_middleware.request.drafting import Draft, Drafting, Match
+from capi_middleware.request.tagging import Tagger
+from capi_middleware.request.visit import Visit
 from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Headers, Steps
-from capi_middleware.tagging import Tagger
 from capi_middleware.user_data import UserData
-from capi_middleware.visit import Visit
 
 
 class Passage(Protocol):

@@ -1,0 +1,1 @@
+"""The doors: one response under each interface, and what they need of it."""
