@@ -18,7 +18,7 @@ from capi_middleware.store.sqlite_file import (
     is_of_the_data,
     quarantine,
 )
-from capi_middleware.store.submissions import LockedError
+from capi_middleware.store.submissions import LockedError, OwnLockError
 
 #: How long a fork waits for running transactions to end, in seconds.
 FORK_SECONDS = 2.0
@@ -65,6 +65,8 @@ class Connections:
         self._pid = os.getpid()
         self._changed = threading.Condition(threading.RLock())
         self._forking = False
+        #: Whether a thread of this process has the write lock: one at a time can.
+        self._writing = False
         self._lent = 0
         self._opened: set[_Handle] = set()
         self._writers: list[_Handle] = []
@@ -92,14 +94,24 @@ class Connections:
 
         `patience`: how long to wait for the lock, in seconds.
 
-        Raises LockedError when the lock could not be had, another StoreError when the database
-        failed. Exceptions caused by the data come through as they are; then nothing was written.
+        Raises LockedError when the lock could not be had (OwnLockError where a thread of this
+        process has it), another StoreError when the database failed. Exceptions caused by the
+        data come through as they are; then nothing was written.
         """
         with self._lend(readonly=False) as db:
             db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-            db.execute("BEGIN IMMEDIATE")
-            yield db
-            db.execute("COMMIT")
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if self._writing:
+                    raise OwnLockError(f"{self.path}: a courier of this process writes") from error
+                raise
+            self._writing = True
+            try:
+                yield db
+                db.execute("COMMIT")
+            finally:
+                self._writing = False
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

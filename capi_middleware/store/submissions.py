@@ -17,6 +17,10 @@ class LockedError(StoreError):
     """Somebody else holds the database's lock: the same write may work later."""
 
 
+class OwnLockError(LockedError):
+    """Another thread of this process holds the lock: it is about to let go."""
+
+
 class Submission(Struct):
     """What one call hands to the writer; `future` ends after the commit."""
 

@@ -20,6 +20,7 @@ from capi_middleware.store.submissions import (
     CounterKey,
     Counters,
     LockedError,
+    OwnLockError,
     Submission,
     halves,
     reject,
@@ -249,6 +250,9 @@ class Writer:
         while True:
             try:
                 self._write(group, counters)
+            except OwnLockError:
+                # A courier of ours settles a batch: pages may wait for that as for any commit.
+                self._fold()
             except LockedError as error:
                 now = time.monotonic()
                 self._locked_since = self._locked_since or now

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +20,7 @@ from capi_middleware.store import sqlite_rollups
 from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.protocol import Freshness, Settlement, Tally
 from capi_middleware.store.rollups import Window
-from capi_middleware.store.sqlite import SqliteStore
+from capi_middleware.store.sqlite import LOCK_PATIENCE, SqliteStore
 from capi_middleware.store.sqlite_connections import Connections
 from capi_middleware.store.sqlite_file import quarantine
 from tests.support.stores import NOON, PIXEL, Clock, row, store_rows
@@ -479,6 +480,18 @@ def test_an_append_waits_for_a_lock_held_elsewhere(store: SqliteStore, path: Pat
 
     future.result(30)
     assert store.depth() == {"pending": 2}
+
+
+def test_a_lock_of_this_process_is_waited_for_like_a_commit(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "capi.db")
+    with store._connections.writing():  # a courier of this process settles
+        future = store.append([row()], wait=True)
+        assert future is not None
+        time.sleep(4 * LOCK_PATIENCE)  # long enough for the lock of somebody else to show
+        assert not future.done()
+        assert not is_held_up(future)
+    future.result(10)
+    store.close()
 
 
 def test_rows_survive_a_lock_that_is_held_longer_than_the_busy_timeout(

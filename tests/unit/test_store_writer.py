@@ -386,7 +386,9 @@ def run(script: str, path: Path) -> str:
         timeout=120,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # On a busy machine a process may have to wait for the lock of another one and say so.
+    said = [line for line in done.stderr.splitlines() if "locked by another process" not in line]
+    assert (done.returncode, said) == (0, [])
     return done.stdout
 
 
