@@ -32,11 +32,14 @@ def shop() -> Iterator[Shop]:
 
 
 def browser(shop: Shop) -> dict[str, list[str]]:
-    """The event names that each pixel got from the browser."""
-    got: dict[str, list[str]] = {}
+    """The event names that each pixel got from the browser.
+
+    An event is one by its event_id: Chrome may ask again over a connection that was closed.
+    """
+    got: dict[str, set[tuple[str, str | None]]] = {}
     for hit in shop.meta.received.browser:
-        got.setdefault(hit.id, []).append(hit.ev)
-    return {pixel_id: sorted(names) for pixel_id, names in got.items()}
+        got.setdefault(hit.id, set()).add((hit.ev, hit.eid))
+    return {pixel_id: sorted(name for name, _ in hits) for pixel_id, hits in got.items()}
 
 
 def server(shop: Shop) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -59,6 +59,17 @@ def committed() -> list[Sequence[Submission]]:
 
 
 @pytest.fixture
+def running() -> Callable[[], int]:
+    """How many writer threads this test runs: another test may have left one behind."""
+
+    def count() -> int:
+        return sum(one.name == "capi-store-writer" for one in threading.enumerate())
+
+    before = count()
+    return lambda: count() - before
+
+
+@pytest.fixture
 def writer(database: Database, committed: list[Sequence[Submission]]) -> Iterator[Writer]:
     writer = Writer(database.write, queue_limit=5000, clock=Clock(), on_commit=committed.append)
     yield writer
@@ -84,8 +95,12 @@ def hold(writer: Writer, database: Database) -> "Future[None]":
 # groups
 
 
-def test_no_thread_runs_before_the_first_submission(writer: Writer) -> None:
-    assert "capi-store-writer" not in {thread.name for thread in threading.enumerate()}
+def test_no_thread_runs_before_the_first_submission(
+    running: Callable[[], int], writer: Writer
+) -> None:
+    assert running() == 0
+    append(writer, "e1").result(30)
+    assert running() == 1
 
 
 def test_what_waits_is_committed_together_in_order(writer: Writer, database: Database) -> None:
@@ -295,11 +310,11 @@ def test_an_unexpected_exception_restarts_the_thread(
 
 
 def test_close_ends_the_thread_and_a_later_submission_starts_one(
-    writer: Writer, database: Database
+    running: Callable[[], int], writer: Writer, database: Database
 ) -> None:
     append(writer, "e1")
     assert writer.close(30)
-    assert "capi-store-writer" not in {thread.name for thread in threading.enumerate()}
+    assert running() == 0
 
     append(writer, "e2").result(30)
 
