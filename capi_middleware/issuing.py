@@ -19,7 +19,7 @@ from capi_middleware.capture.identity import identify, set_cookie_header
 from capi_middleware.capture.minting import Minter, TextSigner
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.pixel import pixel_entries
-from capi_middleware.capture.repeats import Repeats
+from capi_middleware.capture.repeats import OFTEN, Repeats
 from capi_middleware.capture.urls import scrub_url, source_url, urlsplit_safely
 from capi_middleware.config import Config
 from capi_middleware.custom_data import clean, refused_by_meta
@@ -208,7 +208,7 @@ class Issuer:
         for event in events:
             value = event.custom_data.get("value")
             random = event.event_id.startswith("t")
-            if value is None or not random or event.event_name == "PageView":
+            if value is None or not random or event.event_name in OFTEN:
                 continue
             currency = event.custom_data.get("currency")
             if self._repeats.seen(who, event.event_name, value, currency, now=self._clock()):

@@ -5,6 +5,11 @@ from collections import OrderedDict
 #: How long two events of one visitor, name and value are taken for one, in seconds.
 SECONDS = 60.0
 _MOST = 10_000
+#: What a visitor may well do twice in a minute: two cups in the cart are two events.
+OFTEN = frozenset(
+    {"PageView", "ViewContent", "Search", "AddToCart", "AddToWishlist", "CustomizeProduct",
+     "FindLocation", "InitiateCheckout", "AddPaymentInfo"}
+)  # fmt: skip
 
 
 class Repeats:

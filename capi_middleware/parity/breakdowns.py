@@ -34,16 +34,21 @@ def breakdowns(events: Iterable[EventReport], slices: Slices) -> list[Breakdown]
 
 
 def trends(slices: Iterable[Slice], *, start: float, end: float) -> list[Trend]:
-    """Each event over the window [start, end): by hour up to two days, else by day in UTC."""
+    """Each event over the window [start, end): by hour up to two days, else by day in UTC.
+
+    A longer window is shown from its first event: a site that began yesterday sees its hours.
+    """
+    slices = [one for one in slices if start <= int(one.value) < end]
+    if end - start > _BY_HOUR * _HOUR and slices:
+        since = min(int(one.value) for one in slices)
+        start = since if end - since <= _BY_HOUR * _HOUR else start
     step: Literal["hour", "day"] = "hour" if end - start <= _BY_HOUR * _HOUR else "day"
     seconds = _HOUR if step == "hour" else _DAY
     first, last = int(start) // seconds, -(-int(end) // seconds)
     groups: dict[tuple[str, str], dict[int, list[int]]] = {}
     for one in slices:
-        at = int(one.value) // seconds
-        if first <= at < last and start <= int(one.value) < end:
-            times = groups.setdefault((one.event_name, one.pixel_id), {})
-            _add(times.setdefault(at, [0, 0, 0]), *counted(one))
+        times = groups.setdefault((one.event_name, one.pixel_id), {})
+        _add(times.setdefault(int(one.value) // seconds, [0, 0, 0]), *counted(one))
     return [
         Trend(
             event_name=name,

@@ -97,7 +97,7 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters |= {"percent": percent, "n": "{:,}".format, "runs": _runs}
+    environment.filters |= {"percent": _percent, "n": "{:,}".format, "runs": _runs}
     return environment
 
 
@@ -107,6 +107,10 @@ def _together(flags: Sequence[Flag]) -> list[list[Flag]]:
     for one in flags:
         groups.setdefault((one.event_name, one.pixel_id, one.fix), []).append(one)
     return list(groups.values())
+
+
+def _percent(share: float) -> str:
+    return percent(share).replace(" ", "\u00a0")  # never apart at the end of a line
 
 
 def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:

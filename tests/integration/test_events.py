@@ -799,6 +799,13 @@ def test_an_order_that_is_shown_twice_looks_repeated_and_is_a_flag() -> None:
     assert "dedupe_key" in flag["fix"]
 
 
+def test_two_of_a_kind_in_the_cart_are_no_repetition() -> None:
+    site = Site(page, routes=[EventRoute("GET /thanks", "AddToCart", custom_data=ORDER)])
+    for _ in range(2):
+        site.client.get("/thanks")
+    assert site.counts("repeated") == {}
+
+
 @pytest.mark.parametrize("change", ["value", "visitor", "dedupe_key"])
 def test_another_value_visitor_or_a_dedupe_key_is_no_repetition(change: str) -> None:
     order: dict[str, Any] = {**ORDER, "value": "{query.value}"}

@@ -81,3 +81,10 @@ def test_a_long_window_is_shown_by_day_and_nothing_outside_of_it_counts() -> Non
     (trend,) = trends(slices, start=24 * HOUR, end=96 * HOUR)
     assert trend.step == "day"
     assert [one.server for one in trend.parts] == [3, 0, 0]
+
+
+def test_a_site_that_began_yesterday_sees_its_hours() -> None:
+    slices = [cut(str(140 * HOUR), "delivered", "sent", 7)]
+    (trend,) = trends(slices, start=0, end=168 * HOUR)
+    assert (trend.step, len(trend.parts)) == ("hour", 28)
+    assert trend.parts[0].value == "1970-01-06T20:00:00Z"
