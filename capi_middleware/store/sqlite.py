@@ -1,9 +1,12 @@
 """SqliteStore: one file that several processes of a machine share."""
 
+import json
 import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
 
 from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.grouped import GroupedStore
@@ -27,6 +30,7 @@ from capi_middleware.store.protocol import (
 )
 from capi_middleware.store.sqlite_connections import Connections
 from capi_middleware.store.sqlite_file import check_space
+from capi_middleware.store.sqlite_groups import store_group
 from capi_middleware.store.sqlite_rollups import (
     fold,
     prune_sums,
@@ -36,6 +40,8 @@ from capi_middleware.store.sqlite_rollups import (
 )
 from capi_middleware.store.submissions import Counters, Submission
 
+#: An empty list of keys.
+_NONE = "[]"
 #: Rows that one transaction of `prune` deletes: others wait for the lock only for milliseconds.
 PRUNE_ROWS = 1000
 #: How long a group commit waits for the lock before pages are told not to, in seconds.
@@ -71,35 +77,11 @@ class SqliteStore(GroupedStore):
         return f"SqliteStore({str(self._connections.path)!r})"
 
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
-        now, replayed = self._clock(), 0
+        now = self._clock()
         if any(submission.kind != "flush" for submission in submissions):
             check_space(self._connections.path)
         with self._connections.writing(LOCK_PATIENCE) as db:
-            for submission in submissions:
-                if submission.kind == "append":
-                    db.executemany(
-                        sql.APPEND,
-                        [
-                            (
-                                row.event_id, row.event_name, row.pixel_id, row.event_time, now,
-                                row.payload, row.server, now, row.browser, row.match_keys,
-                                row.route, row.page, row.agent, row.digest,
-                            )
-                            for row in submission.items
-                        ],
-                    )  # fmt: skip
-                elif submission.kind == "sight":
-                    cursor = db.executemany(
-                        sql.SIGHT,
-                        [
-                            (
-                                one.event_id, one.event_name, one.pixel_id, now, now, now,
-                                one.outcome, now, one.digest,
-                            )
-                            for one in submission.items
-                        ],
-                    )  # fmt: skip
-                    replayed += len(submission.items) - cursor.rowcount
+            replayed = store_group(db, submissions, now)
             if replayed:
                 key = (int(now // 3600), REPLAYED.kind, REPLAYED.reason, "", "")
                 db.execute(sql.COUNT, (*key, replayed))
@@ -124,34 +106,39 @@ class SqliteStore(GroupedStore):
             with self._connections.writing() as db:
                 db.execute(sql.RELEASE, of_pixel)
                 db.execute(sql.HURRY, of_pixel)
-                due = db.execute(sql.DUE, of_pixel).fetchall()
-                events = [LeasedEvent(*columns) for *columns, too_old in due if not too_old]
-                expired = [(columns[0],) for columns in due if columns[-1]]
-                db.executemany(sql.EXPIRE, expired)
-                db.executemany(
-                    sql.LEASE, [(lease_id, now + seconds, event.key) for event in events]
-                )
+                due, expired = db.execute(sql.DUE, of_pixel).fetchone()
+                if expired != _NONE:
+                    db.execute(sql.EXPIRE, (expired,))
+                if due != expired:
+                    db.execute(sql.LEASE, (lease_id, now + seconds, due))
                 fold(db)
+            if due != expired:
+                with self._connections.reading() as db:
+                    found = db.execute(sql.LEASED, (due, lease_id)).fetchall()
+                return Lease(lease_id, [LeasedEvent(*columns) for columns in found])
             # Whole batches of expired events go one transaction at a time.
-            if events or not expired:
-                return Lease(lease_id, events)
+            if due == _NONE:
+                return Lease(lease_id, [])
 
     def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
         """See Store.settle. Raises StoreError, also when others hold the lock for long."""
         now = self._clock()
         held = 0
+        alike: dict[Settlement, list[int]] = {}
+        for one in settlements:
+            alike.setdefault(replace(one, key=0), []).append(one.key)
         with self._connections.writing() as db:
-            for settlement in settlements:
+            for one, keys in alike.items():
                 held += db.execute(
-                    sql.SETTLE[settlement.state],
+                    sql.SETTLE[one.state],
                     {
                         "lease_id": lease_id,
-                        "key": settlement.key,
+                        "keys": json.dumps(keys),
                         "now": now,
-                        "reason": settlement.reason,
-                        "delay": settlement.delay,
-                        "attempted": settlement.attempted,
-                        "uncertain": settlement.uncertain,
+                        "reason": one.reason,
+                        "delay": one.delay,
+                        "attempted": one.attempted,
+                        "uncertain": one.uncertain,
                     },
                 ).rowcount
             fold(db)

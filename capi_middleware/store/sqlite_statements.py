@@ -6,10 +6,14 @@ from capi_middleware.events import VAGUE_BROWSER_CAUSES
 
 _VAGUE = ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES)
 
-APPEND: Final = """
+#: Rows that one statement stores. Each step of a statement lets go of the interpreter's lock and
+#: waits for it again: up to 5 ms while pages keep it busy, and with the database's lock held.
+MANY: Final = (64, 8, 1)
+
+_APPEND = """
 INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, payload, server,
                     due_at, browser, match_keys, route, page, agent, digest)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES {rows}
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     event_time = CASE events.server WHEN 'unknown' THEN excluded.event_time
                  ELSE events.event_time END,
@@ -27,10 +31,10 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
 WHERE events.server = 'unknown' OR events.browser = 'not_rendered'
 """
 
-SIGHT: Final = f"""
+_SIGHT = f"""
 INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, server, due_at,
                     browser, browser_at, browser_digest, match_keys)
-VALUES (?, ?, ?, ?, ?, 'unknown', ?, ?, ?, ?, 0)
+VALUES {{rows}}
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     browser = excluded.browser, browser_at = excluded.browser_at,
     browser_digest = excluded.browser_digest
@@ -38,6 +42,13 @@ WHERE events.browser <> excluded.browser
   AND (excluded.browser = 'sent' OR events.browser IN ({_VAGUE}))
   AND events.browser <> 'sent'
 """  # noqa: S608 - our own constants
+
+#: By how many rows they store.
+APPEND: Final = {n: _APPEND.format(rows=", ".join([f"({', '.join('?' * 14)})"] * n)) for n in MANY}
+SIGHT: Final = {
+    n: _SIGHT.format(rows=", ".join(["(?, ?, ?, ?, ?, 'unknown', ?, ?, ?, ?, 0)"] * n))
+    for n in MANY
+}
 
 COUNT: Final = """
 INSERT INTO counts (hour, kind, reason, event_name, pixel_id, n) VALUES (?, ?, ?, ?, ?, ?)
@@ -58,39 +69,52 @@ WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'lea
   AND due_at > :now + :wait
 """
 
-#: A SELECT, as RETURNING promises no order and is missing before SQLite 3.35.
+#: The keys that are due, in order, and those of them that are too old: two lists in JSON.
 DUE: Final = """
-SELECT key, event_id, event_name, event_time, payload, attempts,
-       event_time < CASE WHEN uncertain OR browser = 'sent' THEN :dedupe ELSE :oldest END
-FROM events
-WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'leased')
-  AND due_at <= :now
-ORDER BY due_at, key LIMIT :limit
+SELECT json_group_array(key), json_group_array(key) FILTER (WHERE too_old) FROM (
+    SELECT key, event_time < CASE WHEN uncertain OR browser = 'sent' THEN :dedupe ELSE :oldest END
+           AS too_old
+    FROM events
+    WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'leased')
+      AND due_at <= :now
+    ORDER BY due_at, key LIMIT :limit
+)
+"""
+
+EXPIRE: Final = """
+UPDATE events SET server = 'expired', payload = NULL
+WHERE key IN (SELECT value FROM json_each(?))
 """
 
 LEASE: Final = """
-UPDATE events SET server = 'leased', lease_id = ?, lease_until = ? WHERE key = ?
+UPDATE events SET server = 'leased', lease_id = ?, lease_until = ?
+WHERE server = 'pending' AND key IN (SELECT value FROM json_each(?))
 """
 
-EXPIRE: Final = "UPDATE events SET server = 'expired', payload = NULL WHERE key = ?"
+#: What was leased, in the order of the keys; read after the commit, without the write lock.
+LEASED: Final = """
+SELECT events.key, event_id, event_name, event_time, payload, attempts
+FROM json_each(?) AS due CROSS JOIN events ON events.key = due.value
+WHERE lease_id = ? ORDER BY due.key
+"""
 
 #: One per outcome, with the same parameters.
 SETTLE: Final = {
     "delivered": """
 UPDATE events SET server = 'delivered', payload = NULL, delivered_at = :now, reason = :reason,
     attempts = attempts + :attempted, lease_id = NULL, lease_until = NULL
-WHERE key = :key AND lease_id = :lease_id
+WHERE key IN (SELECT value FROM json_each(:keys)) AND lease_id = :lease_id
 """,
     "dead": """
 UPDATE events SET server = 'dead', reason = :reason,
     attempts = attempts + :attempted, lease_id = NULL, lease_until = NULL
-WHERE key = :key AND lease_id = :lease_id
+WHERE key IN (SELECT value FROM json_each(:keys)) AND lease_id = :lease_id
 """,
     "pending": """
 UPDATE events SET server = 'pending', due_at = :now + :delay, reason = :reason,
     attempts = attempts + :attempted, uncertain = MAX(uncertain, :uncertain),
     lease_id = NULL, lease_until = NULL
-WHERE key = :key AND lease_id = :lease_id
+WHERE key IN (SELECT value FROM json_each(:keys)) AND lease_id = :lease_id
 """,
 }
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from capi_middleware.errors import StoreError
+from capi_middleware.events import Sighting
 from capi_middleware.steps import is_held_up
 from capi_middleware.store import sqlite_rollups
 from capi_middleware.store import sqlite_statements as sql
@@ -263,9 +264,42 @@ def plan(path: Path, statement: str, given: Any = OF_PIXEL) -> str:
 def test_the_claim_reads_the_index_in_order(store: SqliteStore, path: Path) -> None:
     store_rows(store, row())
 
-    assert plan(path, sql.DUE) == (
-        "SEARCH events USING INDEX events_waiting (pixel_id=? AND server=? AND due_at<?)"
-    )
+    steps = plan(path, sql.DUE)
+    assert "USING INDEX events_waiting (pixel_id=? AND server=? AND due_at<?)" in steps
+    assert "TEMP B-TREE" not in steps
+
+
+@pytest.mark.parametrize(
+    ("statement", "given"),
+    [
+        (sql.LEASE, ("lease", 0, "[1]")),
+        (sql.EXPIRE, ("[1]",)),
+        (sql.LEASED, ("[1]", "lease")),
+        *((one, {**OF_PIXEL, "keys": "[1]", "lease_id": "x", "reason": "", "delay": 0,
+                 "attempted": 1, "uncertain": 0}) for one in sql.SETTLE.values()),
+    ],
+    ids=["lease", "expire", "leased", "delivered", "dead", "pending"],
+)  # fmt: skip
+def test_keys_are_looked_up_and_never_scanned(
+    store: SqliteStore, path: Path, statement: str, given: Any
+) -> None:
+    store_rows(store, row())
+
+    steps = plan(path, statement, given)
+    assert "SEARCH events USING INTEGER PRIMARY KEY (rowid=?)" in steps
+    assert "SCAN events" not in steps
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 63, 64, 65, 200])
+def test_a_group_of_any_size_is_stored_whole_and_in_order(store: SqliteStore, n: int) -> None:
+    store_rows(store, *(row(f"e{number}") for number in range(n)))
+    lease = store.lease(PIXEL, limit=1000, seconds=60)
+    assert [event.event_id for event in lease.events] == [f"e{number}" for number in range(n)]
+    sent = [Sighting(f"e{number}", "Purchase", PIXEL, "sent") for number in range(n)]
+    store.sight(sent).result(9)
+    store.sight(sent[:1] * 3).result(9)
+    (replayed,) = [one for one in store.tallies(0, 1e12).counts if one.kind == "beacon"]
+    assert replayed.n == 3
 
 
 @pytest.mark.parametrize("statement", [sql.RELEASE, sql.NEXT_DUE], ids=["release", "next due"])
