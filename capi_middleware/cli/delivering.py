@@ -3,12 +3,14 @@
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 
 import click
 
 from capi_middleware.cli.opening import capi_of, opened
 from capi_middleware.cli.printing import JSON, print_json
+from capi_middleware.errors import StoreError
 from capi_middleware.parity.health import flags_of_health, health_of
 from capi_middleware.tracker import CAPI
 
@@ -37,13 +39,18 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
     click.echo(f"delivering to {pixels}", err=True)
     capi.start()
     waiting = 0
-    while not stop.is_set():
-        waiting = _waiting(capi)
-        if once and (not waiting or _nothing_is_due(capi)):
+    while not stop.wait(0.05 if once else 1.0):
+        try:
             waiting = _waiting(capi)
-            break
-        stop.wait(0.05 if once else 1.0)
-    capi.close(drain)
+            if once and (not waiting or _nothing_is_due(capi)):
+                waiting = _waiting(capi)
+                break
+        except StoreError as error:
+            # The couriers go on when the store is back, and say in the log what is wrong.
+            if once:
+                raise click.ClickException(str(error)) from None
+    with suppress(StoreError):
+        capi.close(drain)
     if as_json:
         print_json({"waiting": waiting})
     if once and waiting:

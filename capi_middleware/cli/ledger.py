@@ -11,8 +11,14 @@ from msgspec.structs import replace
 from capi_middleware.capture.minting import Minter
 from capi_middleware.cli.orders import Order, in_batches
 from capi_middleware.config import Config
-from capi_middleware.events import SENT
-from capi_middleware.store.protocol import MOST_FOUND, OLDEST_EVENT, Known, Store
+from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
+from capi_middleware.store.protocol import (
+    DEDUPE_WINDOW,
+    MOST_FOUND,
+    OLDEST_EVENT,
+    Known,
+    Store,
+)
 
 _HOUR = 3600
 #: An order that may be sent after all.
@@ -111,6 +117,10 @@ class Ledger:
                 why, replay = "expired", "too old, or Meta may have counted it"
             case "unknown":
                 why, replay = "the browser alone made it", self._may_replay(order)
+                # Nobody saw the browser copy leave, nor fail; Meta no longer knows duplicates.
+                vague = known.browser in VAGUE_BROWSER_CAUSES
+                if vague and order.time - order.slack < self._now - DEDUPE_WINDOW:
+                    replay = "the browser copy may have reached Meta" if replay == YES else replay
             case state:
                 why, replay = f"no server copy ({state})", "the ledger holds it without a copy"
         return Judged(

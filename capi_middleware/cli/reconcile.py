@@ -74,12 +74,12 @@ def reconcile(
             ledger.read(read.orders, lambda n: shown.advance(shown.tasks[0].id, n))
         judged = [one for order in read.orders for one in ledger.judge(order)]
         queued = _replay(capi, event, judged) if replay else {}
-    missing = [one for one in judged if one.reached == "no" and one.order.id not in queued]
+    missing = [one for one in judged if one.reached == "no" and not _is_queued(one, queued)]
     if as_json:
         print_json(_as_json(read, judged, queued))
     else:
         _print(event, read, judged, queued)
-    sys.exit(2 if not read.orders else 1 if missing else 0)
+    sys.exit(2 if not read.orders else 1 if missing or read.bad_lines else 0)
 
 
 def _replay(capi: CAPI, event: str, judged: Sequence[Judged]) -> dict[str, str]:
@@ -114,6 +114,11 @@ def _stored(capi: CAPI, queued: dict[str, str]) -> dict[str, str]:
         ids = [queued[order] for order in orders[start : start + MOST_FOUND]]
         found |= {one.event_id for one in capi.store.find(ids) if one.server in _ON_ITS_WAY}
     return {order: event_id for order, event_id in queued.items() if event_id in found}
+
+
+def _is_queued(one: Judged, queued: dict[str, str]) -> bool:
+    # At another pixel the same order may be a dead letter: there its row stays as it is.
+    return one.replay == YES and one.order.id in queued
 
 
 def _causes(judged: Sequence[Judged]) -> dict[tuple[str, str], list[Judged]]:
@@ -152,7 +157,7 @@ def _as_json(read: Orders, judged: Sequence[Judged], queued: dict[str, str]) -> 
                 "currency": one.order.currency,
                 "pixel_id": one.pixel_id,
                 "why": one.why,
-                "replay": "queued" if one.order.id in queued else one.replay,
+                "replay": "queued" if _is_queued(one, queued) else one.replay,
             }
             for one in judged
             if one.reached == "no"
@@ -176,7 +181,7 @@ def _print(event: str, read: Orders, judged: Sequence[Judged], queued: dict[str,
     console.print(shown)
     missing = [one for one in judged if one.reached == "no"]
     for one in missing[:_SHOWN]:
-        replay = "queued" if one.order.id in queued else one.replay
+        replay = "queued" if _is_queued(one, queued) else one.replay
         print_line(
             f"order {one.order.id} (line {one.order.line}, {iso(one.order.time)}): "
             f"{one.why}; replay: {replay}"

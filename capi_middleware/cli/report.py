@@ -68,7 +68,8 @@ def _judge(found: Report, target: float) -> int:
     if under:
         return 1
     told = [one for one in found.events if one.browser >= MIN_EVENTS]
-    if told and all(one.coverage is not None and one.coverage >= target for one in told):
+    doubtful = any(one.coverage is not None and one.coverage < target for one in found.events)
+    if told and not doubtful:
         return 0
     click.echo("there is too little data in this window to call it good", err=True)
     return 2

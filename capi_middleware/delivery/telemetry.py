@@ -27,18 +27,21 @@ def measure() -> Measure:
     """What to send each request through: `measure()(send, pixel_id, n, "first")`."""
     try:
         from opentelemetry import metrics, trace
-    except ImportError:
+
+        tracer = trace.get_tracer(_SCOPE)
+        meter = metrics.get_meter(_SCOPE)
+        events = meter.create_counter(
+            "capi.delivery.events",
+            unit="{event}",
+            description="Server copies that a request decided on, by what the request came to.",
+        )
+        duration = meter.create_histogram(
+            "capi.delivery.duration", unit="s", description="Time from a request to Meta's answer."
+        )
+    except Exception:
+        # Not installed, or the environment names a provider that cannot be loaded: delivery must
+        # not depend on it.
         return _just_send
-    tracer = trace.get_tracer(_SCOPE)
-    meter = metrics.get_meter(_SCOPE)
-    events = meter.create_counter(
-        "capi.delivery.events",
-        unit="{event}",
-        description="Server copies that a request decided on, by what the request came to.",
-    )
-    duration = meter.create_histogram(
-        "capi.delivery.duration", unit="s", description="Time from a request to Meta's answer."
-    )
 
     def request(send: Send, pixel_id: str, n: int, attempt: Attempt) -> Outcome:
         span: trace.Span = trace.INVALID_SPAN

@@ -156,8 +156,9 @@ class MemoryStore(MemoryOutbox):
             for identity in old:
                 del self._records[identity]
             oldest = oldest_hour(self._clock())
-            for key in [key for key in self._counts if key[0] < oldest]:
-                del self._counts[key]
+            for key in [key for key in self._counts if 0 < key[0] < oldest]:
+                n = self._counts.pop(key)
+                self._counts[0, key[1]] = self._counts.get((0, key[1]), 0) + n
             self._sums.prune(oldest)
         return len(old)
 

@@ -113,6 +113,8 @@ class Sums:
         return [(*key, n) for key, n in sums.items()]
 
     def prune(self, oldest: int) -> None:
-        """Forget the hours before `oldest`."""
-        for place in [place for place in self._sums if place[1] < oldest]:
-            del self._sums[place]
+        """Forget the hours before `oldest`; their totals live on in hour 0."""
+        for place in [place for place in self._sums if 0 < place[1] < oldest]:
+            n = self._sums.pop(place)
+            if place[2].facet == "match_keys":
+                self._sums[HOUR, 0, place[2]] += n

@@ -130,8 +130,21 @@ WITH RECURSIVE pixels (id) AS (
 SELECT COUNT(*) FROM pixels JOIN capi_events ON pixel_id = pixels.id AND server = 'leased'
 """
 
-PRUNE_ROLLUPS: Final = "DELETE FROM capi_rollups WHERE span > 0 AND start < %s"
-PRUNE_COUNTS: Final = "DELETE FROM capi_counts WHERE hour < %s"
+#: As in sqlite_rollups.
+KEEP_TOTALS: Final = """
+INSERT INTO capi_rollups AS rollups (facet, span, start, key, n)
+SELECT facet, span, 0, key, SUM(n)::bigint FROM capi_rollups
+WHERE facet = 'match_keys' AND span = 24 AND start > 0 AND start < %s GROUP BY facet, span, key
+ON CONFLICT (facet, span, start, key) DO UPDATE SET n = rollups.n + excluded.n
+"""
+KEEP_COUNTS: Final = """
+INSERT INTO capi_counts AS counts (hour, kind, reason, event_name, pixel_id, n)
+SELECT 0, kind, reason, event_name, pixel_id, SUM(n)::bigint FROM capi_counts
+WHERE hour > 0 AND hour < %s GROUP BY kind, reason, event_name, pixel_id
+ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.n + excluded.n
+"""
+PRUNE_ROLLUPS: Final = "DELETE FROM capi_rollups WHERE span > 0 AND start > 0 AND start < %s"
+PRUNE_COUNTS: Final = "DELETE FROM capi_counts WHERE hour > 0 AND hour < %s"
 
 
 def fold(db: Transaction) -> bool:
@@ -179,7 +192,12 @@ def read_depth(db: Transaction) -> dict[str, int]:
 
 def prune_sums(db: Transaction) -> None:
     """Delete the sums and counters that are older than KEPT_DAYS."""
+    # Two processes that prune at once must not add the same twice.
+    if not db.execute(TRY_LOCK).fetchall()[0][0]:
+        return
     oldest = oldest_hour(db.now)
+    for statement in (KEEP_TOTALS, KEEP_COUNTS):
+        db.execute(statement, (oldest,))
     db.execute(PRUNE_ROLLUPS, (oldest,))
     db.execute(PRUNE_COUNTS, (oldest,))
 

@@ -114,9 +114,24 @@ SELECT COUNT(*) FROM pixels JOIN events
     ON pixel_id = pixels.id AND server = 'leased' AND server IN ('pending', 'leased')
 """
 
-PRUNE_ROLLUPS: Final = "DELETE FROM rollups WHERE facet = ? AND span = ? AND start < ?"
+#: What is older than all windows lives on in hour 0: the counters of /metrics never go back.
+KEEP_TOTALS: Final = """
+INSERT INTO rollups (facet, span, start, key, n)
+SELECT facet, span, 0, key, SUM(n) FROM rollups
+WHERE facet = 'match_keys' AND span = 24 AND start > 0 AND start < ? GROUP BY facet, span, key
+ON CONFLICT (facet, span, start, key) DO UPDATE SET n = n + excluded.n
+"""
+KEEP_COUNTS: Final = """
+INSERT INTO counts (hour, kind, reason, event_name, pixel_id, n)
+SELECT 0, kind, reason, event_name, pixel_id, SUM(n) FROM counts
+WHERE hour > 0 AND hour < ? GROUP BY kind, reason, event_name, pixel_id
+ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = n + excluded.n
+"""
+PRUNE_ROLLUPS: Final = """
+DELETE FROM rollups WHERE facet = ? AND span = ? AND start > 0 AND start < ?
+"""
 FACETS: Final = "SELECT DISTINCT facet FROM rollup_keys WHERE facet <> 'depth'"
-PRUNE_COUNTS: Final = "DELETE FROM counts WHERE hour < ?"
+PRUNE_COUNTS: Final = "DELETE FROM counts WHERE hour > 0 AND hour < ?"
 
 
 def fold(db: sqlite3.Connection) -> None:
@@ -170,6 +185,8 @@ def prune_sums(db: sqlite3.Connection, now: float) -> None:
     """Delete the sums and counters that are older than KEPT_DAYS."""
     fold_all(db)
     oldest = oldest_hour(now)
+    for statement in (KEEP_TOTALS, KEEP_COUNTS):
+        db.execute(statement, (oldest,))
     for (facet,) in db.execute(FACETS).fetchall():
         for span in (HOUR, QUARTER, DAY):
             db.execute(PRUNE_ROLLUPS, (facet, span, oldest))

@@ -438,7 +438,7 @@ def test_an_error_of_ours_lets_the_page_out_unchanged_and_is_counted(
 def test_a_tag_that_cannot_be_made_lets_the_page_out_unchanged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("capi_middleware.tagging.tag", lambda **given: 1 / 0)
+    monkeypatch.setattr("capi_middleware.request.tagging.tag", lambda **given: 1 / 0)
     site = Site(page)
     assert site.client.get("/").text == PAGE
     assert site.counts("skipped") == {("", "error"): 1}

@@ -113,7 +113,9 @@ def _caches(response: httpx.Response, html: str) -> Iterator[Finding]:
     carries = data is not None and re.search(r'"i":\s*"[tk]', data[1]) is not None
     shown = f"cache-control {said or 'is not set'}"
     hit = response.headers.get("cf-cache-status") or response.headers.get("x-cache") or ""
-    if carries and (shared or "hit" in hit.lower() or int(response.headers.get("age") or 0) > 0):
+    if carries and (
+        shared or "hit" in hit.lower() or response.headers.get("age", "0").strip("0, ")
+    ):
         yield error(
             "cache",
             f"a shared cache keeps this page with its event_ids ({shown})",

@@ -20,6 +20,8 @@ NAME, DUE = "insights", "insights-due"
 AGAIN_SECONDS = 3600.0
 #: How often a process asks the store whether a look is due, in seconds.
 CHECK_SECONDS = 60.0
+#: How long a process may take for a look before another one takes it over, in seconds.
+CLAIM_SECONDS = 300.0
 
 
 def kept_insights(store: Store) -> Insights | None:
@@ -77,7 +79,8 @@ def claim(store: Store, now: float, seconds: float) -> bool:
         due = 0.0
     if now < due <= now + seconds:  # later than that: the clock went back, or the setting changed
         return False
-    return store.keep(DUE, repr(now + seconds).encode(), instead_of=kept)
+    # Who ends in the middle of a look has not looked: somebody else may soon.
+    return store.keep(DUE, repr(now + min(CLAIM_SECONDS, seconds)).encode(), instead_of=kept)
 
 
 class Lookout:
@@ -123,8 +126,10 @@ class Lookout:
         try:
             with Reader(self._config.graph_url, self._config.graph_version) as self._reader:
                 found = refresh(self._config, self._store, self._reader)
+            again = self._seconds
             if any(problem.state != "no_permission" for _, problem in problems(found)):
-                hasten(self._store, time.time() + min(AGAIN_SECONDS, self._seconds))
+                again = min(AGAIN_SECONDS, again)
+            hasten(self._store, time.time() + again)
         except GivenUp:
             return
         except Exception as error:
