@@ -51,7 +51,7 @@ class CAPIMiddleware:
         if isinstance(taken, str):
             return await self._answer(taken, scope, receive, send)
         scope[MARK] = True
-        passage = _Passage(self.capi, scope, send)
+        passage = _Passage(self.capi, scope, send, scope["path"], scope.get("root_path", ""))
         # Most requests come through here: no method of ours, no second coroutine between them
         # and the app.
         if taken is not None:
@@ -93,6 +93,9 @@ class _Passage(Struct):
     capi: CAPI
     scope: Scope
     send: Send
+    #: As they came in: a router that mounts another app writes its own into the scope.
+    path: str
+    root_path: str
     responder: "Responder | None" = None
     started: bool = False
 
@@ -104,7 +107,8 @@ class _Passage(Struct):
     def opened(self) -> Exchange:
         """See exchange.Passage."""
         if self.responder is None:
-            exchange = self.capi.open(self.scope)
+            came = {"path": self.path, "root_path": self.root_path}
+            exchange = self.capi.open(self.scope, came)
             if self.started:
                 exchange.missed()
             self.responder = Responder(exchange, self.send)

@@ -204,7 +204,11 @@ class Issuer:
 
     def _count_repeats(self, events: Sequence[Event], visitor: Visitor) -> None:
         """An order that is counted twice, because nothing says that it is the same one."""
-        who = visitor.fbp or (visitor.client_ip_address, visitor.client_user_agent)
+        who = visitor.fbp or (
+            visitor.client_ip_address and (visitor.client_ip_address, visitor.client_user_agent)
+        )
+        if not who:
+            return  # behind an unnamed proxy, all who have the same browser are alike
         for event in events:
             value = event.custom_data.get("value")
             random = event.event_id.startswith("t")

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from decimal import Decimal
 from functools import partial
 from hashlib import sha256
@@ -161,15 +161,22 @@ class CAPI:
             self._housekeeping.start()
         return True
 
-    def open(self, scope: MutableMapping[str, Any]) -> Exchange:
-        """The exchange of a request, `scope` as in ASGI's http."""
-        return self._opened(Exchange, scope)
+    def open(
+        self, scope: MutableMapping[str, Any], came: Mapping[str, Any] | None = None
+    ) -> Exchange:
+        """The exchange of a request, `scope` as in ASGI's http.
+
+        `came` has its path and root_path as they came in: routers of the host change the scope.
+        """
+        return self._opened(Exchange, scope, came)
 
     def _open_later(self, scope: MutableMapping[str, Any]) -> Later:
         return self._opened(Later, scope)
 
-    def _opened(self, kind: type[E], scope: MutableMapping[str, Any]) -> E:
-        mount, path = split_mount(scope)
+    def _opened(
+        self, kind: type[E], scope: MutableMapping[str, Any], came: Mapping[str, Any] | None = None
+    ) -> E:
+        mount, path = split_mount(came or scope)
         matches = self._routes.match(scope["method"], path)
         return kind(self.issuer, scope, path=path, mount=mount, matches=matches)
 
@@ -233,7 +240,7 @@ class CAPI:
         return self._deliverer.alive
 
 
-def split_mount(scope: MutableMapping[str, Any]) -> tuple[str, str]:
+def split_mount(scope: Mapping[str, Any]) -> tuple[str, str]:
     """(mount, path below it): scope["path"] holds the mount in the present ASGI, not before."""
     mount, path = scope.get("root_path", "").rstrip("/"), scope["path"]
     if mount and path.startswith(mount + "/"):

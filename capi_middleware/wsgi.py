@@ -16,6 +16,8 @@ App = Callable[[Any, Any], Iterable[bytes]]
 
 #: In the environ: a CAPIMiddleware further out has this request already.
 MARK = "capi_middleware.request.exchange"
+#: What a dispatcher that mounts another app changes in the environ: kept as it came in.
+_PLACE = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO")
 
 
 class CAPIMiddleware:
@@ -46,7 +48,8 @@ class CAPIMiddleware:
         if isinstance(taken, str):
             return self.answer(taken, scope, environ, start_response)
         environ[MARK] = True
-        passage = _Passage(self, environ, start_response)
+        came = {name: environ[name] for name in _PLACE if name in environ}
+        passage = _Passage(self, environ, start_response, came)
         if taken is not None:
             passage.responder = Responder(taken, start_response)
             if taken.tee is not None:
@@ -107,6 +110,7 @@ class _Passage(Struct):
     door: CAPIMiddleware
     environ: Environ
     start_response: StartResponse
+    came: Environ
     responder: "Responder | None" = None
     started: bool = False
 
@@ -118,7 +122,8 @@ class _Passage(Struct):
     def opened(self) -> Exchange:
         """See exchange.Passage."""
         if self.responder is None:
-            scope = scope_of(self.environ)
+            scope = scope_of({**self.environ, **self.came})
+            scope["state"] = self.environ
             self.door.fill_in(scope)
             exchange = self.door.capi.open(scope)
             if self.started:

@@ -26,7 +26,6 @@ _APPLE = ("iPhone", "iPad", "iPod", "Macintosh")
 
 
 @lru_cache(maxsize=1024)
-@lru_cache(maxsize=4096)
 def agent_of(user_agent: str | None) -> str:
     """The browser family: "Chrome", "Safari"..., "Facebook" and "Instagram" for their own apps.
 

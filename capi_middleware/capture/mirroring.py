@@ -13,6 +13,9 @@ _HARMLESS = frozenset(
      "search_string", "status", "delivery_category"}
 )  # fmt: skip
 
+#: Names beside Meta's own that pages may bring into the report: anybody may make up any.
+_MOST_NAMES = 100
+
 
 class Mirror:
     """The rule that Config.mirror is: True for all standard events but Purchase, or a list.
@@ -24,12 +27,21 @@ class Mirror:
         self.on: bool = bool(setting)
         self._named = frozenset() if isinstance(setting, bool) else frozenset(setting)
         self._standard = setting is True
+        self._heard: set[str] = set()
 
     def takes(self, event_name: str) -> bool:
         """Whether a browser may cause the server copy of this event."""
         if event_name in self._named:
             return True
         return self._standard and event_name in STANDARD_EVENTS and event_name != "Purchase"
+
+    def hears(self, event_name: str) -> bool:
+        """Whether an event that a page calls so is counted: a known name, or one of 100 others."""
+        if event_name in STANDARD_EVENTS or event_name in self._named:
+            return True
+        if len(self._heard) < _MOST_NAMES:
+            self._heard.add(event_name)
+        return event_name in self._heard
 
     def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The part of the browser's custom_data that is believed."""

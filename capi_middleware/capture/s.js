@@ -68,12 +68,17 @@ const settle = (c, outcome) => {
 
 // An empty answer is an image error, too: can the host be reached at all?
 const probe = url => probing = probing || fetch(url, { mode: 'no-cors', credentials: 'omit' })
-	.then(() => 'sent', () => new Promise(later).then(() => csp(url) ? 'unknown' : 'request_blocked'));
+	.then(() => 'sent', () => new Promise(later).then(() => csp(url) ? 'unknown' : 'request_blocked'))
+	.then(outcome => {
+		later(() => { probing = 0; }); // what fails later is asked anew: a blocker may be on by then
+		return outcome;
+	});
 
 const judge = (c, url, loaded) => {
 	see(observer.takeRecords());
 	const entry = timings[url.href];
-	if (csp(c.bare ? url.href : 'eid=' + c.i)) settle(c, 'csp');
+	const [part] = /\beid=[^&]*/.exec(url.search) || [url.href]; // as it travels: percent-encoded
+	if (csp(part)) settle(c, 'csp');
 	else if (entry && (loaded || entry.transferSize || entry.nextHopProtocol)) settle(c, 'sent');
 	else if (loaded) settle(c, 'request_replaced'); // an extension's redirect has no timing
 	else if (!entry || locked('consent')) settle(c, 'unknown');
@@ -143,8 +148,11 @@ const fire = events => {
 // Events without a page of their own come in a header of what a script asks for.
 const header = 'x-capi-events';
 const more = events => {
+	const before = fbq.allowDuplicatePageViews;
 	fbq.allowDuplicatePageViews = true; // each has an event_id of its own
 	fire(events);
+	// A PageView that the site's own code sends for the same address is a second one, as ever.
+	if (fbq.callMethod && !fbq.queue.length) fbq.allowDuplicatePageViews = before;
 };
 const hear = text => {
 	const events = text && JSON.parse(text);
@@ -224,10 +232,16 @@ const adopt = (call, early) => safe(() => {
 	// A call that waits in the queue comes before our own init of a pixel.
 	const reached = data.p.filter(p => !early || sites.includes(p.id));
 	const takers = reached.filter(p => single ? p.id === String(rest[0]) : !p.ev || p.ev.includes(name));
-	const pixels = takers.map(p => p.id), theirs = given.eventID || given.event_id;
+	const pixels = takers.map(p => p.id);
+	// The library takes numbers, too, and an object around the id.
+	const told = given.eventID == null ? given.event_id : given.eventID;
+	const theirs = told == null ? '' : String(told.eventID == null ? told : told.eventID);
+	// A page has one PageView for a pixel: the library drops the second, whose ever it is.
+	const second = name === 'PageView' && !early && !fbq.allowDuplicatePageViews
+		&& pixels.every(p => copies.some(c => c.n === name && c.p === p));
 	const { value, currency } = rest[at + 1] || {}, v = value == null ? [] : [String(value), String(currency)];
 	for (const c of copies) if (c.i === theirs) c.v = v;
-	if (pixels.length && !copies.some(c => c.i === theirs)) {
+	if (pixels.length && !second && !copies.some(c => c.i === theirs)) {
 		const twin = early && !theirs && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
 		const id = theirs || (twin ? twin.i : make()), bare = !theirs && !twin && !data.m;
 		for (const p of pixels) copies.push({ i: id, n: name, p, bare, v, e: twin || { i: id, n: name } });
@@ -239,7 +253,7 @@ const adopt = (call, early) => safe(() => {
 		}
 	}
 	if (single || takers.length === reached.length) return [[method, ...rest]];
-	const others = sites.filter(id => !data.p.some(p => p.id === id));
+	const others = [...new Set(sites)].filter(id => !data.p.some(p => p.id === id));
 	return pixels.concat(others).map(id => [method.replace('track', 'trackSingle'), id, ...rest]);
 })() || [call];
 
@@ -263,7 +277,7 @@ const standard = RegExp('^(AddPaymentInfo|AddToCart|AddToWishlist|CompleteRegist
 	+ 'CustomizeProduct|Donate|FindLocation|InitiateCheckout|Lead|PageView|Purchase|Schedule|Search|'
 	+ 'StartTrial|SubmitApplication|Subscribe|ViewContent)$');
 const mirror = () => {
-	const queue = fbq.callMethod ? [] : fbq.queue || [];
+	const queue = fbq.queue || []; // of the library, too, while it waits for its settings
 	queue.splice(0, queue.length, ...[...queue].flatMap(call => adopt(call, true)));
 	window.fbq = new Proxy(fbq, {
 		apply: (f, self, call) => adopt(call).forEach(one => f.apply(self, one)),

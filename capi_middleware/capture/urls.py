@@ -57,8 +57,7 @@ def _address(scheme: str, host: str, raw_path: bytes) -> str | None:
     return f"{scheme}://{host.lower()}{path}"
 
 
-@lru_cache(maxsize=1024)
-def scrub_url(url: str | None, drop: frozenset[str] = frozenset()) -> str | None:
+def scrub_url(url: str | None, drop: Collection[str] = ()) -> str | None:
     """A referrer without user, fragment and secrets; None when it is no http(s) address."""
     parts = urlsplit_safely(url)
     if parts.scheme not in ("http", "https") or "@" in parts.netloc:

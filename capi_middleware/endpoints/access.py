@@ -27,7 +27,9 @@ class Access:
         self._token = config.report_token
         self._debug = config.debug
         self._clock = clock
-        self._logins = TextSigner(config.secrets, "report")
+        # Of this token alone: with another report_token all logins end.
+        mark = sha256((config.report_token or "").encode("utf-8", "surrogatepass")).hexdigest()
+        self._logins = TextSigner(config.secrets, f"report.{mark}")
         self._wrong = Allowance(rate=0.1, burst=10.0, of_all=20.0)
 
     @property

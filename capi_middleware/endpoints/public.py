@@ -165,15 +165,19 @@ class Endpoints:
     def _may_name(self, call: beacon.Call, key: str) -> bool:
         """An event_id that the page made, or one of the site's own; ours are in the store."""
         if made_by(key, call.i):
-            return True
-        return not self._minted(call.i, call.n) and not call.i.startswith("m")
+            return self._issuer.mirror.hears(call.n)
+        if self._minted(call.i, call.n) or call.i.startswith("m"):
+            return False
+        return self._issuer.mirror.hears(call.n)
 
     def _proven(self, event_id: str, event_name: str, key: tuple[str, str] | None) -> bool:
         if self._minted(event_id, event_name):
             return True
         if key is None or not self._issuer.opens(key):
             return False
-        return made_by(key[1], event_id) or not event_id.startswith("m")
+        if event_id.startswith("m") and not made_by(key[1], event_id):
+            return False
+        return self._issuer.mirror.hears(event_name)
 
     def _known(self, pixel_id: str) -> bool:
         return any(one.id == pixel_id for one in self._config.pixels)

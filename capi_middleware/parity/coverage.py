@@ -100,12 +100,13 @@ def build(
         undelivered = _undelivered(group)
         report = _event_report(name, pixel_id, group, undelivered.get("pending", 0))
         events.append(report)
-        flags += flags_of_copies(report, target)
+        flags += flags_of_copies(report, target, _sides(config, name))
         reasons = (refusals or {}).get((name, pixel_id), {})
         flags += flags_of_delivery(report, undelivered, reasons)
     flags += flags_of_blockers(events)
     if config is not None:
-        flags += flags_of_setup(config, events, _views(parts))
+        whole = event is None and pixel is None
+        flags += flags_of_setup(config, events, _views(parts), whole=whole)
     by_hour = parts.get("hour", ())
     present = end if now is None else min(end, now)
     flags += flags_of_drops(by_hour, upto=present // 3600 * 3600)
@@ -123,12 +124,21 @@ def build(
     )
 
 
+def _sides(config: Config | None, name: str) -> set[str]:
+    """What the routes of an event send: "both" for one that no route makes."""
+    routes = config.routes if config is not None else ()
+    return {route.send for route in routes if route.event_name == name} or {"both"}
+
+
 def _views(slices: Slices) -> dict[str, int]:
-    """How often each page was seen."""
-    views: defaultdict[str, int] = defaultdict(int)
+    """How often each page was seen: one view is a row for each pixel."""
+    rows: defaultdict[tuple[str, str], int] = defaultdict(int)
     for one in slices.get("page", ()):
         if one.event_name == "PageView" and one.value:
-            views[one.value] += one.n
+            rows[one.value, one.pixel_id] += one.n
+    views: dict[str, int] = {}
+    for (page, _), n in rows.items():
+        views[page] = max(n, views.get(page, 0))
     return views
 
 

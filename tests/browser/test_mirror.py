@@ -208,3 +208,55 @@ def test_copies_of_one_event_with_other_values_are_found(
         assert shop.pairs("ViewContent") == [(1, 1)]
         told = shop.capi.store.tallies(0, 1e12).differences
         assert sum(one.n for one in told) == differing
+
+
+def test_a_number_as_event_id_is_kept_and_told(page: Page, plain: Shop, until: Until) -> None:
+    page.goto(plain.url)
+    until(lambda: plain.browser("PageView") == ["sent"])
+    page.evaluate("fbq('track', 'Lead', {value: ''}, {eventID: 12345})")
+    until(lambda: plain.browser("Lead") == ["sent"])
+    assert [hit.eid for hit in plain.meta.received.browser if hit.ev == "Lead"] == ["12345"]
+
+
+def test_a_page_view_of_the_site_that_the_library_drops_is_none(
+    page: Page, mirror: Shop, until: Until
+) -> None:
+    page.goto(mirror.url)
+    until(lambda: mirror.browser("PageView") == ["sent"])
+    page.evaluate("fbq('track', 'PageView'); fbq('track', 'Contact')")  # a tag manager, later
+    until(lambda: mirror.browser("Contact") == ["sent"])
+    assert mirror.pairs("PageView") == [(1, 1)]
+    assert gaps(mirror, "PageView") == [("delivered", "sent", 1)]
+
+
+def test_a_single_page_app_that_sends_its_own_page_views_has_one_each(
+    page: Page, plain: Shop, until: Until
+) -> None:
+    page.goto(plain.url)
+    until(lambda: plain.browser("PageView") == ["sent"])
+    for n in (1, 2):
+        page.evaluate(f"history.pushState({{}}, '', '/step/{n}')")
+        until(lambda n=n: plain.browser("PageView") == ["sent"] * (n + 1))  # type: ignore[misc]
+        page.evaluate("fbq('track', 'PageView')")
+    page.evaluate("fbq('track', 'Contact')")
+    until(lambda: plain.browser("Contact") == ["sent"])
+    assert plain.pairs("PageView") == [(1, 1)] * 3
+
+
+def test_calls_that_wait_for_the_settings_of_the_pixel_get_an_event_id(
+    page: Page, mirror: Shop, until: Until
+) -> None:
+    calls = f"{INIT} fbq('track', 'PageView'); fbq('track', 'Donate');"
+    mirror.head = own_snippet(calls, mirror.meta_url)
+    scripts: list[Route] = []
+    settings: list[Route] = []
+    page.route("**/s.js**", lambda route: scripts.append(route))
+    page.route("**/signals/config/**", lambda route: settings.append(route))
+    page.goto(mirror.url, wait_until="commit")
+    until(lambda: bool(settings))  # the library runs, and waits
+    scripts[0].continue_()
+    until(lambda: page.evaluate("!!window.capi"))
+    settings[0].continue_()
+    until(lambda: mirror.browser("Donate") == ["sent"])
+    until(lambda: mirror.browser("PageView") == ["sent"])
+    assert mirror.pairs("Donate") == mirror.pairs("PageView") == [(1, 1)]

@@ -106,6 +106,22 @@ def test_a_pixel_that_is_not_ours_gets_what_the_page_fires(
     assert SALES not in browser(shop)
 
 
+def test_a_call_that_waits_goes_to_a_foreign_pixel_once(
+    page: Page, shop: Shop, until: Until
+) -> None:
+    inits = f"fbq('init', '{OTHERS}'); fbq('init', '{SALES}');"
+    shop.head = own_snippet(f"{inits} fbq('track', 'Search'); fbq('track', 'Lead')", shop.meta_url)
+    held: list[Route] = []
+    page.route("**/fbevents.js", lambda route: held.append(route))
+    page.goto(shop.url, wait_until="commit")
+    until(lambda: page.evaluate("!!window.capi"))
+    held[0].continue_()
+    until(lambda: shop.browser("Lead") == ["sent"])
+    until(lambda: "Search" in browser(shop).get(OTHERS, []))
+    hits = [hit.ev for hit in shop.meta.received.browser if hit.id == OTHERS]
+    assert sorted(hits) == ["Lead", "Search"]
+
+
 def test_a_pixel_that_the_page_names_gets_its_call(page: Page, shop: Shop, until: Until) -> None:
     page.goto(shop.url)
     until(lambda: shop.browser("PageView") == ["sent"])

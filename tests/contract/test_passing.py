@@ -6,8 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import Client
 
-from capi_middleware import CAPI, EventRoute, asgi, current_visitor, track, wsgi
+from capi_middleware import CAPI, Config, EventRoute, asgi, current_visitor, track, wsgi
 from tests.support.configs import PIXEL_ID, make_config
 from tests.support.exchanges import environ_for, nothing, scope_for
 
@@ -190,3 +197,32 @@ def test_a_wsgi_generator_that_starts_late_is_opened_for_its_page_and_its_events
     assert b"/_capi/s.js" in body
     assert b'"n":"Lead"' in body
     assert names(capi) == ["Lead"]
+
+
+def mounted(kind: str, config: Config) -> Callable[[str], str]:
+    """Pages of an app that is mounted at /shop by a router inside of the middleware."""
+    if kind == "wsgi":
+
+        def page(environ: Any, start_response: Any) -> list[bytes]:
+            start_response("200 OK", [("Content-Type", "text/html")])
+            return [PAGE]
+
+        wrapped = wsgi.CAPIMiddleware(DispatcherMiddleware(page, {"/shop": page}), config)
+        client = Client(wrapped)
+        return lambda path: client.get(path, headers={"User-Agent": "Mozilla/5.0"}).text
+
+    async def view(request: Request) -> HTMLResponse:
+        return HTMLResponse(PAGE)
+
+    inner = Starlette(routes=[Route("/{path:path}", view)])
+    asked = TestClient(asgi.CAPIMiddleware(Starlette(routes=[Mount("/shop", inner)]), config))
+    return lambda path: asked.get(path, headers={"User-Agent": "Mozilla/5.0"}).text
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_page_of_a_mounted_app_is_the_page_that_the_browser_asked_for(kind: str) -> None:
+    config = make_config(routes=[EventRoute("GET /thanks", "Lead")])
+    page = mounted(kind, config)("/shop/thanks")
+    assert 'src="/_capi/s.js' in page
+    assert '"n":"PageView"' in page
+    assert '"n":"Lead"' not in page

@@ -186,3 +186,21 @@ def test_prune_deletes_what_was_settled_and_is_old(run: Run, capi: CAPI) -> None
     assert run("prune").stdout == "0 events deleted\n"
     assert run("prune", "--days", "9").stdout == "1 events deleted\n"
     assert run("prune", "--days", "7").returncode == 2  # Meta may still want them
+
+
+def test_a_courier_goes_on_while_its_database_is_away(tmp_path: Path) -> None:
+    path = tmp_path / "capi.toml"
+    path.write_text(
+        f'secret_key = "{SECRET}"\nstore = "postgresql://u:p@127.0.0.1:1/x"\n'
+        '[[pixels]]\nid = "1"\naccess_token = "t"\n'
+    )
+    command = [sys.executable, "-m", "capi_middleware.cli", "--config", str(path), "deliver"]
+    courier = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert courier.stderr is not None
+    assert "delivering to 1" in courier.stderr.readline()
+    with pytest.raises(subprocess.TimeoutExpired):
+        courier.wait(3)
+    courier.terminate()
+    assert courier.wait(20) == 0
+    assert "Traceback" not in courier.stderr.read()
+    courier.stderr.close()

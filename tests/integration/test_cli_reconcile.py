@@ -196,6 +196,23 @@ def test_what_the_browser_alone_made_and_lost_is_sent(shop: Site) -> None:
     assert why(told)["H"] == ("the browser alone made it, browser: request_blocked", "queued")
 
 
+def test_what_the_browser_may_have_sent_days_ago_is_not_sent_again(shop: Site) -> None:
+    with shop.capi() as capi:
+        purchase(capi, "H", 3 * DAY, "unknown", "left_early")
+    told = shop.told("reconcile", write(shop, ("H", 3 * DAY)), "--replay")
+    assert why(told)["H"][1] == "the browser copy may have reached Meta"
+
+
+def test_an_order_that_could_not_be_read_is_not_called_reached(shop: Site) -> None:
+    with shop.capi() as capi:
+        purchase(capi, "A", 60, "delivered", "sent")
+    path = write(shop, ("A", 60))
+    assert shop.run("reconcile", path).exit_code == 0
+    with Path(path).open("a") as file:
+        file.write(",no time,\n")
+    assert shop.run("reconcile", path).exit_code == 1
+
+
 def test_a_pixel_that_must_not_get_it_holds_the_order_back(shop: Site) -> None:
     shop.configure('[[pixels]]\nid = "222"\naccess_token = "t"')
     with shop.capi() as capi:

@@ -72,6 +72,13 @@ def test_fail_under_is_an_exit_code_that_never_calls_no_data_good(
     assert shop.run("report", "--fail-under", "0.75", "--json").exit_code == code
 
 
+def test_an_event_with_too_little_data_is_not_passed_over(shop: Site) -> None:
+    with shop.capi() as capi:
+        fill(capi, 90, 10, "PageView")
+        fill(capi, 0, 4)
+    assert shop.run("report", "--fail-under", "0.75").exit_code == 2
+
+
 def test_report_takes_the_window_and_filters_of_the_page(shop: Site) -> None:
     with shop.capi() as capi:
         fill(capi, 1)

@@ -411,6 +411,25 @@ def test_a_beacon_for_a_pages_own_event_wants_its_key(site: Site) -> None:
     assert site.refused() == {"forged": 1}
 
 
+def test_a_value_that_is_no_number_refuses_no_beacon(site: Site) -> None:
+    key = page_key(site)
+    for value in ("", "1\u00a0234,50", "x" * 999):
+        body = {"e": [[key[1], key[0], PIXEL_ID, "sent", value, "EUR"]], "k": key}
+        assert site.client.post("/_capi/b", content=json.dumps(body)).status_code == 204
+    assert site.browser() == [("sent", 1)]
+
+
+def test_a_page_brings_a_hundred_made_up_names_into_the_report_and_no_more(site: Site) -> None:
+    key = page_key(site)
+    for part in range(5):
+        own = [f"{part}-{n}" for n in range(60)]
+        body = {"e": [[f"site-{name}", name, PIXEL_ID, "sent"] for name in own], "k": key}
+        site.client.post("/_capi/b", content=json.dumps(body))
+    answer = site.client.get("/_capi/parity.json", headers=REPORT)
+    names = {one["event_name"] for one in answer.json()["events"]}
+    assert len(names - {"PageView"}) == 100
+
+
 def test_too_many_questions_of_one_visitor_are_refused_and_counted(site: Site) -> None:
     now = time.time()
     site.capi.issuer._clock = lambda: now  # however slow the machine is

@@ -13,7 +13,14 @@ from starlette.responses import RedirectResponse
 from capi_middleware import CAPI, Pixel
 from capi_middleware.parity.insights import graph
 from capi_middleware.parity.insights.history import trends, with_today
-from capi_middleware.parity.insights.keeping import DUE, NAME, Lookout, claim, refresh
+from capi_middleware.parity.insights.keeping import (
+    CLAIM_SECONDS,
+    DUE,
+    NAME,
+    Lookout,
+    claim,
+    refresh,
+)
 from capi_middleware.parity.insights.looking import HOUR
 from capi_middleware.parity.insights.model import Insights, Problem
 from capi_middleware.testing import FakeMeta
@@ -234,8 +241,11 @@ def test_one_process_of_all_takes_a_look_that_is_due() -> None:
     shelf: Any = Shelf()
     taken = [claim(shelf, 1000.0, 3600.0) for _ in range(3)]
     assert taken == [True, False, False]
-    assert not claim(shelf, 4599.0, 3600.0)
-    assert claim(shelf, 4600.0, 3600.0)
+    # Until its look is done, a claim is short: its process may have ended.
+    assert not claim(shelf, 999.0 + CLAIM_SECONDS, 3600.0)
+    assert claim(shelf, 1000.0 + CLAIM_SECONDS, 3600.0)
+    hasten(shelf, 9000.0)
+    assert not claim(shelf, 8999.0, 3600.0)
     assert claim(shelf, 100.0, 3600.0), "the clock went back"
     shelf.bodies[DUE] = b"nonsense"
     assert claim(shelf, 200.0, 3600.0)
@@ -261,6 +271,10 @@ def test_a_courier_looks_on_schedule_and_closing_ends_a_look(fake: FakeMeta, met
     capi.close()
     until("its end", lambda: "capi-insights" not in [one.name for one in threading.enumerate()])
     assert capi.store.kept(NAME) is None
+    # Who ended in the middle has not looked: somebody else may soon.
+    due = capi.store.kept(DUE)
+    assert due is not None
+    assert float(due) - time.time() <= CLAIM_SECONDS
 
 
 def test_nothing_is_asked_without_a_read_token_or_an_ad_account(fake: FakeMeta, meta: str) -> None:

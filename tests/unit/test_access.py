@@ -82,3 +82,9 @@ def test_a_login_that_was_changed_or_signed_elsewhere_is_none() -> None:
     other = access(secret_key="another secret of more than 32 characters")
     assert other.refusal(login(door), VISITOR) == 401
     assert door.refusal({"cookie": f"{COOKIE}="}, VISITOR) == 401
+
+
+def test_another_token_ends_all_logins() -> None:
+    headers = login(access())
+    assert access().refusal(headers, VISITOR) is None
+    assert access(report_token="a new token").refusal(headers, VISITOR) == 401

@@ -211,3 +211,28 @@ def test_a_healthy_shop_raises_no_flag_at_all() -> None:
     freshness = (Freshness("123", "Purchase", 0.4, 62),)
     config = make_config(pixels=[Pixel("123", access_token="a")])
     assert found(*rows, freshness=freshness, config=config, slices={"hour": usual()[:0]}) == {}
+
+
+@pytest.mark.parametrize(
+    ("send", "row"), [("server", ("delivered", "not_rendered")), ("browser", ("unmapped", "sent"))]
+)
+def test_a_copy_that_the_site_does_not_want_is_not_missing(send: Any, row: tuple[str, str]) -> None:
+    routes = [EventRoute("POST /hook", "Purchase", send=send)]
+    config = make_config(pixels=[Pixel("123", access_token="a")], routes=routes)
+    keys = ("em", "client_ip_address")
+    assert found(tally(*row, 50, keys=keys), config=config) == {}
+    assert found(tally(*row, 50, keys=keys)) != {}
+
+
+def test_a_part_of_the_report_says_nothing_of_what_is_elsewhere() -> None:
+    config = make_config(pixels=[Pixel("123", access_token="a"), Pixel("456", access_token="b")])
+    rows = [tally("delivered", "sent", 50, pixel=pixel) for pixel in ("123", "456")]
+    part = build(
+        Tallies(rows, (), ()), start=START, end=END, event=None, pixel="123", config=config
+    )
+    assert [one.code for one in part.flags if one.code == "pixel_silent"] == []
+
+
+def test_one_view_is_one_view_however_many_pixels_count_it() -> None:
+    slices = [Slice("/checkout", pixel, "PageView", "delivered", "sent", 12) for pixel in "12"]
+    assert "event_suggested" not in found(config=make_config(), slices={"page": slices})

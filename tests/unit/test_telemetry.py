@@ -1,6 +1,9 @@
 """Telemetry: each request to Meta is a span and three numbers, where OpenTelemetry is installed."""
 
 import builtins
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -152,3 +155,16 @@ def test_without_opentelemetry_a_request_is_just_sent(monkeypatch: pytest.Monkey
     assert telemetry.measure() is telemetry._just_send
     assert telemetry.measure()(lambda: Outcome("delivered"), PIXEL, 1, "first").kind == "delivered"
     telemetry.measure.cache_clear()
+
+
+def test_an_environment_that_names_no_provider_does_not_stop_delivery() -> None:
+    code = (
+        "from capi_middleware.delivery.retry import Outcome\n"
+        "from capi_middleware.delivery.telemetry import measure\n"
+        "for _ in range(2):\n"
+        "    sent = measure()(lambda: Outcome('delivered'), '1', 1, 'first')\n"
+        "    assert sent.kind == 'delivered'\n"
+    )
+    names = ("OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
+    environment = {**os.environ, **dict.fromkeys(names, "nobody")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

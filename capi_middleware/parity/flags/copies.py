@@ -1,6 +1,6 @@
 """Flags about the two copies of each event: coverage, ratio, what is missing, what does not fit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from capi_middleware.parity.causes import BROWSER_ADVICE, SERVER_ADVICE, Advice
 from capi_middleware.parity.flags.evidence import (
@@ -21,18 +21,22 @@ _BLOCKED = (
 _BLOCKED_SHARE = 0.05
 
 
-def flags_of_copies(event: EventReport, target: float) -> list[Flag]:
+def flags_of_copies(
+    event: EventReport, target: float, sides: Collection[str] = ("both",)
+) -> list[Flag]:
     """The flags of one event name at one pixel.
 
     A share is judged as it is printed, rounded to three decimals, and only where it is no chance
     (evidence.py): two events raise nothing. An event without data gets no praise here either.
-    `target` is the share of browser events that the server should cover, 0 to 1.
+    `target` is the share of browser events that the server should cover, 0 to 1. `sides` is what
+    the event's routes send: a copy that the site does not want is not missing.
     """
+    no_server, no_browser = set(sides) == {"browser"}, set(sides) == {"server"}
     return [
-        *_coverage(event, target),
-        *_ratio(event, target),
-        *_browser_missing(event, target),
-        *_server_missing(event, target),
+        *(() if no_server else _coverage(event, target)),
+        *(() if no_server else _ratio(event, target)),
+        *(() if no_browser else _browser_missing(event, target)),
+        *(() if no_server else _server_missing(event, target)),
         *_mismatch(event),
         *_without_event_id(event),
         *_repeated(event),

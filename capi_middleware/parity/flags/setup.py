@@ -42,16 +42,17 @@ _WORD = {
 
 
 def flags_of_setup(
-    config: Config, events: Sequence[EventReport], pages: Mapping[str, int]
+    config: Config, events: Sequence[EventReport], pages: Mapping[str, int], *, whole: bool
 ) -> list[Flag]:
     """What the config and the site's pages say beside `events`.
 
-    `pages` are the paths of the pages that were seen, and how often.
+    `pages` are the paths of the pages that were seen, and how often. What is missing shows only
+    in the `whole` report: one of a single event or pixel has no other in it.
     """
     return [
         *_test_codes(config),
-        *_silent(config, events),
-        *_forgotten(config, events, pages),
+        *(_silent(config, events) if whole else ()),
+        *(_forgotten(config, events, pages) if whole else ()),
         *(one for event in events for one in _match_key(event)),
         *_shares(events),
     ]

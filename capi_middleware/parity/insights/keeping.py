@@ -98,6 +98,7 @@ class Lookout:
         self._pid = 0
         self._thread: threading.Thread | None = None
         self._reader: Reader | None = None
+        self._stopped = threading.Event()
 
     def tick(self) -> None:
         """Start a look if one is due. Returns at once; never raises."""
@@ -110,21 +111,28 @@ class Lookout:
         except Exception as error:
             self._caught(error, "insights")
             return
-        self._pid, self._reader = os.getpid(), None
-        self._thread = threading.Thread(target=self._look, name="capi-insights", daemon=True)
+        self._pid, self._reader, self._stopped = os.getpid(), None, threading.Event()
+        self._thread = threading.Thread(
+            target=self._look, args=(self._stopped,), name="capi-insights", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
         """Give a look in progress up, without waiting for its thread: nothing is kept any more."""
+        if self._pid != os.getpid():
+            return
+        self._stopped.set()  # before the reader is read: there may be none yet
         reader = self._reader
-        if reader is not None and self._pid == os.getpid():
+        if reader is not None:
             reader.close()
 
-    def _look(self) -> None:
+    def _look(self, stopped: threading.Event) -> None:
         from capi_middleware.parity.insights.graph import GivenUp, Reader
 
         try:
             with Reader(self._config.graph_url, self._config.graph_version) as self._reader:
+                if stopped.is_set():
+                    return
                 found = refresh(self._config, self._store, self._reader)
             again = self._seconds
             if any(problem.state != "no_permission" for _, problem in problems(found)):
