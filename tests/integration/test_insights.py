@@ -19,6 +19,7 @@ from capi_middleware.parity.insights.keeping import (
     NAME,
     Lookout,
     claim,
+    hasten,
     refresh,
 )
 from capi_middleware.parity.insights.looking import HOUR
