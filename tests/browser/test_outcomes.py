@@ -193,7 +193,7 @@ def test_a_tr_that_never_answers_is_unknown(page: Page, servers: Servers, until:
 def test_a_load_that_is_stopped_is_never_called_sent(
     page: Page, servers: Servers, until: Until
 ) -> None:
-    servers.meta.fail_next(200, delay=600, endpoint="tr")
+    servers.meta.fail_next(200, delay=600, endpoint="tr", times=None)
     page.goto(servers.site.url, wait_until="commit")
     until(lambda: eids(servers))
     page.evaluate("window.stop()")
