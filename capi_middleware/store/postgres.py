@@ -103,8 +103,7 @@ class PostgresStore(GroupedStore):
         """Raises LockedError while that is not known: the writer asks again."""
         self._in_doubt = doubt
         with self._writing.transaction(writing=False) as db:
-            found = db.execute(sql.XACT_STATUS, (doubt[1],)).fetchone()
-        state = found[0] if found is not None else None
+            (state,) = db.execute(sql.XACT_STATUS, (doubt[1],)).fetchone() or (None,)
         if state == "in progress":
             raise LockedError(f"{self._link.name}: a commit is still under way")
         self._in_doubt = None
