@@ -74,6 +74,7 @@ const probe = url => probing = probing || fetch(url, { mode: 'no-cors', credenti
 		return outcome;
 	});
 
+const shown = () => performance.getEntriesByType('navigation').every(one => one.loadEventStart);
 const judge = (c, url, loaded) => {
 	see(observer.takeRecords());
 	const entry = timings[url.href];
@@ -81,7 +82,9 @@ const judge = (c, url, loaded) => {
 	if (csp(part)) settle(c, 'csp');
 	else if (entry && (loaded || entry.transferSize || entry.nextHopProtocol)) settle(c, 'sent');
 	else if (loaded) settle(c, 'request_replaced'); // an extension's redirect has no timing
-	else if (!entry || locked('consent')) settle(c, 'unknown');
+	else if (!entry || c.cut || locked('consent')) settle(c, 'unknown');
+	// A page that is stopped while it loads fails its images, too, and never sees its load event.
+	else if (!shown()) on(window, 'load', () => later(() => judge(c, url)));
 	else probe(url.origin + url.pathname + '?id=' + c.p).then(outcome => settle(c, outcome));
 };
 
@@ -321,6 +324,11 @@ const start = nonce => {
 		for (const c of copies) c.said = 0;
 		report();
 	});
+	const { stop } = window;
+	window.stop = () => { // what is in flight now fails without a word
+		for (const c of copies) c.cut = c.left && !c.is;
+		stop.call(window);
+	};
 	observer = new PerformanceObserver(list => see(list.getEntries()));
 	observer.observe({ entryTypes: ['resource'] });
 	const image = HTMLImageElement.prototype, src = Object.getOwnPropertyDescriptor(image, 'src');
