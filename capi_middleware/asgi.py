@@ -17,6 +17,9 @@ Receive = Callable[[], Awaitable[Message]]
 #: Any framework's app: each has its own types for the three.
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
+#: The most frequent header of what is no page: one look says it.
+_JSON = (b"content-type", b"application/json")
+
 #: In the scope: a CAPIMiddleware further out has this request already.
 MARK = "capi_middleware"
 
@@ -42,8 +45,8 @@ class CAPIMiddleware:
                 self.capi.issuer.notices.say("twice")
             return await self.app(scope, receive, send)
         try:
-            if self.capi.start() and not self._has_lifespan:
-                self.capi.issuer.notices.say("no_lifespan")
+            if not self.capi.started:
+                self._start()
             taken = self.capi.take(scope)
         except Exception as error:
             self.capi.issuer.shield.caught(error, "opening")
@@ -67,6 +70,11 @@ class CAPIMiddleware:
             if passage.responder is not None:
                 await passage.responder.close()
         return None
+
+    def _start(self) -> None:
+        self.capi.start()
+        if not self._has_lifespan:
+            self.capi.issuer.notices.say("no_lifespan")
 
     async def _answer(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read_body(receive)
@@ -120,7 +128,7 @@ class _Passage(Struct):
             headers = message.get("headers", ())
             try:
                 # Reading a generator here would leave nothing to send.
-                if type(headers) is not list or may_be_page(headers):
+                if type(headers) is not list or (_JSON not in headers and may_be_page(headers)):
                     self.opened()
             except Exception as error:
                 self.capi.issuer.shield.caught(error, "opening")

@@ -2,7 +2,6 @@
 
 import atexit
 import hmac
-import os
 import threading
 import time
 import weakref
@@ -28,6 +27,7 @@ from capi_middleware.pixels import Pixel
 from capi_middleware.request.exchange import Exchange
 from capi_middleware.request.later import Later
 from capi_middleware.routes import check_event_name
+from capi_middleware.store.forks import at_fork
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.protocol import OLDEST_EVENT, Store
 from capi_middleware.tracking import custom_data_of
@@ -70,7 +70,9 @@ class CAPI:
         self.endpoints: Endpoints = Endpoints(self.issuer, self._open_later, self._is_delivering)
         self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
         self.store.on_commit = self._deliverer.wake
-        self._started_in = 0
+        #: Whether it delivers in this process; the doors start it with the first request.
+        self.started = False
+        at_fork(after_in_child=self._forget)
         self.issuer.notices.about_store(config.store)
         living.add(self)
         _close_at_exit(self)
@@ -140,9 +142,9 @@ class CAPI:
 
         Does nothing where nothing was started in this process, or when it was closed before.
         """
-        if self._started_in != os.getpid():
+        if not self.started:
             return
-        self._started_in = 0
+        self.started = False
         end = time.monotonic() + timeout
         self.flush(timeout * 0.6)
         self._housekeeping.stop(timeout * 0.2)
@@ -151,15 +153,18 @@ class CAPI:
 
     # -- for the doors ---------------------------------------------------------------------------
 
-    def start(self) -> bool:
-        """Start delivery in this process: lazily, and again after a fork; whether it began now."""
-        if self._started_in == os.getpid():
-            return False
-        self._started_in = os.getpid()
+    def start(self) -> None:
+        """Start delivery in this process: lazily, and again after a fork."""
+        if self.started:
+            return
+        self.started = True
         self._deliverer.start()
         if self.config.delivery:
             self._housekeeping.start()
-        return True
+
+    def _forget(self) -> None:
+        """In a forked child: the threads stayed with the parent."""
+        self.started = False
 
     def open(
         self, scope: MutableMapping[str, Any], came: Mapping[str, Any] | None = None

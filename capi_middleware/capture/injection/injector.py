@@ -19,13 +19,14 @@ class Injector:
     about the rest of the body will be changed any more.
     """
 
+    injected: bool = False
+    skip_reason: str | None = None
+    settled: bool = False
+    _held = b""
+
     def __init__(self, make_tag: Callable[[], bytes]) -> None:
-        self.injected: bool = False
-        self.skip_reason: str | None = None
-        self.settled: bool = False
         self._make_tag = make_tag
         self._scanner = Scanner()
-        self._held = b""
 
     @property
     def is_document(self) -> bool | None:
@@ -69,12 +70,9 @@ class Injector:
         self._settle()
         self.injected = True
         view = memoryview(data)
-        pieces: list[Piece] = [tag]
-        if place:
-            pieces.insert(0, view[:place])
-        if place < len(data):
-            pieces.append(view[place:])
-        return pieces
+        if 0 < place < len(data):
+            return [view[:place], tag, view[place:]]
+        return [view, tag] if place else [tag, view]
 
     def _skip(self, reason: str | None, held: bytes, chunk: Piece) -> list[Piece]:
         self._settle()
