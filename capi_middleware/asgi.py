@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from capi_middleware.capture.injection import may_be_page
+from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config import Config
 from capi_middleware.doors.asgi_response import Message, Responder, Send, in_thread, walk
 from capi_middleware.request.exchange import Exchange, current
@@ -59,7 +60,8 @@ class CAPIMiddleware:
         # and the app.
         if taken is not None:
             passage.responder = Responder(taken, send)
-            receive = _teeing(taken, receive)
+            if taken.tee is not None:
+                receive = _teeing(taken.tee, receive)
         token = current.set(passage)
         try:
             await self.app(scope, receive, passage.responder or passage.pass_on)
@@ -138,11 +140,8 @@ class _Passage(Struct):
         return self.responder(message)
 
 
-def _teeing(exchange: Exchange, receive: Receive) -> Receive:
-    """`receive` itself, unless an expression of a matched route reads the body."""
-    tee = exchange.tee
-    if tee is None:
-        return receive
+def _teeing(tee: BodyTee, receive: Receive) -> Receive:
+    """A `receive` that shows the body: an expression of a matched route reads it."""
 
     async def teeing() -> Message:
         message = await receive()

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from capi_middleware import payload
@@ -39,7 +40,7 @@ _MOST_PAGES = 200
 _PERSONAL = re.compile(r"[\d@]")
 
 
-class RequestIdentity(NamedTuple):
+class RequestIdentity(Struct, frozen=True):
     """What a request says about its visitor; `new_cookies` are (name, Set-Cookie value)."""
 
     fbp: str | None
@@ -144,21 +145,20 @@ class Issuer:
     ) -> RequestIdentity:
         """fbp and fbc (read or new) and the URLs of an ASGI http scope."""
         scheme, host = client.scheme, client.host
+        query, referer = scope.get("query_string", b""), headers.get("referer")
         found = identify(
             cookie_header=headers.get("cookie", ""),
-            query=scope.get("query_string", b"").decode("latin-1"),
-            referer=headers.get("referer"),
+            query=query.decode("latin-1"),
+            referer=referer,
             host=host,
             now_ms=int(self._clock() * 1000),
         )
         raw_path = scope.get("raw_path") or scope["path"].encode()
         return RequestIdentity(
-            fbp=found.fbp,
-            fbc=found.fbc,
-            event_source_url=source_url(
-                scheme, host, raw_path, scope.get("query_string", b""), self._drop
-            ),
-            referrer_url=scrub_url(headers.get("referer"), self._drop),
+            found.fbp,
+            found.fbc,
+            event_source_url=source_url(scheme, host, raw_path, query, self._drop),
+            referrer_url=scrub_url(referer, self._drop) if referer else None,
             new_cookies=[
                 (name, set_cookie_header(name, value, found.domain, secure=scheme == "https"))
                 for name, value in found.new_cookies

@@ -3,7 +3,18 @@
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
+from msgspec import Struct
+
 T = TypeVar("T")
+
+
+class Part(Struct, eq=False, dict=True):
+    """A part of one request: made at C speed, may have lazily attributes, and shows nothing.
+
+    A Struct's own repr shows all it holds, and thereby the visitor to every log of a traceback.
+    """
+
+    __repr__ = object.__repr__
 
 
 class lazily(Generic[T]):  # noqa: N801 - reads as a decorator, like property

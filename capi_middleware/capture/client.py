@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from capi_middleware.errors import ConfigError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -41,7 +43,7 @@ class Proxies(NamedTuple):
         return cls(networks, "unix" in trusted)
 
 
-class Client(NamedTuple):
+class Client(Struct, frozen=True):
     """`ip`: the visitor's public address or None. `scheme` and `host`: as the browser sees them."""
 
     ip: str | None

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import Struct
+
 from capi_middleware.routes import EventRoute
+
+
+class Match(Struct, frozen=True, eq=False):
+    """A route that takes a request, with the parameters of its path."""
+
+    route: EventRoute
+    parameters: dict[str, Any]
 
 
 class _Node:
@@ -52,8 +61,8 @@ class RouteIndex:
         first = self._first.get(method, self._first_of_any)
         return first is None or path[1:].partition("/")[0] in first
 
-    def match(self, method: str, path: str) -> list[tuple[EventRoute, dict[str, Any]]]:
-        """The routes of `method` and `path` (below any mount), in order, with their parameters."""
+    def match(self, method: str, path: str) -> list[Match]:
+        """The routes of `method` and `path` (below any mount), in order."""
         root = self._root
         if not root.literal and root.any is None and not root.rest:
             return []
@@ -74,14 +83,14 @@ class RouteIndex:
                 break
         for node in nodes:
             found += node.here
-        if not found:
-            return []
+        if len(found) > 1:
+            found.sort(key=_place)
         matches = []
-        for _, route in sorted(found, key=_place):
+        for _, route in found:
             if route.method in (method, "*"):
                 parameters = route.path.match(path)
                 if parameters is not None:
-                    matches.append((route, parameters))
+                    matches.append(Match(route, parameters))
         return matches
 
 

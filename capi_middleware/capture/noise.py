@@ -35,7 +35,7 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
     """
     if method == "HEAD":
         return "head"
-    if _is_prefetch(headers):
+    if not _PREFETCH_HEADERS.isdisjoint(headers) and _is_prefetch(headers):
         return "prefetch"
     if method != "GET":
         return None
@@ -48,9 +48,10 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
 
 def _is_prefetch(headers: Mapping[str, str]) -> bool:
     """Whether a browser fetches a page that nobody may ever see."""
-    given = _PREFETCH_HEADERS.intersection(headers)
-    return bool(given) and any(
-        word in headers[name].lower() for name in given for word in _PREFETCH_WORDS
+    return any(
+        word in headers[name].lower()
+        for name in _PREFETCH_HEADERS.intersection(headers)
+        for word in _PREFETCH_WORDS
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from capi_middleware.expressions import MISSING
-from capi_middleware.lazily import lazily
+from capi_middleware.lazily import Part, lazily
 
 #: At most this much of a request body is kept for {form.x} and {json.x}, in bytes.
 BODY_LIMIT = 64 * 1024
@@ -34,17 +34,16 @@ class BodyTee:
         return bytes(self._kept)
 
 
-class RequestReader:
+class RequestReader(Part):
     """Answers `Lookup` questions about one request (an ASGI http scope).
 
     A body that is too long, not read by the app or malformed answers MISSING, never an error.
     """
 
-    def __init__(self, scope: MutableMapping[str, Any], tee: BodyTee | None) -> None:
-        self._scope = scope
-        self._tee = tee
-        #: Parameters of the path template that is being evaluated.
-        self.path: Mapping[str, Any] = {}
+    _scope: MutableMapping[str, Any]
+    _tee: BodyTee | None
+    #: Parameters of the path template that is being evaluated.
+    path: Mapping[str, Any] = {}
 
     def __call__(self, root: str, names: tuple[str, ...]) -> Any:
         """The value of {root.names}; MISSING when the request has none."""
@@ -64,14 +63,13 @@ class RequestReader:
     def headers(self) -> dict[str, str]:
         """Header values by lower-case name; repeated ones joined as HTTP says."""
         headers = self._scope["headers"]
-        joined = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers
-        }
+        # ASGI has their names in lower case.
+        joined = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         if len(joined) == len(headers):
             return joined
         joined = {}
         for raw_name, raw_value in headers:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
             separator = "; " if name == "cookie" else ", "
             joined[name] = joined[name] + separator + value if name in joined else value
         return joined

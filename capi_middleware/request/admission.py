@@ -3,23 +3,20 @@
 from capi_middleware.capture.consent import DENIED, ConsentRule, Permission
 from capi_middleware.capture.noise import noise
 from capi_middleware.capture.reading import RequestReader
-from capi_middleware.lazily import lazily
+from capi_middleware.lazily import Part, lazily
 from capi_middleware.request.asking import Asker
 from capi_middleware.steps import Steps
 
 
-class Admission:
+class Admission(Part):
     """Decides once for a request; both copies of its events are treated alike."""
 
-    def __init__(
-        self, rule: ConsentRule, reader: RequestReader, asker: Asker, *, method: str, path: str
-    ) -> None:
-        self._rule = rule
-        self._reader = reader
-        self._asker = asker
-        self._method = method
-        self._path = path
-        self._decided: Permission | None = None
+    _rule: ConsentRule
+    _reader: RequestReader
+    _asker: Asker
+    _method: str
+    _path: str
+    _decided: Permission | None = None
 
     @lazily
     def noise(self) -> str | None:

@@ -1,6 +1,6 @@
 """Carriage: the events that a request brings along, and those that its response sends on."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from capi_middleware.capture import carrying
@@ -9,28 +9,20 @@ from capi_middleware.capture.reading import RequestReader
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, Event
 from capi_middleware.issuing import Issuer
-from capi_middleware.lazily import lazily
+from capi_middleware.lazily import Part, lazily
 from capi_middleware.request.visit import Visit
 from capi_middleware.steps import Headers
 
 _COOKIE = f"{carrying.COOKIE}="
 
 
-class Carriage:
+class Carriage(Part):
     """One per request; nothing is read before it is asked for."""
 
-    def __init__(
-        self,
-        issuer: Issuer,
-        scope: MutableMapping[str, Any],
-        reader: RequestReader,
-        visit: Visit,
-    ) -> None:
-        self._issuer = issuer
-        self._scope = scope
-        self._reader = reader
-        self._visit = visit
-        self._taken = False
+    _issuer: Issuer
+    _reader: RequestReader
+    _visit: Visit
+    _taken: bool = False
 
     @lazily
     def scripted(self) -> bool:

@@ -1,26 +1,20 @@
 """Drafting: the events of one request, from its matched routes and from track()."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from capi_middleware.capture.matching import Match
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
 from capi_middleware.expressions import MISSING, fill, leaves
 from capi_middleware.issuing import Issuer
+from capi_middleware.lazily import Part
 from capi_middleware.request.asking import Asker
-from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Steps
 from capi_middleware.user_data import UserData, unknown_keys
-
-
-class Match(NamedTuple):
-    """A route that took this request, with the parameters of its path."""
-
-    route: EventRoute
-    parameters: Mapping[str, Any]
 
 
 class Draft(Struct):
@@ -31,23 +25,16 @@ class Draft(Struct):
     tracked: bool = False
 
 
-class Drafting:
+class Drafting(Part):
     """Collects drafts until they are issued. `matches` are the routes that took the request."""
 
-    def __init__(
-        self,
-        issuer: Issuer,
-        asker: Asker,
-        reader: RequestReader,
-        matches: Sequence[Match],
-    ) -> None:
-        self._issuer = issuer
-        self._asker = asker
-        self._reader = reader
-        self.matches: list[Match] = list(matches)
-        self.drafts: list[Draft] = []
-        #: The user_data that every event of this request has.
-        self.shared: dict[str, Any] = {}
+    _issuer: Issuer
+    _asker: Asker
+    _reader: RequestReader
+    matches: list[Match]
+    drafts: list[Draft] = field(default_factory=list)
+    #: The user_data that every event of this request has.
+    shared: dict[str, Any] = field(default_factory=dict)
 
     def track(
         self,

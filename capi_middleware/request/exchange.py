@@ -15,6 +15,7 @@ from capi_middleware.capture.injection import (
     rewrite,
     rewrite_head,
 )
+from capi_middleware.capture.matching import Match
 from capi_middleware.capture.reading import BodyTee, RequestReader
 from capi_middleware.config import Config
 from capi_middleware.events import Count, Event
@@ -22,10 +23,9 @@ from capi_middleware.issuing import Issuer
 from capi_middleware.request.admission import Admission
 from capi_middleware.request.asking import Asker
 from capi_middleware.request.carriage import Carriage
-from capi_middleware.request.drafting import Draft, Drafting, Match
+from capi_middleware.request.drafting import Draft, Drafting
 from capi_middleware.request.tagging import Tagger
 from capi_middleware.request.visit import Visit
-from capi_middleware.routes import EventRoute
 from capi_middleware.steps import Headers, Steps
 from capi_middleware.user_data import UserData
 
@@ -55,26 +55,27 @@ class Exchange:
         *,
         path: str,
         mount: str,
-        matches: Sequence[tuple[EventRoute, Mapping[str, Any]]],
+        matches: list[Match],
     ) -> None:
         self.issuer = issuer
         self.config: Config = issuer.config
         self.scope = scope
-        exclude = tuple(self.config.exclude)
-        self.excluded: bool = bool(exclude) and path.startswith(exclude)
-        taken = [] if self.excluded else [Match(*match) for match in matches]
+        exclude = self.config.exclude
+        self.excluded: bool = bool(exclude) and path.startswith(tuple(exclude))
+        if self.excluded:
+            matches = []
         self.tee: BodyTee | None = None
-        for match in taken:
+        for match in matches:
             if match.route.reads_body:
                 self.tee = BodyTee()
         self.reader: RequestReader = RequestReader(scope, self.tee)
         asker = Asker(scope, issuer.shield)
-        self.drafting: Drafting = Drafting(issuer, asker, self.reader, taken)
+        self.drafting: Drafting = Drafting(issuer, asker, self.reader, matches)
         self.admission: Admission = Admission(
-            issuer.consent, self.reader, asker, method=scope["method"], path=path
+            issuer.consent, self.reader, asker, scope["method"], path
         )
         self.visit: Visit = Visit(issuer, scope, self.reader, self.admission)
-        self.carriage: Carriage = Carriage(issuer, scope, self.reader, self.visit)
+        self.carriage: Carriage = Carriage(issuer, self.reader, self.visit)
         self.tagger: Tagger = Tagger(issuer, mount, self.drafting, self.admission)
         self._commits: list[Future[None]] = []
         self._verdict: Verdict | None = None

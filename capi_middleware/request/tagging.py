@@ -6,20 +6,18 @@ from typing import Any
 from capi_middleware.capture.pixel import consent_fields, page_events, pixel_entries, tag
 from capi_middleware.events import Event
 from capi_middleware.issuing import Issuer
+from capi_middleware.lazily import Part
 from capi_middleware.request.admission import Admission
 from capi_middleware.request.drafting import Drafting
 
 
-class Tagger:
-    """One per request. `mount` is the path that the app is mounted at."""
+class Tagger(Part):
+    """One per request. `_mount` is the path that the app is mounted at."""
 
-    def __init__(
-        self, issuer: Issuer, mount: str, drafting: Drafting, admission: Admission
-    ) -> None:
-        self._issuer = issuer
-        self._mount = mount
-        self._drafting = drafting
-        self._admission = admission
+    _issuer: Issuer
+    _mount: str
+    _drafting: Drafting
+    _admission: Admission
 
     def tag(
         self, events: Sequence[Event], carried: Sequence[Mapping[str, Any]], nonce: str | None

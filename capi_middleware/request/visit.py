@@ -8,29 +8,22 @@ from capi_middleware.capture.identity import click_of
 from capi_middleware.capture.injection import is_public
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.issuing import Issuer, RequestIdentity
-from capi_middleware.lazily import lazily
+from capi_middleware.lazily import Part, lazily
 from capi_middleware.request.admission import Admission
 from capi_middleware.steps import Headers, Steps
 from capi_middleware.visitor import Visitor
 
 
-class Visit:
+class Visit(Part):
     """Everything is read when it is first asked for: most requests never ask."""
 
-    def __init__(
-        self,
-        issuer: Issuer,
-        scope: MutableMapping[str, Any],
-        reader: RequestReader,
-        admission: Admission,
-    ) -> None:
-        self._issuer = issuer
-        self._scope = scope
-        self._reader = reader
-        self._admission = admission
-        self._visitor: Visitor | None = None
-        #: Whether the response that is being made carries cookies().
-        self.sets_cookies = False
+    _issuer: Issuer
+    _scope: MutableMapping[str, Any]
+    _reader: RequestReader
+    _admission: Admission
+    _visitor: Visitor | None = None
+    #: Whether the response that is being made carries cookies().
+    sets_cookies: bool = False
 
     @lazily
     def client(self) -> Client:

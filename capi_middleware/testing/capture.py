@@ -157,7 +157,7 @@ def _switch(capi: CAPI, stack: ExitStack) -> None:
         (capi, "store", store),
         (capi, "config", replace(capi.config, delivery=False)),
         (capi, "_deliverer", Deliverer([])),
-        (capi, "_started_in", 0),
+        (capi, "started", False),
         (capi.issuer, "store", store),
         (capi.issuer, "shield", Shield(store.count)),
     ):

@@ -37,7 +37,7 @@ def test_the_first_look_turns_away_what_no_route_begins_with() -> None:
 
 
 def names(index: RouteIndex, method: str, path: str) -> list[tuple[str, dict[str, Any]]]:
-    return [(route.event_name, found) for route, found in index.match(method, path)]
+    return [(one.route.event_name, one.parameters) for one in index.match(method, path)]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_index_finds_exactly_what_trying_every_route_finds(
         for parts in templates
     ]
     path = "/" + "/".join(segments)
-    found = [route for route, _ in RouteIndex(routes).match("GET", path)]
+    found = [one.route for one in RouteIndex(routes).match("GET", path)]
     assert found == [route for route in routes if route.path.match(path) is not None]
 
 
