@@ -1,6 +1,7 @@
 """The request of a WSGI environ: as an ASGI http scope, and its body as the app reads it."""
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -45,18 +46,13 @@ def scope_of(environ: Environ) -> dict[str, Any]:
     mount = _text(environ.get("SCRIPT_NAME", ""))
     path = mount + _text(environ.get("PATH_INFO", "")) or "/"
     headers = [
-        (
-            name[5:].replace("_", "-").lower().encode("latin-1"),
-            str(value).encode("latin-1", "ignore"),
-        )
+        (_header(name), str(value).encode("latin-1", "ignore"))
         for name, value in environ.items()
-        if name.startswith("HTTP_")
+        if name[:5] == "HTTP_"
     ]
     for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         if environ.get(name):
-            headers.append(
-                (name.replace("_", "-").lower().encode(), environ[name].encode("latin-1"))
-            )
+            headers.append((_header(f"HTTP_{name}"), environ[name].encode("latin-1")))
     if "HTTP_HOST" not in environ:
         host = f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
         headers.append((b"host", host.encode("latin-1")))
@@ -75,8 +71,16 @@ def scope_of(environ: Environ) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=256)
+def _header(name: str) -> bytes:
+    """The header's name that a variable of the environ stands for."""
+    return name[5:].replace("_", "-").lower().encode("latin-1")
+
+
 def _text(native: str) -> str:
     """PEP 3333 hands UTF-8 paths over as latin-1."""
+    if native.isascii():
+        return native
     return native.encode("latin-1", "ignore").decode("utf-8", "replace")
 
 
