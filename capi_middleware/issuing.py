@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +29,7 @@ from capi_middleware.expressions import Template, parse
 from capi_middleware.notices import Notices
 from capi_middleware.routes import EventRoute
 from capi_middleware.shield import Shield
+from capi_middleware.steps import Commit
 from capi_middleware.store.protocol import Store
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
@@ -179,8 +179,8 @@ class Issuer:
 
     def issue(
         self, events: Sequence[Event], visitor: Visitor | None, browser: str
-    ) -> "Future[None] | None":
-        """Put events into the outbox; a future when the response must wait for the disk.
+    ) -> Commit | None:
+        """Put events into the outbox; their commit when the response must wait for the disk.
 
         `browser` is the cause that stands until the browser says otherwise.
         """

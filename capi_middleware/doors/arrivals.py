@@ -1,40 +1,50 @@
 """Arrivals: how an event loop waits for commits of the store's thread."""
 
 import asyncio
-import weakref
 from collections import deque
-from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
 
-from capi_middleware.steps import BUSY_PATIENCE, COMMIT_PATIENCE, is_held_up
+from capi_middleware.steps import BUSY_PATIENCE, COMMIT_PATIENCE, Batch, Commit
 
 
 class _Arrivals:
-    """Ended futures of other threads: the loop is woken once for all that end together."""
+    """All who wait on one loop for one batch: the loop is woken once for them, with one timer."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._told = False
+    def __init__(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
+        self._loop, self._batch = loop, batch
+        #: Since when, in the loop's seconds.
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._timer = loop.call_later(BUSY_PATIENCE, self._look)
+        batch.waiting[loop] = self
 
-    def add(self, waiting: "asyncio.Future[None]") -> None:
-        """Let `waiting` end; from any thread."""
-        self._waiting.append(waiting)
-        loop = self._loop()
-        if not self._told and loop is not None:
-            self._told = True
-            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                loop.call_soon_threadsafe(self._arrive)
+    def __call__(self) -> None:
+        """The batch ended; from any thread."""
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._arrive)
+
+    def join(self) -> "asyncio.Future[None]":
+        """Ends with the batch, or when patience does."""
+        waiting = self._loop.create_future()
+        self._waiting.append((self._loop.time(), waiting))
+        if self._batch.done:
+            self._arrive()  # it ended before we were listed
+        return waiting
 
     def _arrive(self) -> None:
-        self._told = False  # first: what comes from now on may need another call
+        self._timer.cancel()
         while self._waiting:
-            _end(self._waiting.popleft())
+            _end(self._waiting.popleft()[1])
 
-
-_arrivals: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Arrivals]"
-_arrivals = weakref.WeakKeyDictionary()
+    def _look(self) -> None:
+        patience = BUSY_PATIENCE
+        if not self._batch.is_held_up():
+            patience += COMMIT_PATIENCE
+        while self._waiting and self._waiting[0][0] + patience <= self._loop.time():
+            _end(self._waiting.popleft()[1])
+        if self._waiting:
+            self._timer = self._loop.call_later(BUSY_PATIENCE, self._look)
+        else:
+            self._batch.waiting.pop(self._loop, None)  # who comes now starts another timer
 
 
 def _end(waiting: "asyncio.Future[None]") -> None:
@@ -42,25 +52,15 @@ def _end(waiting: "asyncio.Future[None]") -> None:
         waiting.set_result(None)
 
 
-async def committed(future: "Future[Any]") -> Any:
+async def committed(commit: Commit) -> None:
     """Wait for a commit. Raises TimeoutError when it takes too long; it may still come."""
-    loop = asyncio.get_running_loop()
-    arrivals = _arrivals.get(loop)
-    if arrivals is None:
-        arrivals = _arrivals.setdefault(loop, _Arrivals(loop))
-    waiting: asyncio.Future[None] = loop.create_future()
-    future.add_done_callback(lambda _: arrivals.add(waiting))
-    timer = loop.call_later(BUSY_PATIENCE, _end, waiting)
-    try:
-        await waiting
-        if not future.done() and not is_held_up(future):
-            waiting = loop.create_future()
-            timer = loop.call_later(COMMIT_PATIENCE, _end, waiting)
-            if future.done():
-                _end(waiting)
-            await waiting
-    finally:
-        timer.cancel()
-    if not future.done():
-        raise TimeoutError("the commit takes too long")
-    return future.result()
+    batch = commit.batch
+    if not batch.done:
+        loop = asyncio.get_running_loop()
+        arrivals = batch.waiting.get(loop)
+        if not isinstance(arrivals, _Arrivals):
+            arrivals = _Arrivals(loop, batch)
+        await arrivals.join()
+        if not batch.done:
+            raise TimeoutError("the commit takes too long")
+    commit.result()

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from concurrent.futures import Future
 from inspect import isawaitable
 from typing import Any, TypeVar
 
 from capi_middleware.doors.arrivals import committed
 from capi_middleware.request.exchange import Exchange
-from capi_middleware.steps import Headers, Steps
+from capi_middleware.steps import Commit, Headers, Steps
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -174,8 +173,8 @@ async def walk(steps: Steps[T]) -> T:
             return end.value  # type: ignore[no-any-return] # T by the type of Steps
         result, failure = None, None
         try:
-            if isinstance(asked, Future):
-                result = await committed(asked)
+            if isinstance(asked, Commit):
+                await committed(asked)
             elif isawaitable(asked):
                 result = await asked
             else:

@@ -1,14 +1,13 @@
 """One response under WSGI: the app's headers and body to an Exchange, what becomes of them on."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextvars import Token
 from inspect import isawaitable
 from types import TracebackType
 from typing import Any, TypeVar
 
 from capi_middleware.request.exchange import Exchange, Passage, current
-from capi_middleware.steps import BUSY_PATIENCE, COMMIT_PATIENCE, Headers, Steps, is_held_up
+from capi_middleware.steps import BUSY_PATIENCE, COMMIT_PATIENCE, Commit, Headers, Steps
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -195,8 +194,8 @@ def walk(steps: Steps[T]) -> T:
             return end.value  # type: ignore[no-any-return] # T by the type of Steps
         result, failure = None, None
         try:
-            if isinstance(asked, Future):
-                result = committed(asked)
+            if isinstance(asked, Commit):
+                committed(asked)
             elif isawaitable(asked):
                 # Only an asynchronous callable of the host's needs it.
                 import asyncio
@@ -208,14 +207,14 @@ def walk(steps: Steps[T]) -> T:
             failure = error
 
 
-def committed(future: "Future[Any]") -> Any:
+def committed(commit: Commit) -> None:
     """Wait for a commit. Raises TimeoutError when it takes too long; it may still come."""
     try:
-        return future.result(BUSY_PATIENCE)
+        return commit.result(BUSY_PATIENCE)
     except TimeoutError:
-        if is_held_up(future):
+        if commit.batch.is_held_up():
             raise
-    return future.result(COMMIT_PATIENCE)
+    return commit.result(COMMIT_PATIENCE)
 
 
 async def _await(asked: Any) -> Any:

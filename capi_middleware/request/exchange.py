@@ -1,7 +1,6 @@
 """Exchange: one request and its response, and the order of the stations between them."""
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -26,7 +25,7 @@ from capi_middleware.request.carriage import Carriage
 from capi_middleware.request.drafting import Draft, Drafting
 from capi_middleware.request.tagging import Tagger
 from capi_middleware.request.visit import Visit
-from capi_middleware.steps import Headers, Steps
+from capi_middleware.steps import Commit, Headers, Steps
 from capi_middleware.user_data import UserData
 
 
@@ -77,7 +76,7 @@ class Exchange:
         self.visit: Visit = Visit(issuer, scope, self.reader, self.admission)
         self.carriage: Carriage = Carriage(issuer, self.reader, self.visit)
         self.tagger: Tagger = Tagger(issuer, mount, self.drafting, self.admission)
-        self._commits: list[Future[None]] = []
+        self._commits: list[Commit] = []
         self._verdict: Verdict | None = None
         self._injector: Injector | GzipInjector | None = None
         self._headers: Headers = []
@@ -213,7 +212,7 @@ class Exchange:
         """Whether the rest of the body goes out as it comes: feed() would not change it."""
         return isinstance(self._injector, Injector) and self._injector.settled
 
-    def finish(self) -> list[Future[None]]:
+    def finish(self) -> list[Commit]:
         """Before the last byte: the commits to wait for. Later calls return nothing new."""
         if not self._ended:
             self._ended = True

@@ -2,9 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 
 from capi_middleware.events import Count, Row, Sighting
+from capi_middleware.steps import Commit
 from capi_middleware.store.queueing import waits_for_delivery
 from capi_middleware.store.submissions import Counters, Submission
 from capi_middleware.store.writer import Writer
@@ -23,15 +23,15 @@ class GroupedStore:
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
         """Store all in one transaction; see Writer."""
 
-    def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
+    def append(self, rows: Sequence[Row], *, wait: bool) -> Commit | None:
         """See Store.append."""
         return self._writer.submit("append", rows, wait=wait)
 
-    def sight(self, sightings: Sequence[Sighting]) -> "Future[None]":
+    def sight(self, sightings: Sequence[Sighting]) -> Commit:
         """See Store.sight."""
-        future = self._writer.submit("sight", sightings, wait=True)
-        assert future is not None
-        return future
+        commit = self._writer.submit("sight", sightings, wait=True)
+        assert commit is not None
+        return commit
 
     def count(self, counts: Sequence[Count]) -> None:
         """See Store.count."""

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future
 
 from msgspec.structs import replace
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
+from capi_middleware.steps import Commit, ended
 from capi_middleware.store.memory_outbox import MemoryOutbox
 from capi_middleware.store.memory_sums import Record
 from capi_middleware.store.protocol import (
@@ -23,21 +23,20 @@ from capi_middleware.store.rollups import hours, oldest_hour, slices_of, tallies
 
 
 class MemoryStore(MemoryOutbox):
-    """The store in this process's memory. Every call is done when it returns, futures as well.
+    """The store in this process's memory. Every call is done when it returns, commits as well.
 
     Args:
         queue_limit: how many events may wait for delivery.
         clock: Unix time in seconds.
     """
 
-    def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
+    def append(self, rows: Sequence[Row], *, wait: bool) -> Commit | None:
         """See Store.append."""
-        future: Future[None] = Future()
         pending = waits_for_delivery(rows)
         if any(row.server in ("pending", "leased") and row.payload is None for row in rows):
             self._drop(rows, "store_error")
-            future.set_exception(StoreError("the rows cannot be stored: found no payload"))
-            return future if wait else None
+            error = StoreError("the rows cannot be stored: found no payload")
+            return ended(error) if wait else None
         with self._lock:
             if pending and len(self._waiting) + len(rows) > room(self._queue_limit, rows):
                 self._drop(rows, "queue_full")
@@ -49,8 +48,7 @@ class MemoryStore(MemoryOutbox):
                 self._append(row)
         if pending and self.on_commit is not None:
             self.on_commit()
-        future.set_result(None)
-        return future if wait else None
+        return ended() if wait else None
 
     def _drop(self, rows: Sequence[Row], reason: str) -> None:
         self.count([Count("dropped", reason, row.event_name, row.pixel_id) for row in rows])
@@ -76,7 +74,7 @@ class MemoryStore(MemoryOutbox):
             if record.browser == "not_rendered":
                 record.browser = row.browser
 
-    def sight(self, sightings: Sequence[Sighting]) -> "Future[None]":
+    def sight(self, sightings: Sequence[Sighting]) -> Commit:
         """See Store.sight."""
         with self._lock:
             for sighting in sightings:
@@ -91,9 +89,7 @@ class MemoryStore(MemoryOutbox):
                     with self._sums.changing(record):
                         record.browser = sighting.outcome
                         record.browser_digest = sighting.digest
-        future: Future[None] = Future()
-        future.set_result(None)
-        return future
+        return ended()
 
     def tallies(self, start: float, end: float) -> Tallies:
         """See Store.tallies."""

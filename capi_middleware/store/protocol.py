@@ -1,12 +1,12 @@
 """What a store promises. Every backend passes the same suite, tests/contract/test_store.py."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
 from capi_middleware.events import Count, Row, Sighting
+from capi_middleware.steps import Commit
 
 #: Meta refuses event_time of more than 7 days ago, with the whole request; less an hour for the
 #: way there. In seconds.
@@ -192,18 +192,18 @@ class Store(Protocol):
     #: Called (from any thread) after rows with server "pending" were committed.
     on_commit: Callable[[], None] | None
 
-    def append(self, rows: Sequence[Row], *, wait: bool) -> "Future[None] | None":
-        """Keep new events, without blocking. With `wait`, the future ends after the commit.
+    def append(self, rows: Sequence[Row], *, wait: bool) -> Commit | None:
+        """Keep new events, without blocking. With `wait`, their commit.
 
         A row that exists already (event_id, event_name, pixel_id) is kept as it was, except that
         a row made by an early sighting (server "unknown") takes over the new server copy, and
         browser "not_rendered" becomes the new row's cause. Raises StoreFull when the queue in
-        front of the store is full. The future raises StoreError when the commit failed; while
-        others keep the database locked it waits.
+        front of the store is full. The commit raises StoreError when it failed; while others keep
+        the database locked it waits.
         """
 
-    def sight(self, sightings: Sequence[Sighting]) -> "Future[None]":
-        """Record what browsers said; the future ends after the commit. Idempotent and monotone.
+    def sight(self, sightings: Sequence[Sighting]) -> Commit:
+        """Record what browsers said. Idempotent and monotone.
 
         "sent" replaces every cause and is never replaced; another outcome replaces only
         VAGUE_BROWSER_CAUSES. An unknown event becomes a row with server "unknown". Raises

@@ -1,12 +1,12 @@
 """Submissions: what is handed to the writer, and how a group of them is rejected or halved."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from capi_middleware.errors import StoreError
+from capi_middleware.steps import Batch, Commit
 
 #: What `n` of a counter belongs to: hour (Unix time // 3600), kind, reason, event_name, pixel_id.
 CounterKey = tuple[int, str, str, str, str]
@@ -22,24 +22,30 @@ class OwnLockError(LockedError):
 
 
 class Submission(Struct):
-    """What one call hands to the writer; `future` ends after the commit."""
+    """What one call hands to the writer, and the commit that it waits for."""
 
-    kind: Literal["append", "sight", "count", "flush", "stop"]
-    items: Sequence[Any] = ()
-    future: "Future[None] | None" = None
+    kind: Literal["append", "sight", "flush", "stop"]
+    items: Sequence[Any]
+    commit: Commit | None
+
+
+class Group(Struct):
+    """What one transaction stores, in order."""
+
+    batch: Batch
+    submissions: list[Submission]
+    rows: int = 0
 
 
 def reject(group: list[Submission], error: BaseException) -> None:
     """Everybody who waits for one of `group` gets the error, as a StoreError."""
+    failure = error
+    if not isinstance(failure, StoreError):
+        failure = StoreError(f"the rows cannot be stored: {type(error).__name__}")
+        failure.__cause__ = error
     for submission in group:
-        future = submission.future
-        if future is not None and not future.done():
-            if isinstance(error, StoreError):
-                future.set_exception(error)
-            else:
-                failure = StoreError(f"the rows cannot be stored: {type(error).__name__}")
-                failure.__cause__ = error
-                future.set_exception(failure)
+        if submission.commit is not None:
+            submission.commit.error = failure
 
 
 def halves(

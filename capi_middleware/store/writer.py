@@ -6,19 +6,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Literal
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
 from capi_middleware.records import about
-from capi_middleware.steps import Commit
+from capi_middleware.steps import Batch, Commit
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.queueing import room
 from capi_middleware.store.submissions import (
     CounterKey,
     Counters,
+    Group,
     LockedError,
     OwnLockError,
     Submission,
@@ -37,15 +37,13 @@ BUSY_PAUSE = 0.05
 #: First and longest pause after an unexpected exception in the thread, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 
-_COUNT = Submission("count")
-
 
 class Writer:
     """Commits submissions in order, many at a time, on a thread that starts with the first one.
 
     `submit` and `count` never block. All methods may be called from any thread, also from a
-    logging handler, a finalizer or a signal handler that interrupted one of them: the queue is
-    re-entrant by design and the only lock is re-entrant and held for one addition.
+    logging handler, a finalizer or a signal handler that interrupted one of them: the only lock is
+    re-entrant and held for one addition.
 
     `write` stores submissions and counters in one transaction. It raises LockedError when the same
     should be tried again, another StoreError when the database as a whole cannot be written, and
@@ -63,6 +61,7 @@ class Writer:
     ) -> None:
         self._write = write
         self._queue_limit = queue_limit
+        self._room = room(queue_limit, ())
         self._clock = clock
         self._on_commit = on_commit
         self._start_over()
@@ -73,7 +72,9 @@ class Writer:
         # be held by a thread that does not exist here.
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._queue: SimpleQueue[Submission] = SimpleQueue()
+        #: Groups that wait, the last one open, and an announcement for each.
+        self._groups: deque[Group] = deque()
+        self._announced: SimpleQueue[None] = SimpleQueue()
         self._queued = 0
         self._counted: deque[tuple[CounterKey, int]] = deque()
         self._count_announced = False
@@ -89,8 +90,8 @@ class Writer:
 
     def submit(
         self, kind: Literal["append", "sight", "flush", "stop"], items: Sequence[Any], *, wait: bool
-    ) -> "Future[None] | None":
-        """Queue `items`; with `wait`, a future that ends after their commit.
+    ) -> Commit | None:
+        """Queue `items`; with `wait`, their commit.
 
         Raises StoreFull when more than `queue_limit` rows would wait. Dropped rows are counted.
         """
@@ -98,9 +99,15 @@ class Writer:
             self._start_over()
         items = tuple(items)
         with self._lock:
-            fits = not items or self._queued + len(items) <= room(self._queue_limit, items)
+            queued = self._queued + len(items)
+            fits = queued <= self._room or not items or queued <= room(self._queue_limit, items)
             if fits:
-                self._queued += len(items)
+                self._queued = queued
+                group = self._open()
+                commit = Commit(group.batch) if wait else None
+                group.submissions.append(Submission(kind, items, commit))
+                # Nothing comes after a stop.
+                group.rows += len(items) if kind != "stop" else GROUP_ROWS
         if not fits:
             if kind == "append":
                 self.count(
@@ -110,9 +117,18 @@ class Writer:
                 f"{len(items)} rows do not fit into the queue of {self._queue_limit} (queue_limit; "
                 f"page views and sightings leave the last part of it to conversions)"
             )
-        future = Commit(self.is_held_up) if wait else None
-        self._put(Submission(kind, items, future))
-        return future
+        # After the addition: a thread that is just ending either sees it or is replaced.
+        if not self._running:
+            self._start_thread()
+        return commit
+
+    def _open(self) -> Group:
+        """The group that takes what comes; with the lock held."""
+        groups = self._groups
+        if not groups or groups[-1].rows >= GROUP_ROWS:
+            self._announced.put(None)  # first: an exception may interrupt us here
+            groups.append(Group(Batch(self.is_held_up), []))
+        return groups[-1]
 
     def count(self, counts: Sequence[Count]) -> None:
         """Add to the counters. Never full: equal counts are one number while they wait."""
@@ -124,7 +140,10 @@ class Writer:
         )
         if not self._count_announced:
             self._count_announced = True
-            self._put(_COUNT)
+            with self._lock:
+                self._open()
+            if not self._running:
+                self._start_thread()
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for all that was submitted; whether it was committed."""
@@ -144,18 +163,12 @@ class Writer:
         if self._thread is threading.current_thread():
             return False  # called by on_commit or a logging handler: waiting would be for ever
         try:
-            future = self.submit(kind, (), wait=True)
-            assert future is not None
-            future.result(timeout)
+            commit = self.submit(kind, (), wait=True)
+            assert commit is not None
+            commit.result(timeout)
         except (TimeoutError, StoreError):
             return False
         return True
-
-    def _put(self, submission: Submission) -> None:
-        self._queue.put(submission)
-        # After the put, so that a thread that is just ending either sees it or is replaced.
-        if not self._running:
-            self._start_thread()
 
     def _start_thread(self) -> None:
         with self._lock:
@@ -173,53 +186,51 @@ class Writer:
     def _run(self) -> None:
         failures = 0
         while True:
-            group: list[Submission] = []
+            self._announced.get()
+            with self._lock:
+                if not self._groups:
+                    continue
+                group = self._groups.popleft()
+            self._count_announced = False
+            committed: list[Submission] = []
             try:
-                self._gather(group)
+                self._fold()
                 counters, self._counters = self._counters, {}
-                self._store(group, counters)
+                committed = self._store(group.submissions, counters)
                 failures = 0
             except BaseException as error:
                 # Nothing may end this thread: the process would stop storing, silently.
                 failures += 1
                 _log("the store's thread failed: %s", type(error).__name__, "thread_failed")
-                reject(group, error)
-                time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
+                reject(group.submissions, error)
+            group.batch.end()
+            self._tell(committed)
             with self._lock:
-                self._queued -= sum(len(submission.items) for submission in group)
-            if group and group[-1].kind == "stop":
+                self._queued -= sum(len(submission.items) for submission in group.submissions)
+            if failures:
+                time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
+            if group.submissions and group.submissions[-1].kind == "stop":
                 break
         self._running = False
-        if not self._queue.empty():
+        if self._groups:
             self._start_thread()  # somebody submitted more while this thread was ending
 
-    def _gather(self, group: list[Submission]) -> None:
-        """Fill `group` (in place: a failure half-way must not forget what was taken)."""
-        rows = 0
-        submission = self._queue.get()
-        while True:
-            group.append(submission)
-            future = submission.future
-            # Who waited may have given up, for example as its task was cancelled.
-            if future is not None and not future.set_running_or_notify_cancel():
-                submission.future = None
-            rows += len(submission.items)
-            if rows >= GROUP_ROWS or submission.kind == "stop":
-                break
-            try:
-                submission = self._queue.get_nowait()
-            except Empty:
-                break
-        self._count_announced = False
-        self._fold()
+    def _tell(self, committed: list[Submission]) -> None:
+        try:
+            self._on_commit(committed)
+        except Exception as error:
+            _log("on_commit failed: %s", type(error).__name__, "wake_failed")
 
     def _fold(self) -> None:
         while self._counted:
             key, n = self._counted.popleft()
             self._counters[key] = self._counters.get(key, 0) + n
 
-    def _store(self, group: list[Submission], counters: Counters) -> None:
-        """Commit all together, or in ever smaller parts until what cannot be stored is alone."""
+    def _store(self, group: list[Submission], counters: Counters) -> list[Submission]:
+        """Commit all together, or in ever smaller parts until what cannot be stored is alone.
+
+        What was committed.
+        """
         try:
             self._write_patiently(group, counters)
         except StoreError as error:
@@ -230,19 +241,13 @@ class Writer:
             self._lose(group, error)
         except Exception as error:
             if len(group) + len(counters) > 1:
-                for part, some in halves(group, counters):
-                    self._store(part, some)
-            else:
-                _log("something cannot be stored: %s", type(error).__name__, "lost")
-                self._lose(group, error)
+                parts = halves(group, counters)
+                return [one for part, some in parts for one in self._store(part, some)]
+            _log("something cannot be stored: %s", type(error).__name__, "lost")
+            self._lose(group, error)
         else:
-            for submission in group:
-                if submission.future is not None:
-                    submission.future.set_result(None)
-            try:
-                self._on_commit(group)
-            except Exception as error:
-                _log("on_commit failed: %s", type(error).__name__, "wake_failed")
+            return group
+        return []
 
     def _write_patiently(self, group: list[Submission], counters: Counters) -> None:
         if not counters and not any(submission.items for submission in group):

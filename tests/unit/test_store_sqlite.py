@@ -16,7 +16,6 @@ import pytest
 
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Sighting
-from capi_middleware.steps import is_held_up
 from capi_middleware.store import sqlite_rollups
 from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.protocol import Freshness, Settlement, Tally
@@ -403,7 +402,7 @@ def test_a_full_disk_keeps_what_comes_in_memory_until_there_is_space(
     assert future is not None
     with pytest.raises(TimeoutError):
         future.result(0.3)
-    assert is_held_up(future)
+    assert future.batch.is_held_up()
     assert store.depth() == {"pending": 1}
     leased = store.lease(PIXEL, limit=9, seconds=60)
     settled = [Settlement(one.key, "delivered") for one in leased.events]
@@ -523,7 +522,7 @@ def test_a_lock_of_this_process_is_waited_for_like_a_commit(tmp_path: Path) -> N
         assert future is not None
         time.sleep(4 * LOCK_PATIENCE)  # long enough for the lock of somebody else to show
         assert not future.done()
-        assert not is_held_up(future)
+        assert not future.batch.is_held_up()
     future.result(10)
     store.close()
 
