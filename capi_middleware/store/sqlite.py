@@ -5,9 +5,11 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from msgspec.structs import replace
 
+from capi_middleware.errors import StoreError
 from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.grouped import GroupedStore
 from capi_middleware.store.protocol import (
@@ -33,6 +35,7 @@ from capi_middleware.store.sqlite_file import check_space
 from capi_middleware.store.sqlite_groups import store_group
 from capi_middleware.store.sqlite_rollups import (
     fold,
+    is_overdue,
     prune_sums,
     read_depth,
     read_slices,
@@ -71,6 +74,7 @@ class SqliteStore(GroupedStore):
     ) -> None:
         self._clock = clock
         self._connections = Connections(path)
+        self._overdue = False
         super().__init__(queue_limit=queue_limit, clock=clock)
 
     def __repr__(self) -> str:
@@ -87,7 +91,22 @@ class SqliteStore(GroupedStore):
                 db.execute(sql.COUNT, (*key, replayed))
             if counters:
                 db.executemany(sql.COUNT, [(*key, n) for key, n in counters.items()])
-            fold(db)
+            self._overdue = is_overdue(db)
+
+    def _committed(self, submissions: Sequence[Submission]) -> None:
+        super()._committed(submissions)
+        self._keep_up()
+
+    def _keep_up(self) -> None:
+        """Fold and checkpoint when there is enough of it, after the commit that pages wait for."""
+        if self._overdue:
+            self._overdue = False
+            # Another time, or another process, where the lock cannot be had.
+            with (
+                suppress(StoreError),
+                self._connections.writing(LOCK_PATIENCE, checkpoint=True) as db,
+            ):
+                fold(db)
 
     def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
         """See Store.lease. Raises StoreError, also when others hold the lock for long."""
@@ -111,7 +130,6 @@ class SqliteStore(GroupedStore):
                     db.execute(sql.EXPIRE, (expired,))
                 if due != expired:
                     db.execute(sql.LEASE, (lease_id, now + seconds, due))
-                fold(db)
             if due != expired:
                 with self._connections.reading() as db:
                     found = db.execute(sql.LEASED, (due, lease_id)).fetchall()
@@ -141,7 +159,8 @@ class SqliteStore(GroupedStore):
                         "uncertain": one.uncertain,
                     },
                 ).rowcount
-            fold(db)
+            self._overdue = is_overdue(db)
+        self._keep_up()
         return held
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
@@ -192,7 +211,6 @@ class SqliteStore(GroupedStore):
                 for key in some or ():
                     given = {"key": key, "now": now, "hour": int(now // 3600)}
                     done += [db.execute(one, given).rowcount for one in statements][-1]
-                fold(db)
             if keys is not None or not some:
                 break
             after = some[-1]
@@ -264,7 +282,8 @@ class SqliteStore(GroupedStore):
         while True:
             with self._connections.writing() as db:
                 deleted = db.execute(sql.PRUNE, (before, PRUNE_ROWS)).rowcount
-                fold(db)
+                if is_overdue(db):
+                    fold(db)
             pruned += deleted
             if deleted < PRUNE_ROWS:
                 break

@@ -10,6 +10,8 @@ from pathlib import Path
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.sqlite_file import (
     BUSY_SECONDS,
+    LATEST_WAL_PAGES,
+    WAL_PAGES,
     connect,
     failure,
     forget_locks,
@@ -89,10 +91,13 @@ class Connections:
         self._changed.release()
 
     @contextmanager
-    def writing(self, patience: float = BUSY_SECONDS) -> Iterator[sqlite3.Connection]:
+    def writing(
+        self, patience: float = BUSY_SECONDS, *, checkpoint: bool = False
+    ) -> Iterator[sqlite3.Connection]:
         """One transaction that has the write lock from its start and commits at the end.
 
-        `patience`: how long to wait for the lock, in seconds.
+        `patience`: how long to wait for the lock, in seconds. `checkpoint`: nobody waits for it, so
+        that it may bring what is in the WAL into the database.
 
         Raises LockedError when the lock could not be had (OwnLockError where a thread of this
         process has it), another StoreError when the database failed. Exceptions caused by the
@@ -100,6 +105,8 @@ class Connections:
         """
         with self._lend(readonly=False) as db:
             db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+            if checkpoint:
+                db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
             try:
                 db.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
@@ -112,6 +119,8 @@ class Connections:
                 db.execute("COMMIT")
             finally:
                 self._writing = False
+                if checkpoint:
+                    db.execute(f"PRAGMA wal_autocheckpoint = {LATEST_WAL_PAGES}")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -13,20 +13,21 @@ from typing import TypeVar
 
 from capi_middleware.errors import StoreError
 from capi_middleware.records import about
-from capi_middleware.store.sqlite_rollups import fold_all
+from capi_middleware.store.sqlite_rollups import fold
 from capi_middleware.store.submissions import LockedError
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: UPSERT.
 OLDEST_SQLITE = (3, 24, 0)
 #: How long SQLite waits for another process's lock, in seconds.
 BUSY_SECONDS = 5.0
 #: How long opening goes on while other processes open the same new file, in seconds.
 OPENING_SECONDS = 15.0
-#: Pages of 4 KiB in the WAL that start a checkpoint, and what stays of the file afterwards.
-WAL_PAGES, WAL_BYTES = 1000, 16 * 1024 * 1024
+#: Pages of 4 KiB in the WAL that start a checkpoint after a commit that nobody waits for, and after
+#: any; and what stays of the file afterwards.
+WAL_PAGES, LATEST_WAL_PAGES, WAL_BYTES = 2500, 4000, 16 * 1024 * 1024
 
 _T = TypeVar("_T")
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -178,7 +179,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise StoreError(f"{path}: this file system cannot hold a database in WAL mode")
     db.execute("PRAGMA synchronous = FULL")
-    db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {LATEST_WAL_PAGES}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     if version < SCHEMA_VERSION:
         _patiently(lambda: _migrate(db, path))
@@ -213,7 +214,7 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
             script = files("capi_middleware.store").joinpath("schema", step).read_text("utf-8")
             for statement in script.split(";\n"):
                 db.execute(statement)
-        fold_all(db)
+        fold(db)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
     except BaseException:

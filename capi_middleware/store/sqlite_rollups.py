@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 from capi_middleware.events import Count
@@ -23,25 +24,33 @@ from capi_middleware.store.rollups import (
     tallies_of,
 )
 
-#: Changes that are folded together: more cost less each, and a report reads up to so many.
+#: New rows and changes that are folded together: more cost less each, and a report reads up to so
+#: many.
 FOLD_ROWS = 1000
 
-#: How many there are, from two ends of the table.
-CHANGED: Final = """
-SELECT (SELECT MAX(key) FROM changes) - (SELECT MIN(key) FROM changes) + 1
+#: How many there are, from the ends of the tables.
+UNSUMMED: Final = """
+SELECT COALESCE((SELECT MAX(key) FROM changes) - (SELECT MIN(key) FROM changes) + 1, 0)
+    + COALESCE((SELECT MAX(key) FROM events), 0) - (SELECT key FROM summed)
 """
 
 _STATE = (
     "hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs"
 )
 
-CHANGES: Final = f"SELECT {_STATE}, SUM(n), SUM(rows) FROM changes GROUP BY {_STATE}"  # noqa: S608
+#: What differs most comes first: SQLite sorts, and compares less then.
+_BY = "page, route, match_keys, agent, event_name, server, browser, tenths, differs, hour, pixel_id"
+
+#: Apart, as SQLite sorts what comes from one table for less.
+CHANGES: Final = f"SELECT {_STATE}, SUM(n), SUM(rows) FROM changes GROUP BY {_BY}"  # noqa: S608
+FRESH: Final = f"SELECT {_STATE}, COUNT(*), COUNT(*) FROM fresh GROUP BY {_BY}"  # noqa: S608
 
 CHANGES_OF_WINDOW: Final = f"""
-SELECT {_STATE}, SUM(n), 0 FROM changes WHERE hour >= ? AND hour < ? GROUP BY {_STATE}
+SELECT {_STATE}, SUM(n), 0 FROM unsummed WHERE hour >= ? AND hour < ? GROUP BY {_STATE}
 """  # noqa: S608 - our own constants
 
 FORGET_CHANGES: Final = "DELETE FROM changes"
+ALL_SUMMED: Final = "UPDATE summed SET key = (SELECT COALESCE(MAX(key), 0) FROM events)"
 
 ADD_KEY: Final = """
 INSERT INTO rollup_keys (facet, value, pixel_id, event_name, server, browser)
@@ -97,7 +106,7 @@ GROUP BY kind, reason, event_name, pixel_id
 DEPTH: Final = """
 SELECT k.server, r.n FROM rollups AS r JOIN rollup_keys AS k ON k.key = r.key
 WHERE r.facet = 'depth' AND r.span = 0
-UNION ALL SELECT server, SUM(rows) FROM changes GROUP BY server
+UNION ALL SELECT server, SUM(rows) FROM unsummed GROUP BY server
 """
 
 #: One pixel after the other, as the index has them: leased rows are few, waiting ones may be many.
@@ -134,15 +143,16 @@ FACETS: Final = "SELECT DISTINCT facet FROM rollup_keys WHERE facet <> 'depth'"
 PRUNE_COUNTS: Final = "DELETE FROM counts WHERE hour > 0 AND hour < ?"
 
 
+def is_overdue(db: sqlite3.Connection) -> bool:
+    """Whether there is enough to fold."""
+    n: int = db.execute(UNSUMMED).fetchone()[0]
+    return n >= FOLD_ROWS
+
+
 def fold(db: sqlite3.Connection) -> None:
-    """Fold the changes into the rollups when there are enough of them."""
-    if (db.execute(CHANGED).fetchone()[0] or 0) >= FOLD_ROWS:
-        fold_all(db)
-
-
-def fold_all(db: sqlite3.Connection) -> None:
-    """Fold the changes into the rollups, however few."""
-    sums = folded(State(*columns) for columns in db.execute(CHANGES))
+    """Fold what is not in the rollups yet, however little."""
+    states = chain(db.execute(CHANGES), db.execute(FRESH))
+    sums = folded(State(*columns) for columns in states)
     numbers: dict[Key, int] = {}
     for _, _, key in sums:
         if key not in numbers:
@@ -156,6 +166,7 @@ def fold_all(db: sqlite3.Connection) -> None:
     less = [place for place, n in zip(places, sums.values(), strict=True) if n < 0]
     db.executemany(FORGET_EMPTY, less)
     db.execute(FORGET_CHANGES)
+    db.execute(ALL_SUMMED)
 
 
 def read_tallies(db: sqlite3.Connection, start: float, end: float) -> Tallies:
@@ -183,7 +194,7 @@ def read_depth(db: sqlite3.Connection) -> dict[str, int]:
 
 def prune_sums(db: sqlite3.Connection, now: float) -> None:
     """Delete the sums and counters that are older than KEPT_DAYS."""
-    fold_all(db)
+    fold(db)
     oldest = oldest_hour(now)
     for statement in (KEEP_TOTALS, KEEP_COUNTS):
         db.execute(statement, (oldest,))

@@ -8,11 +8,11 @@ _VAGUE = ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES)
 
 #: Rows that one statement stores. Each step of a statement lets go of the interpreter's lock and
 #: waits for it again: up to 5 ms while pages keep it busy, and with the database's lock held.
-MANY: Final = (64, 8, 1)
+MANY: Final = (64, 32, 16, 8, 4, 2, 1)
 
 _APPEND = """
-INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, payload, server,
-                    due_at, browser, match_keys, route, page, agent, digest)
+INSERT INTO events (event_id, event_name, pixel_id, event_time, payload, server, browser,
+                    match_keys, route, page, agent, digest, created_at, due_at)
 VALUES {rows}
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     event_time = CASE events.server WHEN 'unknown' THEN excluded.event_time
@@ -32,8 +32,8 @@ WHERE events.server = 'unknown' OR events.browser = 'not_rendered'
 """
 
 _SIGHT = f"""
-INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, server, due_at,
-                    browser, browser_at, browser_digest, match_keys)
+INSERT INTO events (event_id, event_name, pixel_id, browser, browser_digest, event_time,
+                    created_at, due_at, browser_at, server, match_keys)
 VALUES {{rows}}
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     browser = excluded.browser, browser_at = excluded.browser_at,
@@ -43,12 +43,19 @@ WHERE events.browser <> excluded.browser
   AND events.browser <> 'sent'
 """  # noqa: S608 - our own constants
 
-#: By how many rows they store.
-APPEND: Final = {n: _APPEND.format(rows=", ".join([f"({', '.join('?' * 14)})"] * n)) for n in MANY}
-SIGHT: Final = {
-    n: _SIGHT.format(rows=", ".join(["(?, ?, ?, ?, ?, 'unknown', ?, ?, ?, ?, 0)"] * n))
-    for n in MANY
-}
+
+def _for_many(statement: str, width: int, more: str) -> dict[int, str]:
+    """By how many rows it stores. Parameter 1 is now, then come the `width` fields of each."""
+    rows = [
+        f"({', '.join(f'?{at + field}' for field in range(width))}, {more})"
+        for at in range(2, 2 + width * MANY[0], width)
+    ]
+    return {n: statement.format(rows=", ".join(rows[:n])) for n in MANY}
+
+
+#: The fields of a Row and of a Sighting, in their order.
+APPEND: Final = _for_many(_APPEND, 12, "?1, ?1")
+SIGHT: Final = _for_many(_SIGHT, 5, "?1, ?1, ?1, ?1, 'unknown', 0")
 
 COUNT: Final = """
 INSERT INTO counts (hour, kind, reason, event_name, pixel_id, n) VALUES (?, ?, ?, ?, ?, ?)

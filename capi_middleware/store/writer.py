@@ -203,10 +203,10 @@ class Writer:
                 failures += 1
                 _log("the store's thread failed: %s", type(error).__name__, "thread_failed")
                 reject(group.submissions, error)
-            group.batch.end()
-            self._tell(committed)
             with self._lock:
                 self._queued -= sum(len(submission.items) for submission in group.submissions)
+            group.batch.end()
+            self._tell(committed)
             if failures:
                 time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
             if group.submissions and group.submissions[-1].kind == "stop":

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import sqlite3
 import statistics
 import tempfile
@@ -10,9 +11,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from capi_middleware.events import Row as Event
 from capi_middleware.parity.reading import read_report
 from capi_middleware.parity.window import Window
+from capi_middleware.store import sqlite_rollups
 from capi_middleware.store.sqlite import SqliteStore
 from tests.benchmarks import purchase
 from tests.benchmarks.measure import Row, Trial
@@ -57,7 +61,7 @@ INSERT INTO rollups SELECT facet, :span, start / :span * :span, key, SUM(n) FROM
 WHERE span = 1 AND facet <> 'hour' GROUP BY facet, start / :span, key
 """
 _DEPTH = "UPDATE rollups SET n = n * ? WHERE span = 0"
-_TRIGGERS = "SELECT sql FROM sqlite_master WHERE type = 'trigger'"
+_SUMMED = "UPDATE summed SET key = (SELECT MAX(key) FROM events)"
 
 
 def _ledger(path: Path, amount: int) -> SqliteStore:
@@ -69,7 +73,7 @@ def _ledger(path: Path, amount: int) -> SqliteStore:
         "first": 0, "last": an_hour, "an_hour": an_hour, "start": _START, "pattern": an_hour,
     }  # fmt: skip
     if amount <= _FEW:
-        # Few enough for the triggers, and for hours that differ.
+        # Few enough to be summed one by one, and for hours that differ.
         first_hour |= {"last": amount, "pattern": amount}
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute(_ROWS, first_hour)
@@ -80,9 +84,6 @@ def _ledger(path: Path, amount: int) -> SqliteStore:
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA synchronous = OFF")
         with db:
-            (triggers,) = zip(*db.execute(_TRIGGERS), strict=True)
-            for name in ("events_added", "events_changed", "events_removed"):
-                db.execute(f"DROP TRIGGER {name}")
             rest = {**first_hour, "first": an_hour, "last": an_hour * _HOURS}
             db.execute(_ROWS, rest)
             db.execute("DELETE FROM rollups WHERE span > 1")
@@ -90,8 +91,7 @@ def _ledger(path: Path, amount: int) -> SqliteStore:
             for span in (6, 24):
                 db.execute(_SPANS, {"span": span})
             db.execute(_DEPTH, (_HOURS,))
-            for trigger in triggers:
-                db.execute(trigger)
+            db.execute(_SUMMED)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return store
 
@@ -136,13 +136,11 @@ def _tallies(store: SqliteStore) -> float:
 def _enqueue(share: float, *, summed: bool) -> float:
     """Seconds for each event, in group commits."""
     amount = max(_TOGETHER, int(_ENQUEUED * share))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "capi.db"
-        store = SqliteStore(path)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patches:
+        store = SqliteStore(Path(folder) / "capi.db")
         store.depth()
         if not summed:
-            with contextlib.closing(sqlite3.connect(path)) as db, db:
-                db.execute("DROP TRIGGER events_added")
+            patches.setattr(sqlite_rollups, "FOLD_ROWS", math.inf)
         events = [_event() for _ in range(amount)]
         start = time.perf_counter()
         for at in range(0, amount, _TOGETHER):

@@ -1,4 +1,4 @@
--- Schema 3. Statements end with a semicolon at the end of a line, where no other semicolon is.
+-- Schema 4. Statements end with a semicolon at the end of a line, where no other semicolon is.
 
 -- One event for one pixel, from mint to report. Times are Unix seconds.
 CREATE TABLE events (
@@ -83,7 +83,7 @@ CREATE TABLE rollups (
     PRIMARY KEY (facet, span, start, key)
 ) WITHOUT ROWID;
 
--- What is not in rollups yet: see rollups.State.
+-- What became of rows that are in rollups and is not there yet: see rollups.State.
 CREATE TABLE changes (
     key INTEGER PRIMARY KEY,
     hour INTEGER NOT NULL,
@@ -101,27 +101,41 @@ CREATE TABLE changes (
     rows INTEGER NOT NULL
 );
 
--- Triggers, so that an older version that has the file open keeps the sums right as well.
-CREATE TRIGGER events_added AFTER INSERT ON events BEGIN INSERT INTO changes
-    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
-    differs, n, rows)
-VALUES (
-    CAST(NEW.event_time / 3600 AS INTEGER), NEW.pixel_id, NEW.event_name,
-    CASE NEW.server WHEN 'leased' THEN 'pending' ELSE NEW.server END, NEW.browser, NEW.match_keys,
-    CASE NEW.server WHEN 'delivered'
-        THEN CAST(MAX(0.0, COALESCE(NEW.delivered_at - NEW.event_time, 0.0)) * 10 + 0.5 AS INTEGER) ELSE -1 END,
-    NEW.route, NEW.page, NEW.agent,
-    NEW.server = 'delivered' AND NEW.browser = 'sent' AND NEW.digest <> ''
-        AND NEW.browser_digest <> '' AND NEW.digest <> NEW.browser_digest,
-    1, 1
-); END;
+-- New rows need no change: those with a greater key than this are not in rollups at all.
+CREATE TABLE summed (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    key INTEGER NOT NULL
+);
 
+INSERT INTO summed VALUES (1, 0);
+
+-- The state of each.
+CREATE VIEW fresh AS SELECT
+    CAST(event_time / 3600 AS INTEGER) AS hour, pixel_id, event_name,
+    CASE server WHEN 'leased' THEN 'pending' ELSE server END AS server, browser, match_keys,
+    CASE server WHEN 'delivered'
+        THEN CAST(MAX(0.0, COALESCE(delivered_at - event_time, 0.0)) * 10 + 0.5 AS INTEGER)
+        ELSE -1 END AS tenths,
+    route, page, agent,
+    server = 'delivered' AND browser = 'sent' AND digest <> ''
+        AND browser_digest <> '' AND digest <> browser_digest AS differs,
+    1 AS n, 1 AS rows
+FROM events WHERE key > (SELECT key FROM summed);
+
+-- All that is not in rollups yet.
+CREATE VIEW unsummed AS
+SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
+    n, rows FROM changes
+UNION ALL SELECT * FROM fresh;
+
+-- Triggers, so that an older version that has the file open keeps the sums right as well.
 CREATE TRIGGER events_changed
 AFTER UPDATE OF event_time, server, browser, match_keys, delivered_at, route, page, agent, digest,
     browser_digest ON events
-WHEN OLD.browser <> NEW.browser OR OLD.event_time <> NEW.event_time
+WHEN (OLD.browser <> NEW.browser OR OLD.event_time <> NEW.event_time
     OR OLD.server <> NEW.server AND NOT (
-        OLD.server IN ('pending', 'leased') AND NEW.server IN ('pending', 'leased'))
+        OLD.server IN ('pending', 'leased') AND NEW.server IN ('pending', 'leased')))
+    AND OLD.key <= (SELECT key FROM summed)
 BEGIN INSERT INTO changes
     (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
     differs, n, rows)
@@ -145,7 +159,8 @@ VALUES (
     1, 1
 ); END;
 
--- What is pruned is still counted, it is only not stored any more.
+-- What is pruned is still counted, it is only not stored any more. And a new row may get the key of
+-- the last one.
 CREATE TRIGGER events_removed AFTER DELETE ON events BEGIN INSERT INTO changes
     (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
     differs, n, rows)
@@ -157,8 +172,9 @@ VALUES (
     OLD.route, OLD.page, OLD.agent,
     OLD.server = 'delivered' AND OLD.browser = 'sent' AND OLD.digest <> ''
         AND OLD.browser_digest <> '' AND OLD.digest <> OLD.browser_digest,
-    0, -1
-); END;
+    OLD.key > (SELECT key FROM summed), -(OLD.key <= (SELECT key FROM summed))
+); UPDATE summed SET key = (SELECT COALESCE(MAX(key), 0) FROM events)
+WHERE key > (SELECT COALESCE(MAX(key), 0) FROM events); END;
 
 -- What all processes keep in common, see Store.keep.
 CREATE TABLE kept (

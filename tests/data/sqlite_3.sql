@@ -1,0 +1,167 @@
+-- Schema 3. Statements end with a semicolon at the end of a line, where no other semicolon is.
+
+-- One event for one pixel, from mint to report. Times are Unix seconds.
+CREATE TABLE events (
+    key INTEGER PRIMARY KEY,
+    event_id TEXT NOT NULL,
+    event_name TEXT NOT NULL,
+    pixel_id TEXT NOT NULL,
+    event_time REAL NOT NULL,
+    created_at REAL NOT NULL,
+    payload BLOB,
+    server TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    due_at REAL NOT NULL,
+    lease_id TEXT,
+    lease_until REAL,
+    delivered_at REAL,
+    browser TEXT NOT NULL,
+    browser_at REAL,
+    match_keys INTEGER NOT NULL,
+    -- 1 when nobody knows whether Meta took an earlier attempt.
+    uncertain INTEGER NOT NULL DEFAULT 0,
+    route TEXT NOT NULL DEFAULT '',
+    page TEXT NOT NULL DEFAULT '',
+    agent TEXT NOT NULL DEFAULT '',
+    digest TEXT NOT NULL DEFAULT '',
+    browser_digest TEXT NOT NULL DEFAULT '',
+    UNIQUE (event_id, event_name, pixel_id),
+    -- A server copy without a body could never be delivered.
+    CHECK (server NOT IN ('pending', 'leased') OR payload IS NOT NULL)
+);
+
+-- Claims: due events of one pixel in order, its living leases, and the age of what waits.
+CREATE INDEX events_waiting ON events (pixel_id, server, due_at, key, event_time)
+    WHERE server IN ('pending', 'leased');
+
+-- What somebody has to look at.
+CREATE INDEX events_dead ON events (key) WHERE server = 'dead';
+
+-- Pruning.
+CREATE INDEX events_time ON events (event_time);
+
+-- What leaves no row; hour is Unix time // 3600.
+CREATE TABLE counts (
+    hour INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    event_name TEXT NOT NULL,
+    pixel_id TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (hour, kind, reason, event_name, pixel_id)
+) WITHOUT ROWID;
+
+-- Pixels that rest, for all processes.
+CREATE TABLE pauses (
+    pixel_id TEXT PRIMARY KEY,
+    until REAL NOT NULL,
+    reason TEXT NOT NULL,
+    token TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- The values of the sums in rollups.
+CREATE TABLE rollup_keys (
+    key INTEGER PRIMARY KEY,
+    facet TEXT NOT NULL,
+    value TEXT NOT NULL,
+    pixel_id TEXT NOT NULL,
+    event_name TEXT NOT NULL,
+    server TEXT NOT NULL,
+    browser TEXT NOT NULL,
+    UNIQUE (facet, value, pixel_id, event_name, server, browser)
+);
+
+-- How many rows: of `span` hours from hour `start` (Unix time // 3600), or all that are stored now
+-- (span 0).
+CREATE TABLE rollups (
+    facet TEXT NOT NULL,
+    span INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    key INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (facet, span, start, key)
+) WITHOUT ROWID;
+
+-- What is not in rollups yet: see rollups.State.
+CREATE TABLE changes (
+    key INTEGER PRIMARY KEY,
+    hour INTEGER NOT NULL,
+    pixel_id TEXT NOT NULL,
+    event_name TEXT NOT NULL,
+    server TEXT NOT NULL,
+    browser TEXT NOT NULL,
+    match_keys INTEGER NOT NULL,
+    tenths INTEGER NOT NULL,
+    route TEXT NOT NULL,
+    page TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    differs INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    rows INTEGER NOT NULL
+);
+
+-- Triggers, so that an older version that has the file open keeps the sums right as well.
+CREATE TRIGGER events_added AFTER INSERT ON events BEGIN INSERT INTO changes
+    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
+    differs, n, rows)
+VALUES (
+    CAST(NEW.event_time / 3600 AS INTEGER), NEW.pixel_id, NEW.event_name,
+    CASE NEW.server WHEN 'leased' THEN 'pending' ELSE NEW.server END, NEW.browser, NEW.match_keys,
+    CASE NEW.server WHEN 'delivered'
+        THEN CAST(MAX(0.0, COALESCE(NEW.delivered_at - NEW.event_time, 0.0)) * 10 + 0.5 AS INTEGER) ELSE -1 END,
+    NEW.route, NEW.page, NEW.agent,
+    NEW.server = 'delivered' AND NEW.browser = 'sent' AND NEW.digest <> ''
+        AND NEW.browser_digest <> '' AND NEW.digest <> NEW.browser_digest,
+    1, 1
+); END;
+
+CREATE TRIGGER events_changed
+AFTER UPDATE OF event_time, server, browser, match_keys, delivered_at, route, page, agent, digest,
+    browser_digest ON events
+WHEN OLD.browser <> NEW.browser OR OLD.event_time <> NEW.event_time
+    OR OLD.server <> NEW.server AND NOT (
+        OLD.server IN ('pending', 'leased') AND NEW.server IN ('pending', 'leased'))
+BEGIN INSERT INTO changes
+    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
+    differs, n, rows)
+VALUES (
+    CAST(OLD.event_time / 3600 AS INTEGER), OLD.pixel_id, OLD.event_name,
+    CASE OLD.server WHEN 'leased' THEN 'pending' ELSE OLD.server END, OLD.browser, OLD.match_keys,
+    CASE OLD.server WHEN 'delivered'
+        THEN CAST(MAX(0.0, COALESCE(OLD.delivered_at - OLD.event_time, 0.0)) * 10 + 0.5 AS INTEGER) ELSE -1 END,
+    OLD.route, OLD.page, OLD.agent,
+    OLD.server = 'delivered' AND OLD.browser = 'sent' AND OLD.digest <> ''
+        AND OLD.browser_digest <> '' AND OLD.digest <> OLD.browser_digest,
+    -1, -1
+), (
+    CAST(NEW.event_time / 3600 AS INTEGER), NEW.pixel_id, NEW.event_name,
+    CASE NEW.server WHEN 'leased' THEN 'pending' ELSE NEW.server END, NEW.browser, NEW.match_keys,
+    CASE NEW.server WHEN 'delivered'
+        THEN CAST(MAX(0.0, COALESCE(NEW.delivered_at - NEW.event_time, 0.0)) * 10 + 0.5 AS INTEGER) ELSE -1 END,
+    NEW.route, NEW.page, NEW.agent,
+    NEW.server = 'delivered' AND NEW.browser = 'sent' AND NEW.digest <> ''
+        AND NEW.browser_digest <> '' AND NEW.digest <> NEW.browser_digest,
+    1, 1
+); END;
+
+-- What is pruned is still counted, it is only not stored any more.
+CREATE TRIGGER events_removed AFTER DELETE ON events BEGIN INSERT INTO changes
+    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
+    differs, n, rows)
+VALUES (
+    CAST(OLD.event_time / 3600 AS INTEGER), OLD.pixel_id, OLD.event_name,
+    CASE OLD.server WHEN 'leased' THEN 'pending' ELSE OLD.server END, OLD.browser, OLD.match_keys,
+    CASE OLD.server WHEN 'delivered'
+        THEN CAST(MAX(0.0, COALESCE(OLD.delivered_at - OLD.event_time, 0.0)) * 10 + 0.5 AS INTEGER) ELSE -1 END,
+    OLD.route, OLD.page, OLD.agent,
+    OLD.server = 'delivered' AND OLD.browser = 'sent' AND OLD.digest <> ''
+        AND OLD.browser_digest <> '' AND OLD.digest <> OLD.browser_digest,
+    0, -1
+); END;
+
+-- What all processes keep in common, see Store.keep.
+CREATE TABLE kept (
+    name TEXT PRIMARY KEY,
+    body BLOB NOT NULL
+) WITHOUT ROWID;
