@@ -6,8 +6,9 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import astuple
 
 from capi_middleware.errors import StoreError
 from capi_middleware.store import sqlite_statements as sql
@@ -40,6 +41,7 @@ from capi_middleware.store.sqlite_rollups import (
     read_depth,
     read_slices,
     read_tallies,
+    summing,
 )
 from capi_middleware.store.submissions import Counters, Submission
 
@@ -142,23 +144,24 @@ class SqliteStore(GroupedStore):
         """See Store.settle. Raises StoreError, also when others hold the lock for long."""
         now = self._clock()
         held = 0
-        alike: dict[Settlement, list[int]] = {}
+        alike: dict[tuple[Any, ...], list[int]] = {}
         for one in settlements:
-            alike.setdefault(replace(one, key=0), []).append(one.key)
+            key, *outcome = astuple(one)
+            alike.setdefault(tuple(outcome), []).append(key)
         with self._connections.writing() as db:
-            for one, keys in alike.items():
-                held += db.execute(
-                    sql.SETTLE[one.state],
-                    {
-                        "lease_id": lease_id,
-                        "keys": json.dumps(keys),
-                        "now": now,
-                        "reason": one.reason,
-                        "delay": one.delay,
-                        "attempted": one.attempted,
-                        "uncertain": one.uncertain,
-                    },
-                ).rowcount
+            for (state, reason, delay, attempted, uncertain), keys in alike.items():
+                given = {
+                    "lease_id": lease_id,
+                    "keys": json.dumps(keys),
+                    "now": now,
+                    "state": state,
+                    "reason": reason,
+                    "delay": delay,
+                    "attempted": attempted,
+                    "uncertain": uncertain,
+                }
+                with summing(db, given):
+                    held += db.execute(sql.SETTLE[state], given).rowcount
             self._overdue = is_overdue(db)
         self._keep_up()
         return held

@@ -1,7 +1,8 @@
 """The rollups of a SQLite file: folding changes into them, and reading them with what is left."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Final
 
@@ -23,6 +24,7 @@ from capi_middleware.store.rollups import (
     slices_of,
     tallies_of,
 )
+from capi_middleware.store.sqlite_many import execute_many, for_many
 
 #: New rows and changes that are folded together: more cost less each, and a report reads up to so
 #: many.
@@ -49,28 +51,63 @@ CHANGES_OF_WINDOW: Final = f"""
 SELECT {_STATE}, SUM(n), 0 FROM unsummed WHERE hour >= ? AND hour < ? GROUP BY {_STATE}
 """  # noqa: S608 - our own constants
 
+#: What a settlement with an end will change, as the trigger would write it down one by one.
+SETTLING: Final = """
+WITH settled AS (
+    SELECT CAST(event_time / 3600 AS INTEGER) AS hour, pixel_id, event_name, browser, match_keys,
+        CASE :state WHEN 'delivered'
+            THEN CAST(MAX(0.0, :now - event_time) * 10 + 0.5 AS INTEGER) ELSE -1 END AS tenths,
+        route, page, agent,
+        :state = 'delivered' AND browser = 'sent' AND digest <> ''
+            AND browser_digest <> '' AND digest <> browser_digest AS differs,
+        COUNT(*) AS n
+    FROM events
+    WHERE key IN (SELECT value FROM json_each(:keys)) AND lease_id = :lease_id
+      AND key <= (SELECT key FROM summed)
+    GROUP BY page, route, match_keys, agent, event_name, browser, tenths, differs, hour, pixel_id
+)
+INSERT INTO changes
+    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
+    differs, n, rows)
+SELECT hour, pixel_id, event_name, 'pending', browser, match_keys, -1, route, page, agent,
+    0, -n, -n FROM settled
+UNION ALL SELECT hour, pixel_id, event_name, :state, browser, match_keys, tenths, route, page,
+    agent, differs, n, n FROM settled
+"""
+#: No trigger fires for what is not summed: once before, once after a statement.
+TURN_TRIGGERS: Final = "UPDATE summed SET key = -1 - key"
+
 FORGET_CHANGES: Final = "DELETE FROM changes"
 ALL_SUMMED: Final = "UPDATE summed SET key = (SELECT COALESCE(MAX(key), 0) FROM events)"
 
-ADD_KEY: Final = """
+ADD_KEYS: Final = for_many(
+    """
 INSERT INTO rollup_keys (facet, value, pixel_id, event_name, server, browser)
-VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
-"""
+VALUES {rows} ON CONFLICT DO NOTHING
+""",
+    6,
+)
 
-FIND_KEY: Final = """
-SELECT key FROM rollup_keys
-WHERE facet = ? AND value = ? AND pixel_id = ? AND event_name = ? AND server = ? AND browser = ?
-"""
+FIND_KEYS: Final = for_many(
+    """
+SELECT facet, value, pixel_id, event_name, server, browser, key FROM rollup_keys
+WHERE (facet, value, pixel_id, event_name, server, browser) IN (VALUES {rows})
+""",
+    6,
+)
 
-ADD: Final = """
-INSERT INTO rollups (facet, span, start, key, n) VALUES (?, ?, ?, ?, ?)
+ADD: Final = for_many(
+    """
+INSERT INTO rollups (facet, span, start, key, n) VALUES {rows}
 ON CONFLICT (facet, span, start, key) DO UPDATE SET n = n + excluded.n
-"""
+""",
+    5,
+)
 
 #: What went on to another state leaves no empty sum behind.
-FORGET_EMPTY: Final = """
-DELETE FROM rollups WHERE facet = ? AND span = ? AND start = ? AND key = ? AND n = 0
-"""
+FORGET_EMPTY: Final = for_many(
+    "DELETE FROM rollups WHERE (facet, span, start, key) IN (VALUES {rows}) AND n = 0", 4
+)
 
 #: See rollups.Window: ranges of the primary key for each facet.
 SUMS: Final = """
@@ -143,6 +180,18 @@ FACETS: Final = "SELECT DISTINCT facet FROM rollup_keys WHERE facet <> 'depth'"
 PRUNE_COUNTS: Final = "DELETE FROM counts WHERE hour > 0 AND hour < ?"
 
 
+@contextmanager
+def summing(db: sqlite3.Connection, settlement: Mapping[str, object]) -> Iterator[None]:
+    """Write down what a settlement changes for all its rows together, not one by one."""
+    if settlement["state"] == "pending":
+        yield  # to the sums it was that before
+        return
+    db.execute(SETTLING, settlement)
+    db.execute(TURN_TRIGGERS)
+    yield
+    db.execute(TURN_TRIGGERS)
+
+
 def is_overdue(db: sqlite3.Connection) -> bool:
     """Whether there is enough to fold."""
     n: int = db.execute(UNSUMMED).fetchone()[0]
@@ -153,20 +202,28 @@ def fold(db: sqlite3.Connection) -> None:
     """Fold what is not in the rollups yet, however little."""
     states = chain(db.execute(CHANGES), db.execute(FRESH))
     sums = folded(State(*columns) for columns in states)
-    numbers: dict[Key, int] = {}
-    for _, _, key in sums:
-        if key not in numbers:
-            found = db.execute(FIND_KEY, key).fetchone()
-            if found is None:
-                db.execute(ADD_KEY, key)
-                found = db.execute(FIND_KEY, key).fetchone()
-            numbers[key] = found[0]
-    places = [(key.facet, span, start, numbers[key]) for span, start, key in sums]
-    db.executemany(ADD, [(*place, n) for place, n in zip(places, sums.values(), strict=True)])
-    less = [place for place, n in zip(places, sums.values(), strict=True) if n < 0]
-    db.executemany(FORGET_EMPTY, less)
+    keys = list({key for _, _, key in sums})
+    numbers = _numbers(db, keys)
+    if len(numbers) < len(keys):
+        _all(db, ADD_KEYS, [key for key in keys if key not in numbers])
+        numbers = _numbers(db, keys)
+    added = [(key.facet, span, start, numbers[key], n) for (span, start, key), n in sums.items()]
+    _all(db, ADD, added)
+    _all(db, FORGET_EMPTY, [one[:-1] for one in added if one[-1] < 0])
     db.execute(FORGET_CHANGES)
     db.execute(ALL_SUMMED)
+
+
+def _numbers(db: sqlite3.Connection, keys: Sequence[Key]) -> dict[Key, int]:
+    found = chain.from_iterable(execute_many(db, FIND_KEYS, keys))
+    return {Key(*columns): number for *columns, number in found}
+
+
+def _all(
+    db: sqlite3.Connection, statements: Mapping[int, str], rows: Sequence[Sequence[object]]
+) -> None:
+    for _ in execute_many(db, statements, rows):
+        pass
 
 
 def read_tallies(db: sqlite3.Connection, start: float, end: float) -> Tallies:

@@ -3,12 +3,9 @@
 from typing import Final
 
 from capi_middleware.events import VAGUE_BROWSER_CAUSES
+from capi_middleware.store.sqlite_many import for_many
 
 _VAGUE = ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES)
-
-#: Rows that one statement stores. Each step of a statement lets go of the interpreter's lock and
-#: waits for it again: up to 5 ms while pages keep it busy, and with the database's lock held.
-MANY: Final = (64, 32, 16, 8, 4, 2, 1)
 
 _APPEND = """
 INSERT INTO events (event_id, event_name, pixel_id, event_time, payload, server, browser,
@@ -43,19 +40,9 @@ WHERE events.browser <> excluded.browser
   AND events.browser <> 'sent'
 """  # noqa: S608 - our own constants
 
-
-def _for_many(statement: str, width: int, more: str) -> dict[int, str]:
-    """By how many rows it stores. Parameter 1 is now, then come the `width` fields of each."""
-    rows = [
-        f"({', '.join(f'?{at + field}' for field in range(width))}, {more})"
-        for at in range(2, 2 + width * MANY[0], width)
-    ]
-    return {n: statement.format(rows=", ".join(rows[:n])) for n in MANY}
-
-
-#: The fields of a Row and of a Sighting, in their order.
-APPEND: Final = _for_many(_APPEND, 12, "?1, ?1")
-SIGHT: Final = _for_many(_SIGHT, 5, "?1, ?1, ?1, ?1, 'unknown', 0")
+#: The fields of a Row and of a Sighting, in their order; the shared parameter is now.
+APPEND: Final = for_many(_APPEND, 12, shared=1, more=", ?1, ?1")
+SIGHT: Final = for_many(_SIGHT, 5, shared=1, more=", ?1, ?1, ?1, ?1, 'unknown', 0")
 
 COUNT: Final = """
 INSERT INTO counts (hour, kind, reason, event_name, pixel_id, n) VALUES (?, ?, ?, ?, ?, ?)
