@@ -14,6 +14,7 @@ from contextlib import suppress
 from capi_middleware.errors import StoreError
 from capi_middleware.store import postgres_statements as sql
 from capi_middleware.store.grouped import GroupedStore
+from capi_middleware.store.postgres_claims import Claims
 from capi_middleware.store.postgres_groups import columns_of, insert
 from capi_middleware.store.postgres_link import Link, Transaction
 from capi_middleware.store.postgres_rollups import (
@@ -24,16 +25,13 @@ from capi_middleware.store.postgres_rollups import (
     read_tallies,
 )
 from capi_middleware.store.protocol import (
-    DEDUPE_WINDOW,
     LONGEST_LEASE,
     LONGEST_WAIT,
-    OLDEST_EVENT,
     Backlog,
     DeadLetter,
     Facet,
     Known,
     Lease,
-    LeasedEvent,
     Pause,
     Settlement,
     Slice,
@@ -45,7 +43,7 @@ from capi_middleware.store.submissions import Counters, LockedError, Submission
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches.
 STEP_ROWS = 1000
 #: Rows that this process changes before it folds what they changed.
-FOLD_EVERY = 1000
+FOLD_EVERY = 2000
 #: How long `close` waits for the last commit, in seconds.
 CLOSE_SECONDS = 5.0
 
@@ -74,6 +72,7 @@ class PostgresStore(GroupedStore):
         #: The group whose COMMIT was not answered, and the number of its transaction.
         self._in_doubt: tuple[Sequence[Submission], str] | None = None
         self._changed = 0
+        self._claims = Claims()
         super().__init__(queue_limit=queue_limit, clock=clock or time.time)
 
     def __repr__(self) -> str:
@@ -84,12 +83,15 @@ class PostgresStore(GroupedStore):
         # The writer tries the same group again: was it committed after all?
         if doubt is not None and doubt[0] is submissions and self._was_committed(doubt):
             return
-        # Before the commit that pages wait for, in a transaction of its own.
-        self._fold_often(self._writing, sum(len(one.items) for one in submissions))
         with self._writing.transaction() as db:
             insert(db, submissions, counters)
             self._in_doubt = submissions, db.xact
         self._in_doubt = None
+
+    def _committed(self, submissions: Sequence[Submission]) -> None:
+        super()._committed(submissions)
+        # After the commit that pages wait for, in a transaction of its own.
+        self._fold_often(self._writing, sum(len(one.items) for one in submissions))
 
     def _fold_often(self, link: Link, changed: int) -> None:
         """Fold when this process has changed enough rows; what fails will work another time."""
@@ -114,25 +116,9 @@ class PostgresStore(GroupedStore):
         lease_id = secrets.token_hex(16)
         while True:
             with self._link.transaction() as db:
-                of_pixel = {
-                    "pixel_id": pixel_id,
-                    "now": db.now,
-                    "longest": LONGEST_LEASE,
-                    "wait": LONGEST_WAIT,
-                    "limit": limit,
-                    "oldest": db.now - OLDEST_EVENT,
-                    "dedupe": db.now - DEDUPE_WINDOW,
-                }
-                db.execute(sql.RELEASE, of_pixel)
-                db.execute(sql.HURRY, of_pixel)
-                due = db.execute(sql.DUE, of_pixel).fetchall()
-                events = [LeasedEvent(*columns) for *columns, too_old in due if not too_old]
-                expired = [columns[0] for columns in due if columns[-1]]
-                if expired:
-                    db.execute(sql.EXPIRE, (expired,))
-                if events:
-                    keys = [event.key for event in events]
-                    db.execute(sql.LEASE, (lease_id, db.now + seconds, keys))
+                events, expired = self._claims.claim(
+                    db, pixel_id, lease_id, limit=limit, seconds=seconds
+                )
             # Whole batches of expired events go one transaction at a time.
             if events or not expired:
                 return Lease(lease_id, events)

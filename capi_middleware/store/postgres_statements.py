@@ -92,21 +92,24 @@ WHERE key IN (
 )
 """
 
-DUE: Final = """
-SELECT key, event_id, event_name, event_time, payload, attempts,
-       event_time < CASE WHEN uncertain OR browser = 'sent' THEN %(dedupe)s::float8
-                    ELSE %(oldest)s::float8 END
-FROM capi_events
-WHERE pixel_id = %(pixel_id)s AND server = 'pending' AND due_at <= %(now)s
-ORDER BY due_at, key LIMIT %(limit)s
-FOR UPDATE SKIP LOCKED
-"""
+_TOO_OLD = """event_time < CASE WHEN uncertain OR browser = 'sent' THEN %(dedupe)s::float8
+                    ELSE %(oldest)s::float8 END"""
 
-LEASE: Final = """
-UPDATE capi_events SET server = 'leased', lease_id = %s, lease_until = %s WHERE key = ANY(%s)
-"""
-
-EXPIRE: Final = "UPDATE capi_events SET server = 'expired', payload = NULL WHERE key = ANY(%s)"
+#: Claims what is due, and ends what is too old, which comes back without payload.
+CLAIM: Final = f"""
+UPDATE capi_events SET
+    server = CASE WHEN {_TOO_OLD} THEN 'expired' ELSE 'leased' END,
+    payload = CASE WHEN {_TOO_OLD} THEN NULL ELSE payload END,
+    lease_id = CASE WHEN {_TOO_OLD} THEN NULL ELSE %(lease_id)s END,
+    lease_until = CASE WHEN {_TOO_OLD} THEN NULL ELSE %(until)s::float8 END
+WHERE key = ANY(ARRAY(
+    SELECT key FROM capi_events
+    WHERE pixel_id = %(pixel_id)s AND server = 'pending' AND due_at <= %(now)s
+    ORDER BY due_at, key LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+))
+RETURNING due_at, key, event_id, event_name, event_time, payload, attempts
+"""  # noqa: S608 - our own constants
 
 #: One per outcome, with the same parameters.
 _SETTLED = "attempts = attempts + attempted, lease_id = NULL, lease_until = NULL"
