@@ -15,6 +15,9 @@ from capi_middleware.store.protocol import Known, Store
 
 _NEWEST = 20
 _PAGE = 500
+#: Keys behind the last one that are looked at again: another process may have got a key before us
+#: and commit after us.
+_BEHIND = 1000
 #: Events whose copies are still watched, and seconds between two looks.
 _WATCHED = 200
 _POLL = 1.0
@@ -31,9 +34,9 @@ def tail(source: str, event: str | None, pixel: str | None, once: bool, as_json:
 
     An event is printed again when one of its copies gets on.
     """
-    watch = _Watch(event, pixel, as_json)
+    watch = Watch(event, pixel, as_json)
     with opened(source) as capi:
-        watch.show(capi.store.recent(_NEWEST))
+        watch.begin(capi.store)
         try:
             while not once:
                 time.sleep(_POLL)
@@ -42,28 +45,42 @@ def tail(source: str, event: str | None, pixel: str | None, once: bool, as_json:
             return
 
 
-class _Watch:
+class Watch:
     """What has been printed, and what may still change."""
 
     def __init__(self, event: str | None, pixel: str | None, as_json: bool) -> None:
         self._event, self._pixel, self._as_json = event, pixel, as_json
-        self._last = 0
+        #: Keys from here on belong on the terminal; the last one that was read; and those near it.
+        self._first = self._last = 0
+        self._read: set[int] = set()
         self._open: OrderedDict[int, Known] = OrderedDict()
+
+    def begin(self, store: Store) -> None:
+        """Print the newest events."""
+        newest = store.recent(_NEWEST)
+        if newest:
+            self._first = newest[0].key
+        self.show(newest)
 
     def look(self, store: Store) -> None:
         """Print what is new and what got on."""
         known = store.find([one.event_id for one in self._open.values()])
         self.show([one for one in known if one.key in self._open])
+        behind = max(self._first, self._last - _BEHIND)
+        after = behind - 1
         while True:
-            new = store.recent(_PAGE, self._last)
-            self.show([one for one in new if one.key > self._last])
-            if len(new) < _PAGE:
-                return
+            page = store.recent(_PAGE, after or -1)
+            self.show([one for one in page if one.key not in self._read])
+            if len(page) < _PAGE:
+                break
+            after = page[-1].key
+        self._read = {key for key in self._read if key >= behind}
 
     def show(self, events: Sequence[Known]) -> None:
         """Print those that say something new."""
         for one in events:
             self._last = max(self._last, one.key)
+            self._read.add(one.key)
             before = self._open.pop(one.key, None)
             if self._event not in (None, one.event_name) or self._pixel not in (None, one.pixel_id):
                 continue

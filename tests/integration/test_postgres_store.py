@@ -1,5 +1,6 @@
 """PostgresStore as a citizen of its server: others' claims, lost connections, rights, forks."""
 
+import json
 import logging
 import os
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from capi_middleware.cli.tail import Watch
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count, Sighting
 from capi_middleware.store.postgres import PostgresStore
@@ -272,6 +274,27 @@ def test_late_words_about_a_lease_that_ran_out_are_ignored(
 
     assert store.settle(old.lease_id, [Settlement(old.events[0].key, "dead")]) == 0
     assert store.settle(new.lease_id, [Settlement(new.events[0].key, "delivered")]) == 1
+
+
+def test_tail_prints_what_another_process_commits_late(
+    store: PostgresStore, postgres_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = Watch(None, None, as_json=True)
+    store_rows(store, row("before"))
+    watch.begin(store)
+    with psycopg.connect(postgres_url) as other:
+        other.execute(
+            b"INSERT INTO capi_events (event_id, event_name, pixel_id, event_time, created_at, "
+            b"server, due_at, browser, match_keys) "
+            b"VALUES ('late', 'Purchase', '1', 0, 0, 'unmapped', 0, 'sent', 0)"
+        )
+        store_rows(store, row("early"))
+        watch.look(store)
+    watch.look(store)
+    watch.look(store)
+
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [one["event_id"] for one in lines] == ["before", "early", "late"]
 
 
 def test_a_link_that_failed_waits_before_it_tries_again() -> None:
