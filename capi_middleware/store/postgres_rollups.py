@@ -144,6 +144,12 @@ WHERE hour > 0 AND hour < %s GROUP BY kind, reason, event_name, pixel_id
 ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.n + excluded.n
 """
 PRUNE_ROLLUPS: Final = "DELETE FROM capi_rollups WHERE span > 0 AND start > 0 AND start < %s"
+PRUNE_KEYS: Final = """
+DELETE FROM capi_rollup_keys AS k WHERE NOT EXISTS (
+    SELECT FROM capi_rollups AS r
+    WHERE r.key = k.key AND (r.span IN (0, 24) OR r.facet = 'hour' AND r.span = 1)
+)
+"""
 PRUNE_COUNTS: Final = "DELETE FROM capi_counts WHERE hour > 0 AND hour < %s"
 
 
@@ -198,7 +204,8 @@ def prune_sums(db: Transaction) -> None:
     oldest = oldest_hour(db.now)
     for statement in (KEEP_TOTALS, KEEP_COUNTS):
         db.execute(statement, (oldest,))
-    db.execute(PRUNE_ROLLUPS, (oldest,))
+    if db.execute(PRUNE_ROLLUPS, (oldest,)).rowcount:
+        db.execute(PRUNE_KEYS)
     db.execute(PRUNE_COUNTS, (oldest,))
 
 

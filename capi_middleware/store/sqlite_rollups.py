@@ -177,6 +177,13 @@ PRUNE_ROLLUPS: Final = """
 DELETE FROM rollups WHERE facet = ? AND span = ? AND start > 0 AND start < ?
 """
 FACETS: Final = "SELECT DISTINCT facet FROM rollup_keys WHERE facet <> 'depth'"
+#: Of keys that no sum has any more. Every sum but those of "hour" is in one of a day.
+PRUNE_KEYS: Final = """
+DELETE FROM rollup_keys WHERE facet = :facet AND key NOT IN (
+    SELECT key FROM rollups
+    WHERE facet = :facet AND span = CASE :facet WHEN 'hour' THEN 1 ELSE 24 END
+)
+"""
 PRUNE_COUNTS: Final = "DELETE FROM counts WHERE hour > 0 AND hour < ?"
 
 
@@ -256,8 +263,9 @@ def prune_sums(db: sqlite3.Connection, now: float) -> None:
     for statement in (KEEP_TOTALS, KEEP_COUNTS):
         db.execute(statement, (oldest,))
     for (facet,) in db.execute(FACETS).fetchall():
-        for span in (HOUR, QUARTER, DAY):
-            db.execute(PRUNE_ROLLUPS, (facet, span, oldest))
+        spans = (HOUR, QUARTER, DAY)
+        if sum(db.execute(PRUNE_ROLLUPS, (facet, span, oldest)).rowcount for span in spans):
+            db.execute(PRUNE_KEYS, {"facet": facet})
     db.execute(PRUNE_COUNTS, (oldest,))
 
 

@@ -143,6 +143,24 @@ def test_many_processes_migrate_at_once_while_an_older_one_writes(
     assert found["pending", "csp"] == written[0] + 6
 
 
+def test_the_keys_of_sums_that_are_over_are_pruned_with_them(postgres_url: str) -> None:
+    clock = Clock()
+    store = PostgresStore(postgres_url, clock=clock)
+    store_rows(store, row("e1", server="unmapped", page="/old", route="GET /both"))
+    store.prune(NOON + 1)
+    clock.now += 401 * 86_400
+    store_rows(store, row("e2", event_time=clock(), page="/new", route="GET /both"))
+    store.prune(NOON + 1)
+    keys = execute(postgres_url, "SELECT DISTINCT value FROM capi_rollup_keys")
+
+    assert {value for (value,) in keys if "/" in value} == {"/new", "GET /both"}
+    after = store.tallies(clock() - 1, clock() + 1)
+    assert [(one.server, one.n) for one in after.rows] == [("pending", 1)]
+    assert [one.n for one in store.slices("route", clock(), clock() + 1)] == [1]
+    assert store.depth() == {"pending": 1}
+    store.close()
+
+
 def test_nobody_waits_for_who_folds(
     postgres_url: str, open_store: Callable[[], PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -638,6 +638,26 @@ def test_a_new_row_that_gets_the_key_of_a_pruned_one_is_in_the_sums(
     assert store.depth() == {"unmapped": 1}
 
 
+def test_the_keys_of_sums_that_are_over_are_pruned_with_them(path: Path) -> None:
+    clock = Clock()
+    store = SqliteStore(path, clock=clock)
+    store_rows(store, row("e1", server="unmapped", page="/old", route="GET /both"))
+    store.prune(NOON + 1)
+    clock.now += 401 * 86_400
+    store_rows(store, row("e2", event_time=clock(), page="/new", route="GET /both"))
+    store.prune(NOON + 1)
+    db = sqlite3.connect(path)
+    values = db.execute("SELECT value FROM rollup_keys WHERE value LIKE '%/%'").fetchall()
+    db.close()
+
+    assert sorted(values) == [("/new",), ("GET /both",)]
+    after = store.tallies(clock() - 1, clock() + 1)
+    assert [(one.server, one.n) for one in after.rows] == [("pending", 1)]
+    assert [one.n for one in store.slices("route", clock(), clock() + 1)] == [1]
+    assert store.depth() == {"pending": 1}
+    store.close()
+
+
 #: What the versions before schema 3 write.
 OLD_INSERT = (
     "INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, payload, server, "
