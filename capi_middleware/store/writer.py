@@ -95,7 +95,9 @@ class Writer:
 
         Raises StoreFull when more than `queue_limit` rows would wait. Dropped rows are counted.
         """
-        if self._pid != os.getpid():
+        # Python tells of its own forks (at_fork); others are looked for, but not for every row: it
+        # is a system call, which costs more than all of this in a sandboxed container.
+        if not self._groups and self._pid != os.getpid():
             self._start_over()
         items = tuple(items)
         with self._lock:
@@ -132,7 +134,7 @@ class Writer:
 
     def count(self, counts: Sequence[Count]) -> None:
         """Add to the counters. Never full: equal counts are one number while they wait."""
-        if self._pid != os.getpid():
+        if not self._count_announced and self._pid != os.getpid():
             self._start_over()
         hour = int(self._clock() // 3600)
         self._counted.extend(
