@@ -117,6 +117,8 @@ class SqliteStore(GroupedStore):
             now = self._clock()
             of_pixel = {
                 "pixel_id": pixel_id,
+                "lease_id": lease_id,
+                "until": now + seconds,
                 "now": now,
                 "longest": LONGEST_LEASE,
                 "wait": LONGEST_WAIT,
@@ -125,16 +127,17 @@ class SqliteStore(GroupedStore):
                 "dedupe": now - DEDUPE_WINDOW,
             }
             with self._connections.writing() as db:
-                db.execute(sql.RELEASE, of_pixel)
-                db.execute(sql.HURRY, of_pixel)
+                for statement in (sql.RELEASE, sql.RELEASE_OLD, sql.HURRY):
+                    db.execute(statement, of_pixel)
                 due, expired = db.execute(sql.DUE, of_pixel).fetchone()
                 if expired != _NONE:
                     db.execute(sql.EXPIRE, (expired,))
                 if due != expired:
-                    db.execute(sql.LEASE, (lease_id, now + seconds, due))
+                    db.execute(sql.LEASE, {**of_pixel, "due": due})
             if due != expired:
                 with self._connections.reading() as db:
-                    found = db.execute(sql.LEASED, (due, lease_id)).fetchall()
+                    given = {"due": due, "lease_id": lease_id}
+                    found = db.execute(sql.LEASED, given).fetchall()
                 return Lease(lease_id, [LeasedEvent(*columns) for columns in found])
             # Whole batches of expired events go one transaction at a time.
             if due == _NONE:
@@ -162,6 +165,7 @@ class SqliteStore(GroupedStore):
                 }
                 with summing(db, given):
                     held += db.execute(sql.SETTLE[state], given).rowcount
+                db.execute(sql.END_LEASE, given)
             self._overdue = is_overdue(db)
         self._keep_up()
         return held

@@ -25,6 +25,7 @@ from capi_middleware.store.rollups import (
     tallies_of,
 )
 from capi_middleware.store.sqlite_many import execute_many, for_many
+from capi_middleware.store.sqlite_statements import HELD
 
 #: New rows and changes that are folded together: more cost less each, and a report reads up to so
 #: many.
@@ -52,7 +53,7 @@ SELECT {_STATE}, SUM(n), 0 FROM unsummed WHERE hour >= ? AND hour < ? GROUP BY {
 """  # noqa: S608 - our own constants
 
 #: What a settlement with an end will change, as the trigger would write it down one by one.
-SETTLING: Final = """
+SETTLING: Final = f"""
 WITH settled AS (
     SELECT CAST(event_time / 3600 AS INTEGER) AS hour, pixel_id, event_name, browser, match_keys,
         CASE :state WHEN 'delivered'
@@ -62,8 +63,7 @@ WITH settled AS (
             AND browser_digest <> '' AND digest <> browser_digest AS differs,
         COUNT(*) AS n
     FROM events
-    WHERE key IN (SELECT value FROM json_each(:keys)) AND lease_id = :lease_id
-      AND key <= (SELECT key FROM summed)
+    WHERE {HELD} AND key <= (SELECT key FROM summed)
     GROUP BY page, route, match_keys, agent, event_name, browser, tenths, differs, hour, pixel_id
 )
 INSERT INTO changes
@@ -73,7 +73,7 @@ SELECT hour, pixel_id, event_name, 'pending', browser, match_keys, -1, route, pa
     0, -n, -n FROM settled
 UNION ALL SELECT hour, pixel_id, event_name, :state, browser, match_keys, tenths, route, page,
     agent, differs, n, n FROM settled
-"""
+"""  # noqa: S608 - our own constants
 #: No trigger fires for what is not summed: once before, once after a statement.
 TURN_TRIGGERS: Final = "UPDATE summed SET key = -1 - key"
 
@@ -146,8 +146,10 @@ WHERE r.facet = 'depth' AND r.span = 0
 UNION ALL SELECT server, SUM(rows) FROM unsummed GROUP BY server
 """
 
-#: One pixel after the other, as the index has them: leased rows are few, waiting ones may be many.
-LEASED: Final = """
+LEASED: Final = "SELECT COUNT(*) FROM leases"
+
+#: Those of versions before schema 4: one pixel after the other, as the index has them.
+LEASED_OLD: Final = """
 WITH RECURSIVE pixels (id) AS (
     SELECT MIN(pixel_id) FROM events WHERE server IN ('pending', 'leased')
     UNION ALL
@@ -253,7 +255,8 @@ def read_slices(db: sqlite3.Connection, facet: Facet, start: float, end: float) 
 
 def read_depth(db: sqlite3.Connection) -> dict[str, int]:
     """See Store.depth."""
-    return depth_of(db.execute(DEPTH), db.execute(LEASED).fetchone()[0])
+    leased = sum(db.execute(one).fetchone()[0] for one in (LEASED, LEASED_OLD))
+    return depth_of(db.execute(DEPTH), leased)
 
 
 def prune_sums(db: sqlite3.Connection, now: float) -> None:

@@ -50,7 +50,10 @@ ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = n + exc
 """
 
 #: A lease that ends too far in the future was taken before the clock went back.
-RELEASE: Final = """
+RELEASE: Final = "DELETE FROM leases WHERE until <= :now OR until > :now + :longest"
+
+#: The same for those of versions before schema 4.
+RELEASE_OLD: Final = """
 UPDATE events SET server = 'pending', lease_id = NULL, lease_until = NULL
 WHERE pixel_id = :pixel_id AND server = 'leased' AND server IN ('pending', 'leased')
   AND (lease_until <= :now OR lease_until > :now + :longest)
@@ -70,7 +73,7 @@ SELECT json_group_array(key), json_group_array(key) FILTER (WHERE too_old) FROM 
            AS too_old
     FROM events
     WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'leased')
-      AND due_at <= :now
+      AND due_at <= :now AND key NOT IN (SELECT key FROM leases)
     ORDER BY due_at, key LIMIT :limit
 )
 """
@@ -81,36 +84,47 @@ WHERE key IN (SELECT value FROM json_each(?))
 """
 
 LEASE: Final = """
-UPDATE events SET server = 'leased', lease_id = ?, lease_until = ?
-WHERE server = 'pending' AND key IN (SELECT value FROM json_each(?))
+INSERT INTO leases (key, lease_id, until)
+SELECT key, :lease_id, :until FROM events
+WHERE server = 'pending' AND key IN (SELECT value FROM json_each(:due))
 """
 
 #: What was leased, in the order of the keys; read after the commit, without the write lock.
 LEASED: Final = """
 SELECT events.key, event_id, event_name, event_time, payload, attempts
-FROM json_each(?) AS due CROSS JOIN events ON events.key = due.value
-WHERE lease_id = ? ORDER BY due.key
+FROM json_each(:due) AS due CROSS JOIN events ON events.key = due.value
+WHERE events.key IN (SELECT key FROM leases WHERE lease_id = :lease_id) ORDER BY due.key
+"""
+
+#: Those of `keys` that a lease holds.
+HELD: Final = """
+key IN (
+    SELECT key FROM leases
+    WHERE lease_id = :lease_id AND key IN (SELECT value FROM json_each(:keys))
+)
 """
 
 #: One per outcome, with the same parameters.
 SETTLE: Final = {
-    "delivered": """
+    "delivered": f"""
 UPDATE events SET server = 'delivered', payload = NULL, delivered_at = :now, reason = :reason,
-    attempts = attempts + :attempted, lease_id = NULL, lease_until = NULL
-WHERE key IN (SELECT value FROM json_each(:keys)) AND lease_id = :lease_id
-""",
-    "dead": """
-UPDATE events SET server = 'dead', reason = :reason,
-    attempts = attempts + :attempted, lease_id = NULL, lease_until = NULL
-WHERE key IN (SELECT value FROM json_each(:keys)) AND lease_id = :lease_id
-""",
-    "pending": """
-UPDATE events SET server = 'pending', due_at = :now + :delay, reason = :reason,
-    attempts = attempts + :attempted, uncertain = MAX(uncertain, :uncertain),
-    lease_id = NULL, lease_until = NULL
-WHERE key IN (SELECT value FROM json_each(:keys)) AND lease_id = :lease_id
-""",
+    attempts = attempts + :attempted
+WHERE {HELD}
+""",  # noqa: S608 - our own constants
+    "dead": f"""
+UPDATE events SET server = 'dead', reason = :reason, attempts = attempts + :attempted
+WHERE {HELD}
+""",  # noqa: S608 - our own constants
+    "pending": f"""
+UPDATE events SET due_at = :now + :delay, reason = :reason, attempts = attempts + :attempted,
+    uncertain = MAX(uncertain, :uncertain)
+WHERE {HELD}
+""",  # noqa: S608 - our own constants
 }
+
+END_LEASE: Final = """
+DELETE FROM leases WHERE key IN (SELECT value FROM json_each(:keys)) AND lease_id = :lease_id
+"""
 
 PAUSE: Final = """
 INSERT INTO pauses (pixel_id, until, reason, token) VALUES (?, ?, ?, ?)
@@ -153,14 +167,19 @@ DROP: Final = (
 NEXT_DUE: Final = """
 SELECT
     (SELECT MIN(due_at) FROM events
-     WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'leased')),
+     WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'leased')
+       AND key NOT IN (SELECT key FROM leases)),
+    (SELECT MIN(CASE WHEN until > :now + :longest THEN :now ELSE until END)
+     FROM leases JOIN events ON events.key = leases.key WHERE pixel_id = :pixel_id),
     (SELECT MIN(CASE WHEN lease_until > :now + :longest THEN :now ELSE lease_until END)
      FROM events
      WHERE pixel_id = :pixel_id AND server = 'leased' AND server IN ('pending', 'leased'))
 """
 
 _KNOWN = """
-SELECT key, event_id, event_name, pixel_id, event_time, server, browser, reason, attempts
+SELECT key, event_id, event_name, pixel_id, event_time,
+    CASE WHEN server = 'pending' AND key IN (SELECT key FROM leases) THEN 'leased' ELSE server END,
+    browser, reason, attempts
 FROM events
 """
 

@@ -53,7 +53,9 @@ def raw_rows(store: Store, url: str) -> list[Raw]:
         ]
     elif url.startswith("sqlite"):
         db = sqlite3.connect(url.removeprefix("sqlite:///"))
-        found = db.execute(f"SELECT {COLUMNS} FROM events").fetchall()
+        held = "CASE WHEN key IN (SELECT key FROM leases) THEN 'leased' ELSE server END"
+        columns = COLUMNS.replace("server", held)
+        found = db.execute(f"SELECT {columns} FROM events").fetchall()
         db.close()
     else:
         found = execute(url, f"SELECT {COLUMNS} FROM capi_events")

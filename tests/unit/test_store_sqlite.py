@@ -301,12 +301,32 @@ def test_a_group_of_any_size_is_stored_whole_and_in_order(store: SqliteStore, n:
     assert replayed.n == 3
 
 
-@pytest.mark.parametrize("statement", [sql.RELEASE, sql.NEXT_DUE], ids=["release", "next due"])
+@pytest.mark.parametrize("statement", [sql.RELEASE_OLD, sql.NEXT_DUE], ids=["release", "next due"])
 def test_leases_are_found_by_the_index(store: SqliteStore, path: Path, statement: str) -> None:
     store_rows(store, row())
 
     assert "SCAN events" not in plan(path, statement)
     assert "INDEX events_waiting (pixel_id=? AND server=?)" in plan(path, statement)
+
+
+def test_what_an_older_version_leased_is_due_when_its_lease_ran_out(
+    store: SqliteStore, path: Path
+) -> None:
+    store_rows(store, row("e1"), row("e2"))
+    db = sqlite3.connect(path)
+    db.execute(
+        "UPDATE events SET server = 'leased', lease_id = 'a', lease_until = ? WHERE key = 1",
+        (NOON + 20,),
+    )
+    db.commit()
+    db.close()
+
+    assert store.depth() == {"leased": 1, "pending": 1}
+    assert len(store.lease(PIXEL, limit=9, seconds=5).events) == 1
+    assert store.depth() == {"leased": 2}
+    assert store.next_due(PIXEL) == 5.0
+    store._clock.now = NOON + 30  # type: ignore[attr-defined] # a Clock
+    assert len(store.lease(PIXEL, limit=9, seconds=5).events) == 2
 
 
 def test_a_delivered_event_keeps_no_payload_and_a_dead_one_does(
@@ -738,7 +758,7 @@ def test_health_reads_what_waits_from_the_index_alone(store: SqliteStore, path: 
     store_rows(store, row())
 
     assert "SEARCH events USING INTEGER PRIMARY KEY (rowid>?)" in plan(path, sqlite_rollups.DEPTH)
-    for statement in (sqlite_rollups.LEASED, sql.BACKLOG):
+    for statement in (sqlite_rollups.LEASED_OLD, sql.BACKLOG):
         steps = [one for one in plan(path, statement).splitlines() if "events" in one]
         assert steps
         assert all("USING COVERING INDEX events_waiting" in one for one in steps)
@@ -757,4 +777,6 @@ def test_events_are_found_by_their_keys(
 ) -> None:
     store_rows(store, row())
 
-    assert plan(path, statement, ("", "")[: statement.count("?")]) == steps
+    found, *leases = plan(path, statement, ("", "")[: statement.count("?")]).splitlines()
+    assert found == steps
+    assert leases == ["USING ROWID SEARCH ON TABLE leases FOR IN-OPERATOR"]

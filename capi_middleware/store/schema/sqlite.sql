@@ -13,6 +13,7 @@ CREATE TABLE events (
     reason TEXT NOT NULL DEFAULT '',
     attempts INTEGER NOT NULL DEFAULT 0,
     due_at REAL NOT NULL,
+    -- Of versions before schema 4, as is the server state 'leased'.
     lease_id TEXT,
     lease_until REAL,
     delivered_at REAL,
@@ -40,6 +41,13 @@ CREATE INDEX events_dead ON events (key) WHERE server = 'dead';
 
 -- Pruning.
 CREATE INDEX events_time ON events (event_time);
+
+-- Events that couriers hold, apart: a claim writes no row of events anew.
+CREATE TABLE leases (
+    key INTEGER PRIMARY KEY,
+    lease_id TEXT NOT NULL,
+    until REAL NOT NULL
+);
 
 -- What leaves no row; hour is Unix time // 3600.
 CREATE TABLE counts (
