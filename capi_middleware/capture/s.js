@@ -343,7 +343,7 @@ const start = nonce => {
 	const call = safe(fbq);
 	if (data.x === 'limited') call('dataProcessingOptions', ['LDU'], ...data.l);
 	sites = Array.from(fbq.queue || []).filter(([method]) => method === 'init').map(([, id]) => id)
-		.concat(safe(() => fbq.getState().pixels.map(p => p.id))() || []).map(String);
+		.concat(safe(() => fbq.callMethod && fbq.getState().pixels.map(p => p.id))() || []).map(String);
 	for (const { id, am } of data.p) if (!sites.includes(id)) {
 		if (own) call('set', 'autoConfig', false, id);
 		call('init', id, am);
