@@ -34,6 +34,7 @@ class CAPIMiddleware:
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
+        self._endpoints = self.capi.endpoints
         self._has_lifespan = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +81,7 @@ class CAPIMiddleware:
 
     async def _answer(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read_body(receive)
-        response = await walk(self.capi.endpoints.answer(endpoint, scope, body))
+        response = await walk(self._endpoints.answer(endpoint, scope, body))
         await response(scope, receive, send)
 
     def _closing(self, send: Send) -> Send:

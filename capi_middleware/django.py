@@ -68,6 +68,7 @@ class CAPIMiddleware:
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
         self.capi: CAPI = get_capi()
+        self._endpoints = self.capi.endpoints
         if _CACHE in takewhile(lambda entry: not entry.endswith(_ENTRY), settings.MIDDLEWARE):
             self.capi.issuer.notices.say("cache")
         if iscoroutinefunction(get_response):
@@ -129,7 +130,7 @@ class CAPIMiddleware:
                 import_string(path)(self.get_response).process_request(request)
         body = request.read(BODY_LIMIT + 1)
         answer = walk(
-            self.capi.endpoints.answer(
+            self._endpoints.answer(
                 endpoint, _scope(request), body if len(body) <= BODY_LIMIT else None
             )
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from decimal import Decimal
 from functools import partial
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from capi_middleware.alerting import CHECK_SECONDS, Alerting
 from capi_middleware.capture.carrying import brings
@@ -21,6 +21,7 @@ from capi_middleware.delivery.worker import Courier, Deliverer
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event, EventName
 from capi_middleware.issuing import Issuer
+from capi_middleware.lazily import lazily
 from capi_middleware.parity.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.parity.insights.keeping import Lookout
 from capi_middleware.pixels import Pixel
@@ -33,6 +34,9 @@ from capi_middleware.store.protocol import OLDEST_EVENT, Store
 from capi_middleware.tracking import custom_data_of
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
+
+if TYPE_CHECKING:
+    from capi_middleware.endpoints.public import Endpoints
 
 E = TypeVar("E", bound=Exchange)
 
@@ -64,10 +68,6 @@ class CAPI:
         self._deliverer = Deliverer(
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
-        # Half of all imports are the endpoints and the report: not for who only imports the names.
-        from capi_middleware.endpoints.public import Endpoints
-
-        self.endpoints: Endpoints = Endpoints(self.issuer, self._open_later, self._is_delivering)
         self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
         self.store.on_commit = self._deliverer.wake
         #: Whether it delivers in this process; the doors start it with the first request.
@@ -152,6 +152,14 @@ class CAPI:
         self.store.close()
 
     # -- for the doors ---------------------------------------------------------------------------
+
+    @lazily
+    def endpoints(self) -> "Endpoints":
+        """What answers under the prefix."""
+        # starlette and more, 5 MB: not for a process that has no door.
+        from capi_middleware.endpoints.public import Endpoints
+
+        return Endpoints(self.issuer, self._open_later, self._is_delivering)
 
     def start(self) -> None:
         """Start delivery in this process: lazily, and again after a fork."""

@@ -29,6 +29,7 @@ class CAPIMiddleware:
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
+        self._endpoints = self.capi.endpoints
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI interface."""
@@ -79,7 +80,7 @@ class CAPIMiddleware:
 
         `scope` is the ASGI form of `environ`; `start_response` is the server's.
         """
-        response = walk(self.capi.endpoints.answer(endpoint, scope, read_body(environ)))
+        response = walk(self._endpoints.answer(endpoint, scope, read_body(environ)))
         headers = [
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in response.raw_headers
