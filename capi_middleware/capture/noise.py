@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from importlib.resources import files
 
 _PREFETCH_HEADERS = frozenset({"purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose"})
 _PREFETCH_WORDS = ("prefetch", "prerender", "preview")
@@ -65,6 +64,8 @@ def _kind_of(user_agent: str) -> str | None:
 
 @cache
 def _patterns() -> list[re.Pattern[str]]:
+    from importlib.resources import files
+
     text = files("crawleruseragents").joinpath("crawler-user-agents.json").read_text("utf-8")
     known = [
         one["pattern"] for one in json.loads(text) if _NO_CRAWLERS.isdisjoint(one.get("tags", ()))

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ _ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
 @cache
 def script() -> bytes:
     """The pixel script as pages load it: s.min.js, which `make script` makes of s.js."""
-    return files("capi_middleware.capture").joinpath("s.min.js").read_bytes()
+    return Path(__file__).with_name("s.min.js").read_bytes()
 
 
 @cache

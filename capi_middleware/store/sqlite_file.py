@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
@@ -211,7 +210,7 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
         if version:
             steps = [f"sqlite_{to}.sql" for to in range(version + 1, SCHEMA_VERSION + 1)]
         for step in steps:
-            script = files("capi_middleware.store").joinpath("schema", step).read_text("utf-8")
+            script = Path(__file__).with_name("schema").joinpath(step).read_text("utf-8")
             for statement in script.split(";\n"):
                 db.execute(statement)
         fold(db)
