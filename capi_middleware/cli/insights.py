@@ -52,7 +52,7 @@ def _print(found: Insights, compared: list[Comparison]) -> None:
         shown.add_row(one.event_name, one.pixel_id, one.measure, ours, metas, one.verdict)
     console.print(shown if compared else "Meta told no numbers.")
     for one in compared:
-        if one.verdict == "differs":
+        if one.verdict in ("differs", "low"):
             print_line(f"{one.event_name} at pixel {one.pixel_id}: {one.explanation}")
             print_line(f"  fix: {one.fix}")
     if found.opportunity and found.opportunity.score is not None:

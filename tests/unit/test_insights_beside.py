@@ -137,12 +137,12 @@ def test_browser_events_without_an_event_id_are_named() -> None:
 def test_a_low_match_quality_names_the_key_worth_most() -> None:
     keys = [KeyFeedback("email", 1.0, None), KeyFeedback("phone", 0.0, 0.09)]
     found = compared(quality={"match_quality": 4.2, "match_keys": keys})
-    assert found["match quality"].verdict == "differs"
+    assert (found["match quality"].verdict, found["match quality"].ours) == ("low", None)
     assert "Send phone" in found["match quality"].fix
     assert "9.0 %" in found["match quality"].fix
     assert found["match keys"].verdict == "agrees"
     better = compared(quality={"match_quality": 8.0})["match quality"]
-    assert (better.verdict, better.fix) == ("agrees", "")
+    assert (better.verdict, better.fix) == ("good", "")
 
 
 def test_match_keys_are_compared_by_meta_s_words_for_them() -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from datetime import datetime
 from math import sqrt
-from typing import Literal
 
 from capi_middleware.parity.insights.comparing_quality import compare_quality
 from capi_middleware.parity.insights.model import (
@@ -12,6 +11,7 @@ from capi_middleware.parity.insights.model import (
     HourCount,
     Insights,
     Measure,
+    Verdict,
 )
 from capi_middleware.parity.model import Report
 
@@ -80,7 +80,7 @@ def _count(
     within = f"in the same {hours:,} {'hour' if hours == 1 else 'hours'}"
     fix = ""
     if most < ENOUGH:
-        verdict: Literal["agrees", "differs", "unknown"] = "unknown"
+        verdict: Verdict = "unknown"
         text = (
             f"Meta counts {metas:,} {measure}, we {verb} {ours:,} {within}: too few to tell more."
         )

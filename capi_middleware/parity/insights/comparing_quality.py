@@ -1,7 +1,13 @@
 """Comparing quality: our shares and times of one event beside Meta's. Pure."""
 
 from capi_middleware.parity.flags.evidence import percent
-from capi_middleware.parity.insights.model import ENOUGH, Comparison, EventQuality, Measure
+from capi_middleware.parity.insights.model import (
+    ENOUGH,
+    Comparison,
+    EventQuality,
+    Measure,
+    Verdict,
+)
 from capi_middleware.parity.model import TARGET, EventReport
 
 #: Shares differ when they are further apart than this.
@@ -32,7 +38,7 @@ def _made(
     measure: Measure,
     ours: float | None,
     metas: float | None,
-    differs: bool | None,
+    verdict: Verdict,
     explanation: str,
     fix: str = "",
     told: str = "",
@@ -43,9 +49,9 @@ def _made(
         measure=measure,
         ours=ours,
         metas=metas,
-        verdict="unknown" if differs is None else "differs" if differs else "agrees",
+        verdict=verdict,
         explanation=explanation,
-        fix=fix if differs else "",
+        fix=fix,
         told=told,
     )
 
@@ -60,22 +66,22 @@ def _coverage(event: EventReport, quality: EventQuality) -> Comparison | None:
            f"{percent(goal)}"  # fmt: skip
     if ours is None or event.browser < ENOUGH:
         return _made(
-            event, "coverage", ours, metas, None,
+            event, "coverage", ours, metas, "unknown",
             f"{text}; our own window has {event.browser:,} browser events, too few to compare.",
         )  # fmt: skip
     text += f"; ours in this window is {percent(ours)}"
     if abs(ours - metas) <= APART:
-        return _made(event, "coverage", ours, metas, False, f"{text}: they agree.")
+        return _made(event, "coverage", ours, metas, "agrees", f"{text}: they agree.")
     if metas < ours:
         return _made(
-            event, "coverage", ours, metas, True,
+            event, "coverage", ours, metas, "differs",
             f"{text}: Meta sees browser events that we do not, without our event_id, or the setup "
             "improved within these days.",
             "Look for a second installation of this pixel (tag manager, theme) and remove it, or "
             "set mirror so that its events get an event_id.",
         )  # fmt: skip
     return _made(
-        event, "coverage", ours, metas, True,
+        event, "coverage", ours, metas, "differs",
         f"{text}: Meta pairs events that we do not, by external_id or fbp or from another sender, "
         "or the setup got worse within these days.",
         "Look at what is missing on the server in the table above; another sender to this dataset "
@@ -91,12 +97,12 @@ def _freshness(event: EventReport, quality: EventQuality) -> Comparison | None:
     quick = word in ("real time", "realtime")
     if ours is None:
         text = f"Meta sees these events arrive {word}; we delivered none in this window."
-        return _made(event, "freshness", None, None, None, text, told=told)
+        return _made(event, "freshness", None, None, "unknown", text, told=told)
     text = f"Meta sees these events arrive {word}; 95 % of ours were accepted within {ours:g} s"
     if quick or ours > 3600:
-        return _made(event, "freshness", ours, None, False, f"{text}: they agree.", told=told)
+        return _made(event, "freshness", ours, None, "agrees", f"{text}: they agree.", told=told)
     return _made(
-        event, "freshness", ours, None, True,
+        event, "freshness", ours, None, "differs",
         f"{text}: another sender uploads events of this name late, or delivery stood still "
         "earlier in these days.",
         "Stop late uploads of the same event (a nightly job, an offline import), and look at "
@@ -115,7 +121,7 @@ def _dedupe_key(event: EventReport, quality: EventQuality) -> Comparison | None:
     )
     lower = min(key.browser, key.server)
     if lower >= 1 - APART:
-        return _made(event, "dedupe key", 1.0, lower, False, f"{text}: they agree.")
+        return _made(event, "dedupe key", 1.0, lower, "agrees", f"{text}: they agree.")
     side = "browser" if key.browser <= key.server else "server"
     fix = (
         "Look for pixel code that fires this event by itself (tag manager, theme): remove it, or "
@@ -124,7 +130,7 @@ def _dedupe_key(event: EventReport, quality: EventQuality) -> Comparison | None:
         "Stop the other sender of this event to the dataset, or let it send the same event_id."
     )  # fmt: skip
     return _made(
-        event, "dedupe key", 1.0, lower, True,
+        event, "dedupe key", 1.0, lower, "differs",
         f"{text}: {side} events that are not ours lack it and may count twice.", fix,
     )  # fmt: skip
 
@@ -143,9 +149,9 @@ def _match_keys(event: EventReport, quality: EventQuality) -> Comparison | None:
     text = f"Meta finds {key} in {percent(metas)} of the server events, we sent it in " \
            f"{percent(ours)}"  # fmt: skip
     if gap <= APART:
-        return _made(event, "match keys", ours, metas, False, f"{text}: they agree.")
+        return _made(event, "match keys", ours, metas, "agrees", f"{text}: they agree.")
     return _made(
-        event, "match keys", ours, metas, True,
+        event, "match keys", ours, metas, "differs",
         f"{text}: another sender posts this event too, or what the app supplies changed within "
         "these days.",
         "Give every server event the same keys (user_data in the config or in track()), and see in "
@@ -161,7 +167,7 @@ def _match_quality(event: EventReport, quality: EventQuality) -> Comparison | No
     text = f"Meta scores the match quality {score:g} of 10"
     if score >= GOOD_QUALITY:
         return _made(
-            event, "match quality", None, score, False, f"{text}: {GOOD_QUALITY:g} is good."
+            event, "match quality", None, score, "good", f"{text}: {GOOD_QUALITY:g} is good."
         )
     most = max(wanted, key=lambda one: one.potential or 0, default=None)
     hint = f"Send {most.identifier} with more of these events" if most else "Send more match keys"
@@ -170,6 +176,6 @@ def _match_quality(event: EventReport, quality: EventQuality) -> Comparison | No
         if most and most.potential else ""
     )  # fmt: skip
     return _made(
-        event, "match quality", None, score, True, f"{text}: {GOOD_QUALITY:g} or more is good.",
+        event, "match quality", None, score, "low", f"{text}: {GOOD_QUALITY:g} or more is good.",
         f"{hint}{more}: see Match keys for where the app could supply them.",
     )  # fmt: skip

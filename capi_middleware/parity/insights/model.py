@@ -145,6 +145,10 @@ class Insights(Struct, frozen=True, kw_only=True):
     history: list[Day] = []
 
 
+#: "good" and "low" are Meta's scores of what we have no number of.
+Verdict = Literal["agrees", "differs", "good", "low", "unknown"]
+
+
 class Comparison(Struct, frozen=True, kw_only=True):
     """One measure of one event at one pixel, as we and as Meta see it.
 
@@ -158,7 +162,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     measure: Measure
     ours: float | None
     metas: float | None
-    verdict: Literal["agrees", "differs", "unknown"]
+    verdict: Verdict
     explanation: str
     fix: str = ""
     told: str = ""
