@@ -88,11 +88,13 @@ const judge = (c, url, loaded) => {
 	else probe(url.origin + url.pathname + '?id=' + c.p).then(outcome => settle(c, outcome));
 };
 
-const leave = get => {
+const leave = (get, word) => {
 	const id = get('eid'), name = get('ev');
+	// The library's word follows the picture that it is about.
 	const c = copies.find(c => c.p === get('id')
-		&& (id ? c.i === id : c.bare && !c.left && c.n === name));
+		&& (id ? c.i === id : c.bare && c.n === name && (word && c.img || !c.left)));
 	c.left = true;
+	c.img = !word;
 	fired(c.i, true, c.o);
 	return c;
 };
@@ -108,7 +110,7 @@ const listen = safe(() => {
 	if (listening || !fbq.callMethod) return;
 	listening = true;
 	fbq.getFbeventsModules('SignalsFBEventsFiredEvent').listen(safe((method, payload) => {
-		const c = leave(name => payload.get(name));
+		const c = leave(name => payload.get(name), true);
 		if (method !== 'GET') settle(c, 'unknown');
 	}));
 });

@@ -91,6 +91,17 @@ def test_without_mirror_a_call_stays_as_it_is_and_is_counted_as_unmapped(
     assert server_events(plain, "Contact") == []
 
 
+def test_calls_of_one_name_that_waited_for_the_settings_are_each_seen_to_leave(
+    page: Page, plain: Shop, until: Until
+) -> None:
+    calls = f"{INIT}fbq('track', 'Contact');fbq('track', 'Contact');"
+    plain.head = own_snippet(calls, plain.meta_url)
+    plain.meta.fail_next(200, delay=0.5, endpoint="config")
+    page.goto(plain.url)
+    until(lambda: gaps(plain, "Contact") == [("unmapped", "sent", 2)])
+    assert gaps(plain, "Contact") == [("unmapped", "sent", 2)]
+
+
 def test_a_call_with_the_sites_own_event_id_keeps_it(
     page: Page, mirror: Shop, until: Until
 ) -> None:
