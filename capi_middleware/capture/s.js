@@ -6,14 +6,16 @@ const later = f => setTimeout(safe(f), 60); // by then CSP reports and timings a
 const on = (target, type, f) => target.addEventListener(type, safe(f), true);
 const noop = () => {};
 const flights = {}; // what scripts ask the site for: did it bring events? By address
-// c.i event_id, c.n name, c.p pixel, c.v value and currency of the page's own call; c.is outcome,
-// c.said reported
+// c.i event_id, c.n name, c.p pixel, c.b without event_id (bare), c.v value and currency of the
+// page's own call; c.is outcome, c.said reported
 const copies = [];
 const lost = {}; // why no event can leave: by pixel, '' for all
 const refused = []; // URLs that the page's CSP refused
 const timings = {};
-let data, fbq, sites, own, here, moving, made = 0, beacon, library, listening, late, asImage, probing, observer;
+let data, ids, fbq, sites, own, here, moving, made = 0, beacon, library, listening, late, asImage, probing, observer;
 
+const pixel = /\/tr\/?\?/;
+const arrived = entry => entry.transferSize || entry.nextHopProtocol;
 const csp = part => refused.some(url => url.includes(part));
 const locked = safe(name => RegExp(`"(${name})`).test(JSON.stringify(fbq.instance.locks)));
 const see = list => list.forEach(entry => { timings[entry.name] = entry; });
@@ -31,12 +33,8 @@ const report = () => {
 	const news = copies.filter(c => c.is && c.is !== c.said);
 	if (!news.length) return;
 	const body = JSON.stringify({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is].concat(c.v || [])), k: data.k });
-	if (asImage) {
-		const text = btoa(unescape(encodeURIComponent(body)));
-		new Image().src = beacon + '?e=' + text.replace(/\+/g, '-').replace(/\//g, '_');
-	} else if (!navigator.sendBeacon(beacon, body)) {
-		fetch(beacon, { method: 'POST', body, keepalive: true }).catch(noop);
-	}
+	if (asImage || !navigator.sendBeacon(beacon, body))
+		new Image().src = beacon + '?e=' + encodeURIComponent(body);
 };
 
 // What an open copy has come to when time is up.
@@ -61,6 +59,7 @@ const review = end => {
 	removeEventListener('beforeunload', noop);
 	report();
 };
+const expire = () => setTimeout(safe(review), 6000, 'unknown');
 const settle = (c, outcome) => {
 	if (c.is !== 'sent') c.is = outcome;
 	review();
@@ -80,7 +79,7 @@ const judge = (c, url, loaded) => {
 	const entry = timings[url.href];
 	const [part] = /\beid=[^&]*/.exec(url.search) || [url.href]; // as it travels: percent-encoded
 	if (csp(part)) settle(c, 'csp');
-	else if (entry && (loaded || entry.transferSize || entry.nextHopProtocol)) settle(c, 'sent');
+	else if (entry && (loaded || arrived(entry))) settle(c, 'sent');
 	else if (loaded) settle(c, 'request_replaced'); // an extension's redirect has no timing
 	else if (!entry || c.cut || locked('consent')) settle(c, 'unknown');
 	// A page that is stopped while it loads fails its images, too, and never sees its load event.
@@ -92,17 +91,17 @@ const leave = (get, word) => {
 	const id = get('eid'), name = get('ev');
 	// The library's word follows the picture that it is about.
 	const c = copies.find(c => c.p === get('id')
-		&& (id ? c.i === id : c.bare && c.n === name && (word && c.img || !c.left)));
+		&& (id ? c.i === id : c.b && c.n === name && (word && c.img || !c.left)));
 	c.left = true;
 	c.img = !word;
 	fired(c.i, true, c.o);
 	return c;
 };
 const watch = safe((img, src) => {
-	if (!/\/tr\/?\?/.test(src)) return;
+	if (!pixel.test(src)) return;
 	const url = new URL(src, location), c = leave(name => url.searchParams.get(name));
-	on(img, 'load', () => later(() => judge(c, url, true)));
-	on(img, 'error', () => later(() => judge(c, url)));
+	for (const type of ['load', 'error'])
+		on(img, type, () => later(() => judge(c, url, type === 'load')));
 });
 
 // The library's own word: no proof, but the only sign of a form POST.
@@ -147,7 +146,7 @@ const fire = events => {
 		safe(fbq)(e.c ? 'trackSingleCustom' : 'trackSingle', p, e.n, e.d, { eventID: e.i });
 	}
 	review();
-	setTimeout(safe(review), 6000, 'unknown');
+	expire();
 };
 
 // Events without a page of their own come in a header of what a script asks for.
@@ -214,16 +213,19 @@ const move = () => {
 
 // An event_id of the page's own.
 const make = () => 'm' + data.k[1].slice(1, 20) + '-' + ++made;
-const announce = call => navigator.sendBeacon(data.u + '/t', new Blob([JSON.stringify({
-	u: location.href, r: document.referrer, k: data.k, m: [call],
-})], { type: 'application/json' }));
+const place = more => JSON.stringify({ u: location.href, ...more });
+// A call that is not ours: its copies are watched, and the site is told of it unless it has `e`.
+const heard = (n, i, p, b, d, more) => {
+	for (const one of p) copies.push({ i, n, p: one, b, e: { i, n }, ...more });
+	if (!more || !more.e) navigator.sendBeacon(data.u + '/t', place({
+		r: document.referrer, k: data.k, m: [{ n, i, p, d, b }],
+	}));
+};
 
 // Back from the browser's cache, the library sends a PageView without eventID, whatever we do.
 const restored = ({ persisted }) => {
 	if (!persisted || !data.k || !fbq.callMethod) return;
-	const pixels = data.p.map(p => p.id), id = make();
-	for (const p of pixels) copies.push({ i: id, n: 'PageView', p, bare: true });
-	announce({ n: 'PageView', i: id, p: pixels, b: true });
+	heard('PageView', make(), ids, true);
 };
 
 // A pixel call of the page's own: the calls that it becomes. The events of this page that it
@@ -244,21 +246,20 @@ const adopt = (call, early) => safe(() => {
 	// A page has one PageView for a pixel: the library drops the second, whose ever it is.
 	const second = name === 'PageView' && !early && !fbq.allowDuplicatePageViews
 		&& pixels.every(p => copies.some(c => c.n === name && c.p === p));
-	const { value, currency } = rest[at + 1] || {}, v = value == null ? [] : [String(value), String(currency)];
+	const custom = rest[at + 1] || {}, { value, currency } = custom, v = value == null ? [] : [String(value), String(currency)];
 	for (const c of copies) if (c.i === theirs) c.v = v;
 	if (pixels.length && !second && !copies.some(c => c.i === theirs)) {
 		const twin = early && !theirs && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
-		const id = theirs || (twin ? twin.i : make()), bare = !theirs && !twin && !data.m;
-		for (const p of pixels) copies.push({ i: id, n: name, p, bare, v, e: twin || { i: id, n: name } });
-		setTimeout(safe(review), 6000, 'unknown');
-		if (!twin) announce({ n: name, i: id, p: pixels, d: rest[at + 1] || {}, b: bare });
-		if (!bare && !theirs) {
-			rest[at + 1] = rest[at + 1] || {};
+		const id = theirs || (twin ? twin.i : make()), nameless = !theirs && !twin && !data.m;
+		heard(name, id, pixels, nameless, custom, twin ? { v, e: twin } : { v });
+		expire();
+		if (!nameless && !theirs) {
+			rest[at + 1] = custom;
 			rest[at + 2] = { ...given, eventID: id };
 		}
 	}
 	if (single || takers.length === reached.length) return [[method, ...rest]];
-	const others = [...new Set(sites)].filter(id => !data.p.some(p => p.id === id));
+	const others = [...new Set(sites)].filter(id => !ids.includes(id));
 	return pixels.concat(others).map(id => [method.replace('track', 'trackSingle'), id, ...rest]);
 })() || [call];
 
@@ -266,15 +267,11 @@ const adopt = (call, early) => safe(() => {
 const missed = () => {
 	const entries = performance.getEntriesByType('resource');
 	see(entries);
-	for (const { name } of entries) if (/\/tr\/?\?/.test(name)) {
-		const get = new URL(name).searchParams, p = get.get('id'), n = get.get('ev');
-		if (!data.p.some(one => one.id === p)) continue;
-		const theirs = get.get('eid'), i = theirs || make();
-		const c = { i, n, p, bare: !theirs, left: true };
-		copies.push(c);
-		announce({ n, i, p: [p], b: !theirs });
-		const entry = timings[name];
-		c.is = entry.transferSize || entry.nextHopProtocol ? 'sent' : 'unknown';
+	for (const entry of entries) if (pixel.test(entry.name)) {
+		const get = new URL(entry.name).searchParams, p = get.get('id'), theirs = get.get('eid');
+		if (ids.includes(p)) heard(get.get('ev'), theirs || make(), [p], !theirs, {}, {
+			left: true, is: arrived(entry) ? 'sent' : 'unknown',
+		});
 	}
 };
 
@@ -306,15 +303,16 @@ const stub = nonce => {
 		f.callMethod ? f.callMethod.apply(f, arguments) : f.queue.push(arguments);
 	};
 	window._fbq = window._fbq || f;
-	Object.assign(f, { push: f, loaded: true, version: '2.0', queue: [], disablePushState: true });
+	Object.assign(f, { push: f, loaded: true, version: '2.0', queue: [] });
 	library = document.createElement('script');
-	Object.assign(library, { async: true, nonce });
+	library.nonce = nonce;
 	try { library.src = data.s; } catch (_) { lost[''] = 'csp'; } // Trusted Types
 	document.head.append(library);
 };
 
 const start = nonce => {
 	beacon = location.origin + data.u + '/b';
+	ids = data.p.map(p => p.id);
 	on(window, 'pagehide', () => { review('left_early'); leftover(); });
 	on(document, 'load', script);
 	on(document, 'error', script);
@@ -350,7 +348,7 @@ const start = nonce => {
 		if (own) call('set', 'autoConfig', false, id);
 		call('init', id, am);
 	}
-	if (sites.every(id => data.p.some(p => p.id === id))) fbq.disablePushState = true;
+	if (sites.every(id => ids.includes(id))) fbq.disablePushState = true;
 	if (!own && data.k) safe(missed)();
 	safe(mirror)();
 	fire((left() || []).concat(data.e));
@@ -359,8 +357,7 @@ const start = nonce => {
 
 // A page that others may have got, too, knows neither its events nor this visitor's consent.
 const tell = r => fetch(data.u + '/t', {
-	method: 'POST', keepalive: true, headers: { 'Content-Type': 'application/json' },
-	body: JSON.stringify({ u: location.href, r }),
+	method: 'POST', keepalive: true, body: place({ r }),
 }).then(answer => answer.json());
 const question = r => tell(r).then(given => {
 	if (given.x === data.x) more(given.e);

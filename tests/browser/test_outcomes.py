@@ -257,6 +257,17 @@ def test_csp_that_refuses_the_beacon_sends_it_as_an_image(
     assert servers.site.requests == ["GET"]
 
 
+def test_a_beacon_that_the_browser_does_not_take_is_sent_as_an_image(
+    page: Page, servers: Servers, until: Until
+) -> None:
+    page.add_init_script("navigator.sendBeacon = () => false")
+    servers.site.data["e"] = [purchase("k" * 60, content_name="&=+ü"), {**purchase(), "n": "Größe"}]
+    page.goto(servers.site.url)
+    until(lambda: len(servers.site.beacons) == 2)
+    assert [name for _, name, _, _ in servers.site.beacons] == ["Purchase", "Größe"]
+    assert set(servers.site.requests) == {"GET"}
+
+
 def test_csp_that_refuses_the_probe_is_unknown(page: Page, servers: Servers, until: Until) -> None:
     servers.site.csp = "connect-src 'self'"
     page.goto(servers.site.url)

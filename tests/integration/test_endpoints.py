@@ -87,11 +87,8 @@ def test_a_replayed_beacon_is_counted_and_changes_nothing(store: str, tmp_path: 
 
 
 def test_a_beacon_as_an_image_is_recorded(site: Site) -> None:
-    import base64
-
     body = json.dumps({"e": [[site.event(), "PageView", PIXEL_ID, "sent"]]})
-    text = base64.urlsafe_b64encode(body.encode()).decode()
-    assert site.client.get("/_capi/b", params={"e": text}).status_code == 204
+    assert site.client.get("/_capi/b", params={"e": body}).status_code == 204
     assert site.browser() == [("sent", 1)]
 
 
