@@ -14,7 +14,6 @@ from contextlib import suppress
 from capi_middleware.errors import StoreError
 from capi_middleware.store import postgres_statements as sql
 from capi_middleware.store.grouped import GroupedStore
-from capi_middleware.store.postgres_claims import Claims
 from capi_middleware.store.postgres_groups import columns_of, insert
 from capi_middleware.store.postgres_link import Link, Transaction
 from capi_middleware.store.postgres_rollups import (
@@ -32,12 +31,14 @@ from capi_middleware.store.protocol import (
     Facet,
     Known,
     Lease,
+    LeasedEvent,
     Pause,
     Settlement,
     Slice,
     Tallies,
     check_found,
 )
+from capi_middleware.store.queueing import claim_of
 from capi_middleware.store.submissions import Counters, LockedError, Submission
 
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches.
@@ -72,7 +73,6 @@ class PostgresStore(GroupedStore):
         #: The group whose COMMIT was not answered, and the number of its transaction.
         self._in_doubt: tuple[Sequence[Submission], str] | None = None
         self._changed = 0
-        self._claims = Claims()
         super().__init__(queue_limit=queue_limit, clock=clock or time.time)
 
     def __repr__(self) -> str:
@@ -116,9 +116,16 @@ class PostgresStore(GroupedStore):
         lease_id = secrets.token_hex(16)
         while True:
             with self._link.transaction() as db:
-                events, expired = self._claims.claim(
-                    db, pixel_id, lease_id, limit=limit, seconds=seconds
-                )
+                of_pixel = claim_of(pixel_id, db.now, limit)
+                for statement in (sql.RELEASE, sql.RELEASE_OLD, sql.HURRY):
+                    db.execute(statement, of_pixel)
+                due = db.execute(sql.DUE, of_pixel).fetchall()
+                expired = [columns[0] for columns in due if columns[-1]]
+                if expired:
+                    db.execute(sql.EXPIRE, (expired,))
+                keys = [columns[0] for columns in due if not columns[-1]]
+                leased = _keys(db, sql.LEASE, keys, lease_id, db.now + seconds)
+                events = [LeasedEvent(*columns[:-1]) for columns in due if columns[0] in leased]
             # Whole batches of expired events go one transaction at a time.
             if events or not expired:
                 return Lease(lease_id, events)
@@ -127,14 +134,14 @@ class PostgresStore(GroupedStore):
         """See Store.settle."""
         held = 0
         with self._link.transaction() as db:
+            ours = _keys(db, sql.END_LEASE, lease_id, [one.key for one in settlements])
             for state in ("delivered", "dead", "pending"):
-                some = [one for one in settlements if one.state == state]
+                some = [one for one in settlements if one.state == state and one.key in ours]
                 if some:
                     keys, reasons, delays, attempted, uncertain = columns_of(
                         some, "key", "reason", "delay", "attempted", "uncertain"
                     )
                     given = {
-                        "lease_id": lease_id,
                         "now": db.now,
                         "keys": keys,
                         "reasons": reasons,
@@ -284,3 +291,7 @@ class PostgresStore(GroupedStore):
         self._writer.close(CLOSE_SECONDS)
         self._writing.close()
         self._link.close()
+
+
+def _keys(db: Transaction, statement: str, *given: object) -> set[int]:
+    return {key for (key,) in db.execute(statement, given).fetchall()}

@@ -21,7 +21,7 @@ from capi_middleware.store import postgres_statements as sql
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.submissions import LockedError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: Any number that other users of the database are unlikely to lock as well.
 _SCHEMA_LOCK = 7_236_421_905
 #: First and longest pause before the next try to connect, in seconds; each with jitter.

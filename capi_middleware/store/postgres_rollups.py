@@ -117,8 +117,10 @@ WHERE r.facet = 'depth' AND r.span = 0
 UNION ALL SELECT server, SUM(rows)::bigint FROM capi_changes GROUP BY server
 """
 
-#: One pixel after the other, as the index has them: leased rows are few, waiting ones may be many.
-LEASED: Final = """
+LEASED: Final = "SELECT COUNT(*) FROM capi_leases"
+
+#: Those of versions before schema 3: one pixel after the other, as the index has them.
+LEASED_OLD: Final = """
 WITH RECURSIVE pixels (id) AS (
     SELECT MIN(pixel_id) FROM capi_events WHERE server IN ('pending', 'leased')
     UNION ALL
@@ -192,7 +194,7 @@ def read_slices(db: Transaction, facet: Facet, start: float, end: float) -> Sequ
 
 def read_depth(db: Transaction) -> dict[str, int]:
     """See Store.depth."""
-    leased = db.execute(LEASED).fetchall()[0][0]
+    leased = sum(db.execute(one).fetchall()[0][0] for one in (LEASED, LEASED_OLD))
     return depth_of(db.execute(DEPTH).fetchall(), leased)
 
 

@@ -73,6 +73,14 @@ ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.
 
 #: A lease that ends too far in the future was taken before the clock went back.
 RELEASE: Final = """
+DELETE FROM capi_leases WHERE key IN (
+    SELECT key FROM capi_leases
+    WHERE until <= %(now)s OR until > %(now)s + %(longest)s FOR UPDATE SKIP LOCKED
+)
+"""
+
+#: The same for those of versions before schema 3.
+RELEASE_OLD: Final = """
 UPDATE capi_events SET server = 'pending', lease_id = NULL, lease_until = NULL
 WHERE key IN (
     SELECT key FROM capi_events
@@ -92,32 +100,35 @@ WHERE key IN (
 )
 """
 
-_TOO_OLD = """event_time < CASE WHEN uncertain OR browser = 'sent' THEN %(dedupe)s::float8
-                    ELSE %(oldest)s::float8 END"""
+DUE: Final = """
+SELECT key, event_id, event_name, event_time, payload, attempts,
+       event_time < CASE WHEN uncertain OR browser = 'sent' THEN %(dedupe)s::float8
+                    ELSE %(oldest)s::float8 END
+FROM capi_events AS events
+WHERE pixel_id = %(pixel_id)s AND server = 'pending' AND due_at <= %(now)s
+  AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
+ORDER BY due_at, key LIMIT %(limit)s
+FOR UPDATE OF events SKIP LOCKED
+"""
 
-#: Claims what is due, and ends what is too old, which comes back without payload.
-CLAIM: Final = f"""
-UPDATE capi_events SET
-    server = CASE WHEN {_TOO_OLD} THEN 'expired' ELSE 'leased' END,
-    payload = CASE WHEN {_TOO_OLD} THEN NULL ELSE payload END,
-    lease_id = CASE WHEN {_TOO_OLD} THEN NULL ELSE %(lease_id)s END,
-    lease_until = CASE WHEN {_TOO_OLD} THEN NULL ELSE %(until)s::float8 END
-WHERE key = ANY(ARRAY(
-    SELECT key FROM capi_events
-    WHERE pixel_id = %(pixel_id)s AND server = 'pending' AND due_at <= %(now)s
-    ORDER BY due_at, key LIMIT %(limit)s
-    FOR UPDATE SKIP LOCKED
-))
-RETURNING due_at, key, event_id, event_name, event_time, payload, attempts
-"""  # noqa: S608 - our own constants
+#: What another courier leased since DUE began is not among them.
+LEASE: Final = """
+INSERT INTO capi_leases (key, lease_id, until) SELECT unnest(%b::bigint[]), %s, %s
+ON CONFLICT DO NOTHING RETURNING key
+"""
+
+EXPIRE: Final = "UPDATE capi_events SET server = 'expired', payload = NULL WHERE key = ANY(%s)"
+
+#: Which of some events the lease held.
+END_LEASE: Final = "DELETE FROM capi_leases WHERE lease_id = %s AND key = ANY(%b) RETURNING key"
 
 #: One per outcome, with the same parameters.
-_SETTLED = "attempts = attempts + attempted, lease_id = NULL, lease_until = NULL"
+_SETTLED = "attempts = attempts + attempted"
 _SETTLEMENTS = """
 FROM unnest(%(keys)b::bigint[], %(reasons)b::text[], %(delays)b::float8[], %(attempted)b::int[],
             %(uncertain)b::boolean[])
     AS new (settled, reason, delay, attempted, uncertain)
-WHERE key = settled AND lease_id = %(lease_id)s
+WHERE key = settled AND server = 'pending'
 """
 SETTLE: Final = {
     "delivered": f"""
@@ -128,7 +139,7 @@ UPDATE capi_events AS events SET server = 'delivered', payload = NULL, delivered
 UPDATE capi_events AS events SET server = 'dead', reason = new.reason, {_SETTLED}
 {_SETTLEMENTS}""",  # noqa: S608 - our own constants
     "pending": f"""
-UPDATE capi_events AS events SET server = 'pending', due_at = %(now)s + delay,
+UPDATE capi_events AS events SET due_at = %(now)s + delay,
     uncertain = events.uncertain OR new.uncertain, reason = new.reason, {_SETTLED}
 {_SETTLEMENTS}""",  # noqa: S608 - our own constants
 }
@@ -168,14 +179,22 @@ RETURNING event_name, pixel_id
 
 NEXT_DUE: Final = """
 SELECT
-    (SELECT MIN(due_at) FROM capi_events WHERE pixel_id = %(pixel_id)s AND server = 'pending'),
+    (SELECT due_at FROM capi_events AS events WHERE pixel_id = %(pixel_id)s AND server = 'pending'
+       AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
+     ORDER BY due_at LIMIT 1),
+    (SELECT MIN(CASE WHEN until > %(now)s + %(longest)s THEN %(now)s ELSE until END)
+     FROM capi_leases JOIN capi_events USING (key) WHERE pixel_id = %(pixel_id)s),
     (SELECT MIN(CASE WHEN lease_until > %(now)s + %(longest)s THEN %(now)s ELSE lease_until END)
      FROM capi_events WHERE pixel_id = %(pixel_id)s AND server = 'leased')
 """
 
 _KNOWN = """
-SELECT key, event_id, event_name, pixel_id, event_time, server, browser, reason, attempts
-FROM capi_events
+SELECT key, event_id, event_name, pixel_id, event_time,
+       CASE WHEN server = 'pending' AND EXISTS (
+           SELECT FROM capi_leases AS leases WHERE leases.key = events.key
+       ) THEN 'leased' ELSE server END AS server,
+       browser, reason, attempts
+FROM capi_events AS events
 """
 
 FIND: Final = f"{_KNOWN} WHERE event_id = ANY(%s) ORDER BY key"

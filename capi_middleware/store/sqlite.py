@@ -14,10 +14,8 @@ from capi_middleware.errors import StoreError
 from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.grouped import GroupedStore
 from capi_middleware.store.protocol import (
-    DEDUPE_WINDOW,
     LONGEST_LEASE,
     LONGEST_WAIT,
-    OLDEST_EVENT,
     REPLAYED,
     Backlog,
     DeadLetter,
@@ -31,6 +29,7 @@ from capi_middleware.store.protocol import (
     Tallies,
     check_found,
 )
+from capi_middleware.store.queueing import claim_of
 from capi_middleware.store.sqlite_connections import Connections
 from capi_middleware.store.sqlite_file import check_space
 from capi_middleware.store.sqlite_groups import store_group
@@ -115,17 +114,7 @@ class SqliteStore(GroupedStore):
         lease_id = secrets.token_hex(16)
         while True:
             now = self._clock()
-            of_pixel = {
-                "pixel_id": pixel_id,
-                "lease_id": lease_id,
-                "until": now + seconds,
-                "now": now,
-                "longest": LONGEST_LEASE,
-                "wait": LONGEST_WAIT,
-                "limit": limit,
-                "oldest": now - OLDEST_EVENT,
-                "dedupe": now - DEDUPE_WINDOW,
-            }
+            of_pixel = claim_of(pixel_id, now, limit)
             with self._connections.writing() as db:
                 for statement in (sql.RELEASE, sql.RELEASE_OLD, sql.HURRY):
                     db.execute(statement, of_pixel)
@@ -133,10 +122,10 @@ class SqliteStore(GroupedStore):
                 if expired != _NONE:
                     db.execute(sql.EXPIRE, (expired,))
                 if due != expired:
-                    db.execute(sql.LEASE, {**of_pixel, "due": due})
+                    given = {"due": due, "lease_id": lease_id, "until": now + seconds}
+                    db.execute(sql.LEASE, given)
             if due != expired:
                 with self._connections.reading() as db:
-                    given = {"due": due, "lease_id": lease_id}
                     found = db.execute(sql.LEASED, given).fetchall()
                 return Lease(lease_id, [LeasedEvent(*columns) for columns in found])
             # Whole batches of expired events go one transaction at a time.

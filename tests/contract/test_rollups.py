@@ -19,8 +19,8 @@ from tests.support.stores import NOON, Clock, store_rows
 
 FACETS: tuple[Facet, ...] = ("hour", "route", "page", "agent")
 COLUMNS = (
-    "event_time, event_name, pixel_id, server, browser, match_keys, delivered_at, route, page, "
-    "agent, digest, browser_digest"
+    "event_time, event_name, pixel_id, CASE WHEN key IN (SELECT key FROM {}leases) THEN 'leased' "
+    "ELSE server END, browser, match_keys, delivered_at, route, page, agent, digest, browser_digest"
 )
 
 
@@ -53,12 +53,10 @@ def raw_rows(store: Store, url: str) -> list[Raw]:
         ]
     elif url.startswith("sqlite"):
         db = sqlite3.connect(url.removeprefix("sqlite:///"))
-        held = "CASE WHEN key IN (SELECT key FROM leases) THEN 'leased' ELSE server END"
-        columns = COLUMNS.replace("server", held)
-        found = db.execute(f"SELECT {columns} FROM events").fetchall()
+        found = db.execute(f"SELECT {COLUMNS.format('')} FROM events").fetchall()
         db.close()
     else:
-        found = execute(url, f"SELECT {COLUMNS} FROM capi_events")
+        found = execute(url, f"SELECT {COLUMNS.format('capi_')} FROM capi_events")
     return [Raw(*columns) for columns in found]
 
 

@@ -36,14 +36,14 @@ def open_store(postgres_url: str) -> Iterator[Callable[[], PostgresStore]]:
         store.close()
 
 
-@pytest.fixture
-def old_url(postgres_url: str) -> str:
-    """A database of schema 1 with some events."""
-    script = (Path(__file__).parents[1] / "data" / "postgres_1.sql").read_text()
+@pytest.fixture(params=[1, 2])
+def old_url(postgres_url: str, request: pytest.FixtureRequest) -> str:
+    """A database of an older schema with some events."""
+    script = (Path(__file__).parents[1] / "data" / f"postgres_{request.param}.sql").read_text()
     with psycopg.connect(postgres_url) as db:
         db.execute(script.encode())
         db.execute(b"CREATE TABLE capi_schema (version integer NOT NULL)")
-        db.execute(b"INSERT INTO capi_schema VALUES (1)")
+        db.execute(b"INSERT INTO capi_schema VALUES (%s)", (request.param,))
         db.execute(OLD_INSERT.encode(), ("e1", PIXEL, NOON, "pending", "sent", None))
         for n in range(3):
             given = (f"d{n}", PIXEL, NOON, "delivered", "csp", NOON + 12.3)

@@ -1,7 +1,7 @@
--- Schema 2. Statements end with a semicolon at the end of a line, where no other semicolon is.
+-- Schema 3. Statements end with a semicolon at the end of a line, where no other semicolon is.
 
 -- One event for one pixel, from mint to report. Times are Unix seconds.
--- Room for updates in the page: every row is updated three times and then rarely again.
+-- Room for updates in the page: every row is updated twice and then rarely again.
 CREATE TABLE capi_events (
     key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     event_id text NOT NULL,
@@ -14,6 +14,7 @@ CREATE TABLE capi_events (
     reason text NOT NULL DEFAULT '',
     attempts integer NOT NULL DEFAULT 0,
     due_at double precision NOT NULL,
+    -- Of versions before schema 3, as is the server state 'leased'.
     lease_id text,
     lease_until double precision,
     delivered_at double precision,
@@ -38,6 +39,13 @@ CREATE INDEX capi_events_dead ON capi_events (key) WHERE server = 'dead';
 
 -- Pruning.
 CREATE INDEX capi_events_time ON capi_events (event_time);
+
+-- Events that couriers hold, apart: a claim writes no row of capi_events anew.
+CREATE TABLE capi_leases (
+    key bigint PRIMARY KEY,
+    lease_id text NOT NULL,
+    until double precision NOT NULL
+) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0);
 
 CREATE TABLE capi_counts (
     hour bigint NOT NULL,

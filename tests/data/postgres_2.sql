@@ -1,0 +1,167 @@
+-- Schema 2. Statements end with a semicolon at the end of a line, where no other semicolon is.
+
+-- One event for one pixel, from mint to report. Times are Unix seconds.
+-- Room for updates in the page: every row is updated three times and then rarely again.
+CREATE TABLE capi_events (
+    key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id text NOT NULL,
+    event_name text NOT NULL,
+    pixel_id text NOT NULL,
+    event_time double precision NOT NULL,
+    created_at double precision NOT NULL,
+    payload bytea,
+    server text NOT NULL,
+    reason text NOT NULL DEFAULT '',
+    attempts integer NOT NULL DEFAULT 0,
+    due_at double precision NOT NULL,
+    lease_id text,
+    lease_until double precision,
+    delivered_at double precision,
+    browser text NOT NULL,
+    browser_at double precision,
+    match_keys bigint NOT NULL,
+    uncertain boolean NOT NULL DEFAULT false,
+    route text NOT NULL DEFAULT '',
+    page text NOT NULL DEFAULT '',
+    agent text NOT NULL DEFAULT '',
+    digest text NOT NULL DEFAULT '',
+    browser_digest text NOT NULL DEFAULT '',
+    UNIQUE (event_id, event_name, pixel_id),
+    CHECK (server NOT IN ('pending', 'leased') OR payload IS NOT NULL)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 1);
+
+-- Claims: due events of one pixel in order, its living leases, and the age of what waits.
+CREATE INDEX capi_events_waiting ON capi_events (pixel_id, server, due_at, key)
+    INCLUDE (event_time) WHERE server IN ('pending', 'leased');
+
+CREATE INDEX capi_events_dead ON capi_events (key) WHERE server = 'dead';
+
+-- Pruning.
+CREATE INDEX capi_events_time ON capi_events (event_time);
+
+CREATE TABLE capi_counts (
+    hour bigint NOT NULL,
+    kind text NOT NULL,
+    reason text NOT NULL,
+    event_name text NOT NULL,
+    pixel_id text NOT NULL,
+    n bigint NOT NULL,
+    PRIMARY KEY (hour, kind, reason, event_name, pixel_id)
+);
+
+CREATE TABLE capi_pauses (
+    pixel_id text PRIMARY KEY,
+    until double precision NOT NULL,
+    reason text NOT NULL,
+    token text NOT NULL
+);
+
+-- The values of the sums in capi_rollups.
+CREATE TABLE capi_rollup_keys (
+    key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    facet text NOT NULL,
+    value text NOT NULL,
+    pixel_id text NOT NULL,
+    event_name text NOT NULL,
+    server text NOT NULL,
+    browser text NOT NULL,
+    UNIQUE (facet, value, pixel_id, event_name, server, browser)
+);
+
+-- How many rows: of `span` hours from hour `start` (Unix time // 3600), or all that are stored now
+-- (span 0).
+CREATE TABLE capi_rollups (
+    facet text NOT NULL,
+    span smallint NOT NULL,
+    start bigint NOT NULL,
+    key bigint NOT NULL,
+    n bigint NOT NULL,
+    PRIMARY KEY (facet, span, start, key)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+
+-- What is not in capi_rollups yet: see rollups.State. Only added to, so that no web process ever
+-- waits for another's sums.
+CREATE TABLE capi_changes (
+    key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    hour bigint NOT NULL,
+    pixel_id text NOT NULL,
+    event_name text NOT NULL,
+    server text NOT NULL,
+    browser text NOT NULL,
+    match_keys bigint NOT NULL,
+    tenths bigint NOT NULL,
+    route text NOT NULL,
+    page text NOT NULL,
+    agent text NOT NULL,
+    differs integer NOT NULL,
+    n bigint NOT NULL,
+    rows bigint NOT NULL
+) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0);
+
+-- Triggers, so that an older version that is connected keeps the sums right as well. What an update
+-- leaves as it was cancels out.
+CREATE FUNCTION capi_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+INSERT INTO capi_changes
+    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
+    differs, n, rows)
+SELECT
+    floor(event_time / 3600)::bigint, pixel_id, event_name,
+    CASE server WHEN 'leased' THEN 'pending' ELSE server END, browser, match_keys,
+    CASE server WHEN 'delivered'
+        THEN floor(greatest(0, coalesce(delivered_at - event_time, 0)) * 10 + 0.5)::bigint
+        ELSE -1 END,
+    route, page, agent,
+    (server = 'delivered' AND browser = 'sent' AND digest <> ''
+        AND browser_digest <> '' AND digest <> browser_digest)::int,
+    COUNT(*), COUNT(*)
+FROM new_rows GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; RETURN NULL; END $$;
+
+CREATE FUNCTION capi_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+INSERT INTO capi_changes
+    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
+    differs, n, rows)
+SELECT
+    floor(event_time / 3600)::bigint, pixel_id, event_name,
+    CASE server WHEN 'leased' THEN 'pending' ELSE server END, browser, match_keys,
+    CASE server WHEN 'delivered'
+        THEN floor(greatest(0, coalesce(delivered_at - event_time, 0)) * 10 + 0.5)::bigint
+        ELSE -1 END,
+    route, page, agent,
+    (server = 'delivered' AND browser = 'sent' AND digest <> ''
+        AND browser_digest <> '' AND digest <> browser_digest)::int,
+    SUM(n), SUM(n)
+FROM (SELECT *, -1 AS n FROM old_rows UNION ALL SELECT *, 1 FROM new_rows) AS states
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 HAVING SUM(n) <> 0; RETURN NULL; END $$;
+
+-- What is pruned is still counted, it is only not stored any more.
+CREATE FUNCTION capi_removed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+INSERT INTO capi_changes
+    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
+    differs, n, rows)
+SELECT
+    floor(event_time / 3600)::bigint, pixel_id, event_name,
+    CASE server WHEN 'leased' THEN 'pending' ELSE server END, browser, match_keys,
+    CASE server WHEN 'delivered'
+        THEN floor(greatest(0, coalesce(delivered_at - event_time, 0)) * 10 + 0.5)::bigint
+        ELSE -1 END,
+    route, page, agent,
+    (server = 'delivered' AND browser = 'sent' AND digest <> ''
+        AND browser_digest <> '' AND digest <> browser_digest)::int,
+    0, -COUNT(*)
+FROM old_rows GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; RETURN NULL; END $$;
+
+CREATE TRIGGER capi_added AFTER INSERT ON capi_events
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION capi_added();
+
+CREATE TRIGGER capi_changed AFTER UPDATE ON capi_events
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION capi_changed();
+
+CREATE TRIGGER capi_removed AFTER DELETE ON capi_events
+    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION capi_removed();
+
+-- What all processes keep in common, see Store.keep.
+CREATE TABLE capi_kept (
+    name text PRIMARY KEY,
+    body bytea NOT NULL
+);
