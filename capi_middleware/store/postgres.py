@@ -117,14 +117,13 @@ class PostgresStore(GroupedStore):
         while True:
             with self._link.transaction() as db:
                 of_pixel = claim_of(pixel_id, db.now, limit)
-                for statement in (sql.RELEASE, sql.RELEASE_OLD, sql.HURRY):
-                    db.execute(statement, of_pixel)
+                db.execute(sql.RELEASE, of_pixel)
                 due = db.execute(sql.DUE, of_pixel).fetchall()
                 expired = [columns[0] for columns in due if columns[-1]]
                 if expired:
                     db.execute(sql.EXPIRE, (expired,))
                 keys = [columns[0] for columns in due if not columns[-1]]
-                leased = _keys(db, sql.LEASE, keys, lease_id, db.now + seconds)
+                leased = _keys(db, sql.LEASE, keys, pixel_id, lease_id, db.now + seconds)
                 events = [LeasedEvent(*columns[:-1]) for columns in due if columns[0] in leased]
             # Whole batches of expired events go one transaction at a time.
             if events or not expired:
@@ -150,6 +149,7 @@ class PostgresStore(GroupedStore):
                         "uncertain": uncertain,
                     }
                     held += db.execute(sql.SETTLE[state], given).rowcount
+                    ours.difference_update(keys)
         self._fold_often(self._link, held)
         return held
 

@@ -71,27 +71,23 @@ VALUES (%s, %s, %s, %s, %s, %s)
 ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.n + excluded.n
 """
 
-#: A lease that ends too far in the future was taken before the clock went back.
+#: Ends leases that ran out, those of versions before schema 3 as well. A lease that ends too far in
+#: the future was taken before the clock went back, as was a due time set that is too far.
 RELEASE: Final = """
-DELETE FROM capi_leases WHERE key IN (
-    SELECT key FROM capi_leases
-    WHERE until <= %(now)s OR until > %(now)s + %(longest)s FOR UPDATE SKIP LOCKED
+WITH ended AS (
+    DELETE FROM capi_leases WHERE key IN (
+        SELECT key FROM capi_leases
+        WHERE until <= %(now)s OR until > %(now)s + %(longest)s FOR UPDATE SKIP LOCKED
+    )
+), ended_old AS (
+    UPDATE capi_events SET server = 'pending', lease_id = NULL, lease_until = NULL
+    WHERE key IN (
+        SELECT key FROM capi_events
+        WHERE pixel_id = %(pixel_id)s AND server = 'leased'
+          AND (lease_until <= %(now)s OR lease_until > %(now)s + %(longest)s)
+        FOR UPDATE SKIP LOCKED
+    )
 )
-"""
-
-#: The same for those of versions before schema 3.
-RELEASE_OLD: Final = """
-UPDATE capi_events SET server = 'pending', lease_id = NULL, lease_until = NULL
-WHERE key IN (
-    SELECT key FROM capi_events
-    WHERE pixel_id = %(pixel_id)s AND server = 'leased'
-      AND (lease_until <= %(now)s OR lease_until > %(now)s + %(longest)s)
-    FOR UPDATE SKIP LOCKED
-)
-"""
-
-#: A due time too far in the future was set before the clock went back.
-HURRY: Final = """
 UPDATE capi_events SET due_at = %(now)s
 WHERE key IN (
     SELECT key FROM capi_events
@@ -113,7 +109,7 @@ FOR UPDATE OF events SKIP LOCKED
 
 #: What another courier leased since DUE began is not among them.
 LEASE: Final = """
-INSERT INTO capi_leases (key, lease_id, until) SELECT unnest(%b::bigint[]), %s, %s
+INSERT INTO capi_leases (key, pixel_id, lease_id, until) SELECT unnest(%b::bigint[]), %s, %s, %s
 ON CONFLICT DO NOTHING RETURNING key
 """
 
@@ -128,7 +124,7 @@ _SETTLEMENTS = """
 FROM unnest(%(keys)b::bigint[], %(reasons)b::text[], %(delays)b::float8[], %(attempted)b::int[],
             %(uncertain)b::boolean[])
     AS new (settled, reason, delay, attempted, uncertain)
-WHERE key = settled AND server = 'pending'
+WHERE key = settled
 """
 SETTLE: Final = {
     "delivered": f"""
@@ -183,7 +179,7 @@ SELECT
        AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
      ORDER BY due_at LIMIT 1),
     (SELECT MIN(CASE WHEN until > %(now)s + %(longest)s THEN %(now)s ELSE until END)
-     FROM capi_leases JOIN capi_events USING (key) WHERE pixel_id = %(pixel_id)s),
+     FROM capi_leases WHERE pixel_id = %(pixel_id)s),
     (SELECT MIN(CASE WHEN lease_until > %(now)s + %(longest)s THEN %(now)s ELSE lease_until END)
      FROM capi_events WHERE pixel_id = %(pixel_id)s AND server = 'leased')
 """

@@ -84,8 +84,8 @@ WHERE key IN (SELECT value FROM json_each(?))
 """
 
 LEASE: Final = """
-INSERT INTO leases (key, lease_id, until)
-SELECT key, :lease_id, :until FROM events
+INSERT INTO leases (key, pixel_id, lease_id, until)
+SELECT key, pixel_id, :lease_id, :until FROM events
 WHERE server = 'pending' AND key IN (SELECT value FROM json_each(:due))
 """
 
@@ -170,7 +170,7 @@ SELECT
      WHERE pixel_id = :pixel_id AND server = 'pending' AND server IN ('pending', 'leased')
        AND key NOT IN (SELECT key FROM leases)),
     (SELECT MIN(CASE WHEN until > :now + :longest THEN :now ELSE until END)
-     FROM leases JOIN events ON events.key = leases.key WHERE pixel_id = :pixel_id),
+     FROM leases WHERE pixel_id = :pixel_id),
     (SELECT MIN(CASE WHEN lease_until > :now + :longest THEN :now ELSE lease_until END)
      FROM events
      WHERE pixel_id = :pixel_id AND server = 'leased' AND server IN ('pending', 'leased'))

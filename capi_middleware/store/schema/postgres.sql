@@ -43,6 +43,7 @@ CREATE INDEX capi_events_time ON capi_events (event_time);
 -- Events that couriers hold, apart: a claim writes no row of capi_events anew.
 CREATE TABLE capi_leases (
     key bigint PRIMARY KEY,
+    pixel_id text NOT NULL,
     lease_id text NOT NULL,
     until double precision NOT NULL
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0);

@@ -45,6 +45,7 @@ CREATE INDEX events_time ON events (event_time);
 -- Events that couriers hold, apart: a claim writes no row of events anew.
 CREATE TABLE leases (
     key INTEGER PRIMARY KEY,
+    pixel_id TEXT NOT NULL,
     lease_id TEXT NOT NULL,
     until REAL NOT NULL
 );

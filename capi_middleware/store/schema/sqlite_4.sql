@@ -3,6 +3,7 @@
 -- Events that couriers hold, apart: a claim writes no row of events anew.
 CREATE TABLE leases (
     key INTEGER PRIMARY KEY,
+    pixel_id TEXT NOT NULL,
     lease_id TEXT NOT NULL,
     until REAL NOT NULL
 );
