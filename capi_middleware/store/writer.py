@@ -193,23 +193,16 @@ class Writer:
                 if not self._groups:
                     continue
                 group = self._groups.popleft()
-            self._count_announced = False
-            committed: list[Submission] = []
             try:
-                self._fold()
-                counters, self._counters = self._counters, {}
-                committed = self._store(group.submissions, counters)
+                self._commit(group)
                 failures = 0
             except BaseException as error:
                 # Nothing may end this thread: the process would stop storing, silently.
                 failures += 1
                 _log("the store's thread failed: %s", type(error).__name__, "thread_failed")
-                reject(group.submissions, error)
-            with self._lock:
-                self._queued -= sum(len(submission.items) for submission in group.submissions)
-            group.batch.end()
-            self._tell(committed)
-            if failures:
+                if not group.batch.done:
+                    reject(group.submissions, error)
+                    self._let_go(group)
                 time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
             if group.submissions and group.submissions[-1].kind == "stop":
                 break
@@ -217,11 +210,22 @@ class Writer:
         if self._groups:
             self._start_thread()  # somebody submitted more while this thread was ending
 
-    def _tell(self, committed: list[Submission]) -> None:
+    def _commit(self, group: Group) -> None:
+        self._count_announced = False
+        self._fold()
+        counters, self._counters = self._counters, {}
+        committed = self._store(group.submissions, counters)
+        self._let_go(group)
         try:
             self._on_commit(committed)
         except Exception as error:
             _log("on_commit failed: %s", type(error).__name__, "wake_failed")
+
+    def _let_go(self, group: Group) -> None:
+        """There is room for others, and those who wait go on."""
+        with self._lock:
+            self._queued -= sum(len(submission.items) for submission in group.submissions)
+        group.batch.end()
 
     def _fold(self) -> None:
         while self._counted:
