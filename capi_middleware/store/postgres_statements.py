@@ -118,8 +118,8 @@ EXPIRE: Final = "UPDATE capi_events SET server = 'expired', payload = NULL WHERE
 #: Which of some events the lease held.
 END_LEASE: Final = "DELETE FROM capi_leases WHERE lease_id = %s AND key = ANY(%b) RETURNING key"
 
-#: One per outcome, with the same parameters.
-_SETTLED = "attempts = attempts + attempted"
+#: One per outcome, with the same parameters. An older version that leased the same has no say.
+_SETTLED = "attempts = attempts + attempted, lease_id = NULL"
 _SETTLEMENTS = """
 FROM unnest(%(keys)b::bigint[], %(reasons)b::text[], %(delays)b::float8[], %(attempted)b::int[],
             %(uncertain)b::boolean[])

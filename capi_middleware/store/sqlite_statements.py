@@ -104,20 +104,21 @@ key IN (
 )
 """
 
-#: One per outcome, with the same parameters.
+#: One per outcome, with the same parameters. An older version that leased the same has no say.
 SETTLE: Final = {
     "delivered": f"""
 UPDATE events SET server = 'delivered', payload = NULL, delivered_at = :now, reason = :reason,
-    attempts = attempts + :attempted
+    attempts = attempts + :attempted, lease_id = NULL
 WHERE {HELD}
 """,  # noqa: S608 - our own constants
     "dead": f"""
-UPDATE events SET server = 'dead', reason = :reason, attempts = attempts + :attempted
+UPDATE events SET server = 'dead', reason = :reason,
+    attempts = attempts + :attempted, lease_id = NULL
 WHERE {HELD}
 """,  # noqa: S608 - our own constants
     "pending": f"""
 UPDATE events SET due_at = :now + :delay, reason = :reason, attempts = attempts + :attempted,
-    uncertain = MAX(uncertain, :uncertain)
+    uncertain = MAX(uncertain, :uncertain), lease_id = NULL
 WHERE {HELD}
 """,  # noqa: S608 - our own constants
 }

@@ -329,6 +329,22 @@ def test_what_an_older_version_leased_is_due_when_its_lease_ran_out(
     assert len(store.lease(PIXEL, limit=9, seconds=5).events) == 2
 
 
+def test_an_older_version_has_no_say_in_what_a_newer_one_settled(
+    store: SqliteStore, path: Path
+) -> None:
+    store_rows(store, row())
+    lease = store.lease(PIXEL, limit=1, seconds=60)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE events SET server = 'leased', lease_id = 'old', lease_until = 0")
+    db.commit()
+    assert store.settle(lease.lease_id, [Settlement(lease.events[0].key, "delivered")]) == 1
+    late = db.execute("UPDATE events SET server = 'pending' WHERE lease_id = 'old'").rowcount
+    db.close()
+
+    assert late == 0
+    assert store.depth() == {"delivered": 1}
+
+
 def test_a_delivered_event_keeps_no_payload_and_a_dead_one_does(
     store: SqliteStore, path: Path
 ) -> None:
