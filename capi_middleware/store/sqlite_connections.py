@@ -105,8 +105,8 @@ class Connections:
         """
         with self._lend(readonly=False) as db:
             db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-            if checkpoint:
-                db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+            pages = WAL_PAGES if checkpoint else LATEST_WAL_PAGES
+            db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
             try:
                 db.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
@@ -119,8 +119,6 @@ class Connections:
                 db.execute("COMMIT")
             finally:
                 self._writing = False
-                if checkpoint:
-                    db.execute(f"PRAGMA wal_autocheckpoint = {LATEST_WAL_PAGES}")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

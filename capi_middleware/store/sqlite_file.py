@@ -178,7 +178,6 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise StoreError(f"{path}: this file system cannot hold a database in WAL mode")
     db.execute("PRAGMA synchronous = FULL")
-    db.execute(f"PRAGMA wal_autocheckpoint = {LATEST_WAL_PAGES}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     if version < SCHEMA_VERSION:
         _patiently(lambda: _migrate(db, path))
