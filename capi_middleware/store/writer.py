@@ -204,7 +204,9 @@ class Writer:
                     reject(group.submissions, error)
                     self._let_go(group)
                 time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
-            if group.submissions and group.submissions[-1].kind == "stop":
+            stopped = bool(group.submissions) and group.submissions[-1].kind == "stop"
+            del group  # its rows need not stay in memory until the next ones come
+            if stopped:
                 break
         self._running = False
         if self._groups:

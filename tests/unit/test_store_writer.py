@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from capi_middleware.events import Count
 from capi_middleware.steps import Commit
 from capi_middleware.store.submissions import Counters, LockedError, Submission
 from capi_middleware.store.writer import GROUP_ROWS, Writer
+from tests.support.processes import until
 from tests.support.stores import Clock, row
 
 HOUR = int(Clock()() // 3600)
@@ -46,6 +48,12 @@ class Database:
             raise ValueError("poison")
         self.groups.append(group)
         self.counters.append(dict(counters))
+
+
+class Remembered:
+    """An item that can tell whether it is still there."""
+
+    event_id = "e1"
 
 
 @pytest.fixture
@@ -169,6 +177,18 @@ def test_on_commit_gets_what_was_committed_and_may_fail(
 
     assert database.groups == [["e1"], ["e2"]]
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_was_committed_does_not_stay_in_memory(database: Database) -> None:
+    writer = Writer(database.write, queue_limit=10, clock=Clock(), on_commit=lambda _: None)
+    one = Remembered()
+    kept = weakref.ref(one)
+    commit = writer.submit("append", [one], wait=True)
+    del one
+    assert commit is not None
+    commit.result(30)
+    until("it is forgotten", lambda: kept() is None)
+    writer.close(30)
 
 
 # the limit
