@@ -99,6 +99,10 @@ const leave = (get, word) => {
 };
 const watch = safe((img, src) => {
 	if (!pixel.test(src)) return;
+	if (!observer) { // unlike the page's own list it has no end, and nobody clears it
+		observer = new PerformanceObserver(list => see(list.getEntries()));
+		observer.observe({ entryTypes: ['resource'] });
+	}
 	const url = new URL(src, location), c = leave(name => url.searchParams.get(name));
 	for (const type of ['load', 'error'])
 		on(img, type, () => later(() => judge(c, url, type === 'load')));
@@ -329,8 +333,6 @@ const start = nonce => {
 		for (const c of copies) c.cut = c.left && !c.is;
 		stop.call(window);
 	};
-	observer = new PerformanceObserver(list => see(list.getEntries()));
-	observer.observe({ entryTypes: ['resource'] });
 	const image = HTMLImageElement.prototype, src = Object.getOwnPropertyDescriptor(image, 'src');
 	const { set } = src;
 	src.set = function (url) { watch(this, url); set.call(this, url); };
