@@ -46,6 +46,14 @@ def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     return cleaned, wrong
 
 
+def custom_data_of(
+    value: Any, currency: str | None, contents: Sequence[Any] | None, more: dict[str, Any]
+) -> dict[str, Any]:
+    """The custom_data of a track() call: what was given of its arguments."""
+    given = {"value": value, "currency": currency, "contents": contents, **more}
+    return {key: item for key, item in given.items() if item is not None}
+
+
 def refused_by_meta(event_name: str, data: Mapping[str, Any]) -> bool:
     """Whether the Graph API would refuse an event with this cleaned custom_data."""
     if "value" in data:

@@ -15,6 +15,7 @@ from capi_middleware.alerting import CHECK_SECONDS, Alerting
 from capi_middleware.capture.carrying import brings
 from capi_middleware.capture.matching import RouteIndex
 from capi_middleware.config import Config
+from capi_middleware.custom_data import custom_data_of
 from capi_middleware.delivery.housekeeping import Housekeeping, Job
 from capi_middleware.delivery.skew import ClockCheck
 from capi_middleware.delivery.worker import Courier, Deliverer
@@ -25,20 +26,19 @@ from capi_middleware.lazily import lazily
 from capi_middleware.parity.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.parity.insights.keeping import Lookout
 from capi_middleware.pixels import Pixel
-from capi_middleware.request.exchange import Exchange
-from capi_middleware.request.later import Later
 from capi_middleware.routes import check_event_name
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.protocol import OLDEST_EVENT, Store
-from capi_middleware.tracking import custom_data_of
 from capi_middleware.user_data import UserData
 from capi_middleware.visitor import Visitor
 
 if TYPE_CHECKING:
     from capi_middleware.endpoints.public import Endpoints
+    from capi_middleware.request.exchange import Exchange
+    from capi_middleware.request.later import Later
 
-E = TypeVar("E", bound=Exchange)
+E = TypeVar("E", bound="Exchange")
 
 #: How long closing may take in seconds: servers kill a worker that takes longer to end.
 DRAIN_SECONDS = 5.0
@@ -161,6 +161,13 @@ class CAPI:
 
         return Endpoints(self.issuer, self._open_later, self._is_delivering)
 
+    @lazily
+    def _exchange(self) -> "type[Exchange]":
+        # All that a request takes: not for a process that has no door either.
+        from capi_middleware.request.exchange import Exchange
+
+        return Exchange
+
     def start(self) -> None:
         """Start delivery in this process: lazily, and again after a fork."""
         if self.started:
@@ -176,14 +183,16 @@ class CAPI:
 
     def open(
         self, scope: MutableMapping[str, Any], came: Mapping[str, Any] | None = None
-    ) -> Exchange:
+    ) -> "Exchange":
         """The exchange of a request, `scope` as in ASGI's http.
 
         `came` has its path and root_path as they came in: routers of the host change the scope.
         """
-        return self._opened(Exchange, scope, came)
+        return self._opened(self._exchange, scope, came)
 
-    def _open_later(self, scope: MutableMapping[str, Any]) -> Later:
+    def _open_later(self, scope: MutableMapping[str, Any]) -> "Later":
+        from capi_middleware.request.later import Later
+
         return self._opened(Later, scope)
 
     def _opened(
@@ -193,7 +202,7 @@ class CAPI:
         matches = self._routes.match(scope["method"], path)
         return kind(self.issuer, scope, path=path, mount=mount, matches=matches)
 
-    def take(self, scope: MutableMapping[str, Any]) -> Exchange | str | None:
+    def take(self, scope: MutableMapping[str, Any]) -> "Exchange | str | None":
         """What a request, its `scope` as in ASGI's http, is to us.
 
         The name of our endpoint that it is for; an Exchange; or None for one that matters only
@@ -207,7 +216,7 @@ class CAPI:
                 return str(path[len(self._prefix) :])
             matches = self._routes.match(method, path)
             if matches or method == "HEAD":
-                return Exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
+                return self._exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
         if b"fbclid=" in scope.get("query_string", b"") or brings(scope["headers"]):
             return self.open(scope)
         return None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+from capi_middleware.custom_data import custom_data_of
 from capi_middleware.errors import CapiError
 from capi_middleware.events import Event, EventName
 from capi_middleware.request.exchange import Exchange, current
@@ -60,11 +61,3 @@ def _exchange(what: str) -> Exchange:
             "request use CAPI(config).track(…, visitor=…)"
         )
     return passage.opened()
-
-
-def custom_data_of(
-    value: Any, currency: str | None, contents: Sequence[Any] | None, more: dict[str, Any]
-) -> dict[str, Any]:
-    """The custom_data of a track() call: what was given of its arguments."""
-    given = {"value": value, "currency": currency, "contents": contents, **more}
-    return {key: item for key, item in given.items() if item is not None}
