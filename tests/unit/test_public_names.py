@@ -61,7 +61,7 @@ def parameters(thing: Any) -> list[str]:
     named = [inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY]
     try:
         given = inspect.signature(thing).parameters
-    except ValueError:
+    except (TypeError, ValueError):  # an attribute, or written in C
         return []
     return [
         one.name for one in given.values() if one.kind in named and one.name not in ("self", "_")
