@@ -14,7 +14,8 @@ class Part(Struct, eq=False, dict=True):
     A Struct's own repr shows all it holds, and thereby the visitor to every log of a traceback.
     """
 
-    __repr__ = object.__repr__
+    def __repr__(self) -> str:
+        return object.__repr__(self)
 
 
 class lazily(Generic[T]):  # noqa: N801 - reads as a decorator, like property

@@ -26,8 +26,8 @@ class Batch:
     __slots__ = ("done", "is_held_up", "waiting")
 
     def __init__(self, is_held_up: Callable[[], bool] = lambda: False) -> None:
-        self.done = False
-        self.is_held_up = is_held_up
+        self.done: bool = False
+        self.is_held_up: Callable[[], bool] = is_held_up
         self.waiting: dict[object, Callable[[], None]] = {}
 
     def end(self) -> None:

@@ -71,7 +71,7 @@ class CAPI:
         self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
         self.store.on_commit = self._deliverer.wake
         #: Whether it delivers in this process; the doors start it with the first request.
-        self.started = False
+        self.started: bool = False
         at_fork(after_in_child=self._forget)
         self.issuer.notices.about_store(config.store)
         living.add(self)
