@@ -9,6 +9,7 @@ from capi_middleware.capture.injection import may_be_page
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config import Config
 from capi_middleware.doors.asgi_response import Message, Responder, Send, in_thread, walk
+from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.steps import BODY_LIMIT
 from capi_middleware.tracker import CAPI
@@ -98,7 +99,7 @@ class CAPIMiddleware:
         return closing
 
 
-class _Passage(Struct):
+class _Passage(Private, Struct):
     """One request; without a `responder` as long as nothing about it matters to us."""
 
     capi: CAPI

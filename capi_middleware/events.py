@@ -5,6 +5,8 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct, field
 
+from capi_middleware.private import Private
+
 #: Meta's standard events (Meta Pixel Reference) plus PageView. Any other name is a custom event.
 StandardEvent = Literal[
     "PageView", "AddPaymentInfo", "AddToCart", "AddToWishlist", "CompleteRegistration", "Contact",
@@ -75,7 +77,7 @@ def match_keys_of(mask: int) -> list[str]:
     return [key for key, bit in _BIT.items() if mask & bit]
 
 
-class Event(Struct):
+class Event(Private, Struct):
     """One conversion: the two copies share its `event_id` and `event_name`.
 
     `event_time` is Unix time in seconds (float; Meta gets whole seconds). `user_data` holds
@@ -97,7 +99,7 @@ class Event(Struct):
         return f"Event({self.event_name!r}, event_id={self.event_id!r})"
 
 
-class Row(Struct, frozen=True):
+class Row(Private, Struct, frozen=True):
     """One event for one pixel, as the store keeps it from mint to report.
 
     `event_time` is Unix time in seconds. `payload` is the event object of the Graph API as JSON

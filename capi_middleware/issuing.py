@@ -27,6 +27,7 @@ from capi_middleware.errors import BadVisitor, StoreError
 from capi_middleware.events import Count, Event, Row, match_key_mask
 from capi_middleware.expressions import Template, parse
 from capi_middleware.notices import Notices
+from capi_middleware.private import Private
 from capi_middleware.routes import EventRoute
 from capi_middleware.shield import Shield
 from capi_middleware.steps import Commit
@@ -40,7 +41,7 @@ _MOST_PAGES = 200
 _PERSONAL = re.compile(r"[\d@]")
 
 
-class RequestIdentity(Struct, frozen=True):
+class RequestIdentity(Private, Struct, frozen=True):
     """What a request says about its visitor; `new_cookies` are (name, Set-Cookie value)."""
 
     fbp: str | None

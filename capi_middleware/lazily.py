@@ -5,17 +5,13 @@ from typing import Any, Generic, TypeVar, overload
 
 from msgspec import Struct
 
+from capi_middleware.private import Private
+
 T = TypeVar("T")
 
 
-class Part(Struct, eq=False, dict=True):
-    """A part of one request: made at C speed, may have lazily attributes, and shows nothing.
-
-    A Struct's own repr shows all it holds, and thereby the visitor to every log of a traceback.
-    """
-
-    def __repr__(self) -> str:
-        return object.__repr__(self)
+class Part(Private, Struct, eq=False, dict=True):
+    """A part of one request: made at C speed, may have lazily attributes."""
 
 
 class lazily(Generic[T]):  # noqa: N801 - reads as a decorator, like property

@@ -7,13 +7,14 @@ import msgspec
 from msgspec import Struct
 
 from capi_middleware.events import Event
+from capi_middleware.private import Private
 from capi_middleware.visitor import Visitor
 
 #: JSON bytes of plain data.
 dumps: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
-class EventObject(Struct, omit_defaults=True):
+class EventObject(Private, Struct, omit_defaults=True):
     """The event object of Meta's page "Server Event Parameters", as far as we fill it."""
 
     event_name: str

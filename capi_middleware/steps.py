@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -36,7 +37,9 @@ class Batch:
         for key in list(self.waiting):
             tell = self.waiting.pop(key, None)
             if tell is not None:
-                tell()
+                # One who cannot be told must not keep the others waiting.
+                with suppress(Exception):
+                    tell()
 
 
 class Commit(Struct):

@@ -69,7 +69,7 @@ class CAPI:
             [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
         )
         self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
-        self.store.on_commit = self._deliverer.wake
+        self.store.on_commit = self._wake
         #: Whether it delivers in this process; the doors start it with the first request.
         self.started: bool = False
         at_fork(after_in_child=self._forget)
@@ -177,6 +177,12 @@ class CAPI:
         if self.config.delivery:
             self._housekeeping.start()
 
+    def _wake(self) -> None:
+        """After each commit. Begins anew after a fork that Python did not see (uWSGI's)."""
+        self._deliverer.wake()
+        if self.started and self.config.delivery:
+            self._housekeeping.start()
+
     def _forget(self) -> None:
         """In a forked child: the threads stayed with the parent."""
         self.started = False
@@ -242,7 +248,6 @@ class CAPI:
         return Courier(self.store, pixel.id, connect, mark.hexdigest()[:16])
 
     def _jobs(self) -> list[Job]:
-        """What is done beside delivery."""
         shield = self.issuer.shield
         alerting = Alerting(self.config, self.store, shield, self._is_delivering)
         lookout = Lookout(self.config, self.store, shield.caught)
@@ -255,7 +260,6 @@ class CAPI:
         ]
 
     def _prune(self) -> None:
-        """Drop what is older than the retention."""
         self.store.prune(time.time() - self.config.retention_days * 86_400)
 
     def _is_delivering(self) -> bool:

@@ -6,11 +6,12 @@ import msgspec
 from msgspec import Struct
 
 from capi_middleware.errors import BadVisitor
+from capi_middleware.private import Private
 
 _VERSION = "v1"
 
 
-class Visitor(Struct, frozen=True, kw_only=True):
+class Visitor(Private, Struct, frozen=True, kw_only=True):
     """What Meta wants unhashed about a visitor, and the consent that was given.
 
     Holds no e-mail, phone or name. `signed` is the text it was read from, "" for a visitor of a

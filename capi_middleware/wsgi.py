@@ -9,6 +9,7 @@ from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.config import Config
 from capi_middleware.doors.environ import Environ, Tee, read_body, scope_of
 from capi_middleware.doors.wsgi_response import ExcInfo, Responder, StartResponse, walk
+from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.tracker import CAPI
 
@@ -105,7 +106,7 @@ def _passes(capi: CAPI, environ: Environ) -> bool:
     )
 
 
-class _Passage(Struct):
+class _Passage(Private, Struct):
     """One request; without a `responder` as long as nothing about it matters to us."""
 
     door: CAPIMiddleware

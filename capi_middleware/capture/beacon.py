@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import BEACON_OUTCOMES, Sighting
+from capi_middleware.private import Private
 
 _MOST_SIGHTINGS = 64
 _MOST_CALLS = 16
@@ -15,7 +16,7 @@ _LONGEST = 200
 _LONGEST_URL = 4096
 
 
-class _Beacon(Struct, forbid_unknown_fields=True):
+class _Beacon(Private, Struct, forbid_unknown_fields=True):
     e: list[list[str]]
     k: tuple[str, str] | None = None
 
@@ -27,7 +28,7 @@ class Beacon(NamedTuple):
     key: tuple[str, str] | None
 
 
-class Call(Struct, forbid_unknown_fields=True):
+class Call(Private, Struct, forbid_unknown_fields=True):
     """A call of the page's own pixel code: event_name, event_id, pixel ids, custom_data.
 
     With `b` its browser copy goes out bare, without event_id: a server copy would count twice.
@@ -40,7 +41,7 @@ class Call(Struct, forbid_unknown_fields=True):
     b: bool = False
 
 
-class Question(Struct):
+class Question(Private, Struct):
     """A page asks: its address and its referrer.
 
     Without calls `m` it wants the events of its address, otherwise it tells of calls; `k` is an

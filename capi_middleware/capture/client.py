@@ -9,6 +9,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from capi_middleware.errors import ConfigError
+from capi_middleware.private import Private
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -43,7 +44,7 @@ class Proxies(NamedTuple):
         return cls(networks, "unix" in trusted)
 
 
-class Client(Struct, frozen=True):
+class Client(Private, Struct, frozen=True):
     """`ip`: the visitor's public address or None. `scheme` and `host`: as the browser sees them."""
 
     ip: str | None

@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
+from capi_middleware.private import Private
+
 #: 90 days, as Meta's own pixel sets its cookies.
 MAX_AGE = 7_776_000
 #: Four segments, or five with the appendix of Meta's parameter builder: a known token of two
@@ -23,7 +25,7 @@ _CLICK = re.compile(r"[A-Za-z0-9._-]{1,450}")
 _HOST = re.compile(r"([A-Za-z0-9._-]+)(:\d{1,5})?")
 
 
-class Identity(Struct, frozen=True):
+class Identity(Private, Struct, frozen=True):
     """fbp and fbc of a visitor; `new_cookies` are those the browser does not have yet.
 
     `domain` is the cookie domain, None for a host-only cookie.
@@ -45,7 +47,10 @@ def identify(
     """
     fbp = fbc = None
     for found in _COOKIES.finditer(cookie_header):
-        if cookie_header[: found.start()].rstrip()[-1:] not in ("", ";"):
+        before = found.start() - 1
+        while before >= 0 and cookie_header[before].isspace():
+            before -= 1
+        if before >= 0 and cookie_header[before] != ";":
             continue  # the end of another cookie's name
         known = _ID.fullmatch(found[2].strip().strip('"'))
         if found[1] == "p":

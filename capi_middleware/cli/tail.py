@@ -15,9 +15,9 @@ from capi_middleware.store.protocol import Known, Store
 
 _NEWEST = 20
 _PAGE = 500
-#: Keys behind the last one that are looked at again: another process may have got a key before us
-#: and commit after us.
-_BEHIND = 1000
+#: Keys behind the last one that are looked at again: other processes may have got theirs before us,
+#: a thousand for a group commit, and commit after us.
+_BEHIND = 5000
 #: Events whose copies are still watched, and seconds between two looks.
 _WATCHED = 200
 _POLL = 1.0

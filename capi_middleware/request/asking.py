@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from capi_middleware.private import Private
 from capi_middleware.shield import Shield
 from capi_middleware.steps import Steps
 
@@ -13,7 +14,7 @@ from capi_middleware.steps import Steps
 REQUEST = "capi_middleware.request"
 
 
-class Asker(Struct):
+class Asker(Private, Struct):
     """Asks the host's callables about one request, an ASGI http scope."""
 
     _scope: MutableMapping[str, Any]

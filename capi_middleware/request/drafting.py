@@ -12,12 +12,13 @@ from capi_middleware.events import Event
 from capi_middleware.expressions import MISSING, fill, leaves
 from capi_middleware.issuing import Issuer
 from capi_middleware.lazily import Part
+from capi_middleware.private import Private
 from capi_middleware.request.asking import Asker
 from capi_middleware.steps import Steps
 from capi_middleware.user_data import UserData, unknown_keys
 
 
-class Draft(Struct):
+class Draft(Private, Struct):
     """An event in the making: from a matched route, from track(), or from both."""
 
     event: Event

@@ -124,7 +124,7 @@ _SETTLEMENTS = """
 FROM unnest(%(keys)b::bigint[], %(reasons)b::text[], %(delays)b::float8[], %(attempted)b::int[],
             %(uncertain)b::boolean[])
     AS new (settled, reason, delay, attempted, uncertain)
-WHERE key = settled
+WHERE key = settled AND server IN ('pending', 'leased')
 """
 SETTLE: Final = {
     "delivered": f"""

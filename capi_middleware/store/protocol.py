@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from capi_middleware.events import Count, Row, Sighting
+from capi_middleware.private import Private
 from capi_middleware.steps import Commit
 
 #: Meta refuses event_time of more than 7 days ago, with the whole request; less an hour for the
@@ -25,7 +26,7 @@ LONGEST_WAIT = 3600.0
 REPLAYED = Count("beacon", "replayed")
 
 
-class LeasedEvent(Struct, frozen=True):
+class LeasedEvent(Private, Struct, frozen=True):
     """One server copy to deliver. `attempts` counts the requests it was part of before."""
 
     key: int
@@ -36,7 +37,7 @@ class LeasedEvent(Struct, frozen=True):
     attempts: int
 
 
-class Lease(Struct, frozen=True):
+class Lease(Private, Struct, frozen=True):
     """A time-limited claim on some events of one pixel; it runs out by itself."""
 
     lease_id: str
@@ -73,7 +74,7 @@ class Pause(Struct, frozen=True):
     token: str = ""
 
 
-class DeadLetter(Struct, frozen=True):
+class DeadLetter(Private, Struct, frozen=True):
     """An event that Meta refuses: kept until somebody requeues or drops it, or retention ends."""
 
     key: int

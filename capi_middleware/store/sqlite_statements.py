@@ -96,9 +96,9 @@ FROM json_each(:due) AS due CROSS JOIN events ON events.key = due.value
 WHERE events.key IN (SELECT key FROM leases WHERE lease_id = :lease_id) ORDER BY due.key
 """
 
-#: Those of `keys` that a lease holds.
+#: Those of `keys` that a lease holds, and that no older version beside us settled.
 HELD: Final = """
-key IN (
+server IN ('pending', 'leased') AND key IN (
     SELECT key FROM leases
     WHERE lease_id = :lease_id AND key IN (SELECT value FROM json_each(:keys))
 )

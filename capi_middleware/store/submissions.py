@@ -6,7 +6,8 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from capi_middleware.errors import StoreError
-from capi_middleware.steps import Batch, Commit
+from capi_middleware.private import Private
+from capi_middleware.steps import Commit
 
 #: What `n` of a counter belongs to: hour (Unix time // 3600), kind, reason, event_name, pixel_id.
 CounterKey = tuple[int, str, str, str, str]
@@ -21,20 +22,12 @@ class OwnLockError(LockedError):
     """Another thread of this process holds the lock: it is about to let go."""
 
 
-class Submission(Struct):
+class Submission(Private, Struct, eq=False):
     """What one call hands to the writer, and the commit that it waits for."""
 
     kind: Literal["append", "sight", "flush", "stop"]
     items: Sequence[Any]
     commit: Commit | None
-
-
-class Group(Struct):
-    """What one transaction stores, in order."""
-
-    batch: Batch
-    submissions: list[Submission]
-    rows: int = 0
 
 
 def reject(group: list[Submission], error: BaseException) -> None:

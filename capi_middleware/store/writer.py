@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
 from typing import Any, Literal
 
 from capi_middleware.errors import StoreError, StoreFull
@@ -14,11 +13,11 @@ from capi_middleware.events import Count, Row
 from capi_middleware.records import about
 from capi_middleware.steps import Batch, Commit
 from capi_middleware.store.forks import at_fork
+from capi_middleware.store.gathering import Gathering
 from capi_middleware.store.queueing import room
 from capi_middleware.store.submissions import (
     CounterKey,
     Counters,
-    Group,
     LockedError,
     OwnLockError,
     Submission,
@@ -28,12 +27,12 @@ from capi_middleware.store.submissions import (
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
-#: A transaction takes submissions until it has this many rows (about 10 ms on a slow disk).
-GROUP_ROWS = 1000
 #: A lock that others hold for longer than this is worth a line in the log, in seconds.
 LONG_LOCK = 1.0
 #: Pause before a write is tried again that found the database locked, in seconds.
 BUSY_PAUSE = 0.05
+#: How often a fork is looked for that Python does not see, in seconds.
+LOOK_SECONDS = 0.1
 #: First and longest pause after an unexpected exception in the thread, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 
@@ -42,8 +41,8 @@ class Writer:
     """Commits submissions in order, many at a time, on a thread that starts with the first one.
 
     `submit` and `count` never block. All methods may be called from any thread, also from a
-    logging handler, a finalizer or a signal handler that interrupted one of them: the only lock is
-    re-entrant and held for one addition.
+    logging handler, a finalizer or a signal handler that interrupted one of them, and wait for
+    their commit there: groups take what comes without a lock.
 
     `write` stores submissions and counters in one transaction. It raises LockedError when the same
     should be tried again, another StoreError when the database as a whole cannot be written, and
@@ -71,11 +70,11 @@ class Writer:
         # In a forked child: what the parent queued is the parent's to commit, and any lock may
         # be held by a thread that does not exist here.
         self._pid = os.getpid()
-        self._lock = threading.RLock()
-        #: Groups that wait, the last one open, and an announcement for each.
-        self._groups: deque[Group] = deque()
-        self._announced: SimpleQueue[None] = SimpleQueue()
-        self._queued = 0
+        self._look_at = 0.0
+        self._starting = threading.RLock()
+        self._gathering = Gathering(self.is_held_up)
+        #: Rows of the transaction that is going on.
+        self._committing = 0
         self._counted: deque[tuple[CounterKey, int]] = deque()
         self._count_announced = False
         self._counters: Counters = {}
@@ -95,22 +94,10 @@ class Writer:
 
         Raises StoreFull when more than `queue_limit` rows would wait. Dropped rows are counted.
         """
-        # Python tells of its own forks (at_fork); others are looked for, but not for every row: it
-        # is a system call, which costs more than all of this in a sandboxed container.
-        if not self._groups and self._pid != os.getpid():
-            self._start_over()
+        self._look_for_fork(at_once=wait)
         items = tuple(items)
-        with self._lock:
-            queued = self._queued + len(items)
-            fits = queued <= self._room or not items or queued <= room(self._queue_limit, items)
-            if fits:
-                self._queued = queued
-                group = self._open()
-                commit = Commit(group.batch) if wait else None
-                group.submissions.append(Submission(kind, items, commit))
-                # Nothing comes after a stop.
-                group.rows += len(items) if kind != "stop" else GROUP_ROWS
-        if not fits:
+        queued = self._committing + self._gathering.rows() + len(items)
+        if items and queued > self._room and queued > room(self._queue_limit, items):
             if kind == "append":
                 self.count(
                     [Count("dropped", "queue_full", row.event_name, row.pixel_id) for row in items]
@@ -119,31 +106,41 @@ class Writer:
                 f"{len(items)} rows do not fit into the queue of {self._queue_limit} (queue_limit; "
                 f"page views and sightings leave the last part of it to conversions)"
             )
+        submission = Submission(kind, items, None)
+        self._gathering.add(submission, wait=wait)
         # After the addition: a thread that is just ending either sees it or is replaced.
         if not self._running:
             self._start_thread()
-        return commit
+        return submission.commit
 
-    def _open(self) -> Group:
-        """The group that takes what comes; with the lock held."""
-        groups = self._groups
-        if not groups or groups[-1].rows >= GROUP_ROWS:
-            self._announced.put(None)  # first: an exception may interrupt us here
-            groups.append(Group(Batch(self.is_held_up), []))
-        return groups[-1]
+    def _look_for_fork(self, *, at_once: bool = False) -> None:
+        """Python tells of its own forks (at_fork); others, such as uWSGI's, are looked for.
+
+        Where nobody waits not each time: os.getpid() is a system call, which costs more in a
+        sandboxed container than all the rest of a submission.
+        """
+        now = time.monotonic()
+        if now < self._look_at and not at_once:
+            return
+        if self._pid != os.getpid():
+            # What the parent queued may be stored twice, and is one row. What was queued here
+            # until now must not be forgotten.
+            before = self._gathering
+            self._start_over()
+            self._gathering.take_over(before)
+            self._start_thread()
+        self._look_at = now + LOOK_SECONDS
 
     def count(self, counts: Sequence[Count]) -> None:
         """Add to the counters. Never full: equal counts are one number while they wait."""
-        if not self._count_announced and self._pid != os.getpid():
-            self._start_over()
+        self._look_for_fork()
         hour = int(self._clock() // 3600)
         self._counted.extend(
             [((hour, c.kind, c.reason, c.event_name, c.pixel_id), c.n) for c in counts]
         )
         if not self._count_announced:
             self._count_announced = True
-            with self._lock:
-                self._open()
+            self._gathering.knock()
             if not self._running:
                 self._start_thread()
 
@@ -173,7 +170,7 @@ class Writer:
         return True
 
     def _start_thread(self) -> None:
-        with self._lock:
+        with self._starting:
             running, self._running = self._running, True
         if running:
             return
@@ -188,46 +185,42 @@ class Writer:
     def _run(self) -> None:
         failures = 0
         while True:
-            self._announced.get()
-            with self._lock:
-                if not self._groups:
-                    continue
-                group = self._groups.popleft()
+            batch, submissions = self._gathering.take()
             try:
-                self._commit(group)
+                self._commit(batch, submissions)
                 failures = 0
             except BaseException as error:
                 # Nothing may end this thread: the process would stop storing, silently.
                 failures += 1
                 _log("the store's thread failed: %s", type(error).__name__, "thread_failed")
-                if not group.batch.done:
-                    reject(group.submissions, error)
-                    self._let_go(group)
+                if not batch.done:
+                    reject(submissions, error)
+                    self._let_go(batch)
                 time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
-            stopped = bool(group.submissions) and group.submissions[-1].kind == "stop"
-            del group  # its rows need not stay in memory until the next ones come
+            stopped = any(submission.kind == "stop" for submission in submissions)
+            del batch, submissions  # rows need not stay in memory until the next ones come
             if stopped:
                 break
         self._running = False
-        if self._groups:
+        if self._gathering:
             self._start_thread()  # somebody submitted more while this thread was ending
 
-    def _commit(self, group: Group) -> None:
+    def _commit(self, batch: Batch, submissions: list[Submission]) -> None:
+        self._committing = sum(len(submission.items) for submission in submissions)
         self._count_announced = False
         self._fold()
         counters, self._counters = self._counters, {}
-        committed = self._store(group.submissions, counters)
-        self._let_go(group)
+        committed = self._store(submissions, counters)
+        self._let_go(batch)
         try:
             self._on_commit(committed)
         except Exception as error:
             _log("on_commit failed: %s", type(error).__name__, "wake_failed")
 
-    def _let_go(self, group: Group) -> None:
+    def _let_go(self, batch: Batch) -> None:
         """There is room for others, and those who wait go on."""
-        with self._lock:
-            self._queued -= sum(len(submission.items) for submission in group.submissions)
-        group.batch.end()
+        self._committing = 0
+        batch.end()
 
     def _fold(self) -> None:
         while self._counted:

@@ -125,6 +125,19 @@ def test_a_loop_that_is_closed_is_told_nothing() -> None:
     batch.end()
 
 
+def test_who_cannot_be_told_keeps_nobody_waiting() -> None:
+    batch = Batch()
+
+    def fail() -> None:
+        raise OSError
+
+    batch.waiting["broken"] = fail
+    soon(batch).join()
+
+    Commit(batch).result(9)
+    assert batch.waiting == {}
+
+
 def test_what_has_ended_is_not_waited_for() -> None:
     async def wait() -> None:
         await committed(ended())

@@ -69,6 +69,19 @@ def test_the_index_counts_the_dots_of_the_domain() -> None:
     assert str(found.fbp).startswith("fb.2.")
 
 
+@pytest.mark.parametrize("before", ["", ";", "a=1;", "a=1; \t", "x_fbp=y;", " "])
+def test_a_cookie_is_found_where_its_name_begins(before: str) -> None:
+    assert (
+        ask(cookie_header=f"{before}_fbp=fb.1.1600000000000.7; z=1").fbp == "fb.1.1600000000000.7"
+    )
+
+
+@pytest.mark.parametrize("before", ["x", "a=1", "a=", "a=1 ", "-"])
+def test_the_end_of_another_cookies_name_is_no_cookie_of_ours(before: str) -> None:
+    found = ask(cookie_header=f"{before}_fbp=fb.1.1600000000000.7")
+    assert found.fbp != "fb.1.1600000000000.7"
+
+
 def test_the_pixel_can_read_the_cookie() -> None:
     header = set_cookie_header("_fbp", "fb.1.1.2", "example.com", secure=True).decode()
     assert "HttpOnly" not in header

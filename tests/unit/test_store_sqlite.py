@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -343,6 +343,22 @@ def test_an_older_version_has_no_say_in_what_a_newer_one_settled(
 
     assert late == 0
     assert store.depth() == {"delivered": 1}
+
+
+@pytest.mark.parametrize("outcome", ["delivered", "dead", "pending"])
+def test_what_an_older_version_settled_first_stays_as_it_is(
+    store: SqliteStore, path: Path, outcome: Literal["delivered", "dead", "pending"]
+) -> None:
+    store_rows(store, row())
+    lease = store.lease(PIXEL, limit=1, seconds=60)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE events SET server = 'delivered', payload = NULL, delivered_at = event_time")
+    db.commit()
+    db.close()
+
+    assert store.settle(lease.lease_id, [Settlement(lease.events[0].key, outcome)]) == 0
+    assert store.depth() == {"delivered": 1}
+    assert sum(tally.n for tally in store.tallies(0, 1e12).rows) == 1
 
 
 def test_a_delivered_event_keeps_no_payload_and_a_dead_one_does(

@@ -7,14 +7,17 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count
 from capi_middleware.steps import Commit
+from capi_middleware.store.gathering import GROUP_ROWS
 from capi_middleware.store.submissions import Counters, LockedError, Submission
-from capi_middleware.store.writer import GROUP_ROWS, Writer
+from capi_middleware.store.writer import Writer
 from tests.support.processes import until
 from tests.support.stores import Clock, row
 
@@ -385,14 +388,36 @@ def test_flush_from_the_writers_own_thread_does_not_wait_for_itself(database: Da
     assert flushed[0] is False
 
 
-def test_a_thread_that_is_inside_submit_may_submit(writer: Writer, database: Database) -> None:
-    with writer._lock:
-        future = append(writer, "e1")
-        writer.count([SKIPPED])
-    future.result(30)
-    writer.flush(30)
+def test_what_interrupts_a_submission_may_submit_and_wait(
+    writer: Writer, database: Database
+) -> None:
+    """A finalizer or a signal handler, at each line of what submit() runs."""
+    append(writer, "e0").result(30)  # the thread runs
+    lines: set[tuple[str, int]] = set()
 
-    assert database.event_ids() == ["e1"]
+    def interrupting(frame: FrameType, event: str, arg: object) -> Any:
+        file = Path(frame.f_code.co_filename).name
+        if file not in ("writer.py", "gathering.py"):
+            return None
+        if event == "line" and (file, frame.f_lineno) not in lines:
+            lines.add((file, frame.f_lineno))
+            sys.settrace(None)
+            append(writer, f"inner-{len(lines)}").result(30)
+            writer.count([SKIPPED])
+            sys.settrace(interrupting)
+        return interrupting
+
+    sys.settrace(interrupting)
+    try:
+        outer = append(writer, "outer")
+    finally:
+        sys.settrace(None)
+    outer.result(30)
+
+    assert len(lines) > 20
+    assert set(database.event_ids()) == {
+        "e0", "outer", *(f"inner-{n + 1}" for n in range(len(lines)))
+    }  # fmt: skip
 
 
 def test_a_logging_handler_may_submit(
@@ -569,6 +594,40 @@ store.close()
     run(script, tmp_path / "capi.db")
 
 
+def test_a_fork_that_python_does_not_see_loses_nothing(tmp_path: Path) -> None:
+    """uWSGI forks in C, and its workers run none of Python's hooks."""
+    script = (
+        FORK
+        + """
+import ctypes, time
+from capi_middleware.store.writer import Writer
+
+kept = []
+
+def write(submissions, counters):
+    kept.extend(item for submission in submissions for item in submission.items)
+    entered.set()
+    busy.wait()
+
+entered, busy = threading.Event(), threading.Event()
+writer = Writer(write, queue_limit=99, clock=time.time, on_commit=lambda _: None)
+writer.submit("append", [1], wait=True)
+entered.wait()
+writer.submit("append", [2], wait=False)  # waits in a group
+child = ctypes.CDLL(None).fork()
+if child == 0:
+    kept.clear()
+    busy.set()
+    writer.submit("append", [3], wait=False)
+    writer.submit("append", [4], wait=True).result(20)
+    os._exit(kept != [2, 3, 4])
+wait_for(child)
+os._exit(0)
+"""
+    )
+    run(script, tmp_path / "capi.db")
+
+
 def test_a_fork_leaves_no_open_connection_to_the_child(tmp_path: Path) -> None:
     script = (
         FORK
@@ -596,7 +655,7 @@ sqlite_connections.FORK_SECONDS = 0.05
 release, held = threading.Event(), threading.Event()
 
 def hold():
-    with store._writer._lock, sqlite_file._creating, store._connections.reading():
+    with store._writer._starting, sqlite_file._creating, store._connections.reading():
         held.set()
         release.wait(60)
 
