@@ -20,8 +20,6 @@ DEDUPE_WINDOW = 47 * 3600
 LONGEST_LEASE = 600.0
 #: The same for the delay of an event and the rest of a pixel; none may be longer. In seconds.
 LONGEST_WAIT = 3600.0
-
-
 #: A sighting that said nothing new: a replayed beacon, or a page that repeats itself.
 REPLAYED = Count("beacon", "replayed")
 
