@@ -48,6 +48,8 @@ from capi_middleware.store.submissions import Counters, Submission
 _NONE = "[]"
 #: Rows that one transaction of `prune` deletes: others wait for the lock only for milliseconds.
 PRUNE_ROWS = 1000
+#: Commits after which the WAL begins anew: those that make its file longer take half as long again.
+CHECKPOINT_COMMITS = 100
 #: How long a group commit waits for the lock before pages are told not to, in seconds.
 LOCK_PATIENCE = 0.025
 #: How long `close` waits for the last commit, in seconds.
@@ -75,7 +77,7 @@ class SqliteStore(GroupedStore):
     ) -> None:
         self._clock = clock
         self._connections = Connections(path)
-        self._overdue = False
+        self._overdue, self._commits = False, 0
         super().__init__(queue_limit=queue_limit, clock=clock)
 
     def __repr__(self) -> str:
@@ -100,14 +102,19 @@ class SqliteStore(GroupedStore):
 
     def _keep_up(self) -> None:
         """Fold and checkpoint when there is enough of it, after the commit that pages wait for."""
+        self._commits += 1
         if self._overdue:
-            self._overdue = False
+            self._overdue, self._commits = False, 0
             # Another time, or another process, where the lock cannot be had.
             with (
                 suppress(StoreError),
                 self._connections.writing(LOCK_PATIENCE, checkpoint=True) as db,
             ):
                 fold(db)
+        elif self._commits >= CHECKPOINT_COMMITS:
+            self._commits = 0
+            with suppress(StoreError):
+                self._connections.checkpoint()
 
     def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
         """See Store.lease. Raises StoreError, also when others hold the lock for long."""

@@ -120,6 +120,11 @@ class Connections:
             finally:
                 self._writing = False
 
+    def checkpoint(self) -> None:
+        """Bring what is in the WAL into the database, as far as nobody reads it."""
+        with self._lend(readonly=False) as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """One consistent view. Keep it short: it holds up the checkpoint of everybody."""

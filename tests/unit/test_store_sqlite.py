@@ -16,7 +16,7 @@ import pytest
 
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Sighting
-from capi_middleware.store import sqlite_rollups
+from capi_middleware.store import sqlite, sqlite_rollups
 from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.protocol import Freshness, Settlement, Tally
 from capi_middleware.store.rollups import Window
@@ -307,6 +307,16 @@ def test_leases_are_found_by_the_index(store: SqliteStore, path: Path, statement
 
     assert "SCAN events" not in plan(path, statement)
     assert "INDEX events_waiting (pixel_id=? AND server=?)" in plan(path, statement)
+
+
+def test_small_commits_write_over_the_same_part_of_the_wal(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_COMMITS", 5)
+    for number in range(200):
+        store_rows(store, row(f"e{number}"))
+
+    assert path.with_name(f"{path.name}-wal").stat().st_size < 1_000_000
 
 
 def test_what_an_older_version_leased_is_due_when_its_lease_ran_out(
