@@ -116,8 +116,8 @@ class Writer:
     def _look_for_fork(self, *, at_once: bool = False) -> None:
         """Python tells of its own forks (at_fork); others, such as uWSGI's, are looked for.
 
-        Where nobody waits not each time: os.getpid() is a system call, which costs more in a
-        sandboxed container than all the rest of a submission.
+        Where nobody waits not each time: os.getpid() is a system call, in which a busy server was
+        seen to spend 12 µs of each page.
         """
         now = time.monotonic()
         if now < self._look_at and not at_once:
