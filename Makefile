@@ -8,6 +8,8 @@ VISITORS ?= 0
 FAULTS ?=
 ROUNDS ?= 1000
 WITH ?= $(BIN)/python
+# The rooms of the package that need no server and no browser.
+UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
 
 .PHONY: demo test test-wheel test-lowest script torture bench bench-smoke lint browser pgbouncer wrk clean
 .DEFAULT_GOAL := test
@@ -54,7 +56,7 @@ test-wheel: $(VENV)/.installed
 	@$(BIN)/uv venv --quiet --python $(WITH) build/wheel/venv
 	@$(BIN)/uv pip install --quiet --python build/wheel/venv --group dev build/wheel/*.whl
 	@cp -r tests demo pyproject.toml README.md CHANGELOG.md Makefile build/wheel/
-	@cd build/wheel && venv/bin/python -m pytest -q tests/unit
+	@cd build/wheel && venv/bin/python -m pytest -q $(UNIT)
 
 test-lowest: $(VENV)/.installed
 	@echo "==> The unit and contract tests with the oldest dependencies that are declared"
@@ -64,7 +66,7 @@ test-lowest: $(VENV)/.installed
 	@$(BIN)/uv venv --quiet --python $(BIN)/python build/lowest/venv
 	@$(BIN)/uv pip install --quiet --python build/lowest/venv --group dev --editable . \
 		--constraint build/lowest/constraints.txt
-	@build/lowest/venv/bin/python -m pytest -q -W default::DeprecationWarning tests/unit tests/contract
+	@build/lowest/venv/bin/python -m pytest -q -W default::DeprecationWarning $(UNIT) tests/store tests/doors
 
 script: $(VENV)/.installed
 	@$(BIN)/python -m tests.support.script

@@ -8,36 +8,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from capi_middleware.alerts.rules import Alert
     from capi_middleware.asgi import CAPIMiddleware
-    from capi_middleware.config import Config
+    from capi_middleware.capi import CAPI
+    from capi_middleware.config.pixels import Pixel
+    from capi_middleware.config.routes import EventRoute
+    from capi_middleware.config.settings import Config
     from capi_middleware.errors import CapiError, ConfigError
     from capi_middleware.events import Event
-    from capi_middleware.parity.alerts import Alert
-    from capi_middleware.parity.signing import verify_alert
-    from capi_middleware.pixels import Pixel
-    from capi_middleware.routes import EventRoute
-    from capi_middleware.tracker import CAPI
+    from capi_middleware.meta.user_data import UserData
+    from capi_middleware.meta.visitor import Visitor
+    from capi_middleware.report.signing import verify_alert
     from capi_middleware.tracking import current_visitor, track
-    from capi_middleware.user_data import UserData
-    from capi_middleware.visitor import Visitor
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CAPI": "tracker",
-    "Alert": "parity.alerts",
+    "CAPI": "capi",
+    "Alert": "alerts.rules",
     "CAPIMiddleware": "asgi",
     "CapiError": "errors",
-    "Config": "config",
+    "Config": "config.settings",
     "ConfigError": "errors",
     "Event": "events",
-    "EventRoute": "routes",
-    "Pixel": "pixels",
-    "UserData": "user_data",
-    "Visitor": "visitor",
+    "EventRoute": "config.routes",
+    "Pixel": "config.pixels",
+    "UserData": "meta.user_data",
+    "Visitor": "meta.visitor",
     "current_visitor": "tracking",
     "track": "tracking",
-    "verify_alert": "parity.signing",
+    "verify_alert": "report.signing",
 }
 
 __all__ = [

@@ -5,14 +5,14 @@ from typing import Any
 
 from msgspec import Struct
 
-from capi_middleware.capture.injection import may_be_page
+from capi_middleware.capi import CAPI
 from capi_middleware.capture.reading import BodyTee
-from capi_middleware.config import Config
+from capi_middleware.config.settings import Config
 from capi_middleware.doors.asgi_response import Message, Responder, Send, in_thread, walk
+from capi_middleware.page import may_be_page
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.steps import BODY_LIMIT
-from capi_middleware.tracker import CAPI
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

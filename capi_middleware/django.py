@@ -17,13 +17,13 @@ from django.http import HttpResponse
 from django.utils.module_loading import import_string
 
 from capi_middleware import asgi
-from capi_middleware.config import Config
+from capi_middleware.capi import CAPI
+from capi_middleware.config.settings import Config
 from capi_middleware.doors.environ import Tee, scope_of
 from capi_middleware.doors.wsgi_response import Responder, walk
 from capi_middleware.request.asking import REQUEST
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.steps import BODY_LIMIT
-from capi_middleware.tracker import CAPI
 from capi_middleware.wsgi import MARK, is_wrapped
 
 #: What names the visitor where our own endpoints answer, before the other middleware had its turn.

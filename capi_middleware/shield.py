@@ -1,12 +1,20 @@
 """The shield: an error of ours is counted and logged, and the host never sees it."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from capi_middleware.events import Count
-from capi_middleware.records import about
 
 logger: logging.Logger = logging.getLogger("capi_middleware")
+
+
+def about(action: str, **fields: str | int | float) -> Mapping[str, object]:
+    """The `extra` of a log call: `record.capi` is {"action": ..., **fields}.
+
+    `action` is a verb that names what happened, the same in every version. Fields are codes, ids
+    of pixels, names of events and numbers: never a value, a message or anything about a person.
+    """
+    return {"capi": {"action": action, **fields}}
 
 
 class Shield:

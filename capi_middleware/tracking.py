@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from capi_middleware.custom_data import custom_data_of
+from capi_middleware.config.routes import check_event_name
 from capi_middleware.errors import CapiError
 from capi_middleware.events import Event, EventName
+from capi_middleware.meta.custom_data import custom_data_of
+from capi_middleware.meta.user_data import UserData
+from capi_middleware.meta.visitor import Visitor
 from capi_middleware.request.exchange import Exchange, current
-from capi_middleware.routes import check_event_name
-from capi_middleware.user_data import UserData
-from capi_middleware.visitor import Visitor
 
 
 def track(

@@ -5,13 +5,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from capi_middleware.capi import CAPI
 from capi_middleware.capture.carrying import COOKIE
-from capi_middleware.config import Config
+from capi_middleware.config.settings import Config
 from capi_middleware.doors.environ import Environ, Tee, read_body, scope_of
 from capi_middleware.doors.wsgi_response import ExcInfo, Responder, StartResponse, walk
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, current
-from capi_middleware.tracker import CAPI
 
 App = Callable[[Any, Any], Iterable[bytes]]
 

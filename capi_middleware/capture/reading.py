@@ -5,7 +5,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from capi_middleware.expressions import MISSING
+from capi_middleware.config.expressions import MISSING
 from capi_middleware.lazily import Part, lazily
 
 #: At most this much of a request body is kept for {form.x} and {json.x}, in bytes.

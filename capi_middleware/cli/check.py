@@ -11,7 +11,7 @@ from capi_middleware.cli.checks.setup import check_file, check_setup
 from capi_middleware.cli.checks.store import check_store
 from capi_middleware.cli.opening import config_of
 from capi_middleware.cli.printing import JSON, print_json, print_line
-from capi_middleware.config import Config
+from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.store.opening import open_store
 

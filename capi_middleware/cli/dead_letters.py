@@ -7,7 +7,7 @@ import click
 
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console, print_json, progress, table
-from capi_middleware.parity.window import iso
+from capi_middleware.report.window import iso
 from capi_middleware.store.protocol import DeadLetter, Store
 
 _PAGE = 500

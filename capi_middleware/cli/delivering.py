@@ -8,11 +8,11 @@ from types import FrameType
 
 import click
 
+from capi_middleware.capi import CAPI
 from capi_middleware.cli.opening import capi_of, opened
 from capi_middleware.cli.printing import JSON, print_json
 from capi_middleware.errors import StoreError
-from capi_middleware.parity.health import flags_of_health, health_of
-from capi_middleware.tracker import CAPI
+from capi_middleware.report.health import flags_of_health, health_of
 
 
 @click.command()

@@ -8,10 +8,10 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from capi_middleware.capture.minting import Minter
 from capi_middleware.cli.orders import Order, in_batches
-from capi_middleware.config import Config
+from capi_middleware.config.settings import Config
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
+from capi_middleware.signing import Minter
 from capi_middleware.store.protocol import (
     DEDUPE_WINDOW,
     MOST_FOUND,

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from capi_middleware.config import Config
+from capi_middleware.capi import CAPI
+from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError, ConfigError
-from capi_middleware.tracker import CAPI
 
 
 def config_of(source: str) -> Config:

@@ -9,15 +9,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
+from capi_middleware.capi import CAPI
 from capi_middleware.cli.ledger import YES, Judged, Ledger, sums
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.orders import Orders, OrdersError, read_orders
 from capi_middleware.cli.printing import JSON, console, print_json, print_line, progress, table
 from capi_middleware.errors import CapiError
-from capi_middleware.parity.window import iso
+from capi_middleware.meta.user_data import UserData
+from capi_middleware.report.window import iso
 from capi_middleware.store.protocol import MOST_FOUND
-from capi_middleware.tracker import CAPI
-from capi_middleware.user_data import UserData
 
 _SHOWN = 50
 _ON_ITS_WAY = frozenset({"pending", "leased", "delivered"})

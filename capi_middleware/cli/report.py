@@ -7,11 +7,11 @@ import click
 
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console, print_line, table
-from capi_middleware.parity.flags.evidence import MIN_EVENTS, percent, surely_below
-from capi_middleware.parity.model import EventReport, Report
-from capi_middleware.parity.reading import read_report
-from capi_middleware.parity.report import to_json
-from capi_middleware.parity.window import WindowError, parse_window
+from capi_middleware.report.flags.evidence import MIN_EVENTS, percent, surely_below
+from capi_middleware.report.html import to_json
+from capi_middleware.report.model import EventReport, Report
+from capi_middleware.report.read import read_report
+from capi_middleware.report.window import WindowError, parse_window
 
 
 @click.command()

@@ -10,7 +10,7 @@ import msgspec
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import print_json, print_line
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
-from capi_middleware.parity.window import iso
+from capi_middleware.report.window import iso
 from capi_middleware.store.protocol import Known, Store
 
 _NEWEST = 20

@@ -8,9 +8,9 @@ from hashlib import sha256
 from starlette.responses import Response
 
 from capi_middleware.capture.allowance import Allowance
-from capi_middleware.capture.minting import TextSigner
-from capi_middleware.config import Config
+from capi_middleware.config.settings import Config
 from capi_middleware.endpoints.answers import PRIVATE, bare
+from capi_middleware.signing import TextSigner
 
 #: How long a browser stays logged in, in seconds.
 LOGIN_SECONDS = 12 * 3600

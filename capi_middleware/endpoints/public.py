@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from starlette.responses import Response
 
-from capi_middleware.capture import beacon, pixel
+from capi_middleware.capture import beacon
 from capi_middleware.capture.allowance import Allowance
 from capi_middleware.capture.mirroring import made_by
 from capi_middleware.capture.reading import RequestReader
@@ -16,8 +16,9 @@ from capi_middleware.endpoints.answers import PRIVATE, bare
 from capi_middleware.endpoints.reporting import Reporting, Routes
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count
-from capi_middleware.issuing import Issuer
-from capi_middleware.parity.window import WindowError
+from capi_middleware.page import tag as pixel
+from capi_middleware.report.window import WindowError
+from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.later import Later
 from capi_middleware.steps import Steps
 

@@ -10,12 +10,12 @@ from starlette.responses import RedirectResponse, Response
 
 from capi_middleware.endpoints.access import Access, refused
 from capi_middleware.endpoints.answers import PRIVATE, bare
-from capi_middleware.issuing import Issuer
-from capi_middleware.parity import report
-from capi_middleware.parity.metrics import read_metrics
-from capi_middleware.parity.reading import read_report
-from capi_middleware.parity.table import to_csv
-from capi_middleware.parity.window import parse_window
+from capi_middleware.report import html as report
+from capi_middleware.report.csv import to_csv
+from capi_middleware.report.metrics import read_metrics
+from capi_middleware.report.read import read_report
+from capi_middleware.report.window import parse_window
+from capi_middleware.request.issuing import Issuer
 from capi_middleware.steps import Steps
 
 #: By name: the methods that it takes, and who answers.

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from capi_middleware.capture import carrying
-from capi_middleware.capture.pixel import page_events
 from capi_middleware.capture.reading import RequestReader
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, Event
-from capi_middleware.issuing import Issuer
 from capi_middleware.lazily import Part, lazily
+from capi_middleware.page.tag import page_events
+from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Visit
 from capi_middleware.steps import Headers
 

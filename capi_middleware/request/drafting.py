@@ -5,17 +5,17 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from capi_middleware.capture.matching import Match
 from capi_middleware.capture.reading import RequestReader
+from capi_middleware.config.expressions import MISSING, fill, leaves
+from capi_middleware.config.index import Match
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
-from capi_middleware.expressions import MISSING, fill, leaves
-from capi_middleware.issuing import Issuer
 from capi_middleware.lazily import Part
+from capi_middleware.meta.user_data import UserData, unknown_keys
 from capi_middleware.private import Private
 from capi_middleware.request.asking import Asker
+from capi_middleware.request.issuing import Issuer
 from capi_middleware.steps import Steps
-from capi_middleware.user_data import UserData, unknown_keys
 
 
 class Draft(Private, Struct):

@@ -4,7 +4,12 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from capi_middleware.capture.injection import (
+from capi_middleware.capture.reading import BodyTee, RequestReader
+from capi_middleware.config.index import Match
+from capi_middleware.config.settings import Config
+from capi_middleware.events import Count, Event
+from capi_middleware.meta.user_data import UserData
+from capi_middleware.page import (
     GzipInjector,
     Injector,
     Piece,
@@ -14,19 +19,14 @@ from capi_middleware.capture.injection import (
     rewrite,
     rewrite_head,
 )
-from capi_middleware.capture.matching import Match
-from capi_middleware.capture.reading import BodyTee, RequestReader
-from capi_middleware.config import Config
-from capi_middleware.events import Count, Event
-from capi_middleware.issuing import Issuer
 from capi_middleware.request.admission import Admission
 from capi_middleware.request.asking import Asker
 from capi_middleware.request.carriage import Carriage
 from capi_middleware.request.drafting import Draft, Drafting
+from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.tagging import Tagger
 from capi_middleware.request.visit import Visit
 from capi_middleware.steps import Commit, Headers, Steps
-from capi_middleware.user_data import UserData
 
 
 class Passage(Protocol):

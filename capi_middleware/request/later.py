@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from capi_middleware.capture.beacon import Call
-from capi_middleware.custom_data import clean
 from capi_middleware.events import Count, Event
-from capi_middleware.issuing import Issuer
+from capi_middleware.meta.custom_data import clean
 from capi_middleware.request.drafting import Draft
 from capi_middleware.request.exchange import Exchange
+from capi_middleware.request.issuing import Issuer
 from capi_middleware.steps import Steps
 
 

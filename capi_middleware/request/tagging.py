@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from capi_middleware.capture.pixel import consent_fields, page_events, pixel_entries, tag
 from capi_middleware.events import Event
-from capi_middleware.issuing import Issuer
 from capi_middleware.lazily import Part
+from capi_middleware.page.tag import consent_fields, page_events, pixel_entries, tag
 from capi_middleware.request.admission import Admission
 from capi_middleware.request.drafting import Drafting
+from capi_middleware.request.issuing import Issuer
 
 
 class Tagger(Part):

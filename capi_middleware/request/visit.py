@@ -5,13 +5,13 @@ from typing import Any
 
 from capi_middleware.capture.client import Client
 from capi_middleware.capture.identity import click_of
-from capi_middleware.capture.injection import is_public
 from capi_middleware.capture.reading import RequestReader
-from capi_middleware.issuing import Issuer, RequestIdentity
 from capi_middleware.lazily import Part, lazily
+from capi_middleware.meta.visitor import Visitor
+from capi_middleware.page import is_public
 from capi_middleware.request.admission import Admission
+from capi_middleware.request.issuing import Issuer, RequestIdentity
 from capi_middleware.steps import Headers, Steps
-from capi_middleware.visitor import Visitor
 
 
 class Visit(Part):

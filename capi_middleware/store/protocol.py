@@ -1,4 +1,4 @@
-"""What a store promises. Every backend passes the same suite, tests/contract/test_store.py."""
+"""What a store promises. Every backend passes the same suite, tests/store/test_store.py."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol

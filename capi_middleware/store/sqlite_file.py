@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from capi_middleware.errors import StoreError
-from capi_middleware.records import about
+from capi_middleware.shield import about
 from capi_middleware.store.sqlite_rollups import fold
 from capi_middleware.store.submissions import LockedError
 

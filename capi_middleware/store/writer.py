@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
-from capi_middleware.records import about
+from capi_middleware.shield import about
 from capi_middleware.steps import Batch, Commit
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.gathering import Gathering

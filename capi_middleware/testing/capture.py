@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from capi_middleware.config import Config
-from capi_middleware.custom_data import clean, refused_by_meta
-from capi_middleware.delivery.worker import Deliverer
+from capi_middleware.capi import CAPI, living
+from capi_middleware.config.settings import Config
+from capi_middleware.delivery.courier import Deliverer
 from capi_middleware.events import Count, Event, EventName
-from capi_middleware.issuing import Issuer
+from capi_middleware.meta.custom_data import clean, refused_by_meta
+from capi_middleware.meta.user_data import UserData
+from capi_middleware.request.issuing import Issuer
 from capi_middleware.shield import Shield
 from capi_middleware.store.memory import MemoryStore
-from capi_middleware.tracker import CAPI, living
-from capi_middleware.user_data import UserData
 
 _NOTHING = "nothing"
 

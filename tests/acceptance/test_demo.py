@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from capi_middleware.parity.model import Flag
-from capi_middleware.parity.reading import read_report
-from capi_middleware.parity.window import parse_window
+from capi_middleware.report.model import Flag
+from capi_middleware.report.read import read_report
+from capi_middleware.report.window import parse_window
 from capi_middleware.store.opening import open_store
 from demo.shop import settings
 from tests.support.configs import SECRET

@@ -12,7 +12,8 @@ from typing import Any
 from isal import isal_zlib
 from newrelic.api.html_insertion import insert_html_snippet
 
-from capi_middleware.capture.injection import GzipInjector, Injector, recode
+from capi_middleware.page import GzipInjector, Injector
+from capi_middleware.page import gzip as recode
 from tests.benchmarks.measure import Row, Trial, constant
 
 TAG = b"<script>" + b"x" * 1480 + b"</script>"

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from itsdangerous import Signer
 
-from capi_middleware.capture.minting import Minter
+from capi_middleware.signing import Minter
 from tests.benchmarks.measure import Row
 from tests.support.configs import SECRET
 

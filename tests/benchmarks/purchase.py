@@ -15,11 +15,12 @@ from facebook_business.adobjects.serverside.event_request import EventRequest
 from facebook_business.adobjects.serverside.gender import Gender
 from facebook_business.adobjects.serverside.user_data import UserData as SdkUserData
 
-from capi_middleware import UserData, payload
-from capi_middleware.custom_data import clean
-from capi_middleware.delivery.graph import body_of
+from capi_middleware import UserData
 from capi_middleware.events import Event
-from capi_middleware.visitor import Visitor
+from capi_middleware.meta import payload
+from capi_middleware.meta.custom_data import clean
+from capi_middleware.meta.graph import body_of
+from capi_middleware.meta.visitor import Visitor
 from tests.benchmarks.measure import Row, Trial
 
 KEYS: dict[str, Any] = {

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from capi_middleware.events import Row as Event
-from capi_middleware.parity.reading import read_report
-from capi_middleware.parity.window import Window
+from capi_middleware.report.read import read_report
+from capi_middleware.report.window import Window
 from capi_middleware.store import sqlite_rollups
 from capi_middleware.store.sqlite import SqliteStore
 from tests.benchmarks import purchase

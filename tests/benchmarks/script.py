@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from playwright.sync_api import Route, sync_playwright
 
-from capi_middleware.capture import pixel
+from capi_middleware.page import tag as pixel
 from tests.benchmarks.measure import Trial, constant
 from tests.support import browsers
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from capi_middleware.capture.pixel import script
+from capi_middleware.page.tag import script
 
 PIXEL = "1234567890"
 ID = "kAbC-123.x_y"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from capi_middleware import Config
-from capi_middleware.alerting import Alerting
-from capi_middleware.parity.alerts import Alert
+from capi_middleware.alerts.rules import Alert
+from capi_middleware.alerts.watch import Alerting
 from capi_middleware.shield import Shield
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.protocol import Store

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from capi_middleware.normalizing import PLACED_RULES, RULES, text_of
+from capi_middleware.meta.normalising import PLACED_RULES, RULES, text_of
 
 
 def normalize(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from capi_middleware.capture.injection import Piece
+from capi_middleware.page import Piece
 
 TAG = b"<script src=/capi.js async></script>"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from capi_middleware import Config, Pixel
-from capi_middleware.parity.insights.model import Insights
+from capi_middleware.insights.model import Insights
 from capi_middleware.store.protocol import Slice
 from tests.support.configs import PIXEL_ID, TOKEN, make_config
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import minify
 
-import capi_middleware.capture
+import capi_middleware.page
 
-_FOLDER = Path(capi_middleware.capture.__path__[0])
+_FOLDER = Path(capi_middleware.page.__path__[0])
 SOURCE, MADE = _FOLDER / "s.js", _FOLDER / "s.min.js"
 #: Chromium then compiles every function while it loads the script, on another thread.
 _HINT = "//# allFunctionsCalledOnLoad\n"

@@ -1,8 +1,8 @@
 """Tallies as a store would give them, and the report on them."""
 
 from capi_middleware.events import Count, match_key_mask
-from capi_middleware.parity.coverage import build
-from capi_middleware.parity.model import EventReport, Flag, Health, Report
+from capi_middleware.report.model import EventReport, Flag, Health, Report
+from capi_middleware.report.numbers import build
 from capi_middleware.store.protocol import Freshness, Tallies, Tally
 
 START, END = 1_780_272_000.0, 1_780_876_800.0  # 2026-06-01 to 2026-06-08, UTC

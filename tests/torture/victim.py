@@ -7,7 +7,7 @@ import itertools
 import sys
 
 from capi_middleware import CAPI, Pixel, UserData
-from capi_middleware.delivery import worker
+from capi_middleware.delivery import courier as worker
 from tests.support.configs import PIXEL_ID, TOKEN, make_config
 
 #: The events of a killed process wait for the end of its lease; here nobody wants to wait long.

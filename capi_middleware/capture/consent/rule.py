@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from capi_middleware.capture.consent.cookies import READY_RULES, ReadyRule
-from capi_middleware.expressions import MISSING, Lookup, fill, parse
+from capi_middleware.config.expressions import MISSING, Lookup, fill, parse
 
 #: Data Processing Options for US Users: the codes of Meta's page. 0 lets Meta locate the visitor.
 LDU_STATES = {

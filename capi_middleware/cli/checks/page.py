@@ -7,11 +7,11 @@ from urllib.parse import urljoin
 
 import httpx
 
-from capi_middleware.capture.injection.csp import own_address, rule
 from capi_middleware.cli.checks.model import Finding, error, ok, warning
-from capi_middleware.config import Config
+from capi_middleware.config.settings import Config
 from capi_middleware.events import Count
-from capi_middleware.parity.flags.policies import flags_of_policies
+from capi_middleware.page.csp import own_address, rule
+from capi_middleware.report.flags.policies import flags_of_policies
 
 _LIMIT = 4 * 1024 * 1024
 _HEADERS = {

@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from capi_middleware.capture.minting import Minter
 from capi_middleware.cli.checks.model import Finding, error
-from capi_middleware.config import Config
+from capi_middleware.config.pixels import Pixel
+from capi_middleware.config.settings import Config
 from capi_middleware.delivery.retry import judge_error
 from capi_middleware.events import Event
-from capi_middleware.payload import encode
-from capi_middleware.pixels import Pixel
-from capi_middleware.user_data import UserData
+from capi_middleware.meta.payload import encode
+from capi_middleware.meta.user_data import UserData
+from capi_middleware.signing import Minter
 
 #: A name of our own: nothing optimises for it, whatever code it is sent with.
 EVENT_NAME = "CapiMiddlewareCheck"
@@ -37,7 +37,7 @@ def check_sending(config: Config, code: str | None) -> Iterator[Finding]:
 
 
 def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
-    from capi_middleware.delivery.graph import GraphClient
+    from capi_middleware.meta.graph import GraphClient
 
     event = Event(
         event_id=Minter(config.secrets).mint(EVENT_NAME, time.time()),

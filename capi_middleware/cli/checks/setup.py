@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from capi_middleware.cli.checks.model import Finding, error, ok, warning
-from capi_middleware.config import Config
-from capi_middleware.routes import EventRoute
+from capi_middleware.config.routes import EventRoute
+from capi_middleware.config.settings import Config
 
 _GRAPH = "https://graph.facebook.com"
 #: Methods of requests that show nobody a page; they are never events.

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from capi_middleware.cli.checks.model import Finding, error, ok, warning
-from capi_middleware.config import Config
+from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
-from capi_middleware.parity.health import flags_of_health, health_of
+from capi_middleware.report.health import flags_of_health, health_of
 from capi_middleware.store.protocol import Store
 
 _NETWORK = frozenset(

@@ -1,0 +1,1 @@
+"""Alerts: when the owner is told, of what, and how."""

@@ -1,0 +1,300 @@
+"""CAPI: one per process. Puts the stations together and gives events to them."""
+
+import atexit
+import hmac
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from decimal import Decimal
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from capi_middleware.alerts.watch import CHECK_SECONDS, Alerting
+from capi_middleware.capture.carrying import brings
+from capi_middleware.config.index import RouteIndex
+from capi_middleware.config.pixels import Pixel
+from capi_middleware.config.routes import check_event_name
+from capi_middleware.config.settings import Config
+from capi_middleware.delivery.courier import Courier, Deliverer
+from capi_middleware.delivery.housekeeping import Housekeeping, Job
+from capi_middleware.delivery.skew import ClockCheck
+from capi_middleware.errors import ConfigError
+from capi_middleware.events import Event, EventName
+from capi_middleware.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
+from capi_middleware.insights.keeping import Lookout
+from capi_middleware.lazily import lazily
+from capi_middleware.meta.custom_data import custom_data_of
+from capi_middleware.meta.user_data import UserData
+from capi_middleware.meta.visitor import Visitor
+from capi_middleware.request.issuing import Issuer
+from capi_middleware.store.forks import at_fork
+from capi_middleware.store.opening import open_store
+from capi_middleware.store.protocol import OLDEST_EVENT, Store
+
+if TYPE_CHECKING:
+    from capi_middleware.endpoints.public import Endpoints
+    from capi_middleware.request.exchange import Exchange
+    from capi_middleware.request.later import Later
+
+E = TypeVar("E", bound="Exchange")
+
+#: How long closing may take in seconds: servers kill a worker that takes longer to end.
+DRAIN_SECONDS = 5.0
+#: How often settled events past their retention are deleted, in seconds.
+PRUNE_SECONDS = 3600.0
+#: Every CAPI of this process, for those who test with them.
+living: "weakref.WeakSet[CAPI]" = weakref.WeakSet()
+
+
+class CAPI:
+    """The tracker of one process: events outside of requests, flushing and closing.
+
+    The middleware makes one from its `config`; make it yourself to track in jobs and webhooks,
+    and give the same object to the middleware. Raises ConfigError when the store cannot be used.
+    """
+
+    def __init__(self, config: Config) -> None:
+        if not isinstance(config, Config):
+            raise ConfigError(f"found a {type(config).__name__}, expected a Config or a CAPI")
+        self.config = config
+        self.store: Store = open_store(config.store, queue_limit=config.queue_limit)
+        self.issuer: Issuer = Issuer(config, self.store)
+        self._routes = RouteIndex(config.routes, reserved=config.prefix)
+        #: See RouteIndex.may_want; `path` is below any mount.
+        self.may_want: Callable[[str, str], bool] = self._routes.may_want
+        self._prefix: str = config.prefix + "/"
+        self._deliverer = Deliverer(
+            [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
+        )
+        self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
+        self.store.on_commit = self._wake
+        #: Whether it delivers in this process; the doors start it with the first request.
+        self.started: bool = False
+        at_fork(after_in_child=self._forget)
+        self.issuer.notices.about_store(config.store)
+        living.add(self)
+        _close_at_exit(self)
+
+    def track(
+        self,
+        event_name: EventName,
+        *,
+        visitor: Visitor | None = None,
+        user_data: UserData | None = None,
+        dedupe_key: object = None,
+        value: float | Decimal | str | None = None,
+        currency: str | None = None,
+        contents: Sequence[Any] | None = None,
+        event_time: float | None = None,
+        **custom_data: Any,
+    ) -> Event:
+        """Queue the server copy of an event outside of a request: a webhook, a job.
+
+        `visitor`: who it belongs to, from `current_visitor()` or `Visitor.loads()`; a denied
+        consent is honoured and counted. The same `dedupe_key` and `event_name` give the same
+        event_id as in the request. `event_time`: when it happened in Unix seconds, now by default;
+        Meta takes the last seven days. `user_data`, `value`, `currency`, `contents` and other
+        keyword arguments (custom_data) are as in `track()`. Returns the Event after it is on disk
+        (see Config.durability). Raises ConfigError for a bad event_name, ValueError for an
+        event_time that Meta refuses, BadVisitor for a visitor that this site did not sign, and
+        StoreError when the commit failed.
+        """
+        check_event_name(event_name, "track")
+        if visitor is not None:
+            visitor = self.issuer.checked(visitor)
+        event = self.issuer.new_event(event_name, self.issuer.mint(event_name, dedupe_key), None)
+        if event_time is not None:
+            event.event_time = _checked_time(event_time, event.event_time)
+        event.custom_data = self.issuer.custom_data(
+            event_name, custom_data_of(value, currency, contents, custom_data)
+        )
+        if user_data is not None:
+            event.user_data = self.issuer.hashed(user_data)
+        self.issuer.check(event)
+        if visitor is not None and visitor.consent == "denied":
+            self.issuer.suppressed("consent", event)
+            return event
+        self.start()
+        commit = self.issuer.issue([event], visitor, "not_rendered")
+        if commit is not None:
+            commit.result()
+        return event
+
+    def flush(self, timeout: float = DRAIN_SECONDS) -> bool:
+        """Wait up to `timeout` seconds until everything queued is delivered; whether it is."""
+        end = time.monotonic() + timeout
+        if not self.store.flush(timeout):
+            return False
+        self._deliverer.wake()
+        pause = threading.Event()
+        while True:
+            depth = self.store.depth()
+            if not depth.get("pending", 0) + depth.get("leased", 0):
+                return True
+            if not self.config.delivery or time.monotonic() >= end:
+                return False
+            pause.wait(0.02)
+
+    def close(self, timeout: float = DRAIN_SECONDS) -> None:
+        """Deliver what can be delivered within `timeout` seconds, then end all threads.
+
+        Does nothing where nothing was started in this process, or when it was closed before.
+        """
+        if not self.started:
+            return
+        self.started = False
+        end = time.monotonic() + timeout
+        self.flush(timeout * 0.6)
+        self._housekeeping.stop(timeout * 0.2)
+        self._deliverer.stop(max(0.1, end - time.monotonic()))
+        self.store.close()
+
+    # -- for the doors ---------------------------------------------------------------------------
+
+    @lazily
+    def endpoints(self) -> "Endpoints":
+        """What answers under the prefix."""
+        # starlette and more, 5 MB: not for a process that has no door.
+        from capi_middleware.endpoints.public import Endpoints
+
+        return Endpoints(self.issuer, self._open_later, self._is_delivering)
+
+    @lazily
+    def _exchange(self) -> "type[Exchange]":
+        # All that a request takes: not for a process that has no door either.
+        from capi_middleware.request.exchange import Exchange
+
+        return Exchange
+
+    def start(self) -> None:
+        """Start delivery in this process: lazily, and again after a fork."""
+        if self.started:
+            return
+        self.started = True
+        self._deliverer.start()
+        if self.config.delivery:
+            self._housekeeping.start()
+
+    def _wake(self) -> None:
+        """After each commit. Begins anew after a fork that Python did not see (uWSGI's)."""
+        self._deliverer.wake()
+        if self.started and self.config.delivery:
+            self._housekeeping.start()
+
+    def _forget(self) -> None:
+        """In a forked child: the threads stayed with the parent."""
+        self.started = False
+
+    def open(
+        self, scope: MutableMapping[str, Any], came: Mapping[str, Any] | None = None
+    ) -> "Exchange":
+        """The exchange of a request, `scope` as in ASGI's http.
+
+        `came` has its path and root_path as they came in: routers of the host change the scope.
+        """
+        return self._opened(self._exchange, scope, came)
+
+    def _open_later(self, scope: MutableMapping[str, Any]) -> "Later":
+        from capi_middleware.request.later import Later
+
+        return self._opened(Later, scope)
+
+    def _opened(
+        self, kind: type[E], scope: MutableMapping[str, Any], came: Mapping[str, Any] | None = None
+    ) -> E:
+        mount, path = split_mount(came or scope)
+        matches = self._routes.match(scope["method"], path)
+        return kind(self.issuer, scope, path=path, mount=mount, matches=matches)
+
+    def take(self, scope: MutableMapping[str, Any]) -> "Exchange | str | None":
+        """What a request, its `scope` as in ASGI's http, is to us.
+
+        The name of our endpoint that it is for; an Exchange; or None for one that matters only
+        if its response turns out to be a page, or if the host's code calls track() in it.
+        """
+        method, path, mount = scope["method"], scope["path"], ""
+        if scope.get("root_path"):
+            mount, path = split_mount(scope)
+        if self.may_want(method, path):
+            if path.startswith(self._prefix):
+                return str(path[len(self._prefix) :])
+            matches = self._routes.match(method, path)
+            if matches or method == "HEAD":
+                return self._exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
+        if b"fbclid=" in scope.get("query_string", b"") or brings(scope["headers"]):
+            return self.open(scope)
+        return None
+
+    def endpoint(self, scope: MutableMapping[str, Any]) -> str | None:
+        """The name of our endpoint that a request (its `scope`) is for, None for the host's."""
+        _, path = split_mount(scope)
+        return path[len(self._prefix) :] if path.startswith(self._prefix) else None
+
+    def _courier(self, pixel: Pixel) -> Courier:
+        config = self.config
+
+        def connect() -> Any:
+            # httpx costs 14 MB and 65 ms: only where events are sent, on the courier's thread.
+            from capi_middleware.meta.graph import GraphClient
+
+            code = pixel.test_event_code or config.test_event_code
+            check_date = ClockCheck(pixel.id, self.store.count)
+            return GraphClient(config.graph_url, config.graph_version, pixel, code, check_date)
+
+        # Tells tokens apart without telling them: the store keeps it with a pause.
+        mark = hmac.new(config.secrets[0].encode(), pixel.access_token.encode(), sha256)
+        return Courier(self.store, pixel.id, connect, mark.hexdigest()[:16])
+
+    def _jobs(self) -> list[Job]:
+        shield = self.issuer.shield
+        alerting = Alerting(self.config, self.store, shield, self._is_delivering)
+        lookout = Lookout(self.config, self.store, shield.caught)
+        compare = partial(self.issuer.notices.about_secrets, self.config.secrets, self.store)
+        return [
+            Job("prune", PRUNE_SECONDS, self._prune),
+            Job("secrets", PRUNE_SECONDS, compare),
+            Job("alerts", CHECK_SECONDS, alerting.check, alerting.give_up),
+            Job("insights", LOOKOUT_SECONDS, lookout.tick, lookout.stop),
+        ]
+
+    def _prune(self) -> None:
+        self.store.prune(time.time() - self.config.retention_days * 86_400)
+
+    def _is_delivering(self) -> bool:
+        return self._deliverer.alive
+
+
+def split_mount(scope: Mapping[str, Any]) -> tuple[str, str]:
+    """(mount, path below it): scope["path"] holds the mount in the present ASGI, not before."""
+    mount, path = scope.get("root_path", "").rstrip("/"), scope["path"]
+    if mount and path.startswith(mount + "/"):
+        path = path[len(mount) :]
+    return mount, path
+
+
+def _checked_time(given: float, now: float) -> float:
+    # A clock that is a minute ahead is no error; Meta refuses more.
+    if not now - OLDEST_EVENT <= given <= now + 60:
+        raise ValueError(
+            f"event_time: found {given!r}, expected Unix seconds of the last seven days, less an "
+            "hour for the way to Meta"
+        )
+    return min(given, now)
+
+
+def _close_at_exit(capi: CAPI) -> None:
+    reference = weakref.ref(capi)
+
+    def close() -> None:
+        alive = reference()
+        if alive is not None:
+            try:
+                alive.close()
+            except Exception as error:
+                alive.issuer.shield.caught(error, "closing")
+
+    atexit.register(close)
+    # Not at the exit itself: it would take away what is to run then.
+    weakref.finalize(capi, atexit.unregister, close).atexit = False

@@ -1,0 +1,1 @@
+"""Config: what a site says of itself, read and checked once."""

@@ -1,0 +1,270 @@
+"""Config: everything the owner of a site decides, checked once at start-up."""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from inspect import iscoroutinefunction
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from capi_middleware.config.loading import fail, from_environment, kind_of, make, tables
+from capi_middleware.config.pixels import Pixel
+from capi_middleware.config.routes import EventRoute
+from capi_middleware.config.rules import Rule, check_rules
+from capi_middleware.errors import ConfigError
+
+SECRET_LENGTH = 32
+_STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
+_SECRET_HINT = (
+    f"a secret of at least {SECRET_LENGTH} characters; make one: "
+    "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+)
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+@dataclass(frozen=True, repr=False)
+class Config:
+    """All settings. Raises ConfigError naming key, found and expected when one cannot work.
+
+    Args:
+        secret_key: at least 32 characters; a list means: the first signs, all verify.
+        pixels: where events go.
+        routes: which requests are events.
+        store: "sqlite:///capi.db", "sqlite:////absolute/path.db" or "memory:".
+        prefix: where our endpoints live; neutral, so that ad blockers do not know it.
+        report_token: opens the report; without it the report is not served (unless debug).
+        page_view: PageView on every HTML page.
+        user_data: customer information for every event: a callable taking the request and
+            returning a UserData (or a mapping, or None), or a mapping of expressions. The request
+            is Starlette's Request; Django's and Flask's own behind their doors.
+        consent: a ready rule for the cookie of a consent banner ("tcf", "onetrust", "cookiebot",
+            "cookieyes", "google"; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...});
+            a mapping {"value": "{cookie.consent}", "granted": [...], "limited": [...], "state":
+            "CA"}; or a callable taking the request and returning "granted", "denied", "limited"
+            or ("limited", "US", "CA"), or a bool. All are granted by default.
+        privacy: "honor-gpc" treats `Sec-GPC: 1` as denied; "ignore-gpc" does not.
+        default_region: reads national phone numbers, ISO 3166-1 alpha-2.
+        trusted_proxies: networks (CIDR) whose X-Forwarded-* and Forwarded headers are believed;
+            "unix" believes what comes through a Unix socket.
+        drop_parameters: query parameters, beside those named like secrets and personal data,
+            that must not be part of the addresses that Meta gets.
+        exclude: path prefixes that are never touched, such as "/admin/".
+        mirror: also send the server copy of events that the page's own pixel code fires.
+        advanced_matching: hand hashed user_data to the pixel.
+        durability: which responses end only after their events are on disk: "conversions" (all
+            but PageView), "all", "none".
+        delivery: False where `delivery` runs in another process.
+        queue_limit: events that may wait in memory for the disk.
+        retention_days: how long settled events stay in the store.
+        test_event_code: for all pixels that name none.
+        ad_account: whose opportunity score and recommendations are read, "act_123" or "123".
+        insights_hours: how often Meta's own numbers are read while events are delivered, where an
+            ad_account or a read_token is configured; 0 for never.
+        alert_webhook: the https address that is told of flags that open and close; never shown.
+        on_alert: called with each Alert, on a thread of ours, in one process of all.
+        graph_url, graph_version, pixel_script_url: Meta's addresses.
+        debug: the report without a token, errors raised instead of swallowed in `track`.
+    """
+
+    secret_key: str | Sequence[str]
+    pixels: Sequence[Pixel]
+    routes: Sequence[EventRoute] = ()
+    _: KW_ONLY
+    store: str = "sqlite:///capi.db"
+    prefix: str = "/_capi"
+    report_token: str | None = None
+    page_view: bool = True
+    user_data: Rule = None
+    consent: Rule | str = None
+    privacy: Literal["honor-gpc", "ignore-gpc"] = "honor-gpc"
+    default_region: str = "US"
+    trusted_proxies: Sequence[str] = ()
+    drop_parameters: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    mirror: bool | Sequence[str] = False
+    advanced_matching: bool = False
+    durability: Literal["conversions", "all", "none"] = "conversions"
+    delivery: bool = True
+    queue_limit: int = 100_000
+    retention_days: int = 35
+    test_event_code: str | None = None
+    ad_account: str | None = None
+    insights_hours: int = 6
+    alert_webhook: str | None = None
+    on_alert: Callable[..., object] | None = None
+    graph_url: str = "https://graph.facebook.com"
+    graph_version: str = "v26.0"
+    pixel_script_url: str = "https://connect.facebook.net/en_US/fbevents.js"
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_secrets()
+        self._check_pixels()
+        self._check_routes()
+        self._check_types()
+        self._check_addresses()
+        self._check_alerts()
+        check_rules(self.user_data, self.consent)
+
+    def __repr__(self) -> str:
+        ids = ", ".join(pixel.id for pixel in self.pixels)
+        return f"Config(pixels=[{ids}], routes={len(self.routes)}, prefix={self.prefix!r})"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The key ring: the first signs, all verify."""
+        return (self.secret_key,) if isinstance(self.secret_key, str) else tuple(self.secret_key)
+
+    def pixel_ids(self, event_name: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The pixels that an event of this `event_name` goes to, or only the `wanted` of them."""
+        return tuple(
+            pixel.id
+            for pixel in self.pixels
+            if pixel.takes(event_name) and (wanted is None or pixel.id in wanted)
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Config":
+        """Read a capi.toml at `path`: the same keys; "env:NAME" reads the environment.
+
+        Raises ConfigError naming file, key, what was found and what was expected.
+        """
+        file = Path(path)
+        try:
+            data = msgspec.toml.decode(file.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{file}: found no readable file ({error.strerror})") from None
+        except msgspec.DecodeError as error:
+            raise ConfigError(f"{file}: found no valid TOML ({error})") from None
+        try:
+            return cls.from_mapping(data)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from None
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> "Config":
+        """A Config from plain data, as Django's settings.CAPI and Flask's app.config["CAPI"] are.
+
+        The keys `given` are those of Config; pixels and routes are mappings, or Pixel and
+        EventRoute; "env:NAME" takes a value from the environment. Raises ConfigError naming key,
+        what was found and what was expected.
+        """
+        if not isinstance(given, Mapping):
+            fail("the configuration", kind_of(given), "a mapping with the keys of Config")
+        data = from_environment(dict(given), "")
+        data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
+        data["routes"] = tables(EventRoute, data.get("routes", []), "routes")
+        made: Config = make(cls, data, "")
+        return made
+
+    def _check_secrets(self) -> None:
+        for key in self.secrets or ("",):
+            if not isinstance(key, str) or len(key) < SECRET_LENGTH:
+                found = f"{len(key)} characters" if isinstance(key, str) else kind_of(key)
+                fail("secret_key", found if key else "nothing", _SECRET_HINT)
+
+    def _check_pixels(self) -> None:
+        if isinstance(self.pixels, Pixel) or not self.pixels:
+            fail("pixels", kind_of(self.pixels), "a list with at least one Pixel")
+        for pixel in self.pixels:
+            if not isinstance(pixel, Pixel):
+                fail("pixels", kind_of(pixel), "Pixel objects")
+        ids = [pixel.id for pixel in self.pixels]
+        if len(set(ids)) < len(ids):
+            fail("pixels", f"an id twice in {ids}", "each pixel once")
+
+    def _check_routes(self) -> None:
+        ids = {pixel.id for pixel in self.pixels}
+        seen: list[EventRoute] = []
+        for route in self.routes:
+            if not isinstance(route, EventRoute):
+                fail("routes", kind_of(route), "EventRoute objects")
+            if strange := set(map(str, route.pixels or ())) - ids:
+                fail(f"route {route.match!r}: pixels", sorted(strange), f"some of {sorted(ids)}")
+            if not self.pixel_ids(route.event_name, route.pixels):
+                fail(f"route {route.match!r}", f"no pixel that takes {route.event_name!r}",
+                      "one; see Pixel(events=...) and EventRoute(pixels=...)")  # fmt: skip
+            if route.path.text == self.prefix or route.path.text.startswith(self.prefix + "/"):
+                fail(f"route {route.match!r}", f"a path under our own prefix {self.prefix!r}",
+                      "a path of the app: this route can never match")  # fmt: skip
+            for earlier in seen:
+                if earlier.covers(route):
+                    fail(f"route {route.match!r}", f"that the earlier {earlier.match!r} takes all "
+                          f"its requests for {route.event_name!r}",
+                          "the special route before the general one")  # fmt: skip
+            seen.append(route)
+
+    def _check_types(self) -> None:
+        for name in ("page_view", "advanced_matching", "delivery", "debug"):
+            if not isinstance(getattr(self, name), bool):
+                fail(name, kind_of(getattr(self, name)), "true or false")
+        choices = {
+            "privacy": ("honor-gpc", "ignore-gpc"),
+            "durability": ("conversions", "all", "none"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                fail(name, repr(getattr(self, name)), " or ".join(map(repr, allowed)))
+        for name, least in (("queue_limit", 1), ("retention_days", 1), ("insights_hours", 0)):
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                fail(name, repr(number), f"a whole number of at least {least}")
+        for name in ("trusted_proxies", "exclude", "drop_parameters"):
+            if isinstance(getattr(self, name), str):
+                fail(name, repr(getattr(self, name)), "a list")
+        if not re.fullmatch(r"[A-Z]{2}", str(self.default_region)):
+            fail("default_region", repr(self.default_region), "an ISO country code such as 'US'")
+        for path in self.exclude:
+            if not isinstance(path, str) or not path.startswith("/"):
+                fail("exclude", repr(path), "path prefixes that start with '/'")
+        if self.report_token is not None and not str(self.report_token).strip():
+            fail("report_token", "an empty text", "a token, or leave it out")
+
+    def _check_alerts(self) -> None:
+        if self.alert_webhook is not None:
+            # The address is often a secret itself, so it is not shown.
+            try:
+                parts = urlsplit(self.alert_webhook)
+                scheme, host, _ = parts.scheme, parts.hostname, parts.port
+            except (ValueError, AttributeError, TypeError):
+                fail("alert_webhook", kind_of(self.alert_webhook), "an https:// address")
+            if not host or not (scheme == "https" or (scheme == "http" and host in _LOOPBACK)):
+                found = f"the scheme {scheme!r} and {'a' if host else 'no'} host"
+                fail("alert_webhook", found, "an https:// address (http:// on this machine)")
+        if self.on_alert is not None and (
+            not callable(self.on_alert) or iscoroutinefunction(self.on_alert)
+        ):
+            found = "an async function" if callable(self.on_alert) else kind_of(self.on_alert)
+            fail("on_alert", found, "a function that takes an Alert")
+
+    def _check_addresses(self) -> None:
+        if not isinstance(self.store, str) or not _STORES.match(self.store):
+            found = self.store.partition(":")[0] if isinstance(self.store, str) else self.store
+            fail("store", f"{found!r}", "sqlite:///capi.db, sqlite:////absolute/path.db, "
+                  "postgresql://… or memory:")  # fmt: skip
+        if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", str(self.prefix)):
+            fail("prefix", repr(self.prefix), "a path such as '/_capi' without '/' at its end")
+        for name in ("graph_url", "pixel_script_url"):
+            parts = urlsplit(str(getattr(self, name)))
+            if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+                fail(name, repr(getattr(self, name)), "an https:// address")
+            if not parts.hostname or parts.query or parts.username:
+                fail(name, "a query, a user or no host", "a plain https:// address")
+        if self.ad_account is not None:
+            account = re.fullmatch(r"(?:act_)?([1-9][0-9]{0,25})", str(self.ad_account))
+            if account is None:
+                fail("ad_account", repr(self.ad_account), "its number, 'act_123' or '123'")
+            object.__setattr__(self, "ad_account", f"act_{account[1]}")
+        if not re.fullmatch(r"v\d{1,3}\.\d{1,2}", str(self.graph_version)):
+            fail("graph_version", repr(self.graph_version), "e.g. 'v26.0'")
+        for network in self.trusted_proxies:
+            try:
+                if network != "unix":
+                    ip_network(network, strict=False)
+            except ValueError:
+                fail("trusted_proxies", repr(network), "networks such as '10.0.0.0/8', or 'unix'")

@@ -1,0 +1,285 @@
+"""Couriers: one daemon thread per pixel that leases events, sends them and settles them."""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from capi_middleware.delivery.retry import Outcome, pause, rest
+from capi_middleware.delivery.telemetry import Attempt, measure
+from capi_middleware.errors import StoreError
+from capi_middleware.events import Count
+from capi_middleware.shield import about
+from capi_middleware.store.protocol import Lease, LeasedEvent, Settlement, Store
+
+logger: logging.Logger = logging.getLogger("capi_middleware.delivery")
+
+#: Meta takes 1 to 1000 events in a request.
+BATCH = 1000
+#: How long a courier holds a batch, in seconds: twice what a request may take (graph.DEADLINE),
+#: and no longer, because the events of a killed process wait for the end of its lease.
+LEASE_SECONDS = 20.0
+#: How often an idle courier looks for events of other processes, in seconds.
+POLL_SECONDS = 2.0
+#: How long a new event waits for company, in seconds: a request for each event would cost the
+#: process more than its pages do.
+COMPANY_SECONDS = 0.05
+#: Attempts that may fail without an answer from Meta before an event is a dead letter: with the
+#: capped backoff more than six days, so that Meta's own limit of seven days ends it first.
+MOST_ATTEMPTS = 1000
+
+
+class Client(Protocol):
+    """What a courier needs of the Graph API."""
+
+    def send(self, payloads: Sequence[bytes]) -> Outcome:
+        """Post a batch."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Courier:
+    """Delivers the events of one pixel; a slow or dead pixel holds up nobody else."""
+
+    def __init__(
+        self,
+        store: Store,
+        pixel_id: str,
+        make_client: Callable[[], Client],
+        token: str = "",
+    ) -> None:
+        self._store = store
+        self._pixel_id = pixel_id
+        self._make_client = make_client
+        self._token = token
+        self._client: Client | None = None
+        self._chance = random.Random()  # noqa: S311 - jitter, not a secret
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._failures = 0
+        #: The lease of the batch that is being delivered, its events without an outcome by key, and
+        #: those of them that are in the request being answered.
+        self._lease_id = ""
+        self._held: dict[int, LeasedEvent] = {}
+        self._flying: list[LeasedEvent] = []
+        #: Outcomes that the store could not take (a full disk): kept, so that nothing that was
+        #: delivered goes out again.
+        self._unsettled: list[tuple[str, list[Settlement]]] = []
+
+    @property
+    def alive(self) -> bool:
+        """Whether a thread delivers in this process, or none is needed now."""
+        thread = self._thread
+        if self._stop.is_set() or thread is None or self._pid != os.getpid():
+            return True
+        return thread.is_alive()
+
+    def start(self) -> None:
+        """Deliver from now on, also after stop()."""
+        self._stop.clear()
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be something to deliver. Starts the thread, again after a fork."""
+        if self._stop.is_set():
+            return
+        if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
+            self._start_thread()
+        self._wake.set()
+
+    def halt(self) -> None:
+        """Ask the thread to end after the request in flight."""
+        self._stop.set()
+        self._wake.set()
+
+    def stop(self, timeout: float) -> None:
+        """End the thread after the request in flight, waiting up to `timeout` seconds.
+
+        A request that takes longer is given up: its events are due at once for whoever comes next.
+        """
+        self.halt()
+        thread = self._thread
+        if thread is None or self._pid != os.getpid() or thread is threading.current_thread():
+            return
+        thread.join(timeout)
+        if thread.is_alive():
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """What has no outcome need not wait for the lease to run out."""
+        flying = {event.key for event in self._flying}
+        left = [
+            Settlement(key, "pending", attempted=key in flying, uncertain=key in flying)
+            for key in list(self._held)
+        ]
+        if left:
+            self._store.settle(self._lease_id, left)
+
+    def _start_thread(self) -> None:
+        if self._pid != os.getpid():
+            # Events and connections of the parent are not ours to use or to close.
+            self._wake, self._client = threading.Event(), None
+            self._held, self._flying, self._unsettled = {}, [], []
+        self._pid = os.getpid()
+        self._thread = threading.Thread(
+            target=self._run, name=f"capi-courier-{self._pixel_id}", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                seconds = self._round()
+            except Exception as error:
+                # Nothing may end the thread: the lease runs out and the events go out later.
+                kind = type(error).__name__
+                extra = about("fail_round", pixel_id=self._pixel_id, error=kind)
+                logger.error("courier of pixel %s: %s", self._pixel_id, kind, extra=extra)
+                seconds = POLL_SECONDS
+            if seconds > 0 and self._wake.wait(min(seconds, POLL_SECONDS)):
+                self._stop.wait(COMPANY_SECONDS)
+        if self._client is not None:
+            self._client.close()
+
+    def _round(self) -> float:
+        """Deliver one batch; seconds until there may be more."""
+        while self._unsettled:
+            self._store.settle(*self._unsettled[0])
+            self._unsettled.pop(0)
+        if self._rests():
+            return POLL_SECONDS
+        lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS)
+        if not lease.events:
+            due = self._store.next_due(self._pixel_id)
+            return POLL_SECONDS if due is None else max(due, 0.01)
+        self._lease_id, self._held = lease.lease_id, {one.key: one for one in lease.events}
+        try:
+            self._deliver(lease)
+        finally:
+            self._give_back()
+            self._held = {}
+        return 0.0
+
+    def _rests(self) -> bool:
+        """Whether some process found that this pixel must rest, and nothing changed since."""
+        for standing in self._store.pauses():
+            if standing.pixel_id == self._pixel_id:
+                if not standing.token or standing.token == self._token:
+                    return True
+                self._store.resume(self._pixel_id)  # the token was changed: try it
+        return False
+
+    def _rest(self, outcome: Outcome) -> None:
+        """Let the pixel rest in all processes."""
+        seconds = rest(outcome, self._failures)
+        token = self._token if outcome.kind == "access" else ""
+        self._store.pause(self._pixel_id, seconds=seconds, reason=outcome.reason, token=token)
+        self._store.count([Count("rested", outcome.reason, pixel_id=self._pixel_id)])
+        logger.warning(
+            "pixel %s rests for %.0f s: %s", self._pixel_id, seconds, outcome.reason,
+            extra=about("rest", pixel_id=self._pixel_id, reason=outcome.reason, seconds=seconds),
+        )  # fmt: skip
+
+    def _deliver(self, lease: Lease) -> None:
+        """Send all events of a lease, halving the batch around an event that Meta refuses."""
+        whole = list(lease.events)
+        waiting = [whole]
+        half_time = time.monotonic() + LEASE_SECONDS / 2
+        while waiting and not self._stop.is_set() and time.monotonic() < half_time:
+            batch = waiting.pop()
+            self._flying = batch
+            outcome = self._send(batch, is_part=batch is not whole)
+            self._flying = []
+            match outcome.kind:
+                case "delivered":
+                    self._failures = 0
+                    self._settle(lease, batch, "delivered")
+                    if outcome.delay is not None:
+                        self._rest(outcome)
+                        return
+                case "invalid" if len(batch) > 1:
+                    middle = len(batch) // 2
+                    waiting += [batch[middle:], batch[:middle]]
+                case "invalid":
+                    self._settle(lease, batch, "dead", outcome.reason)
+                case "throttled" | "access":
+                    self._failures += 1
+                    self._rest(outcome)
+                    return
+                case "retry":
+                    self._retry(lease, batch, outcome)
+
+    def _send(self, batch: list[LeasedEvent], *, is_part: bool) -> Outcome:
+        if self._client is None:
+            self._client = self._make_client()
+        attempt: Attempt = "first"
+        if is_part:
+            attempt = "split"
+        elif any(event.attempts for event in batch):
+            attempt = "repeat"
+        payloads = [event.payload for event in batch]
+        client = self._client
+        return measure()(lambda: client.send(payloads), self._pixel_id, len(batch), attempt)
+
+    def _retry(self, lease: Lease, batch: list[LeasedEvent], outcome: Outcome) -> None:
+        settlements = []
+        for event in batch:
+            if event.attempts + 1 >= MOST_ATTEMPTS:
+                settlements.append(Settlement(event.key, "dead", outcome.reason))
+            else:
+                delay = pause(outcome, event.attempts, self._chance)
+                settlements.append(
+                    Settlement(
+                        event.key, "pending", outcome.reason, delay, uncertain=outcome.uncertain
+                    )
+                )
+        self._record(lease, settlements)
+
+    def _settle(self, lease: Lease, batch: list[LeasedEvent], state: Any, reason: str = "") -> None:
+        self._record(lease, [Settlement(event.key, state, reason) for event in batch])
+
+    def _record(self, lease: Lease, settlements: list[Settlement]) -> None:
+        for one in settlements:
+            self._held.pop(one.key, None)
+        try:
+            self._store.settle(lease.lease_id, settlements)
+        except StoreError:
+            self._unsettled.append((lease.lease_id, settlements))
+            raise
+
+
+class Deliverer:
+    """All couriers of a process."""
+
+    def __init__(self, couriers: Sequence[Courier]) -> None:
+        self._couriers = couriers
+
+    def start(self) -> None:
+        """Deliver from now on, also after stop()."""
+        for courier in self._couriers:
+            courier.start()
+
+    def wake(self) -> None:
+        """There may be something to deliver."""
+        for courier in self._couriers:
+            courier.wake()
+
+    @property
+    def alive(self) -> bool:
+        """Whether every courier that should run does."""
+        return all(courier.alive for courier in self._couriers)
+
+    def stop(self, timeout: float) -> None:
+        """End all threads within `timeout` seconds; what is unsent stays pending."""
+        end = time.monotonic() + timeout
+        for courier in self._couriers:
+            courier.halt()
+        for courier in self._couriers:
+            courier.stop(max(0.0, end - time.monotonic()))

@@ -1,0 +1,1 @@
+"""Meta: everything that only Meta knows, its words, forms, codes and addresses."""

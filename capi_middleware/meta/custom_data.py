@@ -1,0 +1,219 @@
+"""custom_data as Meta takes it: finite numbers, value with currency, contents with ids.
+
+Sources: Meta's pages "Standard Parameters" and "Meta Pixel Reference", and the subcodes that the
+Graph API answers.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from capi_middleware.meta.currencies import CURRENCIES
+
+_LONGEST = 1000
+_MOST_ITEMS = 1000
+_DEEPEST = 4
+_DELIVERY = frozenset({"in_store", "curbside", "home_delivery"})
+_EMAIL_LIKE = re.compile(r"[^\s@/]+@[^\s@/]+\.[^\s@/]+")
+_SAFE_INTEGER = 2**53
+
+
+def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The usable part of `data`, and what is wrong with it as the names of its fields.
+
+    None and empty text are left out silently. A Purchase needs value and currency, any value needs
+    a currency (Meta refuses both otherwise, subcodes 2804009, 2804010, 2804023), contents need ids
+    (2804008). A text that holds an e-mail address is left out: nothing hashes custom_data, and
+    the page carries it. Never raises.
+    """
+    wrong: list[str] = []
+    cleaned: dict[str, Any] = {}
+    for key, value in data.items():
+        if value is None or (type(value) is str and not value):
+            continue
+        try:
+            item = _FIELDS.get(key, _plain)(value)
+        except Exception:  # of an object of the host that cannot be read
+            item = None
+        if item is None:
+            wrong.append(key)
+        else:
+            cleaned[key] = item
+    if refused_by_meta(event_name, cleaned):
+        wrong += [key for key in ("value", "currency") if key not in cleaned and key not in wrong]
+    return cleaned, wrong
+
+
+def custom_data_of(
+    value: Any, currency: str | None, contents: Sequence[Any] | None, more: dict[str, Any]
+) -> dict[str, Any]:
+    """The custom_data of a track() call: what was given of its arguments."""
+    given = {"value": value, "currency": currency, "contents": contents, **more}
+    return {key: item for key, item in given.items() if item is not None}
+
+
+def refused_by_meta(event_name: str, data: Mapping[str, Any]) -> bool:
+    """Whether the Graph API would refuse an event with this cleaned custom_data."""
+    if "value" in data:
+        return "currency" not in data
+    return event_name == "Purchase"
+
+
+def _number(value: Any) -> int | float | None:
+    """A finite number; numeric text (from a form) is read as one."""
+    kind = type(value)
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if kind is int:
+        return value if abs(value) < _SAFE_INTEGER else None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        try:
+            value = Decimal(value.strip())
+        except InvalidOperation:
+            return None
+    if isinstance(value, Decimal):
+        if not value.is_finite() or abs(value) >= _SAFE_INTEGER:
+            return None
+        value = int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, int):
+        return int(value) if abs(value) < _SAFE_INTEGER else None
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def _whole(value: Any) -> int | None:
+    if type(value) is int:
+        return value if 0 <= value < _SAFE_INTEGER else None
+    number = _number(value)
+    return int(number) if number is not None and number >= 0 and number == int(number) else None
+
+
+def _currency(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return None
+    if value in CURRENCIES:
+        return value
+    code = value.strip().upper()
+    return code if code in CURRENCIES else None
+
+
+def _text(given: Any) -> str | None:
+    if type(given) is str:
+        value = given
+    elif isinstance(given, bool | bytes | bytearray | Mapping | Set) or (
+        isinstance(given, Sequence) and not isinstance(given, str)
+    ):
+        return None
+    else:
+        value = str(given)
+    if "@" in value and _EMAIL_LIKE.search(value):
+        return None
+    if not value.isascii():
+        value = value.encode("utf-8", "replace").decode()
+    return value if len(value) <= _LONGEST else value[:_LONGEST]
+
+
+def _ids(value: Any) -> list[str] | None:
+    """content_ids: a list of texts; one id is a list of one."""
+    if isinstance(value, str | int):
+        value = [value]
+    if not isinstance(value, Sequence | Set) or isinstance(value, bytes | bytearray):
+        return None
+    ids = [_text(one) for one in value if one not in (None, "")]
+    return None if None in ids or not ids else ids[:_MOST_ITEMS]  # type: ignore[return-value]
+
+
+def _contents(value: Any) -> list[dict[str, Any]] | None:
+    """contents: objects with an id; what is wrong with one of them is wrong with all."""
+    if type(value) is not list:
+        if isinstance(value, Mapping):
+            value = [value]
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+            return None
+    items = []
+    for given in value[:_MOST_ITEMS]:
+        if type(given) is not dict and not isinstance(given, Mapping):
+            return None
+        item = {**given} if _is_ready(given) else _converted(given)
+        if item is None:
+            return None
+        items.append(item)
+    return items or None
+
+
+def _is_ready(item: Mapping[str, Any]) -> bool:
+    """Whether an item of contents is as it should be: the usual case, on a hot path."""
+    for value in item.values():
+        kind = type(value)
+        if kind is str:
+            if not value.isascii() or "@" in value or len(value) > _LONGEST:
+                return False
+        elif (kind is not float and kind is not int) or not -_SAFE_INTEGER < value < _SAFE_INTEGER:
+            return False
+    return bool(type(item.get("id")) is str and item["id"]) and "delivery_category" not in item
+
+
+def _converted(given: Mapping[str, Any]) -> dict[str, Any] | None:
+    item = {
+        str(key): _CONTENT_FIELDS.get(key, _plain)(one)
+        for key, one in given.items()
+        if one is not None
+    }
+    return None if None in item.values() or not item.get("id") else item
+
+
+def _delivery(value: Any) -> str | None:
+    return value if isinstance(value, str) and value in _DELIVERY else None
+
+
+def _status(value: Any) -> str | bool | None:
+    return value if isinstance(value, bool) else _text(value)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """`value` as plain JSON data with bounded texts and lists; None when it is not."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float | Decimal):
+        return _number(value)
+    if isinstance(value, bytes | bytearray) or depth > _DEEPEST:
+        return None
+    if isinstance(value, Mapping):
+        items = {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        return {key: item for key, item in items.items() if item is not None}
+    if isinstance(value, Sequence | Set) and not isinstance(value, str):
+        plain = [_plain(item, depth + 1) for item in list(value)[:_MOST_ITEMS]]
+        return [item for item in plain if item is not None]
+    return _text(value)
+
+
+#: Fields that Meta's pages describe; every other one is a property of the site's own.
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "value": _number,
+    "currency": _currency,
+    "contents": _contents,
+    "content_ids": _ids,
+    "content_type": _text,
+    "content_name": _text,
+    "content_category": _text,
+    "num_items": _whole,
+    "order_id": _text,
+    "item_number": _text,
+    "predicted_ltv": _number,
+    "net_revenue": _number,
+    "search_string": _text,
+    "status": _status,
+    "delivery_category": _delivery,
+}
+_CONTENT_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "id": _text,
+    "quantity": _number,
+    "item_price": _number,
+    "title": _text,
+    "delivery_category": _delivery,
+}

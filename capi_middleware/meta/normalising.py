@@ -1,0 +1,284 @@
+"""Normalizing: the clear text that is hashed for each match key, by Meta's documented rules.
+
+Source: Meta's page "Customer Information Parameters". Where Meta's two libraries differ from it
+or from one another, the page holds; tests/data/differences.jsonl lists every difference.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import date, datetime
+from ipaddress import ip_address
+from typing import Any
+from uuid import UUID
+
+from capi_middleware.meta.places import country_code, us_state_code
+
+_ASCII_EMAIL = re.compile(
+    r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"@[a-z0-9]+(?:-+[a-z0-9]+)*(?:\.[a-z0-9]+(?:-+[a-z0-9]+)*)+"
+)
+_LOCAL_PART = re.compile(r"[^\s@,;:<>()\[\]\\\"]{1,64}")
+_LONGEST_EMAIL = 254
+_ZIP_PLUS_4 = re.compile(r"[0-9]{5}(?:[0-9]{4})?")
+_GENDERS = {
+    **dict.fromkeys(
+        ("f", "female", "w", "woman", "women", "girl", "lady", "she", "her", "mrs", "ms", "miss",
+         "weiblich", "frau", "femme", "feminin", "féminin", "mujer", "femenino", "feminino"),
+        "f",
+    ),
+    **dict.fromkeys(
+        ("m", "male", "man", "men", "boy", "gentleman", "he", "him", "mr", "mister",
+         "männlich", "mann", "herr", "homme", "masculin", "hombre", "masculino"),
+        "m",
+    ),
+}  # fmt: skip
+_MONTHS = {
+    name: place
+    for place, names in enumerate(
+        ("jan january", "feb february", "mar march", "apr april", "may", "jun june", "jul july",
+         "aug august", "sep sept september", "oct october", "nov november", "dec december"), 1,
+    )
+    for name in names.split()
+}  # fmt: skip
+_YEAR_FIRST = re.compile(r"([0-9]{4})([-/. ])([0-9]{1,2})\2([0-9]{1,2})")
+_YEAR_LAST = re.compile(r"([0-9]{1,2})([-/. ])([0-9]{1,2})\2([0-9]{4})")
+_DAY_MONTH_NAME = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th)?[-. ]+([a-z]+)[-., ]+([0-9]{4})")
+_MONTH_NAME_DAY = re.compile(r"([a-z]+)[-. ]+([0-9]{1,2})(?:st|nd|rd|th)?[-., ]+([0-9]{4})")
+_TIME_OF_DAY = re.compile(r"(?<=[0-9]{4}-[0-9]{2}-[0-9]{2})[t ][0-9]{2}:.*")
+_CJK_DATE = str.maketrans({"年": "-", "月": "-", "日": None})
+_FIRST_YEAR = 1900
+_SURELY_PAST = 2025  # asking for today costs more than the rest
+_EMAIL_SIGN = "@"
+#: What an app may have kept of fbp and fbc: 4 segments, 5 with Meta's appendix, dotted click ids.
+_BROWSER_ID = re.compile(r"fb\.[0-9]\.[0-9]{1,16}\.[A-Za-z0-9._-]{1,600}")
+_LONGEST_PLAIN = 500
+_LONGEST_AGENT = 1000
+
+
+def email(text: str) -> str | None:
+    """Lower case; the domain as browsers send it, in its ASCII form (IDNA 2008, UTS 46)."""
+    if _ASCII_EMAIL.fullmatch(text):
+        return text if len(text) <= _LONGEST_EMAIL else None
+    # Format characters come with copied text and are invisible.
+    text = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    text = text.removeprefix("mailto:")
+    local, sign, domain = text.rpartition("@")
+    if not sign or not _LOCAL_PART.fullmatch(local) or ".." in local or local[0] == ".":
+        return None
+    if not domain.isascii():
+        import idna
+
+        try:
+            domain = idna.encode(domain, uts46=True).decode("ascii")
+        except (idna.IDNAError, UnicodeError):
+            return None
+    whole = f"{local}@{domain}"
+    known = _ASCII_EMAIL.fullmatch(f"x@{domain}")
+    return whole if known and len(whole) <= _LONGEST_EMAIL else None
+
+
+def phone(text: str, region: str, country: str | None = None) -> str | None:
+    """E.164 digits. `region` (ISO 3166-1 alpha-2) reads numbers without a country code."""
+    if text[0] == "+":
+        digits = text[1:].replace(" ", "").replace("-", "").replace(".", "")
+        if digits.isdigit() and digits.isascii() and digits[0] != "0" and _is_complete(digits):
+            # Parsing costs as much as all the rest of an event; here it would change nothing.
+            return digits
+    import phonenumbers
+
+    text = re.sub(r"^(tel:|00)", lambda start: "+" if start[0] == "00" else "", text)
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return None
+    possible = phonenumbers.is_possible_number_with_reason(number)
+    if possible != phonenumbers.ValidationResult.IS_POSSIBLE:
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)[1:]
+
+
+def _is_complete(digits: str) -> bool:
+    """Whether parsing would change nothing: a country code and as many digits as it takes."""
+    for length in (1, 2, 3):
+        lengths = _LENGTHS.get(digits[:length]) or _read_lengths(digits[:length])
+        if lengths:
+            return len(digits) in lengths and digits[length] != "0"
+    return False
+
+
+#: The lengths of international numbers by calling code; filled as codes come up.
+_LENGTHS: dict[str, frozenset[int]] = {}
+
+
+def _read_lengths(code: str) -> frozenset[int]:
+    """Empty for what is no calling code."""
+    import phonenumbers
+
+    regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(code))
+    if not regions:
+        return frozenset()
+    metadata = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(int(code), regions[0])
+    described = metadata.general_desc if metadata is not None else None
+    lengths = described.possible_length if described is not None else ()
+    _LENGTHS[code] = frozenset(length + len(code) for length in lengths)
+    return _LENGTHS[code]
+
+
+def letters(text: str) -> str:
+    """Without punctuation, symbols, blanks and control characters; accents stay."""
+    if text.isascii() and text.isalnum():
+        return text
+    kept = "".join(one for one in text if unicodedata.category(one)[0] not in "PSZC")
+    # What stood apart may compose now.
+    return unicodedata.normalize("NFC", kept)
+
+
+def city(text: str) -> str | None:
+    """A city without blanks; digits are no part of its name (as facebook-business has it)."""
+    plain = letters(text)
+    if not plain.isalpha():
+        plain = letters("".join(one for one in plain if not one.isdigit()))
+    return plain or None
+
+
+def state(text: str, country: str | None) -> str | None:
+    """Two letters in the US, elsewhere the name. `country`: alpha-2 in lower case."""
+    plain = city(text)
+    return us_state_code(plain) if plain and country == "us" else plain
+
+
+def postcode(text: str, country: str | None) -> str | None:
+    """Without blanks and dashes; five digits in the US. `country`: alpha-2 in lower case."""
+    plain = letters(text)
+    if country == "us" and _ZIP_PLUS_4.fullmatch(plain):
+        return plain[:5]
+    return plain if len(plain) > 1 else None
+
+
+def gender(text: str) -> str | None:
+    """f or m from the usual words."""
+    return _GENDERS.get(text.rstrip("."))
+
+
+def birth(text: str) -> str | None:
+    """YYYYMMDD from ISO or any form of which day and month cannot be mistaken."""
+    digits = text
+    if len(text) == 10 and text[4] == text[7] == "-":
+        digits = text[:4] + text[5:7] + text[8:]
+    if len(digits) == 8 and digits.isascii() and digits.isdigit():
+        try:
+            return digits if _is_past(date.fromisoformat(digits)) else None
+        except ValueError:
+            return None
+    text = _TIME_OF_DAY.sub("", text.translate(_CJK_DATE))
+    if found := _YEAR_FIRST.fullmatch(text):
+        return _born(found[1], found[3], found[4])
+    if found := _YEAR_LAST.fullmatch(text):
+        one, other = int(found[1]), int(found[3])
+        if one == other or one > 12 >= other:
+            return _born(found[4], other, one)
+        return _born(found[4], one, other) if other > 12 >= one else None
+    if found := _DAY_MONTH_NAME.fullmatch(text):
+        return _born(found[3], _MONTHS.get(found[2], 0), found[1])
+    if found := _MONTH_NAME_DAY.fullmatch(text):
+        return _born(found[3], _MONTHS.get(found[1], 0), found[2])
+    return None
+
+
+def _born(year: str, month: str | int, day: str | int) -> str | None:
+    try:
+        born = date(int(year), int(month), int(day))
+    except ValueError:
+        return None
+    return born.strftime("%Y%m%d") if _is_past(born) else None
+
+
+def _is_past(born: date) -> bool:
+    year = born.year
+    return year >= _FIRST_YEAR and (year < _SURELY_PAST or born <= date.today())
+
+
+def _number(digits: int, lowest: int, highest: Callable[[], int]) -> Callable[[str], str | None]:
+    def rule(text: str) -> str | None:
+        known = text.isascii() and text.isdigit() and len(text) <= digits
+        return f"{int(text):0{digits}}" if known and lowest <= int(text) <= highest() else None
+
+    return rule
+
+
+def _beginning(length: int) -> Callable[[str], str | None]:
+    return lambda text: letters(text)[:length]
+
+
+def _in(rule: Callable[[str, str | None], str | None]) -> "Placed":
+    """A rule that depends on the country: of the person, else of the site."""
+    return lambda text, region, country: rule(
+        text.lower(), region.lower() if country is None else country_code(country.strip())
+    )
+
+
+#: Rules that take the text in lower case, by key.
+RULES: dict[str, Callable[[str], str | None]] = {
+    "em": email,
+    "fn": letters,
+    "ln": letters,
+    "ge": gender,
+    "db": birth,
+    "ct": city,
+    "country": country_code,
+    "f5first": _beginning(5),
+    "f5last": _beginning(5),
+    "fi": _beginning(1),
+    "dobd": _number(2, 1, lambda: 31),
+    "dobm": _number(2, 1, lambda: 12),
+    "doby": _number(4, _FIRST_YEAR, lambda: date.today().year),
+}
+Placed = Callable[[str, str, str | None], str | None]
+#: Rules that take the text, the site's region and the person's country as it was given.
+PLACED_RULES: dict[str, Placed] = {
+    "ph": phone,
+    "st": _in(state),
+    "zp": _in(postcode),
+    "external_id": lambda text, region, country: text,
+}
+
+
+def text_of(value: Any) -> str | None:
+    """The composed text (NFC) of what may be a match key: text, a whole number, a date, a UUID."""
+    if isinstance(value, str):
+        text = value.strip()
+        return text if text.isascii() else unicodedata.normalize("NFC", text)
+    if isinstance(value, datetime):
+        return value.date().isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, int | UUID) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def plain(key: str, value: Any) -> str | int | None:
+    """The value of a key that Meta wants unhashed; None when it cannot be that.
+
+    An e-mail address in such a key would leave unhashed: it is refused.
+    """
+    text = text_of(value)
+    if not text:
+        return None
+    if key == "client_user_agent":
+        return "".join(one for one in text if one.isprintable())[:_LONGEST_AGENT] or None
+    if _EMAIL_SIGN in text or not text.isprintable() or len(text) > _LONGEST_PLAIN * 2:
+        return None
+    match key:
+        case "client_ip_address":
+            try:
+                return str(ip_address(text))
+            except ValueError:
+                return None
+        case "fbp" | "fbc":
+            return text if _BROWSER_ID.fullmatch(text) else None
+        case "fb_login_id" | "lead_id":
+            known = text.isascii() and text.isdigit() and len(text) <= 20
+            return int(text) if known else None
+    return text if len(text) <= _LONGEST_PLAIN else None

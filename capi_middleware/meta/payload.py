@@ -1,0 +1,69 @@
+"""Payload: one event as the Graph API wants it."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from capi_middleware.events import Event
+from capi_middleware.meta.visitor import Visitor
+from capi_middleware.private import Private
+
+#: JSON bytes of plain data.
+dumps: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+
+
+class EventObject(Private, Struct, omit_defaults=True):
+    """The event object of Meta's page "Server Event Parameters", as far as we fill it."""
+
+    event_name: str
+    event_time: int
+    event_id: str
+    action_source: Literal["website", "system_generated"]
+    user_data: dict[str, Any]
+    custom_data: dict[str, Any] | None = None
+    event_source_url: str | None = None
+    referrer_url: str | None = None
+    data_processing_options: list[str] | None = None
+    data_processing_options_country: int | None = None
+    data_processing_options_state: int | None = None
+
+
+def complete(user_data: dict[str, Any], visitor: Visitor) -> None:
+    """Add to what the app gave what is known of the visitor."""
+    if visitor.client_ip_address:
+        user_data.setdefault("client_ip_address", visitor.client_ip_address)
+    if visitor.client_user_agent:
+        user_data.setdefault("client_user_agent", visitor.client_user_agent)
+    if visitor.fbc:
+        user_data.setdefault("fbc", visitor.fbc)
+    if visitor.fbp:
+        user_data.setdefault("fbp", visitor.fbp)
+
+
+def encode(event: Event, visitor: Visitor | None) -> bytes:
+    """The event object as JSON bytes. `event.user_data` must be complete.
+
+    event_time in whole seconds, GMT. action_source is "website" for an event with a page, else
+    "system_generated" (Meta wants event_source_url and a user agent for website events).
+    """
+    user_data = event.user_data
+    made = EventObject(
+        event.event_name,
+        int(event.event_time),
+        event.event_id,
+        "system_generated",
+        user_data,
+        event.custom_data or None,
+    )
+    if visitor is not None:
+        if visitor.event_source_url and "client_user_agent" in user_data:
+            made.action_source = "website"
+            made.event_source_url = visitor.event_source_url
+        made.referrer_url = visitor.referrer_url
+        if visitor.consent == "limited":
+            made.data_processing_options = ["LDU"]
+            made.data_processing_options_country = visitor.data_processing_options_country
+            made.data_processing_options_state = visitor.data_processing_options_state
+    return dumps(made)

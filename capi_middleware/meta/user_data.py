@@ -1,0 +1,202 @@
+"""UserData: customer information, normalised by Meta's rules and hashed before it is kept."""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, Final, TypedDict, Unpack
+from unicodedata import normalize as normalize_form
+
+from capi_middleware.meta.normalising import PLACED_RULES, RULES, plain, text_of
+
+#: A value that is a SHA-256 in hex already.
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+#: MD5 and SHA-1: once asked for by other systems, of no use to Meta, and no name or city either.
+_OTHER_DIGEST = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{40}")
+_DIGEST_OF_NOTHING = sha256(b"").hexdigest()
+
+#: Keys whose values are hashed (Customer Information Parameters; the partials from Meta's SDK).
+HASHED: Final = (
+    "em", "ph", "fn", "ln", "ge", "db", "ct", "st", "zp", "country", "external_id",
+    "f5first", "f5last", "fi", "dobd", "dobm", "doby",
+)  # fmt: skip
+#: Keys that Meta wants as they are.
+PLAIN: Final = (
+    "client_ip_address", "client_user_agent", "fbc", "fbp", "subscription_id", "fb_login_id",
+    "lead_id", "anon_id", "madid", "page_id", "page_scoped_user_id", "ctwa_clid",
+    "ig_account_id", "ig_sid", "whatsapp_business_account_id",
+)  # fmt: skip
+_HASHED = frozenset(HASHED)
+_KNOWN = _HASHED.union(PLAIN)
+#: Keys of which a shop sees the same few values again and again.
+_COMMON = frozenset(("fn", "ge", "ct", "st", "zp", "country"))
+#: Keys that take one value only: no list.
+_SINGLE = frozenset(("f5first", "f5last", "fi", "dobd", "dobm", "doby"))
+
+
+def unknown_keys(given: Iterable[str]) -> list[str]:
+    """What among `given` is no key of UserData."""
+    return sorted(set(given) - _KNOWN)
+
+
+class Fields(TypedDict, total=False):
+    """What UserData takes."""
+
+    em: Any
+    ph: Any
+    fn: Any
+    ln: Any
+    ge: Any
+    db: Any
+    ct: Any
+    st: Any
+    zp: Any
+    country: Any
+    external_id: Any
+    f5first: str | None
+    f5last: str | None
+    fi: str | None
+    dobd: str | int | None
+    dobm: str | int | None
+    doby: str | int | None
+    client_ip_address: str | None
+    client_user_agent: str | None
+    fbc: str | None
+    fbp: str | None
+    subscription_id: str | int | None
+    fb_login_id: str | int | None
+    lead_id: str | int | None
+    anon_id: str | None
+    madid: str | None
+    page_id: str | int | None
+    page_scoped_user_id: str | int | None
+    ctwa_clid: str | None
+    ig_account_id: str | int | None
+    ig_sid: str | int | None
+    whatsapp_business_account_id: str | int | None
+
+
+class UserData:
+    """Customer information for Meta's matching (Customer Information Parameters).
+
+    Give raw values: they are normalised and hashed in memory. Each hashed key takes one value or
+    a list of values; one that is a SHA-256 in hex already passes as it is. What cannot be
+    normalised is left out and counted. Raw values stay in this object's memory: its repr shows
+    the keys that are set, never a value.
+
+    Args:
+        em: e-mail address. ph: phone number. fn, ln: first and last name. ge: gender, a word.
+        db: birth date, a date or text. ct: city. st: state. zp: postcode.
+        country: ISO 3166-1 code of two or three letters, or the English name.
+        external_id: your own id of the customer, the same in every channel; hashed.
+        f5first, f5last, fi: the beginnings of names; dobd, dobm, doby: day, month and year of
+            birth, where the whole is not known.
+        client_ip_address, client_user_agent, fbc, fbp: of the visitor; known in a request.
+        subscription_id, fb_login_id, lead_id, anon_id, madid: ids as Meta's page explains them.
+        page_id, page_scoped_user_id, ctwa_clid, ig_account_id, ig_sid,
+            whatsapp_business_account_id: of business messaging.
+    """
+
+    __slots__ = ("_given",)
+
+    def __init__(self, **given: Unpack[Fields]) -> None:
+        self._given: dict[str, Any] = given  # type: ignore[assignment] # a plain dict, ours alone
+        if not _KNOWN.issuperset(given):
+            unknown = unknown_keys(given)
+            self._given.clear()  # a traceback with local variables would show raw values
+            raise TypeError(
+                f"UserData: found the unknown {unknown}, expected some of {sorted(_KNOWN)}"
+            )
+
+    def __repr__(self) -> str:
+        keys = (key for key, value in self._given.items() if value is not None)
+        return f"UserData({', '.join(keys)})"
+
+    def __reduce__(self) -> Any:
+        # A pickle would carry raw values into a job queue.
+        raise TypeError(
+            "found a UserData to pickle or copy, expected it to stay in memory; give a job the "
+            "customer's id and make the UserData there"
+        )
+
+    def hashed(self, default_region: str = "US") -> tuple[dict[str, Any], list[str]]:
+        """The Graph API's user_data object, and the keys whose values could not be used.
+
+        `default_region` (ISO 3166-1 alpha-2) reads phone numbers without a country code. Hashed
+        keys give lists, the partials one digest; never an empty digest, never null.
+        """
+        hashed: dict[str, Any] = {}
+        left_out: list[str] = []
+        country = self._given.get("country")
+        if country is not None and type(country) is not str:
+            country = next(iter(country), None) if isinstance(country, list | tuple) else None
+            country = str(country) if country is not None else ""
+        for key, value in self._given.items():
+            if value is None:
+                continue
+            digest = _DIGESTS.get(key)
+            if digest is None:
+                kept = plain(key, value)
+                if kept is None:
+                    left_out.append(key)
+                else:
+                    hashed[key] = kept
+                continue
+            if type(value) is str:
+                one = digest(value, default_region, country)
+                if one is None:
+                    left_out.append(key)
+                else:
+                    hashed[key] = [one]
+                continue
+            many = isinstance(value, list | tuple | set | frozenset)
+            digests: list[str] = []
+            for item in value if many else (value,):
+                text = text_of(item)
+                one = digest(text, default_region, country) if text else None
+                if one is None:
+                    left_out.append(key)
+                elif one not in digests:
+                    digests.append(one)
+            if digests:
+                hashed[key] = digests
+        for key in _SINGLE.intersection(hashed):
+            first, *more = hashed.pop(key)
+            if more:
+                left_out.append(key)
+            else:
+                hashed[key] = first
+        return hashed, left_out
+
+
+Digest = Callable[[str, str, str | None], str | None]
+
+
+def _digest_of(key: str) -> Digest:
+    """What makes the digest of a value: from the text, the site's region, the given country."""
+    lower, placed = RULES.get(key), PLACED_RULES.get(key)
+
+    def digest(value: str, region: str, country: str | None) -> str | None:
+        if len(value) >= 32 and (given := _given_digest(value.strip(), key)) is not None:
+            return given or None
+        text = value.strip()
+        try:
+            if not text.isascii():
+                text = normalize_form("NFC", text)
+            clear = lower(text.lower()) if lower else placed(text, region, country)  # type: ignore[misc] # one of them is
+            return sha256(clear.encode()).hexdigest() if clear else None
+        except Exception:  # a traceback would carry the raw value
+            return None
+
+    return lru_cache(maxsize=4096)(digest) if key in _COMMON else digest
+
+
+def _given_digest(value: str, key: str) -> str | None:
+    """The SHA-256 that `value` is already, "" for a digest of no use, None for a raw value."""
+    if _SHA256.fullmatch(value):
+        digest = value.lower()
+        return digest if digest != _DIGEST_OF_NOTHING else ""
+    return "" if key != "external_id" and _OTHER_DIGEST.fullmatch(value) else None
+
+
+_DIGESTS = {key: _digest_of(key) for key in HASHED}

@@ -1,0 +1,260 @@
+"""The gate: may the body of this response be touched? Decided on its status and headers alone."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from msgspec import Struct
+
+from capi_middleware.page.csp import Ruling, own_address, rule
+from capi_middleware.page.headers import Header
+
+
+class Verdict(Struct, frozen=True):
+    """What the gate found.
+
+    `reason` is "" for a response to inject, else the first that holds of: not_html, xhtml,
+    ambiguous_type, charset, status, encoded, attachment, content_length, no_transform, signed,
+    offloaded, integrity_trailer, csp, head ("head": GET would be injected).
+
+    `nonce`: the CSP nonce the tag has to carry. `public`: shared caches may keep the page, so it
+    must not carry anything of one visitor (not looked at for not_html and xhtml). `gzip`: the
+    body is gzip. `content_length` in bytes, as the app said. `csp_notes`: directives that block a
+    part of what the tag does.
+    """
+
+    inject: bool
+    reason: str
+    nonce: str | None = None
+    public: bool = False
+    gzip: bool = False
+    content_length: int | None = None
+    csp_notes: tuple[str, ...] = ()
+
+
+_NOT_HTML = Verdict(inject=False, reason="not_html")
+_UNRULED = Ruling(allowed=True)
+
+# 1xx and 3xx bodies are never shown; these have none, or a part of one.
+_STATUSES_WITHOUT_PAGE = frozenset([204, 205, 206])
+_CHARSET = re.compile(rb";[ \t]*charset[ \t]*=[ \t]*\"?([^\";]*)", re.IGNORECASE)
+# Not a superset of ASCII, or with a state in which ASCII bytes are not ASCII characters.
+_UNSAFE_CHARSET = re.compile(
+    rb"utf-?(?:7|16|32).*|(?:cs)?iso-?2022.*|hz(?:-gb-2312)?|ucs-?[24].*|(?:cs)?unicode|"
+    rb"unicodefeff|unicodefffe|(?:cs)?iso-?10646-?ucs.*|scsu|bocu-1",
+    re.IGNORECASE,
+)
+# The server in front of the app replaces the body by a file.
+_OFFLOADING = frozenset(
+    [
+        b"x-accel-redirect",
+        b"x-lighttpd-send-file",
+        b"x-litespeed-location",
+        b"x-reproxy-url",
+        b"x-sendfile",
+    ]
+)
+_INTEGRITY_FIELDS = frozenset([b"content-digest", b"content-md5", b"digest", b"repr-digest"])
+_CDN_CACHE_CONTROL = b"cdn-cache-control"
+_RELEVANT = frozenset(
+    [
+        *_OFFLOADING,
+        b"cache-control",
+        b"content-disposition",
+        b"content-encoding",
+        b"content-type",
+        b"signature",
+        b"signature-input",
+        b"surrogate-control",
+        b"trailer",
+        b"x-accel-expires",
+    ]
+)
+_LONGEST_LENGTH = 18  # digits; int() refuses endless ones
+
+Fields = dict[bytes, list[bytes]]
+
+
+def inspect(
+    method: str,
+    status: int,
+    headers: Sequence[Header],
+    *,
+    host: str = "",
+    scheme: str = "https",
+) -> Verdict:
+    """Decide on a response by what it says of itself (never by request headers: no Vary needed).
+
+    `host` (as in the Host header) and `scheme` of the page are for policies that allow scripts
+    by host; without `host` such a source counts as blocking.
+    """
+    for name, value in headers:
+        if len(name) == 12 and name.lower() == b"content-type":
+            if value.lstrip()[:9].lower() != b"text/html":
+                return _not_html(value)
+            break
+    else:
+        return _NOT_HTML
+    relevant: list[Header] = []
+    lengths: list[bytes] = []
+    enforced: list[str] = []
+    report_only: list[str] = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower == b"content-length":
+            lengths.append(value)
+        elif lower in _RELEVANT:
+            relevant.append((lower, value))
+        elif lower.endswith(_CDN_CACHE_CONTROL):
+            relevant.append((_CDN_CACHE_CONTROL, value))
+        elif lower == b"content-security-policy":
+            enforced.append(value.decode("latin-1"))
+        elif lower == b"content-security-policy-report-only":
+            report_only.append(value.decode("latin-1"))
+    has_length = not lengths or (len(lengths) == 1 and _is_length(lengths[0]))
+    reason, public, gzip = _judge(status, has_length, *relevant)
+    if reason:
+        return Verdict(inject=False, reason=reason, public=public)
+    ruling = _UNRULED
+    if enforced or report_only:
+        ruling = rule(enforced, report_only, own_address(scheme, host))
+    if not ruling.allowed:
+        reason = "csp"
+    elif method == "HEAD":
+        reason = "head"
+    return Verdict(
+        inject=not reason,
+        reason=reason,
+        nonce=ruling.nonce,
+        public=public,
+        gzip=gzip,
+        content_length=int(lengths[0]) if lengths else None,
+        csp_notes=ruling.notes,
+    )
+
+
+def may_be_page(headers: Sequence[Header]) -> bool:
+    """A first look that costs little: False where inspect() finds "not_html"."""
+    for name, value in headers:
+        if len(name) == 12 and name.lower() == b"content-type":
+            return b"html" in value.lower()
+    return False
+
+
+def is_public(headers: Sequence[Header]) -> bool:
+    """Whether shared caches may keep a response with these headers."""
+    fields: Fields = {}
+    for name, value in headers:
+        lower = name.lower()
+        if lower.endswith(_CDN_CACHE_CONTROL):
+            lower = _CDN_CACHE_CONTROL
+        fields.setdefault(lower, []).append(value)
+    return _is_public(fields)
+
+
+@lru_cache(maxsize=256)
+def _judge(status: int, has_length: bool, *relevant: Header) -> tuple[str, bool, bool]:
+    """(reason, public, gzip). The pages of a site have few different headers of this kind."""
+    fields: Fields = {}
+    for name, value in relevant:
+        fields.setdefault(name, []).append(value)
+    encodings = [token for token in _tokens(fields, b"content-encoding") if token != b"identity"]
+    reason = _reason(status, has_length, fields, encodings)
+    return reason, _is_public(fields), bool(encodings)
+
+
+def _not_html(content_type: bytes) -> Verdict:
+    if content_type[:21].lower() == b"application/xhtml+xml":
+        return Verdict(inject=False, reason="xhtml")
+    return _NOT_HTML
+
+
+def _reason(status: int, has_length: bool, fields: Fields, encodings: list[bytes]) -> str:
+    content_types = fields[b"content-type"]
+    return (
+        ("ambiguous_type" if len(content_types) > 1 else _type_reason(content_types[0]))
+        or _status_reason(status)
+        or _body_reason(has_length, fields, encodings)
+        or _promise_reason(fields)
+    )
+
+
+def _type_reason(content_type: bytes) -> str:
+    if b"," in content_type:
+        return "ambiguous_type"
+    if content_type.partition(b";")[0].strip().lower() != b"text/html":
+        return "not_html"
+    charset = _CHARSET.search(content_type)
+    if charset and _UNSAFE_CHARSET.fullmatch(charset[1].strip()):
+        return "charset"
+    return ""
+
+
+def _status_reason(status: int) -> str:
+    is_shown = 200 <= status < 300 or 400 <= status < 600
+    return "" if is_shown and status not in _STATUSES_WITHOUT_PAGE else "status"
+
+
+def _body_reason(has_length: bool, fields: Fields, encodings: list[bytes]) -> str:
+    if encodings and encodings not in ([b"gzip"], [b"x-gzip"]):
+        return "encoded"
+    if not all(map(_is_inline, fields.get(b"content-disposition", ()))):
+        return "attachment"
+    return "" if has_length else "content_length"
+
+
+def _promise_reason(fields: Fields) -> str:
+    if b"no-transform" in _tokens(fields, b"cache-control"):
+        return "no_transform"
+    if b"signature" in fields or b"signature-input" in fields:
+        return "signed"
+    if not _OFFLOADING.isdisjoint(fields):
+        return "offloaded"
+    if not _INTEGRITY_FIELDS.isdisjoint(_tokens(fields, b"trailer")):
+        return "integrity_trailer"
+    return ""
+
+
+def _is_inline(disposition: bytes) -> bool:
+    """Whether browsers show it: RFC 6266 handles every unknown type like "attachment".
+
+    A value that starts with a parameter has no type, and browsers show it.
+    """
+    kind = disposition.partition(b";")[0].strip().lower()
+    return kind in (b"", b"inline") or b"=" in kind
+
+
+def _is_length(value: bytes) -> bool:
+    digits = value.strip()
+    return digits.isdigit() and len(digits) <= _LONGEST_LENGTH
+
+
+def _is_public(fields: Fields) -> bool:
+    """Whether shared caches may store it: RFC 9111, and the fields that only they read."""
+    directives = _tokens(fields, b"cache-control")
+    shared = _tokens(fields, b"surrogate-control") + _tokens(fields, _CDN_CACHE_CONTROL)
+    if b"public" in shared or _has_lifetime(shared):
+        return True
+    if any(token not in (b"0", b"off") for token in _tokens(fields, b"x-accel-expires")):
+        return True
+    if any(token.partition(b"=")[0] in (b"private", b"no-store") for token in directives):
+        return False
+    return b"public" in directives or _has_lifetime(directives)
+
+
+def _has_lifetime(directives: list[bytes]) -> bool:
+    """Whether they let a cache keep the response for more than no time (seconds)."""
+    for directive in directives:
+        name, _, seconds = directive.partition(b"=")
+        if name in (b"max-age", b"s-maxage") and seconds.strip(b'" \t0'):
+            return True
+    return False
+
+
+def _tokens(fields: Fields, name: bytes) -> list[bytes]:
+    """The comma separated tokens of all lines of a field, in lower case."""
+    values = fields.get(name)
+    if not values:
+        return []
+    tokens = (token.strip().lower() for value in values for token in value.split(b","))
+    return [token for token in tokens if token]

@@ -1,0 +1,128 @@
+"""The faces of the parity report: JSON and a page."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+
+from capi_middleware.insights.history import trends
+from capi_middleware.report.flags.evidence import goal, percent
+from capi_middleware.report.match_keys import PRIORITIES
+from capi_middleware.report.model import TARGET, EventReport, Flag, Report
+from capi_middleware.report.window import parse_window
+
+if TYPE_CHECKING:
+    import jinja2
+
+#: What the page's address may say.
+_FILTERS = ("from", "to", "event", "pixel")
+
+__all__ = ["login_html", "parse_window", "to_html", "to_json", "verdict"]
+
+
+def to_json(report: Report) -> bytes:
+    """`report` as the JSON of parity.json."""
+    return msgspec.json.encode(report)
+
+
+def to_html(report: Report, *, path: str, query: str, nonce: str, target: float = TARGET) -> str:
+    """`report` as a page that needs no script and no other file.
+
+    Args:
+        report: what to show.
+        path: where this page is served; the JSON is at the same path with ".json" after it.
+        query: the query string that asked for it, for the form and the link to the JSON.
+        nonce: of the Content-Security-Policy's style-src, for the one style element.
+        target: the share that `report` was built with.
+    """
+    asked = {key: value for key, value in parse_qsl(query) if key in _FILTERS}
+
+    def link(**changes: str) -> str:
+        """This page with other filters."""
+        return f"{path}?{urlencode({**asked, **changes})}"
+
+    return _page(
+        "parity.html.jinja",
+        report=report,
+        flags=_together(report.flags),
+        verdicts=[verdict(event, target) for event in report.events],
+        target=target,
+        goal=goal(target),
+        priorities=PRIORITIES,
+        event=asked.get("event", ""),
+        pixel=asked.get("pixel", ""),
+        path=path,
+        link=link,
+        json_url=f"{path}.json?{urlencode(asked)}",
+        csv_url=f"{path}.csv?{urlencode(asked)}",
+        meta_trends=trends(report.insights) if report.insights else [],
+        nonce=nonce,
+    )
+
+
+def login_html(action: str, error: str = "", *, nonce: str = "") -> str:
+    """The page that asks for the report_token and posts it to `action` as `token`.
+
+    `error` is a sentence to show above the form. `nonce` as in `to_html`; without one the page
+    has no style.
+    """
+    return _page("login.html.jinja", action=action, error=error, nonce=nonce)
+
+
+def verdict(event: EventReport, target: float = TARGET) -> tuple[str, str]:
+    """A word ("on target", "below target" or "no data") and a sentence about one event."""
+    if event.coverage is not None:
+        return (
+            "on target" if event.coverage >= target else "below target",
+            f"{event.matched:,} of {event.browser:,} browser events are covered by the server "
+            f"({percent(event.coverage)}, target {goal(target)})",
+        )
+    return "no data", (
+        f"{event.server:,} server events and 0 browser events, so there is no coverage to tell"
+    )
+
+
+@cache
+def _environment() -> "jinja2.Environment":
+    # Imported only now: most processes never show the report.
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("capi_middleware.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters |= {"percent": _percent, "n": "{:,}".format, "runs": _runs}
+    return environment
+
+
+def _together(flags: Sequence[Flag]) -> list[list[Flag]]:
+    """Flags about one event that one fix ends; the gravest of them comes first."""
+    groups: dict[tuple[str, str, str], list[Flag]] = {}
+    for one in flags:
+        groups.setdefault((one.event_name, one.pixel_id, one.fix), []).append(one)
+    return list(groups.values())
+
+
+def _percent(share: float) -> str:
+    return percent(share).replace(" ", "\u00a0")  # never apart at the end of a line
+
+
+def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
+    """The stretches of `values` without a gap, each value with its place."""
+    runs: list[list[tuple[int, float]]] = [[]]
+    for at, value in enumerate(values):
+        if value is not None:
+            runs[-1].append((at, value))
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _page(template: str, **values: object) -> str:
+    return _environment().get_template(template).render(values)

@@ -1,0 +1,154 @@
+"""Match keys: which of them the events carry, and which missing one would be worth most.
+
+These are shares of presence, not Meta's score: Meta publishes no formula for event match quality.
+The order comes from its Help Center (article 765081237991954, stored in November 2025) and, for
+the address, from its page "Best Practices - Conversions API".
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from capi_middleware.events import MATCH_KEYS, match_keys_of
+from capi_middleware.report.model import (
+    EventReport,
+    MatchKeyAdvice,
+    MatchKeysByOrigin,
+    MatchKeyShares,
+    Priority,
+)
+from capi_middleware.store.protocol import Tally
+
+#: Meta's order of priority.
+PRIORITIES: dict[str, Priority] = {
+    "em": "high", "fbc": "high", "client_ip_address": "high",
+    "ph": "medium", "external_id": "medium", "fbp": "medium", "country": "medium",
+    "db": "medium", "fb_login_id": "medium",
+    "fn": "low", "ln": "low", "ct": "low", "zp": "low", "lead_id": "low",
+}  # fmt: skip
+_WEIGHTS: dict[Priority, int] = {"high": 3, "medium": 2, "low": 1}
+#: Not asked for: fbc comes with clicks on ads only, so no share of it is too low; the others are
+#: known to few sites.
+_NOT_ASKED_FOR = frozenset({"fbc", "fb_login_id", "lead_id"})
+#: A share from which a key counts as covered.
+ENOUGH = 0.9
+FORMS = frozenset(
+    {"CompleteRegistration", "Contact", "Donate", "Lead", "Schedule", "StartTrial",
+     "SubmitApplication", "Subscribe"}
+)  # fmt: skip
+ORDERS = frozenset({"AddPaymentInfo", "InitiateCheckout", "Purchase"})
+_WHAT = {
+    "em": ("the e-mail address", "email"),
+    "ph": ("the phone number", "phone"),
+    "external_id": ("your own id of the customer", "customer_id"),
+    "country": ("the country", "country"),
+    "db": ("the date of birth", "birth_date"),
+    "fn": ("the first name", "first_name"),
+    "ln": ("the last name", "last_name"),
+    "ct": ("the city", "city"),
+    "zp": ("the postcode", "postcode"),
+}
+
+
+def shares(rows: Iterable[Tally]) -> MatchKeyShares:
+    """How many events `rows` stand for, and the share of them that carries each key."""
+    total = 0
+    carrying = dict.fromkeys(MATCH_KEYS, 0)
+    for row in rows:
+        total += row.n
+        for key in match_keys_of(row.match_keys):
+            carrying[key] += row.n
+    return MatchKeyShares(
+        events=total, keys={key: round(n / total, 3) for key, n in carrying.items() if n}
+    )
+
+
+def by_origin(delivered: Sequence[Tally]) -> MatchKeysByOrigin:
+    """Separately for events of a page and for those that only the server knows of."""
+    return MatchKeysByOrigin(
+        browser=shares(row for row in delivered if row.browser != "not_rendered"),
+        server_only=shares(row for row in delivered if row.browser == "not_rendered"),
+    )
+
+
+def advise(
+    event: EventReport, priorities: Collection[Priority] = tuple(_WEIGHTS)
+) -> MatchKeyAdvice | None:
+    """The missing key that would be worth most to one event; None when nothing is missing.
+
+    Only keys to which Meta gives one of these `priorities`.
+    """
+    best = None
+    for key, priority in PRIORITIES.items():
+        share = event.match_keys.get(key, 0.0)
+        if (
+            key in _NOT_ASKED_FOR
+            or priority not in priorities
+            or share >= ENOUGH
+            or not event.server
+        ):
+            continue
+        worth = round(_WEIGHTS[priority] * (1 - share) * event.server, 1)
+        if best is None or worth > best.worth:
+            best = MatchKeyAdvice(
+                event_name=event.event_name,
+                pixel_id=event.pixel_id,
+                key=key,
+                priority=priority,
+                share=share,
+                events=event.server,
+                worth=worth,
+                fix=_fix(key, event),
+            )
+    return best
+
+
+def _fix(key: str, event: EventReport) -> str:
+    name, origins = event.event_name, event.match_keys_by_origin
+    # Of a request without a page the user agent is known, of a webhook or job it is not.
+    seen = origins.server_only.keys.get("client_user_agent", 0.0)
+    apart = origins.server_only.events > origins.browser.events and seen < 0.5
+    if key == "client_ip_address":
+        if apart:
+            return _KEEP_THE_VISITOR
+        return (
+            "The app sees the address of a proxy instead of the visitor's: name the proxies in "
+            'Config(trusted_proxies=["10.0.0.0/8"]), or "unix" for a socket.'
+        )
+    if key == "fbp":
+        if apart:
+            return _KEEP_THE_VISITOR
+        return (
+            "The _fbp cookie goes out with every page that carries the pixel tag: let events "
+            "happen on such pages, and let caches in front of the app keep Set-Cookie."
+        )
+    what, field = _WHAT[key]
+    if apart:
+        return (
+            f"These events come from a webhook or job: give {what} of the stored order or "
+            f'customer, CAPI.track("{name}", visitor=..., user_data=UserData({key}=...)).'
+        )
+    if name in ORDERS:
+        return (
+            f'The checkout knows {what}: track("{name}", ..., user_data=UserData({key}=order.'
+            f"{field})) in its view, also for guests."
+        )
+    if name in FORMS:
+        return (
+            f'The form asks for {what}, or could: EventRoute(..., user_data={{"{key}": '
+            f'"{{form.{field}}}"}}), or track("{name}", user_data=UserData({key}=...)).'
+        )
+    if key == "country":
+        return (
+            'A CDN or load balancer knows the country: Config(user_data={"country": '
+            '"{header.cf-ipcountry}"}) with the name of its header.'
+        )
+    return (
+        f"Signed-in visitors have told {what}: Config(user_data=...) with a callable that gives "
+        f"UserData({key}=user.{field}) for every event of theirs. Anonymous ones stay without."
+    )
+
+
+_KEEP_THE_VISITOR = (
+    "These events come from a webhook or job that does not know the visitor: keep "
+    "current_visitor().dumps() with the order at checkout, and give it back with "
+    "CAPI.track(..., visitor=Visitor.loads(text))."
+)

@@ -1,0 +1,187 @@
+"""The shape of the parity report: what parity.json promises, field by field."""
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from capi_middleware.insights.model import Comparison, Insights
+
+#: Meta's goal for event coverage, which its Dataset Quality API gives as 75 percent.
+TARGET = 0.75
+
+Severity = Literal["critical", "warning", "info"]
+Priority = Literal["high", "medium", "low"]
+
+
+class ReportWindow(Struct, frozen=True):
+    """The window of event_time that was read, as ISO 8601 in UTC; the end is not part of it."""
+
+    start: str = field(name="from")
+    end: str = field(name="to")
+
+
+class FreshnessSeconds(Struct, frozen=True):
+    """Seconds from event_time to Meta's answer (nearest rank); None when nothing was delivered."""
+
+    p50: float | None
+    p95: float | None
+    max: float | None
+
+
+class MatchKeyShares(Struct, frozen=True):
+    """How many accepted events, and the share of them that carries each key (presence only)."""
+
+    events: int
+    keys: dict[str, float]
+
+
+class MatchKeysByOrigin(Struct, frozen=True):
+    """Events of which a page carried the browser copy, and those that only the server knows."""
+
+    browser: MatchKeyShares
+    server_only: MatchKeyShares
+
+
+class MatchKeyAdvice(Struct, frozen=True, kw_only=True):
+    """The missing key worth most to one event.
+
+    `priority` is Meta's, `share` that of the accepted `events` which carry it, `worth` the number
+    of events without it, weighted 3, 2 or 1 by priority. `fix` says where the app could supply it.
+    """
+
+    event_name: str
+    pixel_id: str
+    key: str
+    priority: Priority
+    share: float
+    events: int
+    worth: float
+    fix: str
+
+
+class EventReport(Struct, frozen=True, kw_only=True):
+    """The numbers of one event name at one pixel.
+
+    An event counts as `server` when the Graph API accepted its copy, as `browser` when the pixel
+    is known to have sent its copy, and as `matched` when both hold. `coverage` is matched ÷
+    browser, `ratio` is server ÷ browser, each rounded to three decimals and None without a
+    browser event. The values of `missing_browser` add up to `server_only` and those of
+    `missing_server` to `browser_only`; an event of which neither copy is known to have arrived is
+    in none of them. `unmapped_pages` are the pages whose own pixel code fires what no rule on the
+    server makes, the busiest first. `repeated` events look like another of the same visitor, with
+    the same value, seconds before. `pending` are all the server copies that wait for delivery,
+    `suppressed` the events that were never made. `match_keys` are shares of `server`, keys of
+    share 0 left out; they say what the events carry and are not Meta's event match quality.
+    """
+
+    event_name: str
+    pixel_id: str
+    server: int
+    browser: int
+    matched: int
+    server_only: int
+    browser_only: int
+    coverage: float | None
+    ratio: float | None
+    pending: int
+    suppressed: dict[str, int]
+    missing_browser: dict[str, int]
+    missing_server: dict[str, int]
+    unmapped_pages: dict[str, int]
+    without_event_id: int
+    repeated: int
+    differing: int
+    match_keys: dict[str, float]
+    match_keys_by_origin: MatchKeysByOrigin
+    freshness_seconds: FreshnessSeconds
+
+
+class Flag(Struct, frozen=True, kw_only=True):
+    """Something to look at: `value` missed `target`; `explanation` says what, `fix` what to do."""
+
+    code: str
+    severity: Severity
+    event_name: str
+    pixel_id: str
+    value: float
+    target: float
+    explanation: str
+    fix: str
+
+
+class PixelHealth(Struct, frozen=True, kw_only=True):
+    """What waits for a pixel, the age of the oldest in seconds, and whether the pixel rests.
+
+    `token_refused`: it rests because Meta refused its token, not because Meta throttles.
+    """
+
+    pixel_id: str
+    waiting: int
+    oldest_seconds: float
+    paused_until: str | None
+    paused_because: str | None
+    token_refused: bool
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """The state of delivery now. `outbox`: rows by state of the server copy, of all time kept.
+
+    `delivering` is False when a thread of this process that should deliver has ended.
+    """
+
+    outbox: dict[str, int]
+    pixels: list[PixelHealth]
+    delivering: bool
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """The numbers of one value of a facet, as in EventReport; "" is what has no such value."""
+
+    value: str
+    server: int
+    browser: int
+    matched: int
+    coverage: float | None
+    ratio: float | None
+
+
+class Breakdown(Struct, frozen=True):
+    """The same events apart by pixel, route, page or agent (the browser's family)."""
+
+    by: str
+    parts: list[Part]
+
+
+class Trend(Struct, frozen=True, kw_only=True):
+    """The numbers of one event over time: `parts` by the ISO 8601 start of their hour or day."""
+
+    event_name: str
+    pixel_id: str
+    step: Literal["hour", "day"]
+    parts: list[Part]
+
+
+class Verdict(Struct, frozen=True):
+    """The answer in one line. "no data" also where there is too little to tell."""
+
+    word: Literal["healthy", "look", "act", "no data"]
+    sentence: str
+
+
+class Report(Struct, frozen=True):
+    """The parity report: events by name and pixel, advice and flags with the weightiest first.
+
+    `insights` is what Meta said last, None when it was never asked; `comparisons` put it beside
+    our numbers.
+    """
+
+    window: ReportWindow
+    verdict: Verdict
+    events: list[EventReport]
+    match_key_advice: list[MatchKeyAdvice]
+    flags: list[Flag]
+    trends: list[Trend] = []
+    breakdowns: list[Breakdown] = []
+    health: Health | None = None
+    insights: Insights | None = None
+    comparisons: list[Comparison] = []

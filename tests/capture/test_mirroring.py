@@ -1,0 +1,80 @@
+"""Mirroring: what a browser may cause on the server, and how often."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capi_middleware.capture.allowance import Allowance
+from capi_middleware.capture.mirroring import Mirror, made_by
+from capi_middleware.signing import Minter
+from tests.support.configs import SECRET
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "taken"),
+    [
+        (False, "Lead", False),
+        (True, "Lead", True),
+        (True, "Purchase", False),
+        (True, "MyOwnEvent", False),
+        (["Purchase"], "Purchase", True),
+        (["MyOwnEvent"], "MyOwnEvent", True),
+        (["MyOwnEvent"], "Lead", False),
+    ],
+)
+def test_which_events_a_browser_may_cause(
+    setting: bool | list[str], name: str, taken: bool
+) -> None:
+    assert Mirror(setting).takes(name) is taken
+
+
+def test_a_browsers_money_is_believed_only_where_the_config_names_the_event() -> None:
+    said = {"value": 9, "currency": "EUR", "contents": [{"id": "a", "item_price": 9}]}
+    assert Mirror(True).custom_data("Lead", said) == {"contents": [{"id": "a"}]}
+    assert Mirror(["Lead"]).custom_data("Lead", said) == said
+
+
+@given(st.text(max_size=30))
+def test_only_a_page_makes_ids_under_its_key(event_id: str) -> None:
+    key = Minter([SECRET]).mint("PageView", 1_800_000_000.0)
+    assert not made_by(key, event_id)
+    assert made_by(key, f"m{key[1:20]}-12")
+    assert not made_by(key, f"m{key[1:20]}-x")
+    assert not made_by(key, f"m{key[1:19]}.-1")
+
+
+def test_an_id_tells_when_it_was_minted() -> None:
+    minter = Minter([SECRET])
+    assert minter.minted_at(minter.mint("Lead", 1_800_000_000.5)) == 1_800_000_000.5
+    assert minter.minted_at(minter.mint("Lead", 1.0, "order-7")) is None
+
+
+def test_a_visitor_may_do_so_much_and_more_later() -> None:
+    allowance = Allowance(rate=1, burst=3, of_all=100)
+    assert [allowance.take("8.8.8.8", 10.0) for _ in range(4)] == [True, True, True, False]
+    assert allowance.take("9.9.9.9", 10.0)
+    assert allowance.take("8.8.8.8", 11.0)
+    assert not allowance.take("8.8.8.8", 11.0)
+
+
+def test_the_addresses_of_one_ipv6_network_are_one_visitor() -> None:
+    allowance = Allowance(rate=1, burst=2, of_all=100)
+    taken = [allowance.take(f"2a00:1450:4001:80b::{n}", 10.0) for n in range(3)]
+    assert taken == [True, True, False]
+
+
+def test_visitors_behind_a_proxy_share_only_the_bucket_for_all() -> None:
+    allowance = Allowance(rate=1, burst=2, of_all=2)
+    assert [allowance.take("10.0.0.1", 10.0) for _ in range(5)] == [True] * 4 + [False]
+
+
+def test_all_together_may_do_so_much() -> None:
+    allowance = Allowance(rate=1, burst=2, of_all=2)
+    assert [allowance.take(f"8.8.4.{n}", 10.0) for n in range(6)] == [True] * 4 + [False] * 2
+
+
+def test_not_every_visitor_is_remembered() -> None:
+    allowance = Allowance(rate=1, burst=1, of_all=1_000_000)
+    for n in range(20_000):
+        allowance.take(f"8.{n >> 16}.{n >> 8 & 255}.{n & 255}", 10.0)
+    assert len(allowance._visitors) == 10_000

@@ -1,0 +1,184 @@
+"""report, tail and insights: the numbers of the page on a terminal, with exit codes for CI."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from capi_middleware import CAPI, UserData
+from capi_middleware.events import SENT, Row, Sighting
+from capi_middleware.report.read import read_report
+from capi_middleware.report.window import parse_window
+from capi_middleware.store.protocol import Settlement
+from capi_middleware.testing import FakeMeta
+from tests.support.commands import Site, site
+from tests.support.configs import PIXEL_ID, SECRET, TOKEN
+from tests.support.processes import until
+from tests.support.stores import store_rows
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with site(tmp_path, monkeypatch, FakeMeta()) as made:
+        yield made
+
+
+def fill(capi: CAPI, both: int, browser_only: int = 0, name: str = "Purchase") -> None:
+    """Events of a minute ago whose browser copy was sent."""
+    store_rows(
+        capi.store,
+        *(
+            Row(
+                event_id=f"{name}{n}", event_name=name, pixel_id=PIXEL_ID,
+                event_time=time.time() - 60, payload=None, browser=SENT,
+                server="delivered" if n < both else "unmapped",
+            )
+            for n in range(both + browser_only)
+        ),
+    )  # fmt: skip
+
+
+def test_report_says_the_numbers_of_the_page(shop: Site) -> None:
+    with shop.capi() as capi:
+        fill(capi, 8, 2)
+        page = read_report(capi.store, capi.config, parse_window({}, time.time()))
+    told = shop.told("report")
+    assert told["events"][0]["matched"] == page.events[0].matched == 8
+    assert told["events"][0]["coverage"] == 0.8
+    done = shop.run("report")
+    assert done.exit_code == 0
+    assert "80.0 %" in done.stdout
+    assert "no server copy: 2 unmapped" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("both", "browser_only", "code"),
+    [(90, 10, 0), (60, 40, 1), (10, 0, 0), (4, 0, 2), (3, 2, 2), (0, 0, 2), (0, 20, 1)],
+)
+def test_fail_under_is_an_exit_code_that_never_calls_no_data_good(
+    shop: Site, both: int, browser_only: int, code: int
+) -> None:
+    if both + browser_only:
+        with shop.capi() as capi:
+            fill(capi, both, browser_only)
+    assert shop.run("report", "--fail-under", "0.75").exit_code == code
+    assert shop.run("report", "--fail-under", "0.75", "--json").exit_code == code
+
+
+def test_an_event_with_too_little_data_is_not_passed_over(shop: Site) -> None:
+    with shop.capi() as capi:
+        fill(capi, 90, 10, "PageView")
+        fill(capi, 0, 4)
+    assert shop.run("report", "--fail-under", "0.75").exit_code == 2
+
+
+def test_report_takes_the_window_and_filters_of_the_page(shop: Site) -> None:
+    with shop.capi() as capi:
+        fill(capi, 1)
+        fill(capi, 1, name="Lead")
+    assert [one["event_name"] for one in shop.told("report", "--event", "Lead")["events"]] == [
+        "Lead"
+    ]
+    assert shop.told("report", "--pixel", "7")["events"] == []
+    assert shop.told("report", "--to", "2026-01-02")["events"] == []
+    done = shop.run("report", "--from", "soon")
+    assert (done.exit_code, "ISO 8601" in done.stderr) == (2, True)
+
+
+def test_report_prints_flags_with_their_fix(shop: Site) -> None:
+    with shop.capi() as capi:
+        fill(capi, 10, 90)
+    text = shop.run("report").stdout
+    assert "critical: Purchase" in text
+    assert "fix: " in text
+
+
+def test_tail_once_prints_the_newest_twenty_with_both_copies(shop: Site) -> None:
+    with shop.capi() as capi:
+        fill(capi, 25)
+    lines = shop.run("tail", "--once", "--json").stdout.splitlines()
+    assert len(lines) == 20
+    told = json.loads(lines[-1])
+    assert (told["event_name"], told["server"], told["browser"]) == (
+        "Purchase",
+        "delivered",
+        "sent",
+    )
+    assert len(shop.run("tail", "--once").stdout.splitlines()) == 20
+    assert shop.run("tail", "--once", "--event", "Lead").stdout == ""
+
+
+def test_tail_prints_events_as_they_happen_and_again_when_a_copy_gets_on(shop: Site) -> None:
+    environment = {
+        **os.environ, "CAPI_SECRET_KEY": SECRET, "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONUNBUFFERED": "1", "PYTHONDEVMODE": "",
+    }  # fmt: skip
+    with shop.capi() as capi:
+        command = [sys.executable, "-m", "capi_middleware.cli", "tail", "--json"]
+        with subprocess.Popen(
+            command, cwd=shop.folder, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            lines: list[dict[str, str]] = []
+            assert process.stdout is not None
+            reader = threading.Thread(
+                target=lambda out: lines.extend(map(json.loads, out)), args=[process.stdout]
+            )
+            reader.start()
+            try:
+                event = capi.track("Lead", user_data=UserData(em="jane@example.com"))
+                until("the event", lambda: lines)
+                lease = capi.store.lease(PIXEL_ID, limit=1, seconds=9)
+                capi.store.settle(lease.lease_id, [Settlement(lease.events[0].key, "delivered")])
+                until("its delivery", lambda: lines[-1]["server"] == "delivered")
+                capi.store.sight([Sighting(event.event_id, "Lead", PIXEL_ID, SENT)]).result(9)
+                until("its twin", lambda: lines[-1]["browser"] == SENT)
+            finally:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(20) == 0
+                reader.join(20)
+    assert {one["event_id"] for one in lines} == {event.event_id}
+
+
+def test_insights_that_nobody_asked_for_are_exit_code_2(shop: Site) -> None:
+    done = shop.run("insights")
+    assert (done.exit_code, "insights --fetch" in done.stderr) == (2, True)
+
+
+def test_insights_are_fetched_kept_and_printed_beside_ours(shop: Site) -> None:
+    shop.configure(ad_account="7")
+    with shop.capi() as capi:
+        fill(capi, 40)
+    shop.fake.insights.quality[PIXEL_ID] = {
+        "web": [{"event_name": "Purchase", "event_coverage": {"percentage": 40}}]
+    }
+    shop.fake.insights.stats[PIXEL_ID] = {
+        "WEB_ONLY": {int(time.time()) // 3600 * 3600 - 7200: {"Lead": 90}}, "SERVER_ONLY": {},
+    }  # fmt: skip
+    told = shop.told("insights", "--fetch")
+    assert told["insights"]["opportunity"]["score"] == 62.0
+    coverage = next(one for one in told["comparisons"] if one["measure"] == "coverage")
+    assert (coverage["ours"], coverage["metas"], coverage["verdict"]) == (1.0, 0.4, "differs")
+    done = shop.run("insights")
+    assert done.exit_code == 0
+    assert "Lead at pixel 1234567890: Meta counts 90 more browser events" in done.stdout
+    assert "CAPI_PERFORMANCE_MATCH_KEY_V3" in done.stdout
+    filtered = shop.told("report", "--event", "Lead")
+    assert {one["event_name"] for one in filtered["comparisons"]} == {"Lead"}
+    assert len(shop.fake.insights.requests) == 5, "without --fetch Meta is not asked"
+
+
+def test_insights_without_permission_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with site(tmp_path, monkeypatch, FakeMeta(tokens={PIXEL_ID: TOKEN})) as shop:
+        done = shop.run("insights", "--fetch")
+        assert done.exit_code == 1
+        assert "no permission" in done.stdout
+        assert "read_token" in done.stdout

@@ -1,0 +1,118 @@
+"""custom_data: what Meta would refuse is found before it is queued."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capi_middleware.meta.custom_data import clean, refused_by_meta
+
+ITEM = {"id": "kettle", "quantity": 2, "item_price": Decimal("19.50")}
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "kept"),
+    [
+        ("value", Decimal("19.99"), 19.99),
+        ("value", Decimal("20"), 20),
+        ("value", "19.99", 19.99),
+        ("value", 0, 0),
+        ("currency", " eur ", "EUR"),
+        ("content_ids", ["a", 7], ["a", "7"]),
+        ("content_ids", "a", ["a"]),
+        ("content_ids", ("a", None), ["a"]),
+        ("contents", [ITEM], [{"id": "kettle", "quantity": 2, "item_price": 19.5}]),
+        ("contents", [{"id": 7}], [{"id": "7"}]),
+        ("num_items", "3", 3),
+        ("status", True, True),
+        ("content_name", "T\u00e9", "T\u00e9"),
+        ("size", {"w": 1.5}, {"w": 1.5}),
+        ("delivery_category", "curbside", "curbside"),
+        ("content_name", "x" * 2000, "x" * 1000),
+    ],
+)
+def test_what_is_usable_is_kept_in_metas_form(field: str, given: Any, kept: Any) -> None:
+    more = {"currency": "EUR"} if field == "value" else {}
+    cleaned, wrong = clean("Custom", {field: given, **more})
+    assert cleaned[field] == kept
+    assert type(cleaned[field]) is type(kept)
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("value", float("nan")),
+        ("value", float("inf")),
+        ("value", Decimal("Infinity")),
+        ("value", True),
+        ("value", "1.299,00"),
+        ("value", 10**20),
+        ("currency", "US$"),
+        ("currency", "EURO"),
+        ("currency", "XXX"),
+        ("currency", "ZZZ"),
+        ("currency", 978),
+        ("contents", [{"quantity": 1}]),
+        ("contents", [{"id": ""}]),
+        ("contents", [{"id": "a", "item_price": float("nan")}]),
+        ("contents", ["kettle"]),
+        ("contents", []),
+        ("contents", "kettle"),
+        ("content_ids", [b"a"]),
+        ("content_ids", []),
+        ("num_items", 1.5),
+        ("num_items", -1),
+        ("content_category", ["a"]),
+        ("delivery_category", "drone"),
+        ("search_string", "jane@example.com"),
+        ("note", "please call jane@example.com"),
+        ("note", b"x"),
+    ],
+)
+def test_what_is_not_usable_is_left_out_and_named(field: str, given: Any) -> None:
+    cleaned, wrong = clean("Custom", {field: given})
+    assert field not in cleaned
+    assert field in wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "refused"),
+    [
+        ("Purchase", {"value": 1, "currency": "EUR"}, False),
+        ("Purchase", {"value": 1}, True),
+        ("Purchase", {"currency": "EUR"}, True),
+        ("Purchase", {}, True),
+        ("Lead", {"value": 1}, True),
+        ("Lead", {"currency": "EUR"}, False),
+        ("Lead", {}, False),
+    ],
+)
+def test_value_and_currency_come_together(name: str, data: dict[str, Any], refused: bool) -> None:
+    assert refused_by_meta(name, clean(name, data)[0]) is refused
+
+
+class Unreadable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_object_that_cannot_be_read_is_left_out() -> None:
+    assert clean("Custom", {"x": Unreadable()}) == ({}, ["x"])
+
+
+JSONABLE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.decimals()
+    | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)  # fmt: skip
+FIELD = st.sampled_from(["value", "currency", "contents", "content_ids", "num_items"]) | st.text()
+
+
+@given(st.dictionaries(FIELD, JSONABLE))
+def test_nothing_raises_and_what_is_kept_is_json(data: dict[str, Any]) -> None:
+    cleaned, _ = clean("Purchase", data)
+    assert msgspec.json.decode(msgspec.json.encode(cleaned)) is not None

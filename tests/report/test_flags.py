@@ -1,0 +1,214 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capi_middleware.events import BROWSER_CAUSES, SERVER_CAUSES, Count
+from capi_middleware.report.causes import BROWSER_ADVICE, SERVER_ADVICE
+from capi_middleware.report.flags.evidence import wilson_upper
+from capi_middleware.report.numbers import build
+from capi_middleware.store.protocol import Tallies
+from tests.support.tallies import flags, report_on, tally
+
+
+def test_coverage_that_is_surely_below_the_target_is_critical() -> None:
+    flag = flags(tally("delivered", "sent", 61), tally("unmapped", "sent", 39))[
+        "coverage_below_target"
+    ]
+    assert (flag.severity, flag.value, flag.target) == ("critical", 0.61, 0.75)
+    assert (flag.event_name, flag.pixel_id) == ("Purchase", "123")
+
+
+@pytest.mark.parametrize(("matched", "missing"), [(0, 1), (0, 2), (1, 1), (0, 4), (70, 30)])
+def test_coverage_that_may_be_chance_raises_no_alarm(matched: int, missing: int) -> None:
+    rows = [tally("delivered", "sent", matched)] if matched else []
+    found = flags(*rows, tally("unmapped", "sent", missing))
+    assert "coverage_below_target" not in found
+    assert {flag.severity for flag in found.values()} == {"info"}
+
+
+def test_coverage_on_the_target_raises_no_flag() -> None:
+    found = flags(tally("delivered", "sent", 75), tally("unmapped", "sent", 25))
+    assert found.keys() == {"server_missing"}
+
+
+def test_another_target_is_the_one_that_counts() -> None:
+    rows = [tally("delivered", "sent", 900), tally("unmapped", "sent", 100)]
+    report = build(Tallies(rows, [], []), start=0, end=1, event=None, pixel=None, target=0.95)
+    assert ("coverage_below_target", 0.95) in [(flag.code, flag.target) for flag in report.flags]
+    assert "target of 95 %" in report.flags[0].explanation
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "upper"),
+    # From Newcombe 1998, table I, and by hand for 0 of 2.
+    [(81, 263, 0.3682), (15, 148, 0.1644), (0, 20, 0.2005), (1, 29, 0.1963), (0, 2, 0.8022)],
+)
+def test_the_interval_is_wilsons_with_continuity_correction(
+    part: int, whole: int, upper: float
+) -> None:
+    assert wilson_upper(part, whole) == pytest.approx(upper, abs=0.0006)
+
+
+@given(whole=st.integers(1, 10_000), missing=st.integers(1, 10_000))
+def test_an_interval_ends_between_the_share_and_1(whole: int, missing: int) -> None:
+    part = max(0, whole - missing)
+    assert part / whole < wilson_upper(part, whole) < 1
+
+
+def test_a_low_ratio_is_a_warning_with_both_numbers() -> None:
+    flag = flags(tally("delivered", "sent", 61), tally("unmapped", "sent", 39))[
+        "ratio_below_target"
+    ]
+    assert (flag.severity, flag.value, flag.target) == ("warning", 0.61, 0.75)
+    assert "delivered 61 events where the browser sent 100 (61.0 %)" in flag.explanation
+
+
+def test_explanations_give_numerator_and_denominator() -> None:
+    found = flags(
+        tally("delivered", "sent", 1000),
+        tally("delivered", "csp", 600),
+        tally("unmapped", "sent", 500),
+        tally("dead", "sent", 100),
+    )
+    assert "1,000 of 1,600 browser events" in found["coverage_below_target"].explanation
+    assert "600 of 1,600 server events" in found["browser_missing"].explanation
+    assert "600 of 1,600 browser events" in found["server_missing"].explanation
+    assert "100 of 1,700 server copies" in found["delivery_rejected"].explanation
+
+
+@pytest.mark.parametrize("cause", BROWSER_CAUSES)
+def test_a_missing_browser_copy_is_explained_by_its_biggest_cause(cause: str) -> None:
+    other = "csp" if cause != "csp" else "bot"
+    flag = flags(
+        tally("delivered", "sent", 50), tally("delivered", cause, 30), tally("delivered", other, 20)
+    )["browser_missing"]
+    assert BROWSER_ADVICE[cause].because in flag.explanation
+    assert f"({cause}: 30 of 50)" in flag.explanation
+    assert flag.fix == BROWSER_ADVICE[cause].fix
+    assert (flag.severity, flag.value, flag.target) == (BROWSER_ADVICE[cause].severity, 0.5, 0.25)
+
+
+def test_a_few_missing_browser_copies_raise_no_flag() -> None:
+    assert flags(tally("delivered", "sent", 75), tally("delivered", "left_early", 25)) == {}
+
+
+def test_the_share_of_blocked_pixels_is_told_and_is_nothing_to_fix() -> None:
+    found = flags(tally("delivered", "sent", 80), tally("delivered", "script_blocked", 20))
+    assert found.keys() == {"pixel_blocked"}
+    flag = found["pixel_blocked"]
+    assert (flag.severity, flag.value, flag.pixel_id) == ("info", 0.2, "123")
+    assert flag.fix.startswith("Nothing to fix")
+
+
+def test_server_events_without_any_browser_event_are_flagged() -> None:
+    assert flags(tally("delivered", "not_run", 5)).keys() == {"browser_missing"}
+
+
+def test_the_fix_for_a_content_security_policy_names_what_to_allow() -> None:
+    fix = flags(tally("delivered", "csp", 5))["browser_missing"].fix
+    assert "https://connect.facebook.net to script-src" in fix
+    assert "https://www.facebook.com to img-src" in fix
+
+
+def test_an_ad_blocker_is_nothing_to_fix() -> None:
+    flag = flags(tally("delivered", "script_blocked", 20))["browser_missing"]
+    assert flag.severity == "info"
+    assert flag.fix.startswith("Nothing to fix")
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [
+        ("dead", "rejected"),
+        *((cause, cause) for cause in SERVER_CAUSES if cause not in ("rejected", "pending")),
+    ],
+)
+def test_a_missing_server_copy_is_explained_by_its_biggest_cause(state: str, cause: str) -> None:
+    other = "unmapped" if cause != "unmapped" else "bot"
+    flag = flags(
+        tally("delivered", "sent", 50), tally(state, "sent", 30), tally(other, "sent", 20)
+    )["server_missing"]
+    assert SERVER_ADVICE[cause].because in flag.explanation
+    assert f"({cause}: 30 of 50)" in flag.explanation
+    assert flag.fix == SERVER_ADVICE[cause].fix
+    assert (flag.severity, flag.value, flag.target) == ("warning", 0.5, 0.25)
+
+
+def test_a_server_copy_that_is_on_its_way_is_not_missing() -> None:
+    found = flags(tally("delivered", "sent", 50), tally("pending", "sent", 50))
+    assert "server_missing" not in found
+
+
+def test_a_few_missing_server_copies_are_worth_knowing_only() -> None:
+    flag = flags(tally("delivered", "sent", 99), tally("unmapped", "sent", 2))["server_missing"]
+    assert flag.severity == "info"
+
+
+def test_a_cause_that_is_not_known_is_explained_as_unknown() -> None:
+    flag = flags(tally("delivered", "moonlight", 5))["browser_missing"]
+    assert "(moonlight: 5 of 5)" in flag.explanation
+    assert flag.fix == BROWSER_ADVICE["unknown"].fix
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ("dead", "delivery_rejected"),
+        ("expired", "delivery_expired"),
+        ("dropped", "delivery_dropped"),
+    ],
+)
+def test_a_lost_server_copy_is_flagged_although_no_browser_copy_is_known(
+    state: str, code: str
+) -> None:
+    flag = flags(tally("delivered", "sent", 5), tally(state, "not_run", 3))[code]
+    assert (flag.severity, flag.value, flag.target) == ("warning", 3, 0)
+    assert "3 of 8 server copies" in flag.explanation
+
+
+def test_losing_every_server_copy_is_critical() -> None:
+    assert flags(tally("dead", "not_run", 3))["delivery_rejected"].severity == "critical"
+
+
+def test_events_that_were_dropped_before_they_left_a_row_are_flagged() -> None:
+    dropped = (
+        Count("dropped", "queue_full", "Purchase", "123", 2),
+        Count("dropped", "store_error", "Purchase", "123", 1),
+    )
+    assert flags(tally("dropped", "sent", 4), counts=dropped)["delivery_dropped"].value == 7
+
+
+def test_waiting_while_nothing_is_delivered_is_a_stall() -> None:
+    flag = flags(tally("pending", "not_run", 4), tally("leased", "not_run", 1))["delivery_stalled"]
+    assert (flag.severity, flag.value, flag.target) == ("warning", 5, 0)
+
+
+def test_waiting_while_others_are_delivered_is_no_stall() -> None:
+    assert flags(tally("pending", "not_run", 4), tally("delivered", "sent", 1)) == {}
+
+
+def test_an_event_without_data_is_not_praised() -> None:
+    report = report_on(counts=(Count("suppressed", "consent", "Lead", "123", 40),))
+    assert report.flags == []
+    assert report.events[0].coverage is None
+
+
+def test_every_cause_has_its_advice() -> None:
+    assert BROWSER_ADVICE.keys() == set(BROWSER_CAUSES)
+    assert SERVER_ADVICE.keys() == set(SERVER_CAUSES)
+
+
+def test_the_gravest_flags_come_first() -> None:
+    report = report_on(
+        tally("delivered", "sent", 99, name="AddToCart"),
+        tally("unmapped", "sent", 1, name="AddToCart"),
+        tally("pending", "not_run", 5, name="Lead"),
+        tally("unmapped", "sent", 50, name="Purchase"),
+    )
+    assert [(flag.severity, flag.event_name, flag.code) for flag in report.flags] == [
+        ("critical", "Purchase", "coverage_below_target"),
+        ("warning", "Lead", "delivery_stalled"),
+        ("warning", "Purchase", "ratio_below_target"),
+        ("warning", "Purchase", "server_missing"),
+        ("info", "AddToCart", "server_missing"),
+    ]

@@ -1,0 +1,222 @@
+"""Every code block of the README does what it says, in the order in which it stands there."""
+
+import inspect
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from html.parser import HTMLParser
+from importlib.metadata import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import CliRunner
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from capi_middleware import CAPI, CAPIMiddleware, Config
+from capi_middleware.cli import main
+from capi_middleware.config.routes import check_event_name
+from capi_middleware.report.signing import sign
+from capi_middleware.request.exchange import current
+from capi_middleware.testing import Captured
+from tests.support.configs import SECRET, make_config
+from tests.support.exchanges import scope_for
+from tests.support.processes import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+class Block(NamedTuple):
+    """A fenced block and where it begins."""
+
+    line: int
+    language: str
+    text: str
+
+
+BLOCKS = [
+    Block(README[: found.start()].count("\n") + 1, found[1], found[2])
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+]
+
+
+def blocks(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language]
+
+
+def where(block: Block) -> str:
+    return f"line {block.line}"
+
+
+@pytest.fixture(autouse=True)
+def clean_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CAPI_SECRET_KEY", SECRET)
+    monkeypatch.setenv("CAPI_ACCESS_TOKEN", "an-access-token")
+
+
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    assert {block.language for block in BLOCKS} == {"python", "toml", "sh", "html", ""}
+    # Without a language: pictures.
+    assert all(re.search(r"[│▶·]", block.text) for block in blocks(""))
+
+
+class Stage:
+    """What the README takes for granted: an app, an order, a user, a test client."""
+
+    def __init__(self) -> None:
+        self.config: Config | None = None
+        self.plain: Any = None
+        user = SimpleNamespace(email="jane@example.com", phone="+1 650 555 1212", id=7)
+        self.names: dict[str, Any] = {
+            "__name__": "shop",
+            "app": Starlette(),
+            "application": lambda environ, start_response: [],
+            "user": user,
+            "order": SimpleNamespace(id=1001, total=Decimal("19.90"), visitor=""),
+            "request": SimpleNamespace(user=user),
+            "client": self,
+            "page_somebody": print,
+            "secret_key": SECRET,
+            "body": b"{}",
+            "headers": {"X-Capi-Signature": sign(SECRET, b"{}", time.time())},
+        }
+
+    def continued(self, first: Any, **settings: Any) -> Config:
+        """Config, where `...` stands for the settings of the first block."""
+        assert first is ...
+        assert self.config is not None
+        return replace(self.config, **settings)
+
+    def run(self, block: Block, capi: Captured) -> None:
+        """Execute a block, and then call the functions that it defines."""
+        self.names["Config"] = self.continued
+        before = dict(self.names)
+        source = "\n" * block.line + block.text
+        exec(compile(source, str(ROOT / "README.md"), "exec"), self.names)
+        self.config = self.config or self.names.get("config")
+        if isinstance(self.names.get("CAPI"), dict):
+            self.plain = self.names["CAPI"]
+        for name, thing in list(self.names.items()):
+            is_new = inspect.isfunction(thing) and before.get(name) is not thing
+            if is_new and thing.__module__ == "shop":
+                stage = {**self.names, "capi": capi}
+                thing(*(stage[one] for one in inspect.signature(thing).parameters))
+
+    def get(self, path: str) -> None:
+        """What a test client does: the README's `thanks` view, wrapped."""
+
+        async def view(request: Any) -> HTMLResponse:
+            self.names["thanks"](request)
+            return HTMLResponse("<!doctype html><html><head></head></html>")
+
+        assert self.config is not None
+        site = Starlette(routes=[Route("/orders/{order_id}/thanks", view)])
+        browser = {"user-agent": "Mozilla/5.0"}
+        TestClient(CAPIMiddleware(site, self.config), headers=browser).get(path)
+
+
+@pytest.fixture
+def stage(capi: Captured) -> Iterator[Stage]:
+    """A stage inside of a request."""
+    request = {"headers": [], "method": "GET", "scheme": "https", "path": "/checkout"}
+    token = current.set(CAPI(make_config(secret_key=SECRET)).open(scope_for(request)))
+    yield Stage()
+    current.reset(token)
+
+
+def test_the_python_blocks_run_one_after_the_other(stage: Stage, capi: Captured) -> None:
+    for block in blocks("python"):
+        capi.clear()
+        try:
+            stage.run(block, capi)
+        except Exception as error:
+            raise AssertionError(f"README.md, line {block.line}: {error}") from error
+    # Settings as plain data are for Django and Flask: they must make a Config.
+    assert Config.from_mapping(stage.plain).routes
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=where)
+def test_the_toml_blocks_load(block: Block, tmp_path: Path) -> None:
+    path = tmp_path / "capi.toml"
+    path.write_text(block.text)
+    assert Config.load(path).routes
+
+
+def commands() -> Iterator[str]:
+    """Every command of the sh blocks, and those that the text names."""
+    for block in blocks("sh"):
+        yield from (line.partition("#")[0].strip() for line in block.text.splitlines())
+    text = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    yield from re.findall(r"`((?:make|pip install|capi-middleware) [^`]+)`", text)
+
+
+@pytest.mark.parametrize("command", sorted({one for one in commands() if one}))
+def test_the_commands_exist(command: str) -> None:
+    program, *words = command.split()
+    check = {"make": check_make, "pip": check_pip, "capi-middleware": check_ours}[program]
+    check(words)
+
+
+def check_make(words: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for word in words:
+        name, is_variable, _ = word.partition("=")
+        pattern = rf"^{name} \?=" if is_variable else rf"^{name}:"
+        assert re.search(pattern, makefile, re.MULTILINE), word
+
+
+def check_pip(words: list[str]) -> None:
+    found = re.fullmatch(r'"?capi-middleware(?:\[(.+)\])?"?', words[-1])
+    assert found is not None
+    extras = metadata("capi-middleware").get_all("Provides-Extra") or []
+    assert set((found[1] or extras[0]).split(",")) <= set(extras)
+
+
+def check_ours(words: list[str]) -> None:
+    """Its help is asked for, and must name the options that the README gives."""
+    plain = [word for word in words if word.islower() and word.replace("-", "").isalpha()]
+    path: list[str] = []
+    group: Any = main
+    for word in plain:
+        if word in getattr(group, "commands", {}):
+            path.append(word)
+            group = group.commands[word]
+    assert path, words
+    told = CliRunner().invoke(main, ["--help"]).output
+    told += CliRunner().invoke(main, [*path, "--help"]).output
+    for option in (word for word in words if word.startswith("--")):
+        assert option in told, option
+
+
+class Elements(HTMLParser):
+    """The events that elements of a page name, by the rule of s.js."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[tuple[str, Any]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if "data-capi-event" in given:
+            data = json.loads(given.get("data-capi-data", "{}"))
+            self.events.append((given["data-capi-event"], data))
+        for call in re.findall(r"capi\?\.track\('(\w+)', \{.*\}\)$", given.get("onclick", "")):
+            self.events.append((call, {}))
+
+
+@pytest.mark.parametrize("block", blocks("html"), ids=where)
+def test_every_element_of_the_html_blocks_names_an_event(block: Block) -> None:
+    elements = Elements()
+    elements.feed(block.text)
+    assert len(elements.events) == len(block.text.splitlines())
+    for name, data in elements.events:
+        check_event_name(name, "the README")
+        assert isinstance(data, dict)
