@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from inspect import isawaitable
 from typing import Any, TypeVar
 
-from capi_middleware.doors.arrivals import committed
 from capi_middleware.request.exchange import Exchange
-from capi_middleware.steps import Commit, Headers, Steps
+from capi_middleware.steps import Headers, Steps
+from capi_middleware.store.commits import Commit, committed
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]

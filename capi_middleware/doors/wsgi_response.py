@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from capi_middleware.request.exchange import Exchange, Passage, current
-from capi_middleware.steps import BUSY_PATIENCE, COMMIT_PATIENCE, Commit, Headers, Steps
+from capi_middleware.steps import Headers, Steps
+from capi_middleware.store.commits import Commit, wait_for
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -88,7 +89,7 @@ class Responder:
             return self._shield.caught(error, "the end of a response")
         for commit in commits:
             try:
-                committed(commit)
+                wait_for(commit)
             except Exception as error:
                 self._shield.caught(error, "the commit")
         return None
@@ -195,7 +196,7 @@ def walk(steps: Steps[T]) -> T:
         result, failure = None, None
         try:
             if isinstance(asked, Commit):
-                committed(asked)
+                wait_for(asked)
             elif isawaitable(asked):
                 # Only an asynchronous callable of the host's needs it.
                 import asyncio
@@ -205,16 +206,6 @@ def walk(steps: Steps[T]) -> T:
                 result = asked()
         except Exception as error:
             failure = error
-
-
-def committed(commit: Commit) -> None:
-    """Wait for a commit. Raises TimeoutError when it takes too long; it may still come."""
-    try:
-        return commit.result(BUSY_PATIENCE)
-    except TimeoutError:
-        if commit.batch.is_held_up():
-            raise
-    return commit.result(COMMIT_PATIENCE)
 
 
 async def _await(asked: Any) -> Any:

@@ -26,7 +26,8 @@ from capi_middleware.request.drafting import Draft, Drafting
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.tagging import Tagger
 from capi_middleware.request.visit import Visit
-from capi_middleware.steps import Commit, Headers, Steps
+from capi_middleware.steps import Headers, Steps
+from capi_middleware.store.commits import Commit
 
 
 class Passage(Protocol):

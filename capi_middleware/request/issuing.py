@@ -32,7 +32,7 @@ from capi_middleware.page.tag import pixel_entries
 from capi_middleware.private import Private
 from capi_middleware.shield import Shield
 from capi_middleware.signing import Minter, TextSigner
-from capi_middleware.steps import Commit
+from capi_middleware.store.commits import Commit
 from capi_middleware.store.protocol import Store
 
 #: Pages that are told apart: anybody may ask for any number of paths.

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from msgspec import Struct, field
 
 from capi_middleware.private import Private
-from capi_middleware.steps import Batch, Commit
+from capi_middleware.store.commits import Batch, Commit
 from capi_middleware.store.submissions import Submission
 
 #: A transaction takes submissions until it has this many rows (about 10 ms on a slow disk).

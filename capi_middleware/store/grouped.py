@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 from capi_middleware.events import Count, Row, Sighting
-from capi_middleware.steps import Commit
+from capi_middleware.store.commits import Commit
 from capi_middleware.store.queueing import waits_for_delivery
 from capi_middleware.store.submissions import Counters, Submission
 from capi_middleware.store.writer import Writer

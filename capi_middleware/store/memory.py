@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
-from capi_middleware.steps import Commit, ended
+from capi_middleware.store.commits import Commit, ended
 from capi_middleware.store.memory_outbox import MemoryOutbox
 from capi_middleware.store.memory_sums import Record
 from capi_middleware.store.protocol import (

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from capi_middleware.events import Count, Row, Sighting
 from capi_middleware.private import Private
-from capi_middleware.steps import Commit
+from capi_middleware.store.commits import Commit
 
 #: Meta refuses event_time of more than 7 days ago, with the whole request; less an hour for the
 #: way there. In seconds.

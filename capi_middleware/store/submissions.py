@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from capi_middleware.errors import StoreError
 from capi_middleware.private import Private
-from capi_middleware.steps import Commit
+from capi_middleware.store.commits import Commit
 
 #: What `n` of a counter belongs to: hour (Unix time // 3600), kind, reason, event_name, pixel_id.
 CounterKey = tuple[int, str, str, str, str]

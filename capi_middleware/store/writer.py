@@ -11,7 +11,7 @@ from typing import Any, Literal
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
 from capi_middleware.shield import about
-from capi_middleware.steps import Batch, Commit
+from capi_middleware.store.commits import Batch, Commit
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.gathering import Gathering
 from capi_middleware.store.queueing import room

@@ -55,8 +55,7 @@ def test_a_locked_database_holds_up_no_page_and_loses_nothing(
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     # Whoever waits for the disk now waits for ever.
-    for name in ("arrivals", "wsgi_response"):
-        monkeypatch.setattr(f"capi_middleware.doors.{name}.COMMIT_PATIENCE", 1e6)
+    monkeypatch.setattr("capi_middleware.store.commits.COMMIT_PATIENCE", 1e6)
     pages = [ask() for _ in range(10)]
     other.execute("ROLLBACK")
     other.close()

@@ -5,10 +5,9 @@ import threading
 
 import pytest
 
-from capi_middleware.doors import arrivals
-from capi_middleware.doors.arrivals import committed
 from capi_middleware.errors import StoreError
-from capi_middleware.steps import Batch, Commit, ended
+from capi_middleware.store import commits
+from capi_middleware.store.commits import Batch, Commit, committed, ended
 
 
 def soon(batch: Batch) -> threading.Thread:
@@ -20,8 +19,8 @@ def soon(batch: Batch) -> threading.Thread:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrivals, "BUSY_PATIENCE", 0.01)
-    monkeypatch.setattr(arrivals, "COMMIT_PATIENCE", 0.02)
+    monkeypatch.setattr(commits, "BUSY_PATIENCE", 0.01)
+    monkeypatch.setattr(commits, "COMMIT_PATIENCE", 0.02)
 
 
 def test_a_thread_waits_until_the_batch_ends() -> None:
@@ -90,7 +89,7 @@ def test_who_comes_while_the_batch_ends_does_not_wait(
             batch.waiting.clear()
             batch.done = True
 
-        monkeypatch.setattr(arrivals._Arrivals, "__init__", late)
+        monkeypatch.setattr(commits._Arrivals, "__init__", late)
         await asyncio.wait_for(committed(Commit(batch)), 1)
 
     asyncio.run(wait())

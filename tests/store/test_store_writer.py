@@ -14,7 +14,7 @@ import pytest
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count
-from capi_middleware.steps import Commit
+from capi_middleware.store.commits import Commit
 from capi_middleware.store.gathering import GROUP_ROWS
 from capi_middleware.store.submissions import Counters, LockedError, Submission
 from capi_middleware.store.writer import Writer
