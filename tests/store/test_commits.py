@@ -82,7 +82,7 @@ def test_who_comes_while_the_batch_ends_does_not_wait(
 ) -> None:
     async def wait() -> None:
         batch = Batch()
-        started = arrivals._Arrivals.__init__
+        started = commits._Arrivals.__init__
 
         def late(*given: object) -> None:
             started(*given)  # type: ignore[arg-type] # as they were
