@@ -12,7 +12,7 @@ from capi_middleware.events import Event, Row
 from capi_middleware.meta.payload import EventObject
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.request.issuing import RequestIdentity
-from capi_middleware.store.protocol import DeadLetter, Lease, LeasedEvent
+from capi_middleware.store.records import DeadLetter, Lease, LeasedEvent
 from capi_middleware.store.submissions import Submission
 
 SECRET = "of-a-visitor"

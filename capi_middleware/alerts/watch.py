@@ -16,7 +16,7 @@ from capi_middleware.report.read import read_report
 from capi_middleware.report.signing import HEADER, sign
 from capi_middleware.report.window import last_day
 from capi_middleware.shield import Shield, about
-from capi_middleware.store.protocol import Store
+from capi_middleware.store.store import Store
 
 if TYPE_CHECKING:
     from capi_middleware.alerts.webhook import Webhook

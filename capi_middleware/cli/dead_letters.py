@@ -8,7 +8,8 @@ import click
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console, print_json, progress, table
 from capi_middleware.report.window import iso
-from capi_middleware.store.protocol import DeadLetter, Store
+from capi_middleware.store.records import DeadLetter
+from capi_middleware.store.store import Store
 
 _PAGE = 500
 _ALL = click.option("--all", "every", is_flag=True, help="All dead letters.")

@@ -12,13 +12,8 @@ from capi_middleware.cli.orders import Order, in_batches
 from capi_middleware.config.settings import Config
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
 from capi_middleware.signing import Minter
-from capi_middleware.store.protocol import (
-    DEDUPE_WINDOW,
-    MOST_FOUND,
-    OLDEST_EVENT,
-    Known,
-    Store,
-)
+from capi_middleware.store.records import DEDUPE_WINDOW, MOST_FOUND, OLDEST_EVENT, Known
+from capi_middleware.store.store import Store
 
 _HOUR = 3600
 #: An order that may be sent after all.

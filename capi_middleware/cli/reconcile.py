@@ -17,7 +17,7 @@ from capi_middleware.cli.printing import JSON, console, print_json, print_line, 
 from capi_middleware.errors import CapiError
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.report.window import iso
-from capi_middleware.store.protocol import MOST_FOUND
+from capi_middleware.store.records import MOST_FOUND
 
 _SHOWN = 50
 _ON_ITS_WAY = frozenset({"pending", "leased", "delivered"})

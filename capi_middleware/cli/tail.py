@@ -11,7 +11,8 @@ from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import print_json, print_line
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
 from capi_middleware.report.window import iso
-from capi_middleware.store.protocol import Known, Store
+from capi_middleware.store.records import Known
+from capi_middleware.store.store import Store
 
 _NEWEST = 20
 _PAGE = 500

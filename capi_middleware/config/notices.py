@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from capi_middleware.shield import about
-from capi_middleware.store.protocol import Store
+from capi_middleware.store.store import Store
 
 logger: logging.Logger = logging.getLogger("capi_middleware")
 

@@ -13,7 +13,8 @@ from capi_middleware.delivery.telemetry import Attempt, measure
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
 from capi_middleware.shield import about
-from capi_middleware.store.protocol import Lease, LeasedEvent, Settlement, Store
+from capi_middleware.store.records import Lease, LeasedEvent, Settlement
+from capi_middleware.store.store import Store
 
 logger: logging.Logger = logging.getLogger("capi_middleware.delivery")
 

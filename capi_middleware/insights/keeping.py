@@ -10,7 +10,8 @@ import msgspec
 
 from capi_middleware.config.settings import Config
 from capi_middleware.insights.model import Insights, problems
-from capi_middleware.store.protocol import Slice, Store
+from capi_middleware.store.records import Slice
+from capi_middleware.store.store import Store
 
 if TYPE_CHECKING:
     from capi_middleware.insights.graph import Reader

@@ -25,7 +25,7 @@ from capi_middleware.insights.model import (
     Problem,
 )
 from capi_middleware.report.window import iso
-from capi_middleware.store.protocol import Slice
+from capi_middleware.store.records import Slice
 
 HOUR = 3600
 #: How far back Meta counts hours, in hours.

@@ -7,7 +7,7 @@ from typing import Literal
 from capi_middleware.events import SENT
 from capi_middleware.report.model import Breakdown, EventReport, Part, Trend
 from capi_middleware.report.window import iso
-from capi_middleware.store.protocol import Facet, Slice
+from capi_middleware.store.records import Facet, Slice
 
 #: More parts than these are summed up as OTHER: a page is read by people.
 MOST_PARTS = 12

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from capi_middleware.report.model import Flag, Health, PixelHealth, Severity
 from capi_middleware.report.window import iso
-from capi_middleware.store.protocol import Backlog, Pause
+from capi_middleware.store.records import Backlog, Pause
 
 #: Meta wants events within an hour ("Using the API"); in seconds.
 STALE = 3600.0

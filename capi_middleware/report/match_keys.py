@@ -15,7 +15,7 @@ from capi_middleware.report.model import (
     MatchKeyShares,
     Priority,
 )
-from capi_middleware.store.protocol import Tally
+from capi_middleware.store.records import Tally
 
 #: Meta's order of priority.
 PRIORITIES: dict[str, Priority] = {

@@ -17,7 +17,8 @@ from capi_middleware.events import SENT
 from capi_middleware.report.model import EventReport, FreshnessSeconds, Health, Report
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import Window
-from capi_middleware.store.protocol import Store, Tallies
+from capi_middleware.store.records import Tallies
+from capi_middleware.store.store import Store
 
 #: How many event names, and how many reasons of one kind, have series of their own.
 MOST = 100

@@ -32,7 +32,7 @@ from capi_middleware.report.model import (
 )
 from capi_middleware.report.verdict import overall
 from capi_middleware.report.window import iso
-from capi_middleware.store.protocol import Freshness, Tallies, Tally
+from capi_middleware.store.records import Freshness, Tallies, Tally
 
 __all__ = ["EventReport", "Report", "build"]
 

@@ -14,7 +14,8 @@ from capi_middleware.report.flags import drops
 from capi_middleware.report.health import health_of
 from capi_middleware.report.model import Report
 from capi_middleware.report.window import Window
-from capi_middleware.store.protocol import DeadLetter, Store
+from capi_middleware.store.records import DeadLetter
+from capi_middleware.store.store import Store
 
 #: Dead letters whose reasons are read: many have the same.
 _LETTERS = 1000

@@ -33,7 +33,7 @@ from capi_middleware.private import Private
 from capi_middleware.shield import Shield
 from capi_middleware.signing import Minter, TextSigner
 from capi_middleware.store.commits import Commit
-from capi_middleware.store.protocol import Store
+from capi_middleware.store.store import Store
 
 #: Pages that are told apart: anybody may ask for any number of paths.
 _MOST_PAGES = 200

@@ -10,15 +10,8 @@ from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
 from capi_middleware.store.commits import Commit, ended
 from capi_middleware.store.memory_outbox import MemoryOutbox
 from capi_middleware.store.memory_sums import Record
-from capi_middleware.store.protocol import (
-    REPLAYED,
-    Facet,
-    Known,
-    Slice,
-    Tallies,
-    check_found,
-)
 from capi_middleware.store.queueing import room, waits_for_delivery
+from capi_middleware.store.records import REPLAYED, Facet, Known, Slice, Tallies, check_found
 from capi_middleware.store.rollups import hours, oldest_hour, slices_of, tallies_of
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from capi_middleware.events import Count
 from capi_middleware.store.forks import at_fork
 from capi_middleware.store.memory_sums import Record, Sums
-from capi_middleware.store.protocol import (
+from capi_middleware.store.records import (
     LONGEST_LEASE,
     LONGEST_WAIT,
     Backlog,

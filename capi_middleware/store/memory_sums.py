@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from capi_middleware.private import Private
-from capi_middleware.store.protocol import DEDUPE_WINDOW, OLDEST_EVENT, Facet, Known
+from capi_middleware.store.records import DEDUPE_WINDOW, OLDEST_EVENT, Facet, Known
 from capi_middleware.store.rollups import HOUR, OF_TALLIES, Key, Place, State, Sum, Window, folded
 
 

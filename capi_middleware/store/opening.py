@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from capi_middleware.errors import ConfigError
-from capi_middleware.store.protocol import Store
+from capi_middleware.store.store import Store
 
 _EXPECTED = "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… or memory:"
 _SQLITE = "sqlite:///"

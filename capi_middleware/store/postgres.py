@@ -23,7 +23,8 @@ from capi_middleware.store.postgres_rollups import (
     read_slices,
     read_tallies,
 )
-from capi_middleware.store.protocol import (
+from capi_middleware.store.queueing import claim_of
+from capi_middleware.store.records import (
     LONGEST_LEASE,
     LONGEST_WAIT,
     Backlog,
@@ -38,7 +39,6 @@ from capi_middleware.store.protocol import (
     Tallies,
     check_found,
 )
-from capi_middleware.store.queueing import claim_of
 from capi_middleware.store.submissions import Counters, LockedError, Submission
 
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches.

@@ -5,7 +5,7 @@ from typing import Any
 
 from capi_middleware.store import postgres_statements as sql
 from capi_middleware.store.postgres_link import Transaction
-from capi_middleware.store.protocol import REPLAYED
+from capi_middleware.store.records import REPLAYED
 from capi_middleware.store.submissions import Counters, Submission
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from capi_middleware.events import Count
 from capi_middleware.store.postgres_link import Transaction
-from capi_middleware.store.protocol import Facet, Slice, Tallies
+from capi_middleware.store.records import Facet, Slice, Tallies
 from capi_middleware.store.rollups import (
     OF_TALLIES,
     Key,

@@ -3,12 +3,7 @@
 from collections.abc import Iterable
 
 from capi_middleware.events import Row
-from capi_middleware.store.protocol import (
-    DEDUPE_WINDOW,
-    LONGEST_LEASE,
-    LONGEST_WAIT,
-    OLDEST_EVENT,
-)
+from capi_middleware.store.records import DEDUPE_WINDOW, LONGEST_LEASE, LONGEST_WAIT, OLDEST_EVENT
 
 
 def waits_for_delivery(rows: Iterable[Row]) -> bool:

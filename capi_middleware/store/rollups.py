@@ -12,7 +12,7 @@ from math import ceil, floor
 from typing import NamedTuple
 
 from capi_middleware.events import Count
-from capi_middleware.store.protocol import Difference, Facet, Freshness, Slice, Tallies, Tally
+from capi_middleware.store.records import Difference, Facet, Freshness, Slice, Tallies, Tally
 
 #: How long rollups and counters are kept, in days.
 KEPT_DAYS = 400

@@ -13,7 +13,8 @@ from msgspec.structs import astuple
 from capi_middleware.errors import StoreError
 from capi_middleware.store import sqlite_statements as sql
 from capi_middleware.store.grouped import GroupedStore
-from capi_middleware.store.protocol import (
+from capi_middleware.store.queueing import claim_of
+from capi_middleware.store.records import (
     LONGEST_LEASE,
     LONGEST_WAIT,
     REPLAYED,
@@ -29,7 +30,6 @@ from capi_middleware.store.protocol import (
     Tallies,
     check_found,
 )
-from capi_middleware.store.queueing import claim_of
 from capi_middleware.store.sqlite_connections import Connections
 from capi_middleware.store.sqlite_file import check_space
 from capi_middleware.store.sqlite_groups import store_group

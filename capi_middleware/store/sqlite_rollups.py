@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Final
 
 from capi_middleware.events import Count
-from capi_middleware.store.protocol import Facet, Slice, Tallies
+from capi_middleware.store.records import Facet, Slice, Tallies
 from capi_middleware.store.rollups import (
     DAY,
     HOUR,

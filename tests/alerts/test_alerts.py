@@ -23,7 +23,7 @@ from capi_middleware.alerts import webhook
 from capi_middleware.alerts.webhook import Webhook
 from capi_middleware.store.memory import MemoryStore
 from capi_middleware.store.opening import open_store
-from capi_middleware.store.protocol import Store
+from capi_middleware.store.store import Store
 from tests.delivery.test_delivery import answer, answering
 from tests.support.alerting import lines, plant, watcher
 from tests.support.configs import SECRET, make_config

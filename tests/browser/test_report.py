@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from capi_middleware import CAPI, CAPIMiddleware
 from capi_middleware.events import Count, Row, Sighting, match_key_mask
-from capi_middleware.store.protocol import Settlement
+from capi_middleware.store.records import Settlement
 from tests.support.configs import PIXEL_ID, make_config
 from tests.support.servers import serve
 

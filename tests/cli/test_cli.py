@@ -13,7 +13,7 @@ import pytest
 
 from capi_middleware import CAPI, Config, UserData
 from capi_middleware.events import Row
-from capi_middleware.store.protocol import Settlement
+from capi_middleware.store.records import Settlement
 from capi_middleware.testing import FakeMeta
 from tests.support.configs import PIXEL_ID, SECRET
 from tests.support.processes import until

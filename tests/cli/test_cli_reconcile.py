@@ -11,7 +11,7 @@ import pytest
 from capi_middleware import CAPI, UserData
 from capi_middleware.cli.orders import read_orders
 from capi_middleware.events import SENT, Count, Row, Sighting
-from capi_middleware.store.protocol import Settlement
+from capi_middleware.store.records import Settlement
 from capi_middleware.testing import FakeMeta
 from tests.support.commands import Site, site
 from tests.support.configs import PIXEL_ID, SECRET

@@ -16,7 +16,7 @@ from capi_middleware import CAPI, UserData
 from capi_middleware.events import SENT, Row, Sighting
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import parse_window
-from capi_middleware.store.protocol import Settlement
+from capi_middleware.store.records import Settlement
 from capi_middleware.testing import FakeMeta
 from tests.support.commands import Site, site
 from tests.support.configs import PIXEL_ID, SECRET, TOKEN

@@ -16,7 +16,7 @@ from capi_middleware.insights.model import (
     PixelInsights,
     Problem,
 )
-from capi_middleware.store.protocol import Freshness
+from capi_middleware.store.records import Freshness
 from tests.support.insights import insights_of
 from tests.support.tallies import report_on, tally
 

@@ -1,6 +1,6 @@
 from capi_middleware.report.breakdowns import MOST_PARTS, OTHER, breakdowns, trends
 from capi_middleware.report.model import Part
-from capi_middleware.store.protocol import Slice
+from capi_middleware.store.records import Slice
 from tests.support.tallies import report_on, tally
 
 HOUR = 3600

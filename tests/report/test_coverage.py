@@ -12,7 +12,7 @@ from capi_middleware.events import (
     Count,
     ServerState,
 )
-from capi_middleware.store.protocol import Freshness, Tally
+from capi_middleware.store.records import Freshness, Tally
 from tests.support.tallies import END, START, numbers, report_on, tally
 
 tallies = st.builds(

@@ -6,7 +6,7 @@ from capi_middleware.events import BROWSER_CAUSES, SERVER_CAUSES, Count
 from capi_middleware.report.causes import BROWSER_ADVICE, SERVER_ADVICE
 from capi_middleware.report.flags.evidence import wilson_upper
 from capi_middleware.report.numbers import build
-from capi_middleware.store.protocol import Tallies
+from capi_middleware.store.records import Tallies
 from tests.support.tallies import flags, report_on, tally
 
 

@@ -9,7 +9,7 @@ from capi_middleware.events import Count
 from capi_middleware.report.flags.refusals import meaning_of
 from capi_middleware.report.model import Flag
 from capi_middleware.report.numbers import build
-from capi_middleware.store.protocol import Difference, Freshness, Slice, Tallies, Tally
+from capi_middleware.store.records import Difference, Freshness, Slice, Tallies, Tally
 from tests.support.configs import PIXEL_ID, make_config
 from tests.support.tallies import END, START, tally
 

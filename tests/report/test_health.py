@@ -4,7 +4,7 @@ import pytest
 
 from capi_middleware.report.health import flags_of_health, health_of
 from capi_middleware.report.model import Flag, Health
-from capi_middleware.store.protocol import Backlog, Pause
+from capi_middleware.store.records import Backlog, Pause
 
 NOON = 1_780_876_800.0
 

@@ -4,7 +4,7 @@ import pytest
 
 from capi_middleware.report.match_keys import PRIORITIES
 from capi_middleware.report.model import MatchKeyAdvice
-from capi_middleware.store.protocol import Tally
+from capi_middleware.store.records import Tally
 from tests.support.tallies import numbers, report_on, tally
 
 FULL = ("em", "client_ip_address", "ph", "external_id", "fbp", "country", "db", "fn", "ln", "ct",

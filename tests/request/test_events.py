@@ -26,7 +26,7 @@ from capi_middleware import (
 )
 from capi_middleware.errors import BadVisitor
 from capi_middleware.events import Sighting
-from capi_middleware.store.protocol import Facet, Settlement
+from capi_middleware.store.records import Facet, Settlement
 from tests.support.configs import PIXEL_ID, TOKEN, make_config
 
 PAGE = "<!doctype html><html><head><title>x</title></head><body>hi</body></html>"

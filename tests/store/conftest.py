@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from capi_middleware.store.opening import open_store
-from capi_middleware.store.protocol import Store
+from capi_middleware.store.store import Store
 from tests.support.stores import Clock, MakeStore
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from capi_middleware.store.postgres import PostgresStore
-from capi_middleware.store.protocol import Settlement
+from capi_middleware.store.records import Settlement
 from tests.support.pgbouncer import pooled
 from tests.support.stores import PIXEL, row
 

@@ -15,7 +15,7 @@ from capi_middleware.errors import StoreError
 from capi_middleware.events import Count, Sighting
 from capi_middleware.store.postgres import PostgresStore
 from capi_middleware.store.postgres_link import Link
-from capi_middleware.store.protocol import Settlement
+from capi_middleware.store.records import Settlement
 from tests.support.postgres import execute
 from tests.support.servers import closed_port
 from tests.support.stores import NOON, PIXEL, row, store_rows

@@ -10,7 +10,7 @@ import pytest
 from capi_middleware.store import postgres, postgres_rollups
 from capi_middleware.store.postgres import PostgresStore
 from capi_middleware.store.postgres_link import SCHEMA_VERSION
-from capi_middleware.store.protocol import Freshness, Slice, Tally
+from capi_middleware.store.records import Freshness, Slice, Tally
 from tests.support import postgres as server
 from tests.support.postgres import execute
 from tests.support.stores import NOON, PIXEL, Clock, row, store_rows

@@ -13,7 +13,8 @@ import pytest
 from capi_middleware.events import BROWSER_CAUSES, SENT, Row, Sighting
 from capi_middleware.store import postgres, postgres_rollups, sqlite_rollups
 from capi_middleware.store.memory import MemoryStore
-from capi_middleware.store.protocol import Facet, Lease, Settlement, Store
+from capi_middleware.store.records import Facet, Lease, Settlement
+from capi_middleware.store.store import Store
 from tests.support.postgres import execute
 from tests.support.stores import NOON, Clock, store_rows
 

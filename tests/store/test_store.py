@@ -6,7 +6,7 @@ import pytest
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
-from capi_middleware.store.protocol import (
+from capi_middleware.store.records import (
     DEDUPE_WINDOW,
     LONGEST_LEASE,
     LONGEST_WAIT,
@@ -23,10 +23,10 @@ from capi_middleware.store.protocol import (
     Pause,
     Settlement,
     Slice,
-    Store,
     Tallies,
     Tally,
 )
+from capi_middleware.store.store import Store
 from tests.support.stores import NOON, PIXEL, Clock, MakeStore, row, states, store_rows
 
 

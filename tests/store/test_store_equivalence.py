@@ -10,8 +10,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from capi_middleware.events import BROWSER_CAUSES, SENT, Count, Row, Sighting
 from capi_middleware.store.memory import MemoryStore
-from capi_middleware.store.protocol import Lease, Settlement, Store
+from capi_middleware.store.records import Lease, Settlement
 from capi_middleware.store.sqlite import SqliteStore
+from capi_middleware.store.store import Store
 from tests.support.stores import NOON, Clock, states
 
 EVENT_IDS = st.sampled_from(["e1", "e2", "e3", "e4"])

@@ -18,7 +18,7 @@ from capi_middleware.errors import StoreError
 from capi_middleware.events import Sighting
 from capi_middleware.store import sqlite, sqlite_rollups
 from capi_middleware.store import sqlite_statements as sql
-from capi_middleware.store.protocol import Freshness, Settlement, Tally
+from capi_middleware.store.records import Freshness, Settlement, Tally
 from capi_middleware.store.rollups import Window
 from capi_middleware.store.sqlite import LOCK_PATIENCE, SqliteStore
 from capi_middleware.store.sqlite_connections import Connections

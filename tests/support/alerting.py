@@ -11,7 +11,7 @@ from capi_middleware.alerts.rules import Alert
 from capi_middleware.alerts.watch import Alerting
 from capi_middleware.shield import Shield
 from capi_middleware.store.opening import open_store
-from capi_middleware.store.protocol import Store
+from capi_middleware.store.store import Store
 from tests.support.configs import make_config
 from tests.support.stores import PIXEL, Clock, row, store_rows
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from capi_middleware import Config, Pixel
 from capi_middleware.insights.model import Insights
-from capi_middleware.store.protocol import Slice
+from capi_middleware.store.records import Slice
 from tests.support.configs import PIXEL_ID, TOKEN, make_config
 
 READ = "read-token-of-the-tests"

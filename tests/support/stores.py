@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from capi_middleware.events import Row
-from capi_middleware.store.protocol import Store
+from capi_middleware.store.store import Store
 from capi_middleware.testing import FrozenClock as Clock
 
 __all__ = ["NOON", "PIXEL", "Clock", "row", "states", "store_rows"]

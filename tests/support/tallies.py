@@ -3,7 +3,7 @@
 from capi_middleware.events import Count, match_key_mask
 from capi_middleware.report.model import EventReport, Flag, Health, Report
 from capi_middleware.report.numbers import build
-from capi_middleware.store.protocol import Freshness, Tallies, Tally
+from capi_middleware.store.records import Freshness, Tallies, Tally
 
 START, END = 1_780_272_000.0, 1_780_876_800.0  # 2026-06-01 to 2026-06-08, UTC
 

@@ -9,7 +9,7 @@ from capi_middleware.cli.checks.model import Finding, error, ok, warning
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.report.health import flags_of_health, health_of
-from capi_middleware.store.protocol import Store
+from capi_middleware.store.store import Store
 
 _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "afs", "vboxsf"}

@@ -6,7 +6,7 @@ from math import sqrt
 from capi_middleware.report.breakdowns import counted
 from capi_middleware.report.flags.evidence import flag
 from capi_middleware.report.model import Flag
-from capi_middleware.store.protocol import Slice
+from capi_middleware.store.records import Slice
 
 #: The hours that are judged together, and the days that they are compared with.
 HOURS, DAYS = 3, 7

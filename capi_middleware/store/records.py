@@ -1,0 +1,179 @@
+"""Records: what a store is told and tells, and the times that it keeps to."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from capi_middleware.events import Count
+from capi_middleware.private import Private
+
+#: Meta refuses event_time of more than 7 days ago, with the whole request; less an hour for the
+#: way there. In seconds.
+OLDEST_EVENT = 7 * 86400 - 3600
+#: Meta removes duplicates for 48 hours from the first copy, less an hour for the way there: an
+#: event that Meta may have counted already would count twice after that. In seconds.
+DEDUPE_WINDOW = 47 * 3600
+#: A lease that ends later than this from now was taken before the clock went back: it has run
+#: out. In seconds; no lease may be asked for longer.
+LONGEST_LEASE = 600.0
+#: The same for the delay of an event and the rest of a pixel; none may be longer. In seconds.
+LONGEST_WAIT = 3600.0
+#: A sighting that said nothing new: a replayed beacon, or a page that repeats itself.
+REPLAYED = Count("beacon", "replayed")
+
+
+class LeasedEvent(Private, Struct, frozen=True):
+    """One server copy to deliver. `attempts` counts the requests it was part of before."""
+
+    key: int
+    event_id: str
+    event_name: str
+    event_time: float
+    payload: bytes
+    attempts: int
+
+
+class Lease(Private, Struct, frozen=True):
+    """A time-limited claim on some events of one pixel; it runs out by itself."""
+
+    lease_id: str
+    events: Sequence[LeasedEvent]
+
+
+class Settlement(Struct, frozen=True):
+    """The outcome for one leased event.
+
+    `state`: delivered, dead, or pending again (then `delay` is the wait in seconds before the
+    next attempt, `attempted` says whether this counts as an attempt, and `uncertain` that nobody
+    knows whether Meta took it). `reason` is a short text without personal data: an error code,
+    never a response body.
+    """
+
+    key: int
+    state: Literal["delivered", "dead", "pending"]
+    reason: str = ""
+    delay: float = 0.0
+    attempted: bool = True
+    uncertain: bool = False
+
+
+class Pause(Struct, frozen=True):
+    """A pixel rests, for all processes, until Unix time `until` (seconds).
+
+    `reason` as in Settlement. `token` is a fingerprint of the access token that was refused, ""
+    where the token is not the cause: a process with another token need not wait.
+    """
+
+    pixel_id: str
+    until: float
+    reason: str
+    token: str = ""
+
+
+class DeadLetter(Private, Struct, frozen=True):
+    """An event that Meta refuses: kept until somebody requeues or drops it, or retention ends."""
+
+    key: int
+    event_id: str
+    event_name: str
+    pixel_id: str
+    event_time: float
+    reason: str
+    attempts: int
+    payload: bytes
+
+
+class Backlog(Struct, frozen=True):
+    """What waits for delivery to one pixel. Ages in seconds since event_time."""
+
+    pixel_id: str
+    waiting: int
+    oldest: float
+
+
+class Tally(Struct, frozen=True):
+    """`n` events of one name and pixel that share these states and match keys.
+
+    A `server` that is leased counts as "pending".
+    """
+
+    pixel_id: str
+    event_name: str
+    server: str
+    browser: str
+    match_keys: int
+    n: int
+
+
+class Freshness(Struct, frozen=True):
+    """`n` delivered events took `seconds` from event_time to Meta's answer.
+
+    To a tenth below 10 seconds, two significant digits above.
+    """
+
+    pixel_id: str
+    event_name: str
+    seconds: float
+    n: int
+
+
+class Difference(Struct, frozen=True):
+    """`n` events whose two copies both arrived with different values or currencies."""
+
+    pixel_id: str
+    event_name: str
+    n: int
+
+
+class Tallies(Struct, frozen=True):
+    """All that the report is made of, for one window of event_time."""
+
+    rows: Sequence[Tally]
+    freshness: Sequence[Freshness]
+    counts: Sequence[Count]
+    differences: Sequence[Difference] = ()
+
+
+#: What a report can be split by.
+Facet = Literal["hour", "route", "page", "agent"]
+
+
+class Slice(Struct, frozen=True):
+    """`n` events of one hour, route, page or browser family that share these states.
+
+    `value` of the facet "hour" is the Unix time in seconds, as a whole number, at which it begins.
+    """
+
+    value: str
+    pixel_id: str
+    event_name: str
+    server: str
+    browser: str
+    n: int
+
+
+class Known(Struct, frozen=True):
+    """What is known of one event at one pixel. `reason` as in Settlement."""
+
+    key: int
+    event_id: str
+    event_name: str
+    pixel_id: str
+    event_time: float
+    server: str
+    browser: str
+    reason: str
+    attempts: int
+
+
+#: How many event_ids one call of `Store.find` takes.
+MOST_FOUND = 1000
+
+
+def check_found(event_ids: Sequence[str]) -> None:
+    """Raise ValueError for more event_ids than `Store.find` takes."""
+    if len(event_ids) > MOST_FOUND:
+        raise ValueError(
+            f"find: found {len(event_ids):,} event_ids, expected at most {MOST_FOUND:,} a call"
+        )
