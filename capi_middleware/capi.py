@@ -26,6 +26,7 @@ from capi_middleware.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.insights.keeping import Lookout
 from capi_middleware.lazily import lazily
 from capi_middleware.meta.custom_data import custom_data_of
+from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.request.issuing import Issuer
@@ -237,15 +238,13 @@ class CAPI:
         config = self.config
 
         def connect() -> Any:
-            # httpx costs 14 MB and 65 ms: only where events are sent, on the courier's thread.
-            from capi_middleware.meta.graph import GraphClient
-
             code = pixel.test_event_code or config.test_event_code
             check_date = ClockCheck(pixel.id, self.store.count)
             return GraphClient(config.graph_url, config.graph_version, pixel, code, check_date)
 
-        # Tells tokens apart without telling them: the store keeps it with a pause.
-        mark = hmac.new(config.secrets[0].encode(), pixel.access_token.encode(), sha256)
+        # Tells what was refused apart without telling it: the store keeps it with a pause.
+        asked = f"{config.graph_version} {pixel.access_token}".encode()
+        mark = hmac.new(config.secrets[0].encode(), asked, sha256)
         return Courier(self.store, pixel.id, connect, mark.hexdigest()[:16])
 
     def _jobs(self) -> list[Job]:

@@ -10,7 +10,7 @@ import pytest
 
 import capi_middleware
 from capi_middleware.delivery.courier import Courier
-from capi_middleware.delivery.retry import Outcome
+from capi_middleware.meta.codes import Outcome
 from capi_middleware.shield import Shield
 from capi_middleware.store.memory import MemoryStore
 from tests.delivery.test_delivery import Script

@@ -4,12 +4,12 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from capi_middleware.alerts import rules as alerts
 from capi_middleware.alerts.rules import Alert, State
+from capi_middleware.alerts.webhook import Webhook
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import StoreError
 from capi_middleware.report.read import read_report
@@ -17,9 +17,6 @@ from capi_middleware.report.signing import HEADER, sign
 from capi_middleware.report.window import last_day
 from capi_middleware.shield import Shield, about
 from capi_middleware.store.store import Store
-
-if TYPE_CHECKING:
-    from capi_middleware.alerts.webhook import Webhook
 
 logger: logging.Logger = logging.getLogger("capi_middleware.alerts")
 
@@ -116,9 +113,6 @@ class Alerting:
         state = self._change(lambda state: alerts.sending(state, now))
         if state is None:
             return
-        # httpx costs 14 MB and 65 ms: only where something is sent.
-        from capi_middleware.alerts.webhook import Webhook
-
         self._webhook = Webhook(url)
         half_time = time.monotonic() + alerts.LEASE_SECONDS / 2
         for waiting in state.waiting:
@@ -134,7 +128,7 @@ class Alerting:
             self._change(partial(alerts.sent, alert_id=alert.id))
         self._change(alerts.released)
 
-    def _post(self, webhook: "Webhook", alert: Alert) -> str:
+    def _post(self, webhook: Webhook, alert: Alert) -> str:
         body = msgspec.json.encode(alert)
         signature = sign(self._config.secrets[0], body, self._clock())
         return webhook.post(body, {HEADER: signature, "Content-Type": "application/json"})

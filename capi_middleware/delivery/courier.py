@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from capi_middleware.delivery.retry import Outcome, pause, rest
+from capi_middleware.delivery.retry import pause, rest
 from capi_middleware.delivery.telemetry import Attempt, measure
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
+from capi_middleware.meta.codes import Outcome
 from capi_middleware.shield import about
 from capi_middleware.store.records import Lease, LeasedEvent, Settlement
 from capi_middleware.store.store import Store

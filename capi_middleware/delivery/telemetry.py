@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Literal
 
-from capi_middleware.delivery.retry import Outcome
+from capi_middleware.meta.codes import Outcome
 
 #: first: none of the events was sent before; repeat: some were; split: a part of a batch that Meta
 #: refused.

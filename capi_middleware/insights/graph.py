@@ -1,18 +1,14 @@
 """Reading from the Graph API: bounded in time, size and pages, the token only in a header."""
 
-import hashlib
-import hmac
-import json
-import logging
-import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-
 from capi_middleware.insights.model import Problem
+from capi_middleware.meta.codes import known, read_error
+from capi_middleware.meta.graph import bearer, decoded, proof
+from capi_middleware.meta.http import Answer, HTTPClient, NoAnswer
 
 #: Seconds for all questions of one look, and for one of them, however the answers drip.
 ROUND_SECONDS = 60.0
@@ -24,12 +20,6 @@ MOST_PAGES = 20
 PAGE = 100
 
 _NEXT_LOOK = "Nothing to do: the next look asks again. The numbers shown are those of before."
-_ACCESS = frozenset({3, 10, 100, *range(200, 300)})
-_TOKEN = frozenset({102, 104, 190, 452})
-_THROTTLED = frozenset({4, 17, 32, 341, 368, 613, *range(80000, 80015)})
-
-# httpx logs each URL at INFO; ours carries no token, but the host's logs are not ours to fill.
-logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class GivenUp(Exception):
@@ -41,9 +31,8 @@ class Reader:
 
     def __init__(self, graph_url: str, version: str) -> None:
         self._base = f"{graph_url.rstrip('/')}/{version}/"
-        self._client = _connect()
+        self._http = HTTPClient(ANSWER_LIMIT)
         self._end = time.monotonic() + ROUND_SECONDS
-        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -58,12 +47,11 @@ class Reader:
 
     def close(self) -> None:
         """End what is being asked, from any thread: it raises GivenUp."""
-        self._closed.set()
-        self._client.close()
+        self._http.close()
 
     def check(self) -> None:
         """Raises GivenUp when the reader was closed."""
-        if self._closed.is_set():
+        if self._http.closed:
             raise GivenUp
 
     def get(
@@ -73,32 +61,18 @@ class Reader:
 
         Raises GivenUp when the reader was closed.
         """
-        query = dict(params)
-        if app_secret:
-            query["appsecret_proof"] = hmac.new(
-                app_secret.encode(), token.encode(), hashlib.sha256
-            ).hexdigest()
-        headers = {"Authorization": f"Bearer {token}"}
-        end = min(self._end, time.monotonic() + QUESTION_SECONDS)
-        # httpx's timeouts are for each read (encode/httpx issue 1450).
-        if time.monotonic() >= end:
+        left = min(self._end - time.monotonic(), QUESTION_SECONDS)
+        if left <= 0:
             return _failed("there was no time left to ask")
-        timer = threading.Timer(end - time.monotonic(), self._client.close)
-        timer.daemon = True
-        timer.start()
+        query = {**params, **proof(token, app_secret)}
         try:
-            with self._client.stream(
-                "GET", self._base + path, params=query, headers=headers
-            ) as response:
-                return _judge(response.status_code, _read(response, end))
-        except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+            answer = self._http.send(
+                "GET", self._base + path, seconds=left, headers=bearer(token), params=query
+            )
+        except NoAnswer as error:
             self.check()
-            # The type alone: httpx puts URLs into its messages.
-            return _failed(f"the Graph API gave no answer ({type(error).__name__})")
-        finally:
-            timer.cancel()
-            if self._client.is_closed and not self._closed.is_set():
-                self._client = _connect()
+            return _failed(f"the Graph API gave no answer ({error})")
+        return _read(answer)
 
     def pages(
         self, path: str, params: Mapping[str, str], *, token: str, app_secret: str | None
@@ -124,61 +98,40 @@ class Reader:
         return _failed(f"the answer has more than {MOST_PAGES} pages")
 
 
-def _connect() -> httpx.Client:
-    return httpx.Client(
-        headers={"Accept-Encoding": "identity"},
-        timeout=httpx.Timeout(5.0),
-        follow_redirects=False,
-        trust_env=False,
-    )
-
-
-def _read(response: httpx.Response, end: float) -> bytes:
-    body = bytearray()
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > ANSWER_LIMIT:
-            raise ValueError("the answer is too long")
-        if time.monotonic() > end:
-            raise httpx.ReadTimeout("the answer took too long")
-    return bytes(body)
-
-
-def _judge(status: int, body: bytes) -> dict[str, Any] | Problem:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        answer = None
-    if 200 <= status < 300 and isinstance(answer, dict) and "error" not in answer:
-        return answer
-    error = answer.get("error") if isinstance(answer, dict) else None
-    code = error.get("code") if isinstance(error, dict) else None
-    if not isinstance(code, int):
-        kind = "a redirect" if 300 <= status < 400 else "no answer of the Graph API"
-        return _failed(f"found {kind} (http {status})")
-    if code in _TOKEN:
-        return Problem(
-            "no_permission",
-            f"Meta refuses the token (code {code}).",
-            "Make a new token and set it as read_token of the Pixel (or as its access_token).",
-        )
-    if code in _ACCESS:
-        return Problem(
-            "no_permission",
-            f"The token may not read this (code {code}): one made in Events Manager often may only "
-            "post events.",
-            "Set read_token of the Pixel to the token of a system user with ads_read that is "
-            "assigned to the dataset and the ad account; for the quality alone the scope "
-            "read_ads_dataset_quality is enough. Check the ids of the pixel and the ad account.",
-        )
-    if code in _THROTTLED:
-        return _failed(f"Meta throttles (code {code})")
-    if code == 2500:
-        return Problem(
-            "failed",
-            "Meta does not know this address (code 2500).",
-            "Set graph_version to a version that Meta serves.",
-        )
+def _read(answer: Answer) -> dict[str, Any] | Problem:
+    told = decoded(answer.body)
+    if 200 <= answer.status < 300 and isinstance(told, dict) and "error" not in told:
+        return told
+    code = read_error(told).code
+    if not code:
+        what = "no answer of the Graph API"
+        if answer.cut:
+            what = "an answer that is too long"
+        elif 300 <= answer.status < 400:
+            what = "a redirect"
+        return _failed(f"found {what} (http {answer.status})")
+    kind, meaning, fix = known(code)
+    match kind:
+        case "token":
+            return Problem(
+                "no_permission",
+                f"Meta refuses the token: {meaning} (code {code}).",
+                "Make a new token and set it as read_token of the Pixel (or as its access_token).",
+            )
+        case "permission":
+            return Problem(
+                "no_permission",
+                f"The token may not read this (code {code}): one made in Events Manager may only "
+                "post events, and since the middle of 2025 read the quality.",
+                "Set read_token of the Pixel to the token of a system user with ads_read that is "
+                "assigned to the dataset and the ad account; for the quality alone the scope "
+                "read_ads_dataset_quality is enough. Check the ids of the pixel and the ad "
+                "account.",
+            )
+        case "request":
+            return Problem("failed", f"{meaning} (code {code}).", f"{fix} {_NEXT_LOOK}")
+        case "throttled":
+            return _failed(f"Meta throttles (code {code})")
     return _failed(f"Meta answered code {code}")
 
 

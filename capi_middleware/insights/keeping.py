@@ -4,17 +4,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from capi_middleware.config.settings import Config
+from capi_middleware.insights.graph import GivenUp, Reader
+from capi_middleware.insights.looking import look
 from capi_middleware.insights.model import Insights, problems
 from capi_middleware.store.records import Slice
 from capi_middleware.store.store import Store
-
-if TYPE_CHECKING:
-    from capi_middleware.insights.graph import Reader
 
 NAME, DUE = "insights", "insights-due"
 #: When a look comes that follows one to which Meta told not all; in seconds.
@@ -40,17 +38,13 @@ def _decoded(body: bytes | None) -> Insights | None:
         return None
 
 
-def refresh(config: Config, store: Store, reader: "Reader | None" = None) -> Insights:
+def refresh(config: Config, store: Store, reader: Reader | None = None) -> Insights:
     """Look now and keep it; may take up to graph.ROUND_SECONDS.
 
     Where another process kept one meanwhile, that one stays and is returned. Raises StoreError
     when the store cannot be used, and graph.GivenUp when the `reader` is closed meanwhile: then
     nothing is kept.
     """
-    # httpx costs 14 MB and 65 ms: only where Meta is asked.
-    from capi_middleware.insights.graph import Reader
-    from capi_middleware.insights.looking import look
-
     if reader is None:
         with Reader(config.graph_url, config.graph_version) as reader:
             return refresh(config, store, reader)
@@ -128,8 +122,6 @@ class Lookout:
             reader.close()
 
     def _look(self, stopped: threading.Event) -> None:
-        from capi_middleware.insights.graph import GivenUp, Reader
-
         try:
             with Reader(self._config.graph_url, self._config.graph_version) as self._reader:
                 if stopped.is_set():

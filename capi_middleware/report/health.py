@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from capi_middleware.meta.codes import meaning_of
 from capi_middleware.report.model import Flag, Health, PixelHealth, Severity
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Backlog, Pause
@@ -57,11 +58,7 @@ def flags_of_health(health: Health) -> list[Flag]:
                     one.waiting, 0,
                     f"{one.waiting:,} events wait: Meta answered {one.paused_because!r}, so the "
                     f"pixel rests until {one.paused_until}.",
-                    "Check in Events Manager that the pixel exists and give it a fresh access "
-                    "token: delivery resumes as soon as a process has it."
-                    if one.token_refused else
-                    "Nothing to do at once: Meta throttles, and delivery resumes by itself. If "
-                    "it lasts, ask for a higher access tier of the Marketing API.",
+                    meaning_of(one.paused_because)[1],
                 )
             )  # fmt: skip
         elif one.oldest_seconds > STALE:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from capi_middleware.meta import codes
 from capi_middleware.testing.faults import Endpoint, Fault, graph_error
 from capi_middleware.testing.quality import quality_of
 from capi_middleware.testing.received import Received
@@ -196,24 +197,24 @@ class FakeInsights:
 
 async def _unknown_path(request: Request) -> Response:
     path = request.path_params["pixel_id"] + "/dataset_quality"
-    return JSONResponse(graph_error(f"Unknown path components: /{path}", 2500), 400)
+    return JSONResponse(graph_error(f"Unknown path components: /{path}", codes.UNKNOWN_PATH), 400)
 
 
 def no_permission(scope: str) -> Response:
     """How Meta refuses a token that lacks `scope`."""
     if scope == READ_ADS:
-        return JSONResponse(graph_error("Missing Permission", 100), 400)
-    return JSONResponse(graph_error("(#200) Permissions error", 200), 403)
+        return JSONResponse(graph_error("Missing Permission", codes.INVALID), 400)
+    return JSONResponse(graph_error("(#200) Permissions error", codes.FORBIDDEN), 403)
 
 
 def _bad(message: str) -> Response:
-    return JSONResponse(graph_error(f"(#100) {message}", 100), 400)
+    return JSONResponse(graph_error(f"(#100) {message}", codes.INVALID), 400)
 
 
 def _no_account(number: str) -> Response | None:
     if number.isdecimal():
         return None
-    return JSONResponse(graph_error("Object does not exist", 100, 33), 400)
+    return JSONResponse(graph_error("Object does not exist", codes.NO_SUCH_OBJECT), 400)
 
 
 Wanted = dict[str, "Wanted"]

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from capi_middleware.meta import codes
 from capi_middleware.testing.bodies import BodyError, fields_of
 from capi_middleware.testing.fake_insights import FakeInsights, no_permission
 from capi_middleware.testing.faults import Drop, Endpoint, Fault, Faults, graph_error
@@ -131,9 +132,9 @@ class FakeMeta:
 
     async def _accept(self, request: Request, pixel_id: str) -> Response:
         if not _VERSION.fullmatch(request.path_params["version"]):
-            return JSONResponse(graph_error("Unknown path components", 2500), 400)
+            return JSONResponse(graph_error("Unknown path components", codes.UNKNOWN_PATH), 400)
         if request.method != "POST":
-            return JSONResponse(graph_error("Unsupported request", 100, 33), 400)
+            return JSONResponse(graph_error("Unsupported request", codes.NO_SUCH_OBJECT), 400)
         try:
             fields = fields_of(request.headers.get("content-type", ""), await request.body())
         except BodyError as error:
@@ -177,12 +178,12 @@ class FakeMeta:
         self, request: Request, token: str, fields: dict[str, Any], known: bool
     ) -> Response | None:
         if not known:
-            return JSONResponse(graph_error("Invalid OAuth access token", 190), 401)
+            return JSONResponse(graph_error("Invalid OAuth access token", codes.TOKEN_REFUSED), 401)
         if self._app_secret is not None:
             proof = hmac.new(self._app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
             given = fields.get("appsecret_proof") or request.query_params.get("appsecret_proof")
             if given != proof:
-                return JSONResponse(graph_error("Invalid appsecret_proof", 104), 400)
+                return JSONResponse(graph_error("Invalid appsecret_proof", codes.WRONG_PROOF), 400)
         return None
 
     async def _fbevents(self, request: Request) -> Response:
@@ -244,11 +245,11 @@ def _token(request: Request, fields: dict[str, Any]) -> str:
 
 def _no_object() -> Response:
     message = "Object does not exist or cannot be loaded due to missing permissions"
-    return JSONResponse(graph_error(message, 100, 33), 400)
+    return JSONResponse(graph_error(message, codes.NO_SUCH_OBJECT), 400)
 
 
 def _refused(why: Refusal) -> Response:
-    return JSONResponse(graph_error(why.message, why.code, why.subcode, blame=why.field), 400)
+    return JSONResponse(graph_error(why.message, why.code, blame=why.field), 400)
 
 
 def create_app() -> Starlette:

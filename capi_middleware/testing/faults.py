@@ -10,6 +10,8 @@ import httpx
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from capi_middleware.meta import codes
+
 #: Which requests a fault is for: the Graph API's events, what the pixel asks for, Meta's own view.
 Endpoint = Literal[
     "events", "fbevents", "config", "tr", "dataset_quality", "stats", "account", "recommendations"
@@ -107,30 +109,26 @@ class CutConnection(Response):
 def _graph_error(status: int) -> dict[str, Any]:
     """What the Graph API would say with this status."""
     message, code = {
-        401: ("Invalid OAuth access token", 190),
-        403: ("Permissions error", 200),
-        429: ("User request limit reached", 17),
-    }.get(status, ("An unknown error occurred", 1))
+        401: ("Invalid OAuth access token", codes.TOKEN_REFUSED),
+        403: ("Permissions error", codes.FORBIDDEN),
+        429: ("User request limit reached", codes.TOO_MANY_CALLS),
+    }.get(status, ("An unknown error occurred", codes.UNKNOWN))
     return graph_error(message, code, is_transient=status == 429 or status >= 500)
 
 
 def graph_error(
-    message: str,
-    code: int,
-    subcode: int | None = None,
-    *,
-    blame: str = "",
-    is_transient: bool = False,
+    message: str, code: str, *, blame: str = "", is_transient: bool = False
 ) -> dict[str, Any]:
-    """An error body in the shape of Meta's page "Handling Errors"."""
+    """An error body in the shape of Meta's page "Handling Errors"; `code` as in meta/codes.py."""
+    number, _, subcode = code.partition("/")
     error: dict[str, Any] = {
         "message": message,
         "type": "OAuthException",
-        "code": code,
+        "code": int(number),
         "is_transient": is_transient,
     }
-    if subcode is not None:
-        error |= {"error_subcode": subcode}
+    if subcode:
+        error |= {"error_subcode": int(subcode)}
     if blame:
         error |= {
             "error_user_title": message,

@@ -1,14 +1,15 @@
 """Why Meta's Graph API would refuse one event: pure rules, no HTTP.
 
 Rules come from Meta's pages "Server Event Parameters", "Customer Information Parameters",
-"Standard Parameters" and "Best Practices - Conversions API". Meta does not publish the
-2804xxx subcodes: they are those seen in real answers.
+"Standard Parameters" and "Best Practices - Conversions API".
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from capi_middleware.meta import codes
 
 DAY = 86_400
 #: How far back event_time may lie, in seconds; Meta allows store visits more.
@@ -47,12 +48,11 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request is refused: Meta's error `code` and `subcode`, and the guilty field."""
+    """Why a request is refused: Meta's error `code`, as in meta/codes.py, and the guilty field."""
 
     message: str
     field: str = ""
-    code: int = 100
-    subcode: int | None = None
+    code: str = codes.INVALID
 
 
 def refusal(event: object, now: float) -> Refusal | None:
@@ -93,9 +93,9 @@ def _bad_time(event: Mapping[str, Any], now: float) -> Refusal | None:
         return Refusal("Unix time in whole seconds is required", "event_time")
     visit = event["action_source"] == "physical_store"
     if now - time > (MAX_AGE_PHYSICAL_STORE if visit else MAX_AGE):
-        return Refusal("Event timestamp too old", "event_time", subcode=2804003)
+        return Refusal("Event timestamp too old", "event_time", code=codes.TOO_OLD)
     if time - now > MAX_AHEAD:
-        return Refusal("Event timestamp in the future", "event_time", subcode=2804004)
+        return Refusal("Event timestamp in the future", "event_time", code=codes.IN_FUTURE)
     return None
 
 
@@ -107,13 +107,13 @@ def _bad_user_data(event: Mapping[str, Any]) -> Refusal | None:
         given = user_data.get(key, [])
         for value in given if isinstance(given, list) else [given]:
             if not isinstance(value, str) or not _SHA256.fullmatch(value):
-                return Refusal("User parameter not hashed", key, subcode=2804016)
+                return Refusal("User parameter not hashed", key, code=codes.NOT_HASHED)
     for key in _SINGLE_KEYS:
         if key in user_data and not isinstance(user_data[key], str):
             return Refusal("Must be a string", key)
     keys = {key for key, value in user_data.items() if value}
     if any(keys <= too_little for too_little in _TOO_LITTLE):
-        return Refusal("Not enough customer information", "user_data", subcode=2804050)
+        return Refusal("Not enough customer information", "user_data", code=codes.TOO_LITTLE)
     return None
 
 
@@ -139,16 +139,16 @@ def _bad_custom_data(event: Mapping[str, Any]) -> Refusal | None:
         return Refusal("Must be an ISO 4217 code", "currency")
     if event["event_name"] == "Purchase":
         if value is None:
-            return Refusal("A Purchase needs a value", "value", subcode=2804009)
+            return Refusal("A Purchase needs a value", "value", code=codes.NO_VALUE)
         if currency is None:
-            return Refusal("A Purchase needs a currency", "currency", subcode=2804010)
+            return Refusal("A Purchase needs a currency", "currency", code=codes.NO_CURRENCY)
     if value is not None and currency is None:
-        return Refusal("A value needs a currency", "currency", subcode=2804023)
+        return Refusal("A value needs a currency", "currency", code=codes.VALUE_ALONE)
     contents = data.get("contents", [])
     if not isinstance(contents, list):
         return Refusal("Must be a list", "contents")
     if not all(isinstance(item, Mapping) and item.get("id") for item in contents):
-        return Refusal("Each of contents needs an id", "contents", subcode=2804008)
+        return Refusal("Each of contents needs an id", "contents", code=codes.NO_CONTENT_ID)
     return None
 
 

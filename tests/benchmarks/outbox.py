@@ -19,9 +19,9 @@ import httpx
 
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.delivery.courier import Courier
-from capi_middleware.delivery.retry import Outcome
 from capi_middleware.doors.asgi_response import walk
 from capi_middleware.events import Row as Event
+from capi_middleware.meta.codes import Outcome
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.steps import Steps
 from capi_middleware.store.sqlite import SqliteStore

@@ -128,8 +128,8 @@ def test_a_test_event_shows_meta_s_answer(shop: Site) -> None:
 @pytest.mark.parametrize(
     ("fault", "level", "text"),
     [
-        ({"status": 401}, "error", "the token is refused or has no access to this pixel (code 190"),
-        ({"status": 429}, "error", "Meta throttles (code 17"),
+        ({"status": 401}, "error", "the access token was refused (code 190"),
+        ({"status": 429}, "error", "Meta throttles this app or account (code 17"),
         ({"status": 502, "body": "<html>"}, "error", "passing fault (http 502"),
         ({"drop": "before"}, "error", "no answer ("),
         (

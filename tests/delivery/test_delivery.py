@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from capi_middleware import CAPI, Pixel
 from capi_middleware.delivery.courier import Courier
-from capi_middleware.delivery.retry import LONGEST_DELAY, Outcome, backoff, judge_error, rest
+from capi_middleware.delivery.retry import LONGEST_DELAY, backoff, rest
 from capi_middleware.delivery.skew import ClockCheck
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
 from capi_middleware.meta import graph
+from capi_middleware.meta.codes import Outcome, judge, read_error
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.store.memory import MemoryStore
 from capi_middleware.testing import FakeMeta
@@ -51,6 +52,10 @@ EVENT = (
         (400, 100, None, True, "retry"),
         (503, None, None, False, "retry"),
         (404, None, None, False, "retry"),
+        (400, 2635, None, False, "access"),
+        (400, 2500, None, False, "access"),
+        (400, 12, None, False, "access"),
+        (400, 803, None, False, "access"),
         (400, 100, 2804003, False, "invalid"),
         (400, 100, None, False, "invalid"),
     ],
@@ -58,7 +63,8 @@ EVENT = (
 def test_the_error_code_decides_before_the_status(
     status: int, code: int | None, subcode: int | None, transient: bool, kind: str
 ) -> None:
-    assert judge_error(status, code, subcode, transient).kind == kind
+    error = {"code": code, "error_subcode": subcode, "is_transient": transient}
+    assert judge(status, read_error({"error": error})).kind == kind
 
 
 @given(st.integers(0, 10_000), st.integers())
@@ -149,7 +155,7 @@ def test_the_token_is_in_no_url_log_or_repr(
 ) -> None:
     caplog.set_level("DEBUG")
     seen: list[httpx.Request] = []
-    client._client.event_hooks["request"].append(seen.append)
+    client._http._client.event_hooks["request"].append(seen.append)
     client.send([EVENT % NOON])
     assert "secret-token" not in str(seen[0].url)
     assert seen[0].url.query == b""

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from capi_middleware.delivery import telemetry
 from capi_middleware.delivery.courier import Courier
-from capi_middleware.delivery.retry import Outcome
+from capi_middleware.meta.codes import Outcome
 from capi_middleware.store.memory import MemoryStore
 from tests.delivery.test_delivery import Script
 from tests.support.stores import PIXEL, Clock, row, store_rows
@@ -159,7 +159,7 @@ def test_without_opentelemetry_a_request_is_just_sent(monkeypatch: pytest.Monkey
 
 def test_an_environment_that_names_no_provider_does_not_stop_delivery() -> None:
     code = (
-        "from capi_middleware.delivery.retry import Outcome\n"
+        "from capi_middleware.meta.codes import Outcome\n"
         "from capi_middleware.delivery.telemetry import measure\n"
         "for _ in range(2):\n"
         "    sent = measure()(lambda: Outcome('delivered'), '1', 1, 'first')\n"

@@ -6,7 +6,7 @@ import pytest
 
 from capi_middleware import EventRoute, Pixel
 from capi_middleware.events import Count
-from capi_middleware.report.flags.refusals import meaning_of
+from capi_middleware.meta.codes import meaning_of
 from capi_middleware.report.model import Flag
 from capi_middleware.report.numbers import build
 from capi_middleware.store.records import Difference, Freshness, Slice, Tallies, Tally

@@ -7,27 +7,16 @@ from typing import Any
 from capi_middleware.cli.checks.model import Finding, error
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.settings import Config
-from capi_middleware.delivery.retry import judge_error
 from capi_middleware.events import Event
+from capi_middleware.meta.codes import judge, meaning_of, read_error
+from capi_middleware.meta.graph import GraphClient
+from capi_middleware.meta.http import NoAnswer
 from capi_middleware.meta.payload import encode
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.signing import Minter
 
 #: A name of our own: nothing optimises for it, whatever code it is sent with.
 EVENT_NAME = "CapiMiddlewareCheck"
-_FIXES = {
-    "access": "Check the id of the pixel, and make a new token for it in Events Manager → Settings "
-    "→ Conversions API.",
-    "throttled": "Wait; delivery does so by itself.",
-    "invalid": "Check graph_version; report the code if it stays.",
-    "retry": "Check that this machine reaches graph.facebook.com, and try again.",
-}
-_MEANINGS = {
-    "access": "the token is refused or has no access to this pixel",
-    "throttled": "Meta throttles",
-    "invalid": "Meta refuses the event",
-    "retry": "Meta or the way there has a passing fault",
-}
 
 
 def check_sending(config: Config, code: str | None) -> Iterator[Finding]:
@@ -37,8 +26,6 @@ def check_sending(config: Config, code: str | None) -> Iterator[Finding]:
 
 
 def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
-    from capi_middleware.meta.graph import GraphClient
-
     event = Event(
         event_id=Minter(config.secrets).mint(EVENT_NAME, time.time()),
         event_name=EVENT_NAME,
@@ -49,8 +36,8 @@ def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
     client = GraphClient(config.graph_url, config.graph_version, pixel, code)
     try:
         status, answer = client.ask([encode(event, None)])
-    except ConnectionError as failure:
-        return error("sending", f"pixel {pixel.id}: no answer ({failure})", _FIXES["retry"])
+    except NoAnswer as failure:
+        return error("sending", f"pixel {pixel.id}: no answer ({failure})", meaning_of("")[1])
     finally:
         client.close()
     shown = f"pixel {pixel.id}: {EVENT_NAME}" + (" with a test_event_code" if code else "")
@@ -70,17 +57,10 @@ def _explain(shown: str, status: int, answer: dict[str, Any]) -> Finding:
         )
     given = answer.get("error")
     told = given if isinstance(given, dict) else {}
-    code, subcode = (
-        value if isinstance(value, int) else None
-        for value in (told.get("code"), told.get("error_subcode"))
-    )
-    outcome = judge_error(status, code, subcode, told.get("is_transient") is True)
+    reason = judge(status, read_error(answer)).reason
+    meaning, fix = meaning_of(reason)
     trace = f"fbtrace_id {_word(told.get('fbtrace_id'))}"
-    return error(
-        "sending",
-        f"{shown}: {_MEANINGS[outcome.kind]} ({outcome.reason}, {trace})",
-        _FIXES[outcome.kind],
-    )
+    return error("sending", f"{shown}: {meaning} ({reason}, {trace})", fix)
 
 
 def _word(value: object) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from capi_middleware.events import Count
+from capi_middleware.meta.codes import meaning_of
 from capi_middleware.report.causes import SERVER_ADVICE
 from capi_middleware.report.flags.evidence import MIN_EVENTS, flag
-from capi_middleware.report.flags.refusals import meaning_of
 from capi_middleware.report.model import EventReport, Flag
 
 #: Server copies that are lost unless somebody acts, and the flag of each.
