@@ -93,7 +93,8 @@ _AGENTS = [_BROWSER] * 12 + [
 ]  # fmt: skip
 _FBP = [
     "_fbp=fb.1.1700000000000.123456789", "_fbp=fb.2.1700000000000.987.AQ",
-    '_fbp="fb.1.1700000000000.5"', "_fbp=nonsense", "_fbp=fb.1.17.9", "not_fbp=fb.1.1700000000000.1", "_fbp=@FBP@", "",
+    '_fbp="fb.1.1700000000000.5"', "_fbp=nonsense", "_fbp=fb.1.17.9",
+    "not_fbp=fb.1.1700000000000.1", "_fbp=@FBP@", "",
 ]  # fmt: skip
 _FBC = ["", "", "", "_fbc=fb.1.1700000000000.AbC", "_fbc=fb.1.1700000000000.IwAR1.Bg", "_fbc=x"]
 _AGREED = [
