@@ -99,6 +99,36 @@ class Event(Private, Struct):
         return f"Event({self.event_name!r}, event_id={self.event_id!r})"
 
 
+class PageEvent(
+    Private,
+    Struct,
+    omit_defaults=True,
+    rename={
+        "event_name": "n", "event_id": "i", "custom_data": "d", "pixel_ids": "p",
+        "is_custom": "c", "once": "o",
+    },
+):  # fmt: skip
+    """An event as the pixel script reads it, in a tag, a cookie or a header.
+
+    `is_custom` is 1 for a name that is none of Meta's; `once` is 1 for an event that was carried
+    here and may be fired once in this browser.
+    """
+
+    event_name: str
+    event_id: str
+    custom_data: dict[str, Any]
+    pixel_ids: tuple[str, ...]
+    is_custom: int = 0
+    once: int = 0
+
+
+def page_event(event: Event) -> PageEvent:
+    """What the script is told of an event."""
+    name = event.event_name
+    is_custom = 0 if name in STANDARD_EVENTS else 1
+    return PageEvent(name, event.event_id, event.custom_data, event.pixel_ids, is_custom)
+
+
 class Row(Private, Struct, frozen=True):
     """One event for one pixel, as the store keeps it from mint to report.
 

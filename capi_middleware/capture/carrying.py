@@ -4,11 +4,13 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from capi_middleware.errors import BadBeacon
+from capi_middleware.events import PageEvent
 
 #: The cookie that a redirect sets, and how long it waits for a page, in seconds.
 COOKIE = "capi_next"
@@ -21,9 +23,6 @@ HEADER = b"x-capi-events"
 _COMFORTABLE, _LONGEST = 600, 1500
 _LONGEST_HEADER = 4000
 _NEEDED = ("value", "currency", "content_ids", "content_type")
-
-PageEvent = Mapping[str, Any]
-
 
 class Signer(Protocol):
     """Signs texts for this purpose; minting.TextSigner is one."""
@@ -40,11 +39,11 @@ class _Carried(msgspec.Struct):
 
     t: int
     s: bool
-    e: list[dict[str, Any]]
+    e: list[PageEvent]
 
 
 class Carrier:
-    """Packs events, as pixel.page_events() gives them, into a signed text and back."""
+    """Packs page events into a signed text and back."""
 
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
@@ -62,10 +61,10 @@ class Carrier:
         return text, len(kept)
 
     def _pack(self, events: Sequence[PageEvent], now: float, scripted: bool) -> str:
-        body = json.dumps({"t": int(now), "s": scripted, "e": events}, separators=(",", ":"))
-        return self._signer.sign(base64.urlsafe_b64encode(body.encode()).decode().rstrip("="))
+        body = msgspec.json.encode(_Carried(int(now), scripted, list(events)))
+        return self._signer.sign(base64.urlsafe_b64encode(body).decode().rstrip("="))
 
-    def unpack(self, text: str, *, now: float) -> tuple[list[dict[str, Any]], bool]:
+    def unpack(self, text: str, *, now: float) -> tuple[list[PageEvent], bool]:
         """The events, and whether a script's request led here; raises BadBeacon otherwise."""
         body = self._signer.unsign(text) if len(text) <= 2 * _LONGEST else None
         if body is None:
@@ -92,21 +91,28 @@ def brings(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 def as_header(events: Sequence[PageEvent]) -> tuple[bytes, int]:
     """A header's value of at most 4000 bytes, and how many of the events are in it."""
     kept = list(events)
-    text = json.dumps(kept, separators=(",", ":"))
+    text = _ascii(kept)
     if len(text) > _LONGEST_HEADER:
         kept = [_least(event) for event in kept]
-        text = json.dumps(kept, separators=(",", ":"))
+        text = _ascii(kept)
     while len(text) > _LONGEST_HEADER and kept:
         kept.pop()
-        text = json.dumps(kept, separators=(",", ":"))
-    return text.encode("ascii"), len(kept)
+        text = _ascii(kept)
+    return text, len(kept)
 
 
-def _least(event: PageEvent) -> dict[str, Any]:
-    data = {key: event["d"][key] for key in _NEEDED if key in event["d"]}
+def _ascii(events: Sequence[PageEvent]) -> bytes:
+    text = msgspec.json.encode(events)
+    if text.isascii():
+        return text
+    return json.dumps(json.loads(text), separators=(",", ":")).encode("ascii")
+
+
+def _least(event: PageEvent) -> PageEvent:
+    data = {key: event.custom_data[key] for key in _NEEDED if key in event.custom_data}
     if len(json.dumps(data)) > _COMFORTABLE // 2:
         data = {key: data[key] for key in ("value", "currency") if key in data}
-    return {**event, "d": data}
+    return replace(event, custom_data=data)
 
 
 def is_scripted(headers: Mapping[str, str]) -> bool:

@@ -1,12 +1,13 @@
 """Reading: what expressions find in a request, whichever door it came through."""
 
 import json
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
 from capi_middleware.config.expressions import MISSING
-from capi_middleware.lazily import Part, lazily
+from capi_middleware.private import Private
 
 #: At most this much of a request body is kept for {form.x} and {json.x}, in bytes.
 BODY_LIMIT = 64 * 1024
@@ -34,16 +35,34 @@ class BodyTee:
         return bytes(self._kept)
 
 
-class RequestReader(Part):
-    """Answers `Lookup` questions about one request (an ASGI http scope).
+def text_headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Header values by name, as ASGI has it in lower case; repeated ones joined as HTTP says."""
+    joined = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    if len(joined) == len(headers):
+        return joined
+    joined = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        separator = "; " if name == "cookie" else ", "
+        joined[name] = joined[name] + separator + value if name in joined else value
+    return joined
+
+
+class Fields(Private):
+    """What expressions find in one request, an ASGI http scope; answers `Lookup` questions.
 
     A body that is too long, not read by the app or malformed answers MISSING, never an error.
     """
 
-    _scope: MutableMapping[str, Any]
-    _tee: BodyTee | None
     #: Parameters of the path template that is being evaluated.
     path: Mapping[str, Any] = {}
+
+    def __init__(
+        self, scope: MutableMapping[str, Any], headers: Mapping[str, str], tee: BodyTee | None
+    ) -> None:
+        self._scope = scope
+        self._headers = headers
+        self._tee = tee
 
     def __call__(self, root: str, names: tuple[str, ...]) -> Any:
         """The value of {root.names}; MISSING when the request has none."""
@@ -55,36 +74,21 @@ class RequestReader(Part):
             case "state":
                 return _walk(self._scope.get("state", {}), names)
             case "header":
-                return self.headers.get(".".join(names).lower(), MISSING)
+                return self._headers.get(".".join(names).lower(), MISSING)
         fields: Mapping[str, str] = getattr(self, f"_{root}")
         return fields.get(".".join(names), MISSING)
 
-    @lazily
-    def headers(self) -> dict[str, str]:
-        """Header values by lower-case name; repeated ones joined as HTTP says."""
-        headers = self._scope["headers"]
-        # ASGI has their names in lower case.
-        joined = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-        if len(joined) == len(headers):
-            return joined
-        joined = {}
-        for raw_name, raw_value in headers:
-            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-            separator = "; " if name == "cookie" else ", "
-            joined[name] = joined[name] + separator + value if name in joined else value
-        return joined
-
-    @lazily
+    @cached_property
     def _query(self) -> dict[str, str]:
         return _pairs(self._scope.get("query_string", b""))
 
-    @lazily
+    @cached_property
     def _cookie(self) -> dict[str, str]:
         from starlette.requests import cookie_parser
 
-        return cookie_parser(self.headers.get("cookie", ""))
+        return cookie_parser(self._headers.get("cookie", ""))
 
-    @lazily
+    @cached_property
     def _json(self) -> Any:
         body = self._body("json")
         try:
@@ -92,18 +96,18 @@ class RequestReader(Part):
         except (ValueError, RecursionError):
             return {}
 
-    @lazily
+    @cached_property
     def _form(self) -> dict[str, str]:
         body = self._body("urlencoded")
         if body:
             return _pairs(body)
         body = self._body("multipart/form-data")
-        return _multipart(self.headers["content-type"], body) if body else {}
+        return _multipart(self._headers["content-type"], body) if body else {}
 
     def _body(self, kind: str) -> bytes:
         if self._tee is None or not self._tee.whole:
             return b""
-        return self._tee.bytes() if kind in self.headers.get("content-type", "").lower() else b""
+        return self._tee.bytes() if kind in self._headers.get("content-type", "").lower() else b""
 
 
 def _pairs(encoded: bytes) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
-from capi_middleware.page.injector import Injector, Piece
+from capi_middleware.page.injector import Fed, Injector, Piece
 
 # zlib copies what is left of its input after every bounded step; short inputs keep that linear.
 _INPUT_STEP = 16 * 1024
@@ -47,8 +47,8 @@ class GzipInjector:
     the trailer that would tell the browser that it is whole.
     """
 
-    def __init__(self, make_tag: Callable[[], bytes]) -> None:
-        self._injector = Injector(make_tag)
+    def __init__(self) -> None:
+        self._injector = Injector()
         self._decoder = _decoder(_GZIP)
         self._encoder = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._in_member = False
@@ -59,6 +59,8 @@ class GzipInjector:
         self._raw_size = 0
         self._encoded: list[Piece] = []
         self._is_flushed = True
+        self._decoding: Iterator[bytes] = iter(())
+        self._last = False
         self._failure: str | None = None
 
     @property
@@ -77,41 +79,63 @@ class GzipInjector:
         return self._failure or self._injector.skip_reason
 
     @property
+    def failure(self) -> Exception | None:
+        """The error of a `skip_reason` "error"."""
+        return self._injector.failure
+
+    @property
     def settled(self) -> bool:
         """Whether it is decided if the body carries a tag."""
         return self._mode is not _Mode.HOLDING and (
             self._injector.settled or self._failure is not None
         )
 
-    def feed(self, chunk: Piece, last: bool = False) -> list[Piece]:
-        """The pieces to send now, in order. `last`: the body ends with this chunk."""
+    def feed(self, chunk: Piece, last: bool = False) -> Fed:
+        """As Injector.feed: the pieces to send now, and whether the place is reached."""
         if self._mode in (_Mode.RAW, _Mode.ENDED):
-            return [chunk] if chunk else []
+            return ([chunk] if chunk else []), False
         if self._mode is _Mode.CUT_OFF:
-            return []
+            return [], False
         if self._mode is _Mode.HOLDING and chunk:
             self._raw.append(chunk if isinstance(chunk, bytes) else bytes(chunk))
             self._raw_size += len(chunk)
+        self._decoding, self._last = self._decode(chunk), last
+        return self._go_on()
+
+    def insert(self, tag: bytes) -> list[Piece]:
+        """As Injector.insert."""
+        self._encode(self._injector.insert(tag))
+        if self._is_in_vain():
+            return self._release()
+        return self._go_on()[0]
+
+    def _go_on(self) -> Fed:
         try:
-            for decoded in self._decode(chunk):
-                self._encode(self._injector.feed(decoded))
+            for decoded in self._decoding:
+                pieces, at_place = self._injector.feed(decoded)
+                if at_place:
+                    return [], True
+                self._encode(pieces)
                 if self._is_in_vain():
-                    return self._release()
-            if last:
+                    return self._release(), False
+            if self._last:
                 if self._in_member:
-                    return self._fail()
-                self._encode(self._injector.feed(b"", last=True))
+                    return self._fail(), False
+                pieces, at_place = self._injector.feed(b"", last=True)
+                if at_place:
+                    return [], True
+                self._encode(pieces)
                 if self._is_in_vain():
-                    return self._release()
+                    return self._release(), False
                 self._mode = _Mode.ENDED
-                return [*self._take(), self._encoder.flush()]
+                return [*self._take(), self._encoder.flush()], False
         except Exception:
-            return self._fail()
+            return self._fail(), False
         if self._mode is _Mode.HOLDING:
             if not self._injector.is_document and self._raw_size <= _MOST_HELD:
-                return []
+                return [], False
             self._mode = _Mode.RECODING
-        return self._take_flushed()
+        return self._take_flushed(), False
 
     def _decode(self, chunk: Piece) -> Iterator[bytes]:
         """The decoded bytes of a chunk in bounded steps. Raises zlib.error."""
@@ -171,7 +195,8 @@ class GzipInjector:
         if self._mode is _Mode.HOLDING:
             self._failure = "encoded"
             return self._release()
-        self._encode(self._injector.feed(b"", last=True))
+        pieces, at_place = self._injector.feed(b"", last=True)
+        self._encode(self._injector.insert(b"") if at_place else pieces)
         if not self._injector.injected:
             self._failure = "encoded"
         self._mode = _Mode.CUT_OFF

@@ -1,4 +1,4 @@
-"""The pixel tag: a data block that never executes, and one first-party script."""
+"""The pixel tag is a data block that never executes, and one first-party script."""
 
 import base64
 import json
@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
-from capi_middleware.events import STANDARD_EVENTS, Event
+from capi_middleware.events import PageEvent
+from capi_middleware.private import Private
 
 NOTHING: Mapping[str, Any] = {}
 _ADVANCED_MATCHING = (
@@ -35,91 +37,106 @@ def script_version() -> str:
     return base64.urlsafe_b64encode(digest).decode()
 
 
-def page_events(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """The events as the script reads them."""
-    return [
-        {
-            "n": event.event_name,
-            "i": event.event_id,
-            "d": event.custom_data,
-            "p": list(event.pixel_ids),
-            **({} if event.event_name in STANDARD_EVENTS else {"c": 1}),
-        }
-        for event in events
-    ]
+class PixelEntry(Private, Struct, omit_defaults=True, gc=False):
+    """A pixel as the script reads it.
 
-
-def consent_fields(consent: str, country: int, state: int) -> dict[str, Any]:
-    """What the script must know of the consent: nothing when it is granted.
-
-    `country` and `state` are Meta's codes for limited data use.
+    `ev`: the event names that it takes, None for all. `am`: hashed user_data for the pixel's init,
+    one value for each key of Meta's page "Advanced Matching"; it leaves a SHA-256 as it is.
     """
-    if consent == "limited":
-        return {"x": "limited", "l": [country, state]}
-    return {} if consent == "granted" else {"x": "denied"}
+
+    id: str
+    ev: list[str] | None = None
+    am: dict[str, str] | None = None
+
+
+class PageConsent(NamedTuple):
+    """What the script must know of the consent: nothing (None, None) when it is granted.
+
+    `limits` are Meta's codes (country, state) for limited data use.
+    """
+
+    state: str | None = None
+    limits: tuple[int, int] | None = None
+
+
+def page_consent(consent: str, country: int, state: int) -> PageConsent:
+    """The consent as the script reads it; `country` and `state` are codes of limited data use."""
+    if consent == "granted":
+        return PageConsent()
+    return PageConsent(consent, (country, state) if consent == "limited" else None)
+
+
+class _Block(Private, Struct, omit_defaults=True):
+    """The data block. Its letters are what s.js reads."""
+
+    u: str
+    s: str
+    p: Sequence[PixelEntry]
+    e: Sequence[PageEvent]
+    a: bool = False
+    m: bool = False
+    k: tuple[str, str] | None = None
+    x: str | None = None
+    l: tuple[int, int] | None = None  # noqa: E741 - the script's letter
 
 
 def pixel_entries(
     pixels: Mapping[str, Sequence[str] | None], matching: Mapping[str, Any] = NOTHING
-) -> list[dict[str, Any]]:
+) -> list[PixelEntry]:
     """The pixels as the script reads them, by id: the event names that each takes, None for all.
 
-    `matching` is hashed user_data for the pixel's init. The pixel takes one value for each key of
-    Meta's page "Advanced Matching", and leaves a SHA-256 as it is.
+    `matching` is hashed user_data for the pixel's init.
     """
     known = {
         key: matching[key][0] for key in _ADVANCED_MATCHING if isinstance(matching.get(key), list)
     }
     return [
-        {
-            "id": pixel_id,
-            **({} if takes is None else {"ev": list(takes)}),
-            **({"am": known} if known else {}),
-        }
+        PixelEntry(pixel_id, None if takes is None else list(takes), known or None)
         for pixel_id, takes in pixels.items()
     ]
 
 
-def tag(
-    *,
-    prefix: str,
-    script_url: str,
-    pixels: Sequence[Mapping[str, Any]],
-    events: Sequence[Mapping[str, Any]] = (),
-    ask: bool = False,
-    consent: Mapping[str, Any] = NOTHING,
-    mirror: bool = False,
-    key: Sequence[str] | None = None,
-    nonce: str | None = None,
-) -> bytes:
-    """The bytes to insert: pure ASCII.
+class TagMaker:
+    """Makes the tags of one site. `prefix` is the path of our endpoints below any mount.
 
-    `prefix` is the path of our endpoints including any mount. With `ask` the page carries no
-    event_id and the script asks for its events. `events` is what page_events() gives,
-    `pixels` what pixel_entries() gives, `consent` what consent_fields() gives. With `mirror`
-    the page's own pixel calls get event_ids; `key`, an (event_name, event_id), is what shows that
-    they come from this page. `nonce` is the page's own CSP nonce.
+    With `mirror` the page's own pixel calls get event_ids.
     """
-    data: dict[str, Any] = {
-        "u": prefix,
-        "s": script_url,
-        "p": pixels,
-        "e": events,
-    }
-    if ask:
-        data["a"] = True
-    if mirror:
-        data["m"] = True
-    if key is not None:
-        data["k"] = key
-    data |= consent
-    block = _encode(data)
-    if not block.isascii():
-        block = json.dumps(data, separators=(",", ":")).encode("ascii")
-    for character, escape in _ESCAPES:
-        block = block.replace(character, escape)
-    with_nonce = f' nonce="{nonce}"' if nonce else ""
-    script_element = f'<script src="{prefix}/s.js?v={script_version()}" async{with_nonce}></script>'
-    return b'<script type="application/json" data-c>%b</script>%b' % (
-        block, script_element.encode("ascii"),
-    )  # fmt: skip
+
+    def __init__(self, *, prefix: str, script_url: str, mirror: bool) -> None:
+        self._prefix = prefix
+        self._script_url = script_url
+        self._mirror = mirror
+
+    def tag(
+        self,
+        pixels: Sequence[PixelEntry],
+        events: Sequence[PageEvent] = (),
+        *,
+        mount: str = "",
+        ask: bool = False,
+        consent: PageConsent = PageConsent(),
+        key: tuple[str, str] | None = None,
+        nonce: str | None = None,
+    ) -> bytes:
+        """The bytes to insert: pure ASCII.
+
+        `mount` is the path that the app is mounted at. With `ask` the page carries no event_id
+        and the script asks for its events. `key`, an (event_name, event_id), is what shows that
+        later calls come from this page. `nonce` is the page's own CSP nonce.
+        """
+        prefix = mount + self._prefix
+        state, limits = consent
+        data = _Block(
+            prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits
+        )
+        block = _encode(data)
+        if not block.isascii():
+            block = json.dumps(json.loads(block), separators=(",", ":")).encode("ascii")
+        for character, escape in _ESCAPES:
+            block = block.replace(character, escape)
+        with_nonce = f' nonce="{nonce}"' if nonce else ""
+        source = f"{prefix}/s.js?v={script_version()}"
+        element = f'<script src="{source}" async{with_nonce}></script>'
+        return b'<script type="application/json" data-c>%b</script>%b' % (
+            block, element.encode("ascii"),
+        )  # fmt: skip

@@ -1,79 +1,206 @@
-"""Visit: who a request comes from: client, identity, the visitor and the cookies it gets."""
+"""A visit is who a request comes from and what may be done with its events, parsed once."""
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from inspect import isawaitable, iscoroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from capi_middleware.capture.client import Client
-from capi_middleware.capture.identity import click_of
-from capi_middleware.capture.reading import RequestReader
-from capi_middleware.lazily import Part, lazily
+from capi_middleware.capture import carrying
+from capi_middleware.capture.client import Client, read_client
+from capi_middleware.capture.consent import DENIED, Permission
+from capi_middleware.capture.identity import Identity, click_of, identify, set_cookie_header
+from capi_middleware.capture.noise import noise
+from capi_middleware.capture.reading import BodyTee, Fields, text_headers
+from capi_middleware.capture.urls import scrub_url, source_url
+from capi_middleware.errors import BadBeacon
+from capi_middleware.events import Count, PageEvent
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page import is_public
-from capi_middleware.request.admission import Admission
-from capi_middleware.request.issuing import Issuer, RequestIdentity
-from capi_middleware.steps import Headers, Steps
+from capi_middleware.private import Private
+from capi_middleware.store.commits import Commit
+
+if TYPE_CHECKING:
+    from capi_middleware.request.issuing import Issuer
+
+T = TypeVar("T")
+#: Header lines as ASGI has them.
+Headers = list[tuple[bytes, bytes]]
+
+#: In the scope: the framework's own request, which callables get instead of a Starlette Request.
+REQUEST = "capi_middleware.request"
+_CARRIED = f"{carrying.COOKIE}="
 
 
-class Visit(Part):
-    """Everything is read when it is first asked for: most requests never ask."""
+class Waits(Protocol):
+    """How a door waits for the three things that may take long."""
 
-    _issuer: Issuer
-    _scope: MutableMapping[str, Any]
-    _reader: RequestReader
-    _admission: Admission
-    _visitor: Visitor | None = None
-    #: Whether the response that is being made carries cookies().
-    sets_cookies: bool = False
+    async def host(self, answer: Awaitable[Any]) -> Any:
+        """The result of an asynchronous callable of the host's."""
 
-    @lazily
-    def client(self) -> Client:
-        """Where this request comes from, and how the browser calls the site."""
-        return self._issuer.client(self._scope, self._reader.headers)
+    async def commit(self, commit: Commit) -> None:
+        """A commit of the store. Raises StoreError, or TimeoutError when it takes too long."""
 
-    @lazily
-    def identity(self) -> RequestIdentity:
-        """fbp, fbc and URLs of this request."""
-        return self._issuer.identify(self._scope, self._reader.headers, self.client)
+    async def read(self, call: Callable[[], T]) -> T:
+        """The result of a blocking read, off any event loop."""
+
+
+class Visit(Private):
+    """One request's visitor. `scope` is an ASGI http scope, `path` is below any mount.
+
+    `noise` is why it is no visit, None for a visit. `scripted`: a page's script asks and can read
+    a header of the answer. `permission` is None until the site's rule was asked.
+    """
+
+    __slots__ = (
+        "_brought", "_identity", "_issuer", "_scope", "_took", "_visitor", "client", "fields",
+        "headers", "noise", "permission", "scripted",
+    )  # fmt: skip
+
+    def __init__(
+        self, issuer: "Issuer", scope: MutableMapping[str, Any], path: str, tee: BodyTee | None
+    ) -> None:
+        self._issuer = issuer
+        self._scope = scope
+        headers = self.headers = text_headers(scope["headers"])
+        self.fields = Fields(scope, headers, tee)
+        peer = scope.get("client")
+        self.client: Client = read_client(
+            peer[0] if peer else None, scope.get("scheme", "http"), headers, issuer.proxies
+        )
+        self.noise: str | None = noise(scope["method"], path, headers)
+        wanted = headers.get("sec-fetch-dest")
+        self.scripted: bool = (
+            carrying.is_scripted(headers) if wanted is None else wanted == "empty"
+        )
+        self.permission: Permission | None = None
+        self._identity: Identity | None = None
+        self._visitor: Visitor | None = None
+        self._brought: tuple[list[PageEvent], bool] | None = None
+        self._took = False
 
     @property
-    def visitor(self) -> Visitor:
+    def shows_page(self) -> bool:
+        """Whether a page that is the answer will be shown as one."""
+        return not self.scripted or carrying.is_navigation(self.headers)
+
+    # -- what the host's own callables say -------------------------------------------------------
+
+    def _request(self) -> Any:
+        from starlette.requests import Request
+
+        return self._scope.get(REQUEST) or Request(self._scope)
+
+    async def ask(self, rule: Callable[..., Any], waits: Waits) -> Any:
+        """The answer of a callable of the configuration; None when it fails."""
+        try:
+            answer = rule(self._request())
+            if isawaitable(answer):
+                answer = await waits.host(answer)
+        except Exception as error:
+            self._issuer.shield.caught(error, "a callable of the configuration")
+            return None
+        return answer
+
+    def ask_now(self, rule: Callable[..., Any]) -> Any:
+        """The answer of a callable where nobody can wait: None when it is asynchronous."""
+        try:
+            answer = rule(self._request())
+        except Exception as error:
+            self._issuer.shield.caught(error, "a callable of the configuration")
+            return None
+        if isawaitable(answer):
+            if iscoroutine(answer):
+                answer.close()
+            return None
+        return answer
+
+    # -- what may be done ------------------------------------------------------------------------
+
+    async def decide(self, waits: Waits) -> None:
+        """Ask the site's rule of consent, once; noise is not asked."""
+        if self.permission is None and self.noise is None:
+            rule = self._issuer.consent
+            answer = rule.read(self.fields) if rule.ask is None else await self.ask(rule.ask, waits)
+            self.permission = rule.decide(answer, self.headers)
+
+    def permitted(self) -> Permission:
+        """The visitor's consent as far as it is known: an asynchronous rule counts as denied."""
+        if self.permission is not None:
+            return self.permission
+        rule = self._issuer.consent
+        answer = rule.read(self.fields) if rule.ask is None else self.ask_now(rule.ask)
+        return rule.decide(answer, self.headers)
+
+    def deny(self) -> None:
+        """Whatever the visitor said: nothing may leave."""
+        self.permission = DENIED
+
+    def refusal(self) -> str | None:
+        """Why no event may leave, None when they may."""
+        if self.noise is not None:
+            return self.noise
+        permission = self.permission or self.permitted()
+        return "consent" if permission.consent == "denied" else None
+
+    # -- who it is -------------------------------------------------------------------------------
+
+    def identity(self) -> Identity:
+        """fbp and fbc, read or new."""
+        if self._identity is None:
+            headers = self.headers
+            self._identity = identify(
+                cookie_header=headers.get("cookie", ""),
+                query=self._scope.get("query_string", b"").decode("latin-1"),
+                referer=headers.get("referer"),
+                host=self.client.host,
+                now_ms=int(self._issuer.now() * 1000),
+            )
+        return self._identity
+
+    def visitor(self, *, sets_cookies: bool) -> Visitor:
         """Who this request comes from.
 
-        A new fbp belongs to a visitor only where its cookie goes out: with the head of a page.
+        A new fbp belongs to a visitor only where its cookie goes out: `sets_cookies` says whether
+        the response that is being made carries cookies().
         """
-        identity = self.identity
+        identity = self._identity or self.identity()
         fbp = identity.fbp
-        if identity.new_cookies and not self.sets_cookies and "_fbp" in dict(identity.new_cookies):
+        if not sets_cookies and any(name == "_fbp" for name, _ in identity.new_cookies):
             fbp = None
-        consent, country, state = self._admission.permission
+        consent, country, state = self.permission or self.permitted()
         kept = self._visitor
-        if kept is None or (kept.fbp, kept.consent) != (fbp, consent):
-            kept = Visitor(
+        if kept is None or kept.fbp != fbp or kept.consent != consent:
+            scope, client, headers = self._scope, self.client, self.headers
+            raw_path = scope.get("raw_path") or scope["path"].encode()
+            drop, referer = self._issuer.drop_parameters, headers.get("referer")
+            kept = self._visitor = Visitor(
                 fbp=fbp,
                 fbc=identity.fbc,
-                client_ip_address=self.client.ip,
-                client_user_agent=self._reader.headers.get("user-agent"),
-                event_source_url=identity.event_source_url,
-                referrer_url=identity.referrer_url,
+                client_ip_address=client.ip,
+                client_user_agent=headers.get("user-agent"),
+                event_source_url=source_url(
+                    client.scheme, client.host, raw_path, scope.get("query_string", b""), drop
+                ),
+                referrer_url=scrub_url(referer, drop) if referer else None,
                 consent=consent,
                 data_processing_options_country=country,
                 data_processing_options_state=state,
             )
-            self._visitor = kept
         return kept
 
     def cookies(self, theirs: Sequence[tuple[bytes, bytes]] = ()) -> Headers:
         """Set-Cookie lines of what the browser does not have and `theirs` (headers) do not set."""
-        if not self.identity.new_cookies:
+        identity = self._identity or self.identity()
+        if not identity.new_cookies:
             return []
         values = [value.lstrip() for name, value in theirs if name.lower() == b"set-cookie"]
+        secure = self.client.scheme == "https"
         return [
-            (b"set-cookie", cookie)
-            for name, cookie in self.identity.new_cookies
+            (b"set-cookie", set_cookie_header(name, cookie, identity.domain, secure=secure))
+            for name, cookie in identity.new_cookies
             if not any(value.startswith(name.encode() + b"=") for value in values)
         ]
 
-    def keep_click(self, headers: Headers) -> Steps[Headers]:
+    async def keep_click(self, headers: Headers, waits: Waits) -> Headers:
         """`headers` of a redirect, with _fbc where a click on an ad lands on it.
 
         The next page does not know of the click.
@@ -81,8 +208,87 @@ class Visit(Part):
         query = self._scope["query_string"].decode("latin-1")
         if not click_of(query) or is_public(headers):
             return headers
-        if self._admission.noise is None:
-            yield from self._admission.decide()
-        if self._admission.refusal is not None:
+        await self.decide(waits)
+        if self.refusal() is not None:
             return headers
         return headers + [one for one in self.cookies(headers) if one[1].startswith(b"_fbc=")]
+
+    # -- what it brings and takes along ----------------------------------------------------------
+
+    def brings(self) -> bool:
+        """Whether the request seems to bring events along."""
+        return _CARRIED in self.headers.get("cookie", "")
+
+    def brought(self) -> tuple[list[PageEvent], bool]:
+        """The events that an earlier redirect sent here, and whether only a script led here."""
+        if self._brought is None:
+            self._brought = ([], False)
+            issuer = self._issuer
+            for part in self.headers.get("cookie", "").split(";"):
+                name, _, value = part.strip().partition("=")
+                if name == carrying.COOKIE:
+                    try:
+                        self._brought = issuer.carrier.unpack(value, now=issuer.now())
+                    except BadBeacon:
+                        issuer.count(Count("beacon", "carried"))
+                    break
+        return self._brought
+
+    def carried(self, *, for_page: bool = False) -> list[PageEvent]:
+        """The events that were sent here and that this answer hands to the browser.
+
+        What a navigation left behind is for the page that it leads to (or for the question of
+        that page: `for_page`), not for a script that happens to ask meanwhile.
+        """
+        events, for_script = self.brought()
+        if not events or (self.scripted and not for_script and not for_page):
+            return []
+        # The next page may be a copy from a cache or in another tab: once in this browser.
+        return [
+            PageEvent(
+                event.event_name, event.event_id, event.custom_data, event.pixel_ids,
+                event.is_custom, 1,
+            )
+            for event in events
+        ]  # fmt: skip
+
+    def take(self, events: Sequence[PageEvent]) -> None:
+        """The answer has these carried() events: its head must add `cleared`."""
+        if events:
+            self._took = True
+            self._issuer.rendered(events)
+
+    def cleared(self) -> Headers:
+        """A Set-Cookie line once the events were taken."""
+        return [(b"set-cookie", self._next_cookie(""))] if self._took else []
+
+    def send_on(self, events: Sequence[PageEvent], status: int) -> tuple[Headers, int]:
+        """Headers for `events` that no page carries, and how many of them are on their way.
+
+        A redirect sends them, with what it was brought itself, to the page it leads to; any other
+        answer to a script hands them to that script.
+        """
+        if 300 <= status < 400:
+            if not events:
+                return [], 0
+            brought, for_script = self.brought()
+            known = {event.event_id for event in events}
+            value, n = self._issuer.carrier.pack(
+                [*events, *(event for event in brought if event.event_id not in known)],
+                now=self._issuer.now(),
+                scripted=self.scripted and (for_script or not brought),
+            )
+            return [(b"set-cookie", self._next_cookie(value))], min(n, len(events))
+        if not self.scripted:
+            return [], 0
+        carried = self.carried()
+        if not (events or carried):
+            return [], 0
+        value_, n = carrying.as_header([*events, *carried])
+        self.take(carried)
+        return [(carrying.HEADER, value_), *self.cleared()], min(n, len(events))
+
+    def _next_cookie(self, value: str) -> bytes:
+        return carrying.set_cookie(value, secure=self.client.scheme == "https")
+
+
