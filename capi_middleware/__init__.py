@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from capi_middleware.alerts.rules import Alert
     from capi_middleware.asgi import CAPIMiddleware
-    from capi_middleware.capi import CAPI
+    from capi_middleware.capi import CAPI, current_visitor, track
     from capi_middleware.config.pixels import Pixel
     from capi_middleware.config.routes import EventRoute
     from capi_middleware.config.settings import Config
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from capi_middleware.meta.user_data import UserData
     from capi_middleware.meta.visitor import Visitor
     from capi_middleware.report.signing import verify_alert
-    from capi_middleware.tracking import current_visitor, track
 
 __version__ = "0.1.0"
 
@@ -35,8 +34,8 @@ _HOMES = {
     "Pixel": "config.pixels",
     "UserData": "meta.user_data",
     "Visitor": "meta.visitor",
-    "current_visitor": "tracking",
-    "track": "tracking",
+    "current_visitor": "capi",
+    "track": "capi",
     "verify_alert": "report.signing",
 }
 

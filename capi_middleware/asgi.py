@@ -1,29 +1,56 @@
-"""The ASGI door: scope and messages to an Exchange, bytes back."""
+"""The ASGI door turns scope and messages into an Exchange, and what becomes of it into messages."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from capi_middleware.capi import CAPI
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.settings import Config
-from capi_middleware.doors.asgi_response import Message, Responder, Send, in_thread, walk
+from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.page import may_be_page
+from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, current
-from capi_middleware.steps import BODY_LIMIT
+from capi_middleware.request.visit import Headers
+from capi_middleware.store.commits import Commit, committed
 
+Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 #: Any framework's app: each has its own types for the three.
 App = Callable[[Any, Any, Any], Awaitable[None]]
+T = TypeVar("T")
 
 #: The most frequent header of what is no page: one look says it.
 _JSON = (b"content-type", b"application/json")
-
 #: In the scope: a CAPIMiddleware further out has this request already.
 MARK = "capi_middleware"
+#: Pieces that are no longer than this together leave as one message, in bytes.
+_JOINED = 64 * 1024
+_FILES = ("http.response.pathsend", "http.response.zerocopysend")
+#: How long the start of a response without Content-Length may wait for its first piece, in
+#: seconds: long enough for a body that is ready, too short for anyone to notice.
+_PATIENCE = 0.005
+
+
+class Waits:
+    """How this door waits: on its event loop. See request.visit.Waits."""
+
+    async def host(self, answer: Awaitable[Any]) -> Any:
+        """The host's own coroutine, in the task of its request."""
+        return await answer
+
+    async def commit(self, commit: Commit) -> None:
+        """Raises StoreError or TimeoutError."""
+        await committed(commit)
+
+    async def read(self, call: Callable[[], T]) -> T:
+        """On another thread."""
+        return await in_thread(call)
 
 
 class CAPIMiddleware:
@@ -35,7 +62,6 @@ class CAPIMiddleware:
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
-        self._endpoints = self.capi.endpoints
         self._has_lifespan = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,32 +73,32 @@ class CAPIMiddleware:
             elif MARK in scope:
                 self.capi.issuer.notices.say("twice")
             return await self.app(scope, receive, send)
+        capi = self.capi
         try:
-            if not self.capi.started:
+            if not capi.started:
                 self._start()
-            taken = self.capi.take(scope)
+            endpoint, exchange = capi.take(scope)
         except Exception as error:
-            self.capi.issuer.shield.caught(error, "opening")
+            capi.issuer.shield.caught(error, "opening")
             return await self.app(scope, receive, send)
-        if isinstance(taken, str):
-            return await self._answer(taken, scope, receive, send)
+        if endpoint is not None:
+            return await self._answer(endpoint, scope, receive, send)
         scope[MARK] = True
-        passage = _Passage(self.capi, scope, send, scope["path"], scope.get("root_path", ""))
+        response = _Response(capi, scope, send, scope["path"], scope.get("root_path", ""), exchange)
         # Most requests come through here: no method of ours, no second coroutine between them
         # and the app.
-        if taken is not None:
-            passage.responder = Responder(taken, send)
-            if taken.tee is not None:
-                receive = _teeing(taken.tee, receive)
-        token = current.set(passage)
+        if exchange is not None and exchange.tee is not None:
+            receive = _teeing(exchange.tee, receive)
+        token = current.set(response)
         try:
-            await self.app(scope, receive, passage.responder or passage.pass_on)
-            if passage.responder is not None:
-                await passage.responder.release()
+            await self.app(scope, receive, response.pass_on if exchange is None else response)
+            if response.held is not None:
+                await response.release()
         finally:
             current.reset(token)
-            if passage.responder is not None:
-                await passage.responder.close()
+            opened = response.exchange
+            if opened is not None and (not response.ended or opened.commits):
+                await response.close(opened)
         return None
 
     def _start(self) -> None:
@@ -82,7 +108,7 @@ class CAPIMiddleware:
 
     async def _answer(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read_body(receive)
-        response = await walk(self._endpoints.answer(endpoint, scope, body))
+        response = await self.capi.endpoints.answer(endpoint, scope, body, Waits())
         await response(scope, receive, send)
 
     def _closing(self, send: Send) -> Send:
@@ -99,36 +125,46 @@ class CAPIMiddleware:
         return closing
 
 
-class _Passage(Private, Struct):
-    """One request; without a `responder` as long as nothing about it matters to us."""
+class _Response(Private, Struct, eq=False, weakref=False):
+    """One request and the `send` that its app gets.
+
+    Without an `exchange` as long as nothing about it matters to us. `path` and `root_path` are as
+    they came in: a router that mounts another app writes its own into the scope. `held` is a start
+    that waits for the first piece of the body; `left` are the bytes of the body that are to come,
+    where that is known.
+    """
 
     capi: CAPI
     scope: Scope
     send: Send
-    #: As they came in: a router that mounts another app writes its own into the scope.
     path: str
     root_path: str
-    responder: "Responder | None" = None
+    exchange: Exchange | None = None
     started: bool = False
+    watching: bool = False
+    held: Message | None = None
+    left: int | None = None
+    timer: asyncio.TimerHandle | None = None
+    hurried: "asyncio.Task[None] | None" = None
+    ended: bool = False
 
     @property
     def is_open(self) -> bool:
         """See exchange.Passage."""
-        return self.responder is not None
+        return self.exchange is not None
 
     def opened(self) -> Exchange:
         """See exchange.Passage."""
-        if self.responder is None:
+        if self.exchange is None:
             came = {"path": self.path, "root_path": self.root_path}
-            exchange = self.capi.open(self.scope, came)
+            self.exchange = self.capi.open(self.scope, came)
             if self.started:
-                exchange.missed()
-            self.responder = Responder(exchange, self.send)
-        return self.responder.exchange
+                self.exchange.missed()
+        return self.exchange
 
     def pass_on(self, message: Message) -> Awaitable[None]:
         """The `send` of a request that does not matter. No coroutine: it is one step less."""
-        if self.responder is None and message["type"] == "http.response.start":
+        if self.exchange is None and message["type"] == "http.response.start":
             headers = message.get("headers", ())
             try:
                 # Reading a generator here would leave nothing to send.
@@ -137,9 +173,137 @@ class _Passage(Private, Struct):
             except Exception as error:
                 self.capi.issuer.shield.caught(error, "opening")
             self.started = True
-        if self.responder is None:
+        if self.exchange is None:
             return self.send(message)
-        return self.responder(message)
+        return self(message)
+
+    async def __call__(self, message: Message) -> None:
+        """Take a message of the app."""
+        exchange = self.exchange
+        assert exchange is not None
+        if self.hurried is not None:
+            await self.hurried
+        kind = message["type"]
+        if kind == "http.response.body":
+            last = not message.get("more_body", False)
+            chunk = message.get("body", b"")
+            if not self.watching:
+                if self.left is not None:
+                    self.left -= len(chunk)
+                if (last or (self.left is not None and self.left <= 0)) and not self.ended:
+                    await self.commit(exchange)
+                return await self.send(message)
+            headers: Headers = []
+            pieces: list[Piece]
+            try:
+                if self.held is not None:
+                    headers, pieces = exchange.open_body(chunk, last)
+                else:
+                    pieces = exchange.feed(chunk, last)
+            except Exception as error:
+                self.capi.issuer.shield.caught(error, "injection")
+                self.watching = False
+                headers, pieces = list((self.held or {}).get("headers", [])), [chunk]
+            if last:
+                await self.commit(exchange)
+            if self.held is not None:
+                start, self.held = self.held, None
+                if self.timer is not None:
+                    self.timer.cancel()
+                    self.timer = None
+                await self.send({**start, "headers": headers})
+            if last or exchange.passes_on:
+                self.watching, self.left = False, None
+            if sum(map(len, pieces)) <= _JOINED:
+                pieces = [b"".join(pieces)] if pieces else []
+            for piece in pieces[:-1]:
+                await self.send(
+                    {"type": "http.response.body", "body": bytes(piece), "more_body": True}
+                )
+            if pieces or last:
+                body = bytes(pieces[-1]) if pieces else b""
+                await self.send({**message, "body": body, "more_body": not last})
+            return None
+        if kind == "http.response.start" and self.held is None:
+            return await self._start(exchange, message)
+        if kind in _FILES:
+            # The server sends a file that nobody reads here: the response stays as it is.
+            self.watching = False
+            await self.commit(exchange)
+        await self.release()
+        return await self.send(message)
+
+    async def close(self, exchange: Exchange) -> None:
+        """The app is done, or failed: nothing of ours may stay behind."""
+        if self.timer is not None:
+            self.timer.cancel()
+        await self.commit(exchange)
+
+    async def _start(self, exchange: Exchange, message: Message) -> None:
+        given: Any = message.get("headers", [])
+        headers: Headers = given
+        if not isinstance(given, list | tuple):
+            # A generator: reading it would leave nothing to send.
+            headers = [(bytes(name), bytes(value)) for name, value in given]
+            message = {**message, "headers": headers}
+        self.left = _length(headers)
+        try:
+            own = list(headers)
+            self.watching = await exchange.start(message["status"], own, Waits())
+            if not self.watching and exchange.headers is not own:
+                message = {**message, "headers": exchange.headers}
+        except Exception as error:
+            self.watching = False
+            self.capi.issuer.shield.caught(error, "the start of a response")
+        if not self.watching:
+            if self.left == 0:
+                await self.commit(exchange)
+            return await self.send(message)
+        self.held = message
+        if self.left is None:
+            loop = asyncio.get_running_loop()
+            self.timer = loop.call_later(_PATIENCE, self._late)
+        return None
+
+    def _late(self) -> None:
+        self.hurried = asyncio.ensure_future(self.release())
+
+    async def release(self) -> None:
+        """Send a start that is still held, without knowing whether there will be a tag."""
+        if self.held is None:
+            return
+        start, self.held = self.held, None
+        if self.timer is not None:
+            self.timer.cancel()
+        try:
+            if self.watching and self.exchange is not None:
+                start = {**start, "headers": self.exchange.hurry()}
+        except Exception as error:
+            self.capi.issuer.shield.caught(error, "the headers")
+            self.watching = False
+        await self.send(start)
+
+    async def commit(self, exchange: Exchange) -> None:
+        """Wait until the conversions of this response are on disk."""
+        self.ended = True
+        try:
+            commits = exchange.end()
+        except Exception as error:
+            return self.capi.issuer.shield.caught(error, "the end of a response")
+        for commit in commits:
+            try:
+                await committed(commit)
+            except Exception as error:
+                self.capi.issuer.shield.caught(error, "the commit")
+        return None
+
+
+def _length(headers: Headers) -> int | None:
+    for name, value in headers:
+        if len(name) == 14 and bytes(name).lower() == b"content-length":
+            text = bytes(value).strip()
+            return int(text) if text.isdigit() else None
+    return None
 
 
 def _teeing(tee: BodyTee, receive: Receive) -> Receive:
@@ -166,3 +330,11 @@ async def _read_body(receive: Receive) -> bytes | None:
             return None
         if not message.get("more_body", False):
             return bytes(body)
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """What takes long, off the event loop."""
+    # Imported where something takes long: anyio is no part of a page.
+    from anyio import to_thread
+
+    return await to_thread.run_sync(call)

@@ -1,4 +1,4 @@
-"""CAPI: one per process. Puts the stations together and gives events to them."""
+"""CAPI is one process's tracker: it puts the parts together, and track() gives events to them."""
 
 import atexit
 import hmac
@@ -7,9 +7,9 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from decimal import Decimal
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from capi_middleware.alerts.watch import CHECK_SECONDS, Alerting
 from capi_middleware.capture.carrying import brings
@@ -20,11 +20,10 @@ from capi_middleware.config.settings import Config
 from capi_middleware.delivery.courier import Courier, Deliverer
 from capi_middleware.delivery.housekeeping import Housekeeping, Job
 from capi_middleware.delivery.skew import ClockCheck
-from capi_middleware.errors import ConfigError
+from capi_middleware.errors import CapiError, ConfigError
 from capi_middleware.events import Event, EventName
 from capi_middleware.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.insights.keeping import Lookout
-from capi_middleware.lazily import lazily
 from capi_middleware.meta.custom_data import custom_data_of
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.user_data import UserData
@@ -38,9 +37,6 @@ from capi_middleware.store.store import Store
 if TYPE_CHECKING:
     from capi_middleware.endpoints.public import Endpoints
     from capi_middleware.request.exchange import Exchange
-    from capi_middleware.request.later import Later
-
-E = TypeVar("E", bound="Exchange")
 
 #: How long closing may take in seconds: servers kill a worker that takes longer to end.
 DRAIN_SECONDS = 5.0
@@ -104,22 +100,20 @@ class CAPI:
         StoreError when the commit failed.
         """
         check_event_name(event_name, "track")
+        issuer = self.issuer
         if visitor is not None:
-            visitor = self.issuer.checked(visitor)
-        event = self.issuer.new_event(event_name, self.issuer.mint(event_name, dedupe_key), None)
+            visitor = issuer.checked(visitor)
+        event = issuer.new_event(event_name, dedupe_key, None)
         if event_time is not None:
             event.event_time = _checked_time(event_time, event.event_time)
-        event.custom_data = self.issuer.custom_data(
-            event_name, custom_data_of(value, currency, contents, custom_data)
-        )
-        if user_data is not None:
-            event.user_data = self.issuer.hashed(user_data)
-        self.issuer.check(event)
+        given = custom_data_of(value, currency, contents, custom_data)
+        issuer.fill(event, given, user_data)
+        issuer.check(event)
         if visitor is not None and visitor.consent == "denied":
-            self.issuer.suppressed("consent", event)
+            issuer.suppressed("consent", event)
             return event
         self.start()
-        commit = self.issuer.issue([event], visitor, "not_rendered")
+        commit = issuer.issue([event], visitor, "not_rendered")
         if commit is not None:
             commit.result()
         return event
@@ -155,20 +149,13 @@ class CAPI:
 
     # -- for the doors ---------------------------------------------------------------------------
 
-    @lazily
+    @cached_property
     def endpoints(self) -> "Endpoints":
         """What answers under the prefix."""
         # starlette and more, 5 MB: not for a process that has no door.
         from capi_middleware.endpoints.public import Endpoints
 
-        return Endpoints(self.issuer, self._open_later, self._is_delivering)
-
-    @lazily
-    def _exchange(self) -> "type[Exchange]":
-        # All that a request takes: not for a process that has no door either.
-        from capi_middleware.request.exchange import Exchange
-
-        return Exchange
+        return Endpoints(self.issuer, self.open, self._is_delivering)
 
     def start(self) -> None:
         """Start delivery in this process: lazily, and again after a fork."""
@@ -196,38 +183,35 @@ class CAPI:
 
         `came` has its path and root_path as they came in: routers of the host change the scope.
         """
-        return self._opened(self._exchange, scope, came)
-
-    def _open_later(self, scope: MutableMapping[str, Any]) -> "Later":
-        from capi_middleware.request.later import Later
-
-        return self._opened(Later, scope)
-
-    def _opened(
-        self, kind: type[E], scope: MutableMapping[str, Any], came: Mapping[str, Any] | None = None
-    ) -> E:
         mount, path = split_mount(came or scope)
         matches = self._routes.match(scope["method"], path)
-        return kind(self.issuer, scope, path=path, mount=mount, matches=matches)
+        return self._exchange(self.issuer, scope, path, mount, matches)
 
-    def take(self, scope: MutableMapping[str, Any]) -> "Exchange | str | None":
+    def take(self, scope: MutableMapping[str, Any]) -> "tuple[str | None, Exchange | None]":
         """What a request, its `scope` as in ASGI's http, is to us.
 
-        The name of our endpoint that it is for; an Exchange; or None for one that matters only
-        if its response turns out to be a page, or if the host's code calls track() in it.
+        The name of our endpoint that it is for, or its Exchange. Neither for one that matters
+        only if its response turns out to be a page, or if the host's code calls track() in it.
         """
         method, path, mount = scope["method"], scope["path"], ""
         if scope.get("root_path"):
             mount, path = split_mount(scope)
         if self.may_want(method, path):
             if path.startswith(self._prefix):
-                return str(path[len(self._prefix) :])
+                return path[len(self._prefix) :], None
             matches = self._routes.match(method, path)
             if matches or method == "HEAD":
-                return self._exchange(self.issuer, scope, path=path, mount=mount, matches=matches)
+                return None, self._exchange(self.issuer, scope, path, mount, matches)
         if b"fbclid=" in scope.get("query_string", b"") or brings(scope["headers"]):
-            return self.open(scope)
-        return None
+            return None, self.open(scope)
+        return None, None
+
+    @cached_property
+    def _exchange(self) -> "type[Exchange]":
+        # All that a request takes: not for a process that has no door either.
+        from capi_middleware.request.exchange import Exchange
+
+        return Exchange
 
     def endpoint(self, scope: MutableMapping[str, Any]) -> str | None:
         """The name of our endpoint that a request (its `scope`) is for, None for the host's."""
@@ -264,6 +248,57 @@ class CAPI:
 
     def _is_delivering(self) -> bool:
         return self._deliverer.alive
+
+
+def track(
+    event_name: EventName,
+    *,
+    user_data: UserData | None = None,
+    dedupe_key: object = None,
+    value: float | Decimal | str | None = None,
+    currency: str | None = None,
+    contents: Sequence[Any] | None = None,
+    **custom_data: Any,
+) -> Event:
+    """Add an event to the present request, or fill in the one that a route made of it.
+
+    Args:
+        event_name: a standard event of Meta or a custom name.
+        user_data: customer information; hashed before anything is kept.
+        dedupe_key: the same key and name give the same event_id everywhere, e.g. an order number.
+        value, currency: the amount and its ISO 4217 code; Purchase needs both.
+        contents: the items, each a mapping with at least "id".
+        custom_data: anything else for Meta's custom_data.
+
+    Returns the Event with its event_id. Raises CapiError outside of a request: use
+    `CAPI(config).track` there.
+    """
+    exchange = _present("track()")
+    check_event_name(event_name, "track")
+    given = custom_data_of(value, currency, contents, custom_data)
+    return exchange.track(event_name, given, user_data, dedupe_key)
+
+
+def current_visitor() -> Visitor:
+    """Who the present request comes from: keep `.dumps()` with the order, use it in the webhook.
+
+    An asynchronous `consent` callable cannot be asked here: its visitor counts as denied, and the
+    webhook's event is suppressed and counted. Raises CapiError outside of a request.
+    """
+    return _present("current_visitor()").visitor()
+
+
+def _present(what: str) -> "Exchange":
+    # All that a request takes: a process without a door need not load it.
+    from capi_middleware.request.exchange import current
+
+    passage = current.get()
+    if passage is None:
+        raise CapiError(
+            f"{what}: found no request that passes CAPIMiddleware, expected one; outside of a "
+            "request use CAPI(config).track(…, visitor=…)"
+        )
+    return passage.opened()
 
 
 def split_mount(scope: Mapping[str, Any]) -> tuple[str, str]:

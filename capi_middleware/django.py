@@ -19,12 +19,10 @@ from django.utils.module_loading import import_string
 from capi_middleware import asgi
 from capi_middleware.capi import CAPI
 from capi_middleware.config.settings import Config
-from capi_middleware.doors.environ import Tee, scope_of
-from capi_middleware.doors.wsgi_response import Responder, walk
-from capi_middleware.request.asking import REQUEST
+from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.request.exchange import Exchange, current
-from capi_middleware.steps import BODY_LIMIT
-from capi_middleware.wsgi import MARK, is_wrapped
+from capi_middleware.request.visit import REQUEST
+from capi_middleware.wsgi import MARK, Response, Tee, Waits, is_wrapped, run, scope_of
 
 #: What names the visitor where our own endpoints answer, before the other middleware had its turn.
 _IDENTITY = (
@@ -68,7 +66,6 @@ class CAPIMiddleware:
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
         self.capi: CAPI = get_capi()
-        self._endpoints = self.capi.endpoints
         if _CACHE in takewhile(lambda entry: not entry.endswith(_ENTRY), settings.MIDDLEWARE):
             self.capi.issuer.notices.say("cache")
         if iscoroutinefunction(get_response):
@@ -78,62 +75,59 @@ class CAPIMiddleware:
         """Django's middleware interface."""
         if iscoroutinefunction(self):
             return self._asynchronous(request)
-        exchange = self._open(request)
+        endpoint, exchange = self._open(request)
+        if endpoint is not None:
+            return self._answer(endpoint, request)
         if exchange is None:
             return self.get_response(request)
-        if isinstance(exchange, str):
-            return self._answer(exchange, request)
-        outgoing = _Outgoing(exchange)
+        outgoing = _Outgoing(self.capi, exchange)
         with outgoing.made():
             response = self.get_response(request)
         return outgoing.finish(response)
 
     async def _asynchronous(self, request: Any) -> Any:
-        exchange = self._open(request)
+        endpoint, exchange = self._open(request)
+        # In Django's own threads callables may use request.user and the database.
+        if endpoint is not None:
+            return await sync_to_async(self._answer)(endpoint, request)
         if exchange is None:
             return await self.get_response(request)
-        # In Django's own threads callables may use request.user and the database.
-        if isinstance(exchange, str):
-            return await sync_to_async(self._answer)(exchange, request)
-        outgoing = _Outgoing(exchange)
+        outgoing = _Outgoing(self.capi, exchange)
         with outgoing.made():
             response = await self.get_response(request)
         if getattr(response, "is_async", False):
             return await outgoing.finish_stream(response)
         return await sync_to_async(outgoing.finish)(response)
 
-    def _open(self, request: Any) -> Exchange | str | None:
-        """The exchange of a request, the name of our endpoint, or None: it passes through."""
+    def _open(self, request: Any) -> tuple[str | None, Exchange | None]:
+        """The name of our endpoint, or the exchange of a request; neither: it passes through."""
         try:
             asynchronous = hasattr(request, "scope")
             given = request.scope if asynchronous else request.environ
             if asgi.MARK in given if asynchronous else is_wrapped(given):
                 self.capi.issuer.notices.say("twice")
-                return None
+                return None, None
             self.capi.start()
             scope = _scope(request)
             endpoint = self.capi.endpoint(scope)
             if endpoint is not None:
-                return endpoint
+                return endpoint, None
             exchange = self.capi.open(scope)
             if exchange.tee is not None:
                 request._stream = Tee(request._stream, exchange.tee.add)
             given[asgi.MARK if asynchronous else MARK] = True
         except Exception as error:
             self.capi.issuer.shield.caught(error, "opening")
-            return None
-        return exchange
+            return None, None
+        return None, exchange
 
     def _answer(self, endpoint: str, request: Any) -> HttpResponse:
         for path in _IDENTITY:
             if path in settings.MIDDLEWARE:
                 import_string(path)(self.get_response).process_request(request)
         body = request.read(BODY_LIMIT + 1)
-        answer = walk(
-            self._endpoints.answer(
-                endpoint, _scope(request), body if len(body) <= BODY_LIMIT else None
-            )
-        )
+        given = body if len(body) <= BODY_LIMIT else None
+        answer = run(self.capi.endpoints.answer(endpoint, _scope(request), given, Waits()))
         response = HttpResponse(bytes(answer.body), status=answer.status_code)
         del response["Content-Type"]
         _change(
@@ -153,11 +147,11 @@ def _scope(request: Any) -> dict[str, Any]:
 
 
 class _Outgoing:
-    """One response on its way through the WSGI door's Responder."""
+    """One response on its way through the WSGI door's Response."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, capi: CAPI, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._responder = Responder(exchange, self._start)
+        self._response = Response(capi, self._start, exchange)
         self._headers: Pairs | None = None
 
     @contextmanager
@@ -167,7 +161,7 @@ class _Outgoing:
         try:
             yield
         except BaseException:
-            self._responder.finish()
+            self._response.finish()
             raise
         finally:
             current.reset(token)
@@ -177,14 +171,14 @@ class _Outgoing:
         given = self._begin(response)
         if not response.streaming:
             content = response.content
-            body = b"".join(self._responder.body([content], None))
-            self._responder.finish()
+            body = b"".join(self._response.body([content], None))
+            self._response.finish()
             if body != content:
                 response.content = body
         else:
             is_file = getattr(response, "file_to_stream", None) is not None
             parts = response if is_file else iter(response)
-            stream = self._responder.body(parts, type(response))
+            stream = self._response.body(parts, type(response))
             if stream is not parts:
                 response.streaming_content = _Stream(stream, lambda: self._headers is not None)
         return self._with_headers(response, given)
@@ -193,7 +187,7 @@ class _Outgoing:
         """The same response with the tag in the stream of an asynchronous view."""
         given = await sync_to_async(self._begin)(response)
         if self._headers is not None:  # there will be no tag
-            await sync_to_async(self._responder.finish)()
+            await sync_to_async(self._response.finish)()
         else:
             stream = self._tagged(aiter(response))
             first = await anext(stream, b"")
@@ -203,7 +197,7 @@ class _Outgoing:
     def _begin(self, response: Any) -> Pairs:
         given = [*response.items()]
         given += [("Set-Cookie", cookie.OutputString()) for cookie in response.cookies.values()]
-        self._responder.start(f"{response.status_code} {response.reason_phrase}", given)
+        self._response.start(f"{response.status_code} {response.reason_phrase}", given)
         return given
 
     def _with_headers(self, response: Any, given: Pairs) -> Any:
@@ -220,16 +214,16 @@ class _Outgoing:
     async def _tagged(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         try:
             async for chunk in chunks:
-                if piece := self._responder.next_piece(iter([chunk]), only=False):
+                if piece := self._response.next_piece(iter([chunk]), only=False):
                     yield piece
             if piece := await sync_to_async(self._end)():
                 yield piece
         finally:
-            await sync_to_async(self._responder.finish)()
+            await sync_to_async(self._response.finish)()
 
     def _end(self) -> bytes:
         try:
-            return self._responder.next_piece(iter(()), only=False)
+            return self._response.next_piece(iter(()), only=False)
         except StopIteration:
             return b""
 

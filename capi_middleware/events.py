@@ -61,20 +61,20 @@ MATCH_KEYS = (
     "lead_id", "anon_id", "madid", "f5first", "f5last", "fi", "dobd", "dobm", "doby", "page_id",
     "page_scoped_user_id", "ctwa_clid", "ig_account_id", "ig_sid", "whatsapp_business_account_id",
 )  # fmt: skip
-_BIT = {key: 1 << place for place, key in enumerate(MATCH_KEYS)}
+MATCH_KEY_BITS = {key: 1 << place for place, key in enumerate(MATCH_KEYS)}
 
 
 def match_key_mask(keys: Iterable[str]) -> int:
     """The bit mask of the match keys among `keys`; others are ignored."""
     mask = 0
     for key in keys:
-        mask |= _BIT.get(key, 0)
+        mask |= MATCH_KEY_BITS.get(key, 0)
     return mask
 
 
 def match_keys_of(mask: int) -> list[str]:
     """The match keys whose bits are set in `mask`."""
-    return [key for key, bit in _BIT.items() if mask & bit]
+    return [key for key, bit in MATCH_KEY_BITS.items() if mask & bit]
 
 
 class Event(Private, Struct):

@@ -8,10 +8,9 @@ import flask
 from capi_middleware import wsgi
 from capi_middleware.capi import CAPI
 from capi_middleware.config.settings import Config
-from capi_middleware.doors.environ import Environ
-from capi_middleware.doors.wsgi_response import StartResponse
-from capi_middleware.request.asking import REQUEST
 from capi_middleware.request.exchange import current
+from capi_middleware.request.visit import REQUEST
+from capi_middleware.wsgi import Environ, StartResponse
 
 
 def init_app(app: flask.Flask, config: Config | CAPI | None = None) -> CAPI:

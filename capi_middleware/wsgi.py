@@ -1,24 +1,70 @@
-"""The WSGI door: environ and iterables to an Exchange, bytes back. PEP 3333 to the letter."""
+"""The WSGI door turns environ and iterables into an Exchange and back, as PEP 3333 says."""
 
-from collections.abc import Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, MutableMapping
+from contextvars import Token
+from functools import lru_cache
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import quote
 
 from msgspec import Struct
 
 from capi_middleware.capi import CAPI
 from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.config.settings import Config
-from capi_middleware.doors.environ import Environ, Tee, read_body, scope_of
-from capi_middleware.doors.wsgi_response import ExcInfo, Responder, StartResponse, walk
+from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
-from capi_middleware.request.exchange import Exchange, current
+from capi_middleware.request.exchange import Exchange, Passage, current
+from capi_middleware.request.visit import Headers
+from capi_middleware.store.commits import Commit, wait_for
 
 App = Callable[[Any, Any], Iterable[bytes]]
+Environ = dict[str, Any]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+StartResponse = Callable[..., Callable[[bytes], object]]
+#: Header lines as WSGI has them.
+Lines = list[tuple[str, str]]
+T = TypeVar("T")
 
 #: In the environ: a CAPIMiddleware further out has this request already.
 MARK = "capi_middleware.request.exchange"
 #: What a dispatcher that mounts another app changes in the environ: kept as it came in.
 _PLACE = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO")
+
+
+class Waits:
+    """How this door waits: in its thread. See request.visit.Waits. None of them ever suspends."""
+
+    async def host(self, answer: Awaitable[Any]) -> Any:
+        """The host's own coroutine, on an event loop of its own."""
+        # Only an asynchronous callable of the host's needs it.
+        import asyncio
+
+        async def awaited() -> Any:
+            return await answer
+
+        return asyncio.run(awaited())
+
+    async def commit(self, commit: Commit) -> None:
+        """Raises StoreError or TimeoutError."""
+        wait_for(commit)
+
+    async def read(self, call: Callable[[], T]) -> T:
+        """In this thread."""
+        return call()
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine of ours that waits with Waits, and therefore never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    coroutine.close()
+    raise RuntimeError("found a coroutine that suspends, expected one that waits in its thread")
 
 
 class CAPIMiddleware:
@@ -30,42 +76,40 @@ class CAPIMiddleware:
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
-        self._endpoints = self.capi.endpoints
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI interface."""
+        capi = self.capi
         if is_wrapped(environ):
-            self.capi.issuer.notices.say("twice")
+            capi.issuer.notices.say("twice")
             return self.app(environ, start_response)
-        taken: Exchange | str | None = None
+        endpoint: str | None = None
+        exchange: Exchange | None = None
         scope: dict[str, Any] = {}
         try:
-            self.capi.start()
-            if not _passes(self.capi, environ):
+            capi.start()
+            if not _passes(capi, environ):
                 scope = scope_of(environ)
-                taken = self.capi.take(scope)
+                endpoint, exchange = capi.take(scope)
         except Exception as error:
-            self.capi.issuer.shield.caught(error, "opening")
+            capi.issuer.shield.caught(error, "opening")
             return self.app(environ, start_response)
-        if isinstance(taken, str):
-            return self.answer(taken, scope, environ, start_response)
+        if endpoint is not None:
+            return self.answer(endpoint, scope, environ, start_response)
         environ[MARK] = True
         came = {name: environ[name] for name in _PLACE if name in environ}
-        passage = _Passage(self, environ, start_response, came)
-        if taken is not None:
-            passage.responder = Responder(taken, start_response)
-            if taken.tee is not None:
-                environ["wsgi.input"] = Tee(environ["wsgi.input"], taken.tee.add)
-        token = current.set(passage)
+        response = Response(capi, start_response, exchange, environ, came, self.fill_in)
+        if exchange is not None and exchange.tee is not None:
+            environ["wsgi.input"] = Tee(environ["wsgi.input"], exchange.tee.add)
+        token = current.set(response)
         try:
-            result = self.app(environ, passage.start)
+            result = self.app(environ, response.start)
         except BaseException:
-            if passage.responder is not None:
-                passage.responder.finish()
+            response.finish()
             raise
         finally:
             current.reset(token)
-        return passage.body(result)
+        return response.body(result, environ.get("wsgi.file_wrapper"))
 
     def fill_in(self, scope: MutableMapping[str, Any]) -> None:
         """For doors of frameworks: add to a `scope` that is made while their app answers."""
@@ -81,12 +125,10 @@ class CAPIMiddleware:
 
         `scope` is the ASGI form of `environ`; `start_response` is the server's.
         """
-        response = walk(self._endpoints.answer(endpoint, scope, read_body(environ)))
-        headers = [
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in response.raw_headers
-        ]
-        start_response(f"{response.status_code} {_phrase(response.status_code)}", headers)
+        body = read_body(environ)
+        response = run(self.capi.endpoints.answer(endpoint, scope, body, Waits()))
+        status = response.status_code
+        start_response(f"{status} {HTTPStatus(status).phrase}", _decoded(response.raw_headers))
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else bytes(response.body)]
 
 
@@ -96,7 +138,7 @@ def is_wrapped(environ: Environ) -> bool:
 
 
 def _passes(capi: CAPI, environ: Environ) -> bool:
-    """Whether CAPI.take() would say None, for the many requests that show it at once."""
+    """Whether CAPI.take() would find nothing, for the many requests that show it at once."""
     path = environ.get("PATH_INFO", "")
     return (
         path.isascii()
@@ -106,71 +148,304 @@ def _passes(capi: CAPI, environ: Environ) -> bool:
     )
 
 
-class _Passage(Private, Struct):
-    """One request; without a `responder` as long as nothing about it matters to us."""
+class Response(Private, Struct, eq=False, weakref=False):
+    """One request, its `start_response` and its body.
 
-    door: CAPIMiddleware
-    environ: Environ
+    Without an `exchange` as long as nothing about it matters to us; `came` is what a router of
+    the host may have changed in the `environ` since. `fill_in` adds to a scope that is made while
+    the app answers. `left` are the bytes of the body that are to come, where that is known.
+    """
+
+    capi: CAPI
     start_response: StartResponse
-    came: Environ
-    responder: "Responder | None" = None
+    exchange: Exchange | None = None
+    environ: Environ = {}
+    came: Environ = {}
+    fill_in: Callable[[MutableMapping[str, Any]], None] | None = None
     started: bool = False
+    watching: bool = False
+    left: int | None = None
+    _held: tuple[str, Lines, ExcInfo | None] | None = None
+    _write: Callable[[bytes], object] | None = None
 
     @property
     def is_open(self) -> bool:
         """See exchange.Passage."""
-        return self.responder is not None
+        return self.exchange is not None
 
     def opened(self) -> Exchange:
         """See exchange.Passage."""
-        if self.responder is None:
+        if self.exchange is None:
             scope = scope_of({**self.environ, **self.came})
             scope["state"] = self.environ
-            self.door.fill_in(scope)
-            exchange = self.door.capi.open(scope)
+            if self.fill_in is not None:
+                self.fill_in(scope)
+            self.exchange = self.capi.open(scope)
             if self.started:
-                exchange.missed()
-            self.responder = Responder(exchange, self.start_response)
-        return self.responder.exchange
+                self.exchange.missed()
+        return self.exchange
 
     def start(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+        self, status: str, headers: Lines, exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
-        """The start_response that the app calls."""
-        if self.responder is None:
+        """The start_response that the app calls; again with exc_info after an error."""
+        if self.exchange is None:
             try:
                 if _may_be_page(headers):
                     self.opened()
             except Exception as error:
-                self.door.capi.issuer.shield.caught(error, "opening")
-            self.started = True
-        if self.responder is not None:
-            return self.responder.start(status, headers, exc_info)
-        if exc_info is None:
-            return self.start_response(status, headers)
-        return self.start_response(status, headers, exc_info)
+                self.capi.issuer.shield.caught(error, "opening")
+        exchange, self.started = self.exchange, True
+        if exchange is None or self._write is not None:
+            # Nothing of ours, or the headers are out: the server raises the error of exc_info.
+            return self._call(status, headers, exc_info)
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self.left = _length(headers)
+        try:
+            self.watching = run(exchange.start(int(status[:3]), raw, Waits()))
+        except Exception as error:
+            self.watching = False
+            self.capi.issuer.shield.caught(error, "the start of a response")
+        if not self.watching and exchange.headers is not raw:
+            headers = _decoded(exchange.headers)
+        self._held = (status, headers, exc_info)
+        if not self.watching:
+            self._release(None)
+        return self.write
 
-    def body(self, result: Iterable[bytes]) -> Iterable[bytes]:
+    def write(self, data: bytes) -> None:
+        """The old imperative way of sending, PEP 3333's write()."""
+        piece = self._pass(data, last=False)
+        assert self._write is not None or not piece
+        if piece and self._write is not None:
+            self._write(piece)
+
+    def body(self, result: Iterable[bytes], file_wrapper: Any) -> Iterable[bytes]:
         """What the server iterates: the app's own object wherever nothing is to be changed."""
-        if self.responder is None and not self.started:
+        if self.exchange is None and not self.started:
             # A generator calls start_response when it is iterated, and track() in it as well.
             try:
                 self.opened()
             except Exception as error:
-                self.door.capi.issuer.shield.caught(error, "opening")
-        if self.responder is None:
+                self.capi.issuer.shield.caught(error, "opening")
+        if self.exchange is None:
             return result
-        return self.responder.body(result, self.environ.get("wsgi.file_wrapper"))
+        offloaded = isinstance(file_wrapper, type) and isinstance(result, file_wrapper)
+        if self.started and (offloaded or not self.watching):
+            self.watching = False
+            self._release(None)
+            self.finish()
+            return result
+        return _Body(self, result)
+
+    def next_piece(self, result: Iterator[bytes], only: bool) -> bytes:
+        """One piece of the app's body, with ours in it. Raises StopIteration at the end."""
+        token: Token[Passage | None] = current.set(self.exchange)
+        try:
+            chunk = next(result)
+        except StopIteration:
+            piece = self._end()
+            if piece:
+                return piece
+            raise
+        finally:
+            current.reset(token)
+        return self._pass(chunk, last=only)
+
+    def finish(self) -> None:
+        """Wait until the conversions of this response are on disk."""
+        if self.exchange is None:
+            return None
+        shield = self.capi.issuer.shield
+        try:
+            commits = self.exchange.end()
+        except Exception as error:
+            return shield.caught(error, "the end of a response")
+        for commit in commits:
+            try:
+                wait_for(commit)
+            except Exception as error:
+                shield.caught(error, "the commit")
+        return None
+
+    def _pass(self, chunk: bytes, last: bool) -> bytes:
+        exchange = self.exchange
+        assert exchange is not None
+        if not self.watching:
+            if self.left is not None:
+                self.left -= len(chunk)
+            if last or (self.left is not None and self.left <= 0):
+                self.finish()
+            return chunk
+        if not chunk and not last and self._held is not None:
+            return b""
+        headers: Headers = []
+        pieces: list[Piece]
+        try:
+            if self._held is not None:
+                headers, pieces = exchange.open_body(chunk, last)
+            else:
+                pieces = exchange.feed(chunk, last)
+        except Exception as error:
+            self.capi.issuer.shield.caught(error, "injection")
+            self.watching = False
+            pieces = [chunk]
+        if last:
+            self.finish()
+        self._release(headers if self.watching else None)
+        if last or exchange.passes_on:
+            self.watching, self.left = False, None
+        return b"".join(pieces)
+
+    def _end(self) -> bytes:
+        piece = b""
+        if self.started and self.watching:
+            piece = self._pass(b"", last=True)
+        self.finish()
+        return piece
+
+    def _release(self, headers: Headers | None) -> None:
+        if self._held is None:
+            return
+        (status, given, exc_info), self._held = self._held, None
+        self._write = self._call(status, given if headers is None else _decoded(headers), exc_info)
+
+    def _call(
+        self, status: str, headers: Lines, exc_info: ExcInfo | None
+    ) -> Callable[[bytes], object]:
+        if exc_info is None:
+            return self.start_response(status, headers)
+        return self.start_response(status, headers, exc_info)
 
 
-def _may_be_page(headers: list[tuple[str, str]]) -> bool:
+class _Body:
+    """The iterable that the server gets: lazy, one piece for one piece, closed once."""
+
+    def __init__(self, response: Response, result: Iterable[bytes]) -> None:
+        self._response = response
+        self._result = result
+        self._iterator = iter(result)
+        self._only = isinstance(result, list | tuple) and len(result) == 1
+        self._ended = False
+
+    def __iter__(self) -> "Iterator[bytes]":
+        return self
+
+    def __next__(self) -> bytes:
+        if self._ended:
+            raise StopIteration
+        try:
+            return self._response.next_piece(self._iterator, self._only)
+        except StopIteration:
+            self._ended = True
+            raise
+
+    def close(self) -> None:
+        """Close the app's iterable, whatever happened before."""
+        try:
+            close = getattr(self._result, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._response.finish()
+
+
+def _decoded(headers: Headers) -> Lines:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+def _length(headers: Lines) -> int | None:
+    for name, value in headers:
+        if len(name) == 14 and name.lower() == "content-length":
+            return int(value) if value.strip().isdecimal() else None
+    return None
+
+
+def _may_be_page(headers: Lines) -> bool:
     for name, value in headers:
         if len(name) == 12 and name.lower() == "content-type":
             return "html" in value.lower()
     return False
 
 
-def _phrase(status: int) -> str:
-    from http import HTTPStatus
+class Tee:
+    """wsgi.input that shows what is read from it."""
 
-    return HTTPStatus(status).phrase
+    def __init__(self, stream: Any, seen: Callable[[bytes], None]) -> None:
+        self._stream = stream
+        self._seen = seen
+
+    def read(self, *size: int) -> bytes:
+        """As the stream's own."""
+        return self._show(self._stream.read(*size))
+
+    def readline(self, *size: int) -> bytes:
+        """As the stream's own."""
+        return self._show(self._stream.readline(*size))
+
+    def readlines(self, *hint: int) -> list[bytes]:
+        """As the stream's own."""
+        return [self._show(line) for line in self._stream.readlines(*hint)]
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._stream:
+            yield self._show(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _show(self, data: bytes) -> bytes:
+        self._seen(data)
+        return data
+
+
+def scope_of(environ: Environ) -> dict[str, Any]:
+    """The request of a WSGI environ as an ASGI http scope."""
+    mount = _text(environ.get("SCRIPT_NAME", ""))
+    path = mount + _text(environ.get("PATH_INFO", "")) or "/"
+    headers = [
+        (_header(name), str(value).encode("latin-1", "ignore"))
+        for name, value in environ.items()
+        if name[:5] == "HTTP_"
+    ]
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(name):
+            headers.append((_header(f"HTTP_{name}"), environ[name].encode("latin-1")))
+    if "HTTP_HOST" not in environ:
+        host = f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
+        headers.append((b"host", host.encode("latin-1")))
+    peer = environ.get("REMOTE_ADDR")
+    return {
+        "type": "http",
+        "method": environ.get("REQUEST_METHOD", "GET"),
+        "path": path,
+        "raw_path": quote(path, safe="/:@!$&'()*+,;=~").encode(),
+        "root_path": mount,
+        "query_string": environ.get("QUERY_STRING", "").encode("latin-1", "ignore"),
+        "scheme": environ.get("wsgi.url_scheme", "http"),
+        "headers": headers,
+        "client": (peer, 0) if peer else None,
+        "state": environ,
+    }
+
+
+@lru_cache(maxsize=256)
+def _header(name: str) -> bytes:
+    """The header's name that a variable of the environ stands for."""
+    return name[5:].replace("_", "-").lower().encode("latin-1")
+
+
+def _text(native: str) -> str:
+    """PEP 3333 hands UTF-8 paths over as latin-1."""
+    if native.isascii():
+        return native
+    return native.encode("latin-1", "ignore").decode("utf-8", "replace")
+
+
+def read_body(environ: Environ) -> bytes | None:
+    """The whole body; None when it is longer than BODY_LIMIT."""
+    given = environ.get("CONTENT_LENGTH") or "0"
+    length = int(given) if given.isdecimal() else 0
+    if length > BODY_LIMIT:
+        return None
+    return bytes(environ["wsgi.input"].read(length)) if length else b""

@@ -3,15 +3,15 @@
 import pytest
 from rich.pretty import pretty_repr
 
-from capi_middleware.asgi import _Passage
+from capi_middleware.asgi import Waits, _Response
 from capi_middleware.capture.beacon import Call, Question
 from capi_middleware.capture.client import Client
 from capi_middleware.capture.identity import Identity
-from capi_middleware.capture.reading import RequestReader
-from capi_middleware.events import Event, Row
+from capi_middleware.capture.reading import Fields
+from capi_middleware.endpoints.reporting import Asked
+from capi_middleware.events import Event, PageEvent, Row
 from capi_middleware.meta.payload import EventObject
 from capi_middleware.meta.visitor import Visitor
-from capi_middleware.request.issuing import RequestIdentity
 from capi_middleware.store.records import DeadLetter, Lease, LeasedEvent
 from capi_middleware.store.submissions import Submission
 
@@ -24,11 +24,12 @@ LEASED = LeasedEvent(1, "e1", "Lead", 0.0, SECRET.encode(), 0)
 @pytest.mark.parametrize(
     "value",
     [
-        RequestReader(SCOPE, None),
-        _Passage(None, SCOPE, None, "/", ""),  # type: ignore[arg-type] # nothing is called
+        Fields(SCOPE, {"cookie": SECRET}, None),
+        _Response(None, SCOPE, None, "/", ""),  # type: ignore[arg-type] # nothing is called
         Client(SECRET, "https", SECRET),
         Identity(SECRET, SECRET, None, []),
-        RequestIdentity(SECRET, SECRET, SECRET, SECRET, []),
+        PageEvent("Lead", "e1", {"search_string": SECRET}, ("1",)),
+        Asked(SCOPE, {"cookie": SECRET}, SECRET.encode(), Waits()),
         Visitor(fbp=SECRET, client_ip_address=SECRET),
         Event("e1", "Lead", 0.0, ("1",), user_data={"client_ip_address": SECRET}),
         EventObject("Lead", 0, "e1", "website", {"fbp": SECRET}),

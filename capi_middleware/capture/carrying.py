@@ -24,6 +24,7 @@ _COMFORTABLE, _LONGEST = 600, 1500
 _LONGEST_HEADER = 4000
 _NEEDED = ("value", "currency", "content_ids", "content_type")
 
+
 class Signer(Protocol):
     """Signs texts for this purpose; minting.TextSigner is one."""
 

@@ -6,6 +6,8 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
+from msgspec import Struct
+
 from capi_middleware.config.expressions import MISSING
 from capi_middleware.private import Private
 
@@ -48,21 +50,17 @@ def text_headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     return joined
 
 
-class Fields(Private):
+class Fields(Private, Struct, dict=True):
     """What expressions find in one request, an ASGI http scope; answers `Lookup` questions.
 
     A body that is too long, not read by the app or malformed answers MISSING, never an error.
     """
 
+    _scope: MutableMapping[str, Any]
+    _headers: Mapping[str, str]
+    _tee: BodyTee | None
     #: Parameters of the path template that is being evaluated.
     path: Mapping[str, Any] = {}
-
-    def __init__(
-        self, scope: MutableMapping[str, Any], headers: Mapping[str, str], tee: BodyTee | None
-    ) -> None:
-        self._scope = scope
-        self._headers = headers
-        self._tee = tee
 
     def __call__(self, root: str, names: tuple[str, ...]) -> Any:
         """The value of {root.names}; MISSING when the request has none."""

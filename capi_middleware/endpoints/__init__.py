@@ -1,1 +1,4 @@
 """What lives under the prefix: for browsers, and for those who read the report."""
+
+#: The longest body of a request to our endpoints, in bytes: the limit of sendBeacon.
+BODY_LIMIT = 64 * 1024

@@ -1,4 +1,4 @@
-"""Endpoints: what lives under the prefix. Sans-IO: the doors read the body and wait."""
+"""The endpoints answer what comes under the prefix; the doors read the body and wait."""
 
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
@@ -10,30 +10,28 @@ from starlette.responses import Response
 from capi_middleware.capture import beacon
 from capi_middleware.capture.allowance import Allowance
 from capi_middleware.capture.mirroring import made_by
-from capi_middleware.capture.reading import RequestReader
+from capi_middleware.capture.reading import text_headers
 from capi_middleware.capture.urls import urlsplit_safely
 from capi_middleware.endpoints.answers import PRIVATE, bare
-from capi_middleware.endpoints.reporting import Reporting, Routes
+from capi_middleware.endpoints.reporting import Asked, Reporting, Routes
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count
 from capi_middleware.page import tag as pixel
 from capi_middleware.report.window import WindowError
+from capi_middleware.request.exchange import Exchange
 from capi_middleware.request.issuing import Issuer
-from capi_middleware.request.later import Later
-from capi_middleware.steps import Steps
+from capi_middleware.request.visit import Waits
 
-OpenLater = Callable[[MutableMapping[str, Any]], Later]
+Open = Callable[[MutableMapping[str, Any]], Exchange]
 
 
 class Endpoints:
-    """Answers requests under the prefix. `open_later` opens one for a page by its scope."""
+    """Answers requests under the prefix. `open_page` opens the exchange of a page by its scope."""
 
-    def __init__(
-        self, issuer: Issuer, open_later: OpenLater, is_delivering: Callable[[], bool]
-    ) -> None:
+    def __init__(self, issuer: Issuer, open_page: Open, is_delivering: Callable[[], bool]) -> None:
         self._issuer = issuer
         self._config = issuer.config
-        self._open = open_later
+        self._open = open_page
         self._allowance = Allowance(rate=20.0, burst=600.0, of_all=50.0)
         self._routes: Routes = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
@@ -42,10 +40,10 @@ class Endpoints:
             **Reporting(issuer, is_delivering).routes,
         }
 
-    def answer(
-        self, name: str, scope: MutableMapping[str, Any], body: bytes | None
-    ) -> Steps[Response]:
-        """The answer to {prefix}/{name}. `body` is None when it was longer than steps.BODY_LIMIT.
+    async def answer(
+        self, name: str, scope: MutableMapping[str, Any], body: bytes | None, waits: Waits
+    ) -> Response:
+        """The answer to {prefix}/{name}. `body` is None when it was longer than BODY_LIMIT.
 
         Never raises: whatever comes in, the answer is below 500 unless the store is down (503).
         """
@@ -58,7 +56,7 @@ class Endpoints:
             self._refused("too_long")
             return bare(413)
         try:
-            return (yield from handler(scope, RequestReader(scope, None).headers, body))
+            return await handler(Asked(scope, text_headers(scope["headers"]), body, waits))
         except BadBeacon as error:
             self._refused("malformed")
             return bare(error.status)
@@ -71,9 +69,9 @@ class Endpoints:
 
     # -- public ----------------------------------------------------------------------------------
 
-    def _script(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
-        yield from ()
-        current = f"v={pixel.script_version()}".encode() == scope.get("query_string", b"")
+    async def _script(self, asked: Asked) -> Response:
+        query = asked.scope.get("query_string", b"")
+        current = f"v={pixel.script_version()}".encode() == query
         return Response(
             pixel.script(),
             media_type="text/javascript; charset=utf-8",
@@ -83,12 +81,12 @@ class Endpoints:
             },
         )
 
-    def _beacon(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
-        self._same_site(scope, headers)
-        if scope["method"] == "GET":
-            body = _from_query(scope)
+    async def _beacon(self, asked: Asked) -> Response:
+        client = self._issuer.client(asked.scope, asked.headers)
+        _same_site(asked.headers, client.host)
+        body = _from_query(asked.scope) if asked.scope["method"] == "GET" else asked.body
         sightings, key = beacon.read(body, self._issuer.digest)
-        if not self._allows(scope, headers, len(sightings)):
+        if not self._allows(client.ip, len(sightings)):
             return bare(429)
         accepted = []
         for sighting in sightings:
@@ -99,19 +97,20 @@ class Endpoints:
             else:
                 accepted.append(sighting)
         if accepted:
-            yield self._issuer.store.sight(accepted)
+            await asked.waits.commit(self._issuer.store.sight(accepted))
         return Response(status_code=204, headers={"cache-control": "no-store"})
 
-    def _ask(self, scope: Any, headers: Mapping[str, str], body: bytes) -> Steps[Response]:
-        self._same_site(scope, headers)
-        question = beacon.read_question(body)
+    async def _ask(self, asked: Asked) -> Response:
+        scope, waits = asked.scope, asked.waits
+        client = self._issuer.client(scope, asked.headers)
+        _same_site(asked.headers, client.host)
+        question = beacon.read_question(asked.body)
         page = urlsplit_safely(question.u)
-        host = self._issuer.client(scope, headers).host
-        if page.netloc and page.netloc.lower() != host.lower():
+        if page.netloc and page.netloc.lower() != client.host.lower():
             raise BadBeacon("found the address of another site, expected a page of this one", 403)
         if not page.path.startswith("/"):
             raise BadBeacon("found no address of a page, expected one such as location.href")
-        if not self._allows(scope, headers, 1 + len(question.m)):
+        if not self._allows(client.ip, 1 + len(question.m)):
             return bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         if question.m:
@@ -119,43 +118,18 @@ class Endpoints:
                 raise BadBeacon("found no key of an open page, expected the one in its tag", 403)
             assert question.k is not None
             calls = [call for call in question.m if self._may_name(call, question.k[1])]
-            yield from exchange.mirror(calls)
+            await exchange.mirror(calls, waits)
             return Response(status_code=204, headers={"cache-control": "no-store"})
-        events = yield from exchange.ask()
-        carried = (
-            exchange.carriage.take(for_page=True) if exchange.admission.refusal is None else []
-        )
-        told = {"e": [*pixel.page_events(events), *carried], **exchange.tagger.consent_fields()}
-        if exchange.admission.refusal is None:
-            told["k"] = exchange.tagger.key(events)
-        if self._config.advanced_matching:
-            told["p"] = exchange.tagger.pixels(events)
+        told, headers = await exchange.answer(waits)
         answer = Response(
             msgspec.json.encode(told),
             media_type="application/json",
             headers={"cache-control": "no-store"},
         )
-        if events:
-            answer.raw_headers += exchange.visit.cookies()
-        answer.raw_headers += exchange.carriage.cleared
+        answer.raw_headers += headers
         return answer
 
-    def _same_site(self, scope: Any, headers: Mapping[str, str]) -> None:
-        """Raises BadBeacon for what another site made a browser send."""
-        if headers.get("content-encoding"):
-            raise BadBeacon("found a compressed body, expected a plain one", 415)
-        origin = headers.get("origin")
-        if (
-            origin is not None
-            and urlsplit_safely(origin).netloc.lower()
-            != self._issuer.client(scope, headers).host.lower()
-        ):
-            raise BadBeacon("found another origin, expected our own", 403)
-        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            raise BadBeacon("found a cross-site request, expected our own", 403)
-
-    def _allows(self, scope: Any, headers: Mapping[str, str], n: int) -> bool:
-        address = self._issuer.client(scope, headers).ip
+    def _allows(self, address: str | None, n: int) -> bool:
         allowed = self._allowance.take(address, self._issuer.now(), n)
         if not allowed:
             self._refused("too_many")
@@ -188,13 +162,24 @@ class Endpoints:
         self._issuer.count(Count("beacon", reason))
 
 
-def _from_query(scope: Any) -> bytes:
+def _same_site(headers: Mapping[str, str], host: str) -> None:
+    """Raises BadBeacon for what another site made a browser send."""
+    if headers.get("content-encoding"):
+        raise BadBeacon("found a compressed body, expected a plain one", 415)
+    origin = headers.get("origin")
+    if origin is not None and urlsplit_safely(origin).netloc.lower() != host.lower():
+        raise BadBeacon("found another origin, expected our own", 403)
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise BadBeacon("found a cross-site request, expected our own", 403)
+
+
+def _from_query(scope: Mapping[str, Any]) -> bytes:
     """A beacon as an image request: the fall-back where connect-src refuses the other ways."""
     query: bytes = scope.get("query_string", b"")
     return dict(parse_qsl(query.decode("latin-1"))).get("e", "").encode()
 
 
-def _page_scope(scope: Any, path: str, query: str, referrer: str) -> dict[str, Any]:
+def _page_scope(scope: Mapping[str, Any], path: str, query: str, referrer: str) -> dict[str, Any]:
     """The scope of the page that asks, with the visitor's own headers."""
     kept = [one for one in scope["headers"] if one[0].lower() not in (b"referer", b"content-type")]
     if referrer:

@@ -59,10 +59,13 @@ class PageConsent(NamedTuple):
     limits: tuple[int, int] | None = None
 
 
+GRANTED = PageConsent()
+
+
 def page_consent(consent: str, country: int, state: int) -> PageConsent:
     """The consent as the script reads it; `country` and `state` are codes of limited data use."""
     if consent == "granted":
-        return PageConsent()
+        return GRANTED
     return PageConsent(consent, (country, state) if consent == "limited" else None)
 
 
@@ -114,7 +117,7 @@ class TagMaker:
         *,
         mount: str = "",
         ask: bool = False,
-        consent: PageConsent = PageConsent(),
+        consent: PageConsent = GRANTED,
         key: tuple[str, str] | None = None,
         nonce: str | None = None,
     ) -> bytes:

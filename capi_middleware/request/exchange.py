@@ -1,14 +1,18 @@
-"""Exchange: one request and its response, and the order of the stations between them."""
+"""The exchange is one request and its response: the order of all that is done about them."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from capi_middleware.capture.reading import BodyTee, RequestReader
+from msgspec.structs import replace
+
+from capi_middleware.capture.beacon import Call
+from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.index import Match
-from capi_middleware.config.settings import Config
-from capi_middleware.events import Count, Event
+from capi_middleware.events import Count, Event, PageEvent, page_event
+from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.user_data import UserData
+from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page import (
     GzipInjector,
     Injector,
@@ -19,14 +23,11 @@ from capi_middleware.page import (
     rewrite,
     rewrite_head,
 )
-from capi_middleware.request.admission import Admission
-from capi_middleware.request.asking import Asker
-from capi_middleware.request.carriage import Carriage
-from capi_middleware.request.drafting import Draft, Drafting
+from capi_middleware.page.tag import page_consent
+from capi_middleware.private import Private
+from capi_middleware.request.drafts import Draft, Drafts
 from capi_middleware.request.issuing import Issuer
-from capi_middleware.request.tagging import Tagger
-from capi_middleware.request.visit import Visit
-from capi_middleware.steps import Headers, Steps
+from capi_middleware.request.visit import Headers, Visit, Waits
 from capi_middleware.store.commits import Commit
 
 
@@ -42,50 +43,49 @@ class Passage(Protocol):
 
 
 current: ContextVar[Passage | None] = ContextVar("capi_passage", default=None)
-_MISSED = Verdict(inject=False, reason="not_html")
 
 
-class Exchange:
-    """What the tracker knows about one request. Every method may be called from one door only."""
+class Exchange(Private):
+    """One request, an ASGI http `scope` with its `path` below the `mount`, and its response.
+
+    A door calls start(), then open_body() and feed() where start() says so, and end(). `headers`
+    are those of a response whose body goes out as it is; `commits` wait to be given by end().
+    """
+
+    __slots__ = (
+        "_asks", "_drafts", "_ended", "_event_ids", "_excluded", "_handed", "_injector", "_mount",
+        "_page_view", "_path", "_started", "_verdict", "_visit", "commits", "headers", "issuer",
+        "scope", "tee",
+    )  # fmt: skip
 
     def __init__(
         self,
         issuer: Issuer,
         scope: MutableMapping[str, Any],
-        *,
         path: str,
         mount: str,
         matches: list[Match],
     ) -> None:
         self.issuer = issuer
-        self.config: Config = issuer.config
         self.scope = scope
-        exclude = self.config.exclude
-        self.excluded: bool = bool(exclude) and path.startswith(tuple(exclude))
-        if self.excluded:
-            matches = []
+        self._path = path
+        self._mount = mount
+        exclude = issuer.config.exclude
+        self._excluded = bool(exclude) and path.startswith(tuple(exclude))
         self.tee: BodyTee | None = None
+        if self._excluded:
+            matches = []
         for match in matches:
             if match.route.reads_body:
                 self.tee = BodyTee()
-        self.reader: RequestReader = RequestReader(scope, self.tee)
-        asker = Asker(scope, issuer.shield)
-        self.drafting: Drafting = Drafting(issuer, asker, self.reader, matches)
-        self.admission: Admission = Admission(
-            issuer.consent, self.reader, asker, scope["method"], path
-        )
-        self.visit: Visit = Visit(issuer, scope, self.reader, self.admission)
-        self.carriage: Carriage = Carriage(issuer, self.reader, self.visit)
-        self.tagger: Tagger = Tagger(issuer, mount, self.drafting, self.admission)
-        self._commits: list[Commit] = []
+        self._drafts = Drafts(issuer, matches)
+        self._visit: Visit | None = None
+        self.commits: list[Commit] = []
         self._verdict: Verdict | None = None
         self._injector: Injector | GzipInjector | None = None
-        self._headers: Headers = []
-        self._event_ids = False
-        self._handed = False
-        self._page_view = False
-        self._ask = False
-        self._ended = False
+        self.headers: Headers = []
+        self._event_ids = self._handed = self._page_view = self._asks = False
+        self._started = self._ended = False
 
     @property
     def is_open(self) -> bool:
@@ -98,8 +98,13 @@ class Exchange:
 
     def missed(self) -> None:
         """The response started before this was made: what comes is issued at once."""
-        self._verdict = _MISSED
-        self._ended = True
+        self._started = self._ended = True
+
+    def visit(self) -> Visit:
+        """Who the request comes from."""
+        if self._visit is None:
+            self._visit = Visit(self.issuer, self.scope, self._path, self.tee)
+        return self._visit
 
     # -- what the host's code asks for -----------------------------------------------------------
 
@@ -111,191 +116,306 @@ class Exchange:
         dedupe_key: object,
     ) -> Event:
         """Add an event, or fill in the one that a route already made of this request."""
-        draft = self.drafting.track(event_name, custom_data, user_data, dedupe_key)
+        draft = self._drafts.track(self.visit(), event_name, custom_data, user_data, dedupe_key)
         if self._ended:
             self._issue([draft], "not_rendered")
         return draft.event
 
+    def visitor(self) -> Visitor:
+        """Who the request comes from, signed: ready for dumps()."""
+        return self.issuer.signed(self.visit().visitor(sets_cookies=False))
+
     # -- what a door does, in this order ---------------------------------------------------------
 
-    def begin(self, status: int, headers: Headers) -> Steps[bool]:
+    async def start(self, status: int, headers: Headers, waits: Waits) -> bool:
         """The response starts: whether its body must go through open_body() and feed()."""
-        self._headers = headers
+        self.headers = headers
+        self._started = True
+        issuer, drafts = self.issuer, self._drafts
         method = self.scope["method"]
-        verdict = inspect(
+        visit = self._visit or self.visit()
+        client = visit.client
+        verdict = self._verdict = inspect(
             "GET" if method == "HEAD" else method,
             status,
             headers,
-            host=self.visit.client.host,
-            scheme=self.visit.client.scheme,
+            host=client.host,
+            scheme=client.scheme,
         )
-        self._verdict = verdict
-        page = verdict.inject and not self.excluded
-        drafting = self.drafting
+        page = verdict.inject and not self._excluded
         if method == "HEAD":
             if page:
-                self._headers = rewrite_head(headers)
-            drafting.matches = []
+                self.headers = rewrite_head(headers)
+            drafts.matches = []
             self._suppress("head")
             return False
         if not verdict.inject and verdict.reason not in ("not_html", "status"):
-            self.issuer.count(Count("skipped", verdict.reason))
-            self.issuer.notices.say(verdict.reason)
-        if drafting.matches:
-            drafting.matches = [one for one in drafting.matches if one.route.counts(status)]
-        landing = 300 <= status < 400 and not self.excluded
+            issuer.count(Count("skipped", verdict.reason))
+            issuer.notices.say(verdict.reason)
+        if drafts.matches:
+            drafts.matches = [one for one in drafts.matches if one.route.counts(status)]
+        landing = 300 <= status < 400 and not self._excluded
         if landing and b"fbclid=" in self.scope.get("query_string", b""):
-            self._headers = yield from self.visit.keep_click(headers)
-        if not (page or drafting.matches or drafting.drafts or self.carriage.waits):
+            self.headers = await visit.keep_click(headers, waits)
+        if not (page or drafts.matches or drafts.events or visit.brings()):
             return False
-        admission = self.admission
-        prefetch = admission.noise == "prefetch"
-        self._page_view = (
-            page and self.config.page_view and status < 300 and self.carriage.shows_page
-        )
-        self._ask = page and (verdict.public or prefetch)
-        if admission.noise is None:
-            yield from admission.decide()
-        refusal = admission.refusal
+        prefetch = visit.noise == "prefetch"
+        self._page_view = page and issuer.config.page_view and status < 300 and visit.shows_page
+        self._asks = page and (verdict.public or prefetch)
+        await visit.decide(waits)
+        refusal = visit.refusal()
         if refusal is not None and not prefetch:
-            self._suppress(refusal, keep_page=self._ask)
+            self._suppress(refusal, keep_page=self._asks)
             # A page that others may see must not depend on this visitor: its question decides.
-            if not self._ask:
+            if not self._asks:
                 return False
         elif prefetch or status >= 500:
             self._suppress("prefetch" if prefetch else "error_status", keep_page=True)
-        if not self._ask:
-            yield from self.drafting.complete(self._page_view)
-        if not page or (self.carriage.scripted and not self._ask):
-            self._draft_page_view()
-            self._send_on(status)
+        if not self._asks:
+            await drafts.complete(visit, waits, page_view=self._page_view)
+        if not page or (visit.scripted and not self._asks):
+            self._add_page_view()
+            self._send_on(visit, status)
         if not page:
             return False
-        self._injector = (GzipInjector if verdict.gzip else Injector)(self._make_tag)
+        self._injector = GzipInjector() if verdict.gzip else Injector()
         return True
 
-    @property
-    def headers(self) -> Headers:
-        """The headers of a response whose body goes out as it is."""
-        return self._headers
-
-    def open_body(self, chunk: bytes, last: bool) -> tuple[Headers, list[Piece]]:
+    def open_body(self, chunk: Piece, last: bool) -> tuple[Headers, list[Piece]]:
         """The first piece of the body decides how the headers go out."""
-        assert self._injector is not None
-        injector = self._injector
-        self.visit.sets_cookies = not self._ask
-        pieces = injector.feed(chunk, last)
-        self.visit.sets_cookies = False
+        injector, visit = self._injector, self._visit
+        assert injector is not None
+        assert visit is not None
+        pieces, at_place = injector.feed(chunk, last)
+        if at_place:
+            pieces = injector.insert(self._tag(visit, sets_cookies=not self._asks))
         if not injector.injected:
             if last or injector.is_document is False or injector.skip_reason:
-                return self._headers, pieces
+                return self.headers, pieces
             return self.hurry(), pieces
-        length: int | None = None
-        assert self._verdict is not None
-        if last:
-            length = sum(map(len, pieces))
-        headers = rewrite(self._headers, event_ids=self._event_ids, length=length)
-        if self._ask:
-            return headers, pieces
-        return headers + self.visit.cookies(self._headers) + self.carriage.cleared, pieces
+        length = sum(map(len, pieces)) if last else None
+        headers = rewrite(self.headers, event_ids=self._event_ids, length=length)
+        if not self._asks:
+            headers += visit.cookies(self.headers)
+            headers += visit.cleared()
+        return headers, pieces
 
     def hurry(self) -> Headers:
         """The headers when they must go out before it is known whether there will be a tag."""
-        return rewrite(self._headers, event_ids=not self._ask, length=None)
+        return rewrite(self.headers, event_ids=not self._asks, length=None)
 
-    def feed(self, chunk: bytes, last: bool) -> list[Piece]:
+    def feed(self, chunk: Piece, last: bool) -> list[Piece]:
         """One more piece of the body: what to send now."""
-        assert self._injector is not None
-        return self._injector.feed(chunk, last)
+        injector, visit = self._injector, self._visit
+        assert injector is not None
+        assert visit is not None
+        pieces, at_place = injector.feed(chunk, last)
+        return injector.insert(self._tag(visit, sets_cookies=False)) if at_place else pieces
 
     @property
     def passes_on(self) -> bool:
         """Whether the rest of the body goes out as it comes: feed() would not change it."""
         return isinstance(self._injector, Injector) and self._injector.settled
 
-    def finish(self) -> list[Commit]:
+    def end(self) -> list[Commit]:
         """Before the last byte: the commits to wait for. Later calls return nothing new."""
         if not self._ended:
             self._ended = True
             injector = self._injector
             if injector is not None and injector.skip_reason:
+                if injector.failure is not None:
+                    self.issuer.shield.caught(injector.failure, "injection")
                 self.issuer.count(Count("skipped", injector.skip_reason))
-            if self._verdict is not None:
-                self._issue(self.drafting.drafts, "not_rendered")
-            elif self.drafting.drafts:
+            if self._started:
+                self._issue(self._drafts.events, "not_rendered")
+            elif self._drafts.events:
                 self._suppress("error_status")
-        commits, self._commits = self._commits, []
+        commits, self.commits = self.commits, []
         return commits
 
-    # -- stations --------------------------------------------------------------------------------
+    # -- what a page asks for that was shown already ----------------------------------------------
 
-    def _suppress(self, reason: str, keep_page: bool = False) -> None:
-        """No copy of these events goes out: one anonymous count each."""
-        if not (self.drafting.drafts or self.drafting.matches or self._page_view):
-            return
-        names = [(draft.event.event_name, draft.event.pixel_ids) for draft in self.drafting.drafts]
-        drafted = {name for name, _ in names}
-        if not self._ask:
-            for match in self.drafting.matches:
-                if match.route.event_name not in drafted:
-                    name = match.route.event_name
-                    names.append((name, self.config.pixel_ids(name, match.route.pixels)))
-        if self._page_view and not keep_page:
-            names.append(("PageView", self.config.pixel_ids("PageView")))
-        self.issuer.count(
-            *(Count("suppressed", reason, name, pixel) for name, ids in names for pixel in ids)
-        )
-        self.drafting.drafts.clear()
-        if not keep_page:
-            self._page_view = False
-        if not self._ask:
-            self.drafting.matches = []
+    async def answer(self, waits: Waits) -> tuple[dict[str, Any], Headers]:
+        """What a page without event_ids is told when its script asks, and header lines with it.
 
-    def _page_events(self) -> list[Event]:
-        """Issue the events that the page carries; they are in its tag from now on."""
-        self._draft_page_view()
-        drafts = self.drafting.drafts
-        carried = [draft for draft in drafts if draft.event.send != "server"]
-        self._issue(carried, "not_run")
-        return [draft.event for draft in carried]
-
-    def _draft_page_view(self) -> None:
-        wanted, self._page_view = self._page_view, False
-        if wanted:
-            self.drafting.add_page_view()
-
-    def _send_on(self, status: int) -> None:
-        """Events without a page go on to the next one, or to the script that asked."""
-        drafts = self.drafting.drafts
-        if not is_public(self._headers):
-            headers, handed = self.carriage.send_on([draft.event for draft in drafts], status)
-            self._headers = self._headers + headers
-            if headers and not 300 <= status < 400:
-                self._handed = True
-                self._issue([draft for draft in drafts if draft.event in handed], "not_run")
-        self._issue(self.drafting.drafts, "not_rendered")
-
-    def _make_tag(self) -> bytes:
+        That is a page that others may have got too, or one that a script made of parts.
+        """
+        issuer, drafts, visit = self.issuer, self._drafts, self.visit()
+        drafts.matches = [
+            match
+            for match in drafts.matches
+            if match.route.counts(200) and match.route.event_name != "Purchase"
+        ]
+        await visit.decide(waits)
+        self._page_view = issuer.config.page_view and not self._excluded
+        refusal = visit.refusal()
         events: list[Event] = []
-        carried: list[dict[str, Any]] = []
-        if not self._ask:
-            events, carried = self._page_events(), self.carriage.take()
-        self._event_ids = bool(events or carried or self._handed)
-        assert self._verdict is not None
-        for directive in self._verdict.csp_notes:
-            self.issuer.count(Count("csp", directive))
-        nonce = self._verdict.nonce
-        return self.tagger.ask(nonce) if self._ask else self.tagger.tag(events, carried, nonce)
+        if refusal is None:
+            await drafts.complete(visit, waits, page_view=self._page_view)
+            self._add_page_view()
+            carrying = [one for one in drafts.events if one.event.send != "server"]
+            events = [draft.event for draft in carrying]
+            self._issue(carrying, "not_run", sets_cookies=True)
+            for commit in self.commits:
+                await waits.commit(commit)
+        else:
+            visit.deny()
+            self._suppress(refusal)
+        consent = page_consent(*visit.permitted())
+        told: dict[str, Any] = {"e": [page_event(event) for event in events]}
+        if refusal is None:
+            carried = visit.carried(for_page=True)
+            visit.take(carried)
+            told["k"] = issuer.key(told["e"])
+            told["e"] += carried
+        if consent.state is not None:
+            told["x"] = consent.state
+        if consent.limits is not None:
+            told["l"] = consent.limits
+        if issuer.config.advanced_matching:
+            told["p"] = issuer.pixels_knowing(self._known(events))
+        return told, (visit.cookies() if events else []) + visit.cleared()
 
-    def _issue(self, drafts: Sequence[Draft], browser: str) -> None:
-        if not drafts:
-            return
-        refusal = self.admission.refusal
+    async def mirror(self, calls: Sequence[Call], waits: Waits) -> None:
+        """Issue what the page's own pixel code fired: server copies, where they may be.
+
+        What may not be sent from here is written down as the browser's alone.
+        """
+        issuer, drafts, visit = self.issuer, self._drafts, self.visit()
+        drafts.matches = []
+        for call in calls:
+            for event in _mirrored(issuer, call):
+                drafts.events.append(Draft(event, tracked=True))
+                # The library's own PageViews are nobody's to map.
+                if event.send == "browser" and call.n != "PageView":
+                    page = issuer.page_of(self.scope["path"])
+                    for pixel in event.pixel_ids:
+                        issuer.count(Count("unmapped", page, call.n, pixel))
+                        if call.b:
+                            issuer.count(Count("no_event_id", "", call.n, pixel))
+        await visit.decide(waits)
+        refusal = visit.refusal()
         if refusal is not None:
             self._suppress(refusal)
             return
-        events = [draft.event for draft in drafts]
-        self.drafting.drafts = [draft for draft in self.drafting.drafts if draft not in drafts]
-        commit = self.issuer.issue(events, self.visit.visitor, browser)
+        await drafts.complete(visit, waits, page_view=False)
+        self._issue(drafts.events, "not_run")
+        for commit in self.commits:
+            await waits.commit(commit)
+
+    # -- stations --------------------------------------------------------------------------------
+
+    def _suppress(self, reason: str, *, keep_page: bool = False) -> None:
+        """No copy of these events goes out: one anonymous count each."""
+        drafts, config = self._drafts, self.issuer.config
+        names = [(draft.event.event_name, draft.event.pixel_ids) for draft in drafts.events]
+        drafted = {name for name, _ in names}
+        if not self._asks:
+            for match in drafts.matches:
+                name = match.route.event_name
+                if name not in drafted:
+                    names.append((name, config.pixel_ids(name, match.route.pixels)))
+        if self._page_view and not keep_page:
+            names.append(("PageView", config.pixel_ids("PageView")))
+        self.issuer.count(
+            *(Count("suppressed", reason, name, pixel) for name, ids in names for pixel in ids)
+        )
+        drafts.events.clear()
+        if not keep_page:
+            self._page_view = False
+        if not self._asks:
+            drafts.matches = []
+
+    def _add_page_view(self) -> None:
+        if self._page_view:
+            self._page_view = False
+            self._drafts.add_page_view()
+
+    def _send_on(self, visit: Visit, status: int) -> None:
+        """Events without a page go on to the next one, or to the script that asked."""
+        drafts = [
+            draft
+            for draft in self._drafts.events
+            if draft.event.send != "server" and draft.event.pixel_ids
+        ]
+        if not is_public(self.headers):
+            headers, n = visit.send_on([page_event(draft.event) for draft in drafts], status)
+            self.headers = self.headers + headers
+            if headers and not 300 <= status < 400:
+                self._handed = True
+                self._issue(drafts[:n], "not_run")
+        self._issue(self._drafts.events, "not_rendered")
+
+    def _tag(self, visit: Visit, *, sets_cookies: bool) -> bytes:
+        """The tag for the place that was found, whose events it issues; b"" where it fails.
+
+        Nothing is issued before the tag is made: no event may claim a page that has no tag.
+        """
+        issuer, verdict = self.issuer, self._verdict
+        assert verdict is not None
+        try:
+            if verdict.csp_notes:
+                issuer.count(*(Count("csp", directive) for directive in verdict.csp_notes))
+            if self._asks:
+                return issuer.tags.tag(
+                    issuer.pixels, mount=self._mount, ask=True, nonce=verdict.nonce
+                )
+            self._add_page_view()
+            drafts = [one for one in self._drafts.events if one.event.send != "server"]
+            told: list[PageEvent] = [page_event(draft.event) for draft in drafts]
+            carried = visit.carried() if visit.brings() else []
+            tag = issuer.tags.tag(
+                issuer.pixels_knowing(self._known([draft.event for draft in drafts]))
+                if issuer.config.advanced_matching
+                else issuer.pixels,
+                [*told, *carried],
+                mount=self._mount,
+                consent=page_consent(*(visit.permission or visit.permitted())),
+                key=issuer.key(told),
+                nonce=verdict.nonce,
+            )
+            self._issue(drafts, "not_run", sets_cookies=sets_cookies)
+            visit.take(carried)
+        except Exception as error:
+            issuer.shield.caught(error, "the tag")
+            issuer.count(Count("skipped", "error"))
+            return b""
+        self._event_ids = bool(told or carried or self._handed)
+        return tag
+
+    def _known(self, events: Sequence[Event]) -> list[Mapping[str, Any]]:
+        """The user_data that advanced matching may hand to the pixel of a page with `events`."""
+        return [self._drafts.shared, *(event.user_data for event in events)] if events else []
+
+    def _issue(self, drafts: list[Draft], browser: str, *, sets_cookies: bool = False) -> None:
+        """Hand drafts to the store. `sets_cookies` as in Visit.visitor."""
+        if not drafts:
+            return
+        visit = self._visit or self.visit()
+        refusal = visit.refusal()
+        if refusal is not None:
+            self._suppress(refusal)
+            return
+        visitor = visit.visitor(sets_cookies=sets_cookies)
+        commit = self.issuer.issue([draft.event for draft in drafts], visitor, browser)
         if commit is not None:
-            self._commits.append(commit)
+            self.commits.append(commit)
+        kept = self._drafts.events
+        self._drafts.events = (
+            [draft for draft in kept if draft not in drafts] if len(drafts) < len(kept) else []
+        )
+
+
+def _mirrored(issuer: Issuer, call: Call) -> Iterable[Event]:
+    """A call's event, apart for pixels that get a server copy and those that do not."""
+    mirror = issuer.mirror
+    event = issuer.new_event(call.n, None, None, event_id=call.i)
+    event.custom_data = clean(call.n, mirror.custom_data(call.n, call.d))[0]
+    ours = event.pixel_ids if mirror.takes(call.n) and not call.b else ()
+    fired = [one.id for one in issuer.config.pixels if one.id in call.p]
+    for send, pixel_ids in (
+        ("both", tuple(one for one in fired if one in ours)),
+        ("browser", tuple(one for one in fired if one not in ours)),
+    ):
+        if pixel_ids:
+            yield replace(event, send=send, pixel_ids=pixel_ids, user_data={})

@@ -2,11 +2,10 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from capi_middleware.capture.agents import agent_of
@@ -14,22 +13,20 @@ from capi_middleware.capture.carrying import Carrier
 from capi_middleware.capture.client import Client, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.digesting import ValueDigest
-from capi_middleware.capture.identity import identify, set_cookie_header
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.repeats import OFTEN, Repeats
-from capi_middleware.capture.urls import scrub_url, source_url, urlsplit_safely
+from capi_middleware.capture.urls import urlsplit_safely
 from capi_middleware.config.expressions import Template, parse
 from capi_middleware.config.notices import Notices
 from capi_middleware.config.routes import EventRoute
 from capi_middleware.config.settings import Config
-from capi_middleware.errors import BadVisitor, StoreError
-from capi_middleware.events import Count, Event, Row, match_key_mask
+from capi_middleware.errors import BadVisitor, ConfigError, StoreError
+from capi_middleware.events import STANDARD_EVENTS, Count, Event, PageEvent, Row, ServerState
 from capi_middleware.meta import payload
 from capi_middleware.meta.custom_data import clean, refused_by_meta
-from capi_middleware.meta.user_data import UserData
+from capi_middleware.meta.user_data import UserData, unknown_keys
 from capi_middleware.meta.visitor import Visitor
-from capi_middleware.page.tag import pixel_entries
-from capi_middleware.private import Private
+from capi_middleware.page.tag import PixelEntry, TagMaker, pixel_entries
 from capi_middleware.shield import Shield
 from capi_middleware.signing import Minter, TextSigner
 from capi_middleware.store.commits import Commit
@@ -39,16 +36,6 @@ from capi_middleware.store.store import Store
 _MOST_PAGES = 200
 #: Parts of a path that may name a person or a thing.
 _PERSONAL = re.compile(r"[\d@]")
-
-
-class RequestIdentity(Private, Struct, frozen=True):
-    """What a request says about its visitor; `new_cookies` are (name, Set-Cookie value)."""
-
-    fbp: str | None
-    fbc: str | None
-    event_source_url: str | None
-    referrer_url: str | None
-    new_cookies: Sequence[tuple[str, bytes]]
 
 
 class Issuer:
@@ -62,10 +49,10 @@ class Issuer:
         self.shield: Shield = Shield(store.count)
         self.notices: Notices = Notices(config.debug)
         self.minter: Minter = Minter(config.secrets)
-        #: The pixels of every page, see pixel_entries().
-        self.pixels: list[dict[str, Any]] = pixel_entries(
-            {one.id: one.events for one in config.pixels}
-        )
+        self._takes = {one.id: one.events for one in config.pixels}
+        #: The pixels of every page, as its script reads them.
+        self.pixels: list[PixelEntry] = pixel_entries(self._takes)
+        self._pixel_ids: dict[str, tuple[str, ...]] = {}
         self._route_pixel_ids = {
             id(route): config.pixel_ids(route.event_name, route.pixels) for route in config.routes
         }
@@ -79,8 +66,12 @@ class Issuer:
         gpc = config.privacy == "honor-gpc"
         self.consent: ConsentRule = ConsentRule(config.consent, gpc=gpc)
         self.user_data: Template = parse(config.user_data)
-        self._proxies = Proxies.of(config.trusted_proxies)
-        self._drop = frozenset(name.lower() for name in config.drop_parameters)
+        self.proxies: Proxies = Proxies.of(config.trusted_proxies)
+        #: Query parameters that never leave, in lower case.
+        self.drop_parameters: frozenset[str] = frozenset(map(str.lower, config.drop_parameters))
+        self.tags: TagMaker = TagMaker(
+            prefix=config.prefix, script_url=config.pixel_script_url, mirror=self.mirror.on
+        )
         self._clock = clock
 
     # -- making events ---------------------------------------------------------------------------
@@ -96,15 +87,24 @@ class Issuer:
         minted = self.minter.minted_at(key[1])
         return minted is not None and abs(self._clock() - minted) <= KEY_SECONDS
 
-    def new_event(self, event_name: str, event_id: str, route: EventRoute | None) -> Event:
-        """An event that happens now, for the pixels of its route or all that take it."""
-        if route is None:
-            pixel_ids = self.config.pixel_ids(event_name)
-            return Event(event_id, event_name, self._clock(), pixel_ids)
-        pixel_ids = self._route_pixel_ids[id(route)]
-        return Event(
-            event_id, event_name, self._clock(), pixel_ids, send=route.send, route=route.match
-        )
+    def new_event(
+        self, event_name: str, dedupe_key: object, route: EventRoute | None, event_id: str = ""
+    ) -> Event:
+        """An event that happens now, for the pixels of its route or all that take it.
+
+        Its event_id is minted, unless the site's own `event_id` is given.
+        """
+        now = self._clock()
+        event_id = event_id or self.minter.mint(event_name, now, dedupe_key)
+        if route is not None:
+            pixel_ids = self._route_pixel_ids[id(route)]
+            return Event(event_id, event_name, now, pixel_ids, send=route.send, route=route.match)
+        known = self._pixel_ids.get(event_name)
+        if known is None:
+            known = self.config.pixel_ids(event_name)
+            if event_name in STANDARD_EVENTS:
+                self._pixel_ids[event_name] = known
+        return Event(event_id, event_name, now, known)
 
     def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The usable custom_data; what is not usable is counted, or raised in debug."""
@@ -120,6 +120,14 @@ class Issuer:
         self.left_out(event_name, given_wrong)
         return cleaned
 
+    def fill(
+        self, event: Event, custom_data: Mapping[str, Any], user_data: UserData | None
+    ) -> None:
+        """Add what a track() call gave to an event: it goes before what is there already."""
+        event.custom_data |= self.custom_data(event.event_name, custom_data)
+        if user_data is not None:
+            event.user_data |= self.hashed(user_data)
+
     def check(self, event: Event) -> None:
         """In debug, raises ValueError for an event that Meta would refuse; else it is counted."""
         if self.config.debug and refused_by_meta(event.event_name, event.custom_data):
@@ -134,37 +142,42 @@ class Issuer:
         self.left_out("", [f"user_data.{key}" for key in left])
         return dict(hashed)
 
+    def given_user_data(self, value: Any) -> dict[str, Any]:
+        """The hashed user_data of what the host's rule gave: a UserData, a mapping, or nothing."""
+        try:
+            if isinstance(value, Mapping):
+                unknown = unknown_keys(value)
+                self.left_out("", [f"user_data.{key}" for key in unknown])
+                value = UserData(**{key: value[key] for key in value if key not in unknown})
+            return self.hashed(value) if isinstance(value, UserData) else {}
+        except (TypeError, ConfigError) as error:
+            self.shield.caught(error, "user_data")
+            return {}
+
+    # -- tags ------------------------------------------------------------------------------------
+
+    def key(self, events: Sequence[PageEvent]) -> tuple[str, str]:
+        """What shows later that a page is ours: an event_id that it has anyway, or its own."""
+        for event in events:
+            if event.event_id[0] == "t":  # minted now, not from a dedupe_key
+                return event.event_name, event.event_id
+        return "", self.mint("", None)
+
+    def pixels_knowing(self, known: Sequence[Mapping[str, Any]]) -> list[PixelEntry]:
+        """The pixels of a page; with advanced_matching also what user_data is `known`."""
+        if not (self.config.advanced_matching and known):
+            return self.pixels
+        matching: dict[str, Any] = {}
+        for data in known:
+            matching |= data
+        return pixel_entries(self._takes, matching)
+
     # -- visitors --------------------------------------------------------------------------------
 
-    def client(self, scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> Client:
+    def client(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> Client:
         """Where an ASGI http scope comes from, and how the browser calls the site."""
         peer = (scope.get("client") or (None,))[0]
-        return read_client(peer, scope.get("scheme", "http"), headers, self._proxies)
-
-    def identify(
-        self, scope: MutableMapping[str, Any], headers: Mapping[str, str], client: Client
-    ) -> RequestIdentity:
-        """fbp and fbc (read or new) and the URLs of an ASGI http scope."""
-        scheme, host = client.scheme, client.host
-        query, referer = scope.get("query_string", b""), headers.get("referer")
-        found = identify(
-            cookie_header=headers.get("cookie", ""),
-            query=query.decode("latin-1"),
-            referer=referer,
-            host=host,
-            now_ms=int(self._clock() * 1000),
-        )
-        raw_path = scope.get("raw_path") or scope["path"].encode()
-        return RequestIdentity(
-            found.fbp,
-            found.fbc,
-            event_source_url=source_url(scheme, host, raw_path, query, self._drop),
-            referrer_url=scrub_url(referer, self._drop) if referer else None,
-            new_cookies=[
-                (name, set_cookie_header(name, value, found.domain, secure=scheme == "https"))
-                for name, value in found.new_cookies
-            ],
-        )
+        return read_client(peer, scope.get("scheme", "http"), headers, self.proxies)
 
     def signed(self, visitor: Visitor) -> Visitor:
         """The same visitor, ready for dumps()."""
@@ -187,17 +200,17 @@ class Issuer:
         """
         if visitor is not None:
             self._count_repeats(events, visitor)
-        rows: list[Row] = []
-        for event in events:
-            rows += self._rows(event, visitor, browser)
+        rows = self._rows(events, visitor, browser)
         if not rows:
             return None
         durability = self.config.durability
-        wait = durability == "all" or (
-            durability == "conversions" and [row for row in rows if row.event_name != "PageView"]
-        )
+        wait = durability == "all"
+        if durability == "conversions":
+            for row in rows:
+                if row.event_name != "PageView":
+                    wait = True
         try:
-            return self.store.append(rows, wait=bool(wait))
+            return self.store.append(rows, wait=wait)
         except StoreError as error:
             # The store has counted what it dropped.
             self.shield.caught(error, "the store")
@@ -219,16 +232,16 @@ class Issuer:
             if self._repeats.seen(who, event.event_name, value, currency, now=self._clock()):
                 self.count(*(Count("repeated", "", event.event_name, p) for p in event.pixel_ids))
 
-    def rendered(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Events of an earlier request are in what the browser gets now (pixel.page_events())."""
+    def rendered(self, events: Iterable[PageEvent]) -> None:
+        """Events of an earlier request are in what the browser gets now."""
         rows = [
             Row(
-                event_id=event["i"], event_name=event["n"], pixel_id=pixel_id,
+                event_id=event.event_id, event_name=event.event_name, pixel_id=pixel_id,
                 event_time=self._clock(), payload=None, server="unmapped", browser="not_run",
                 match_keys=0,
             )
             for event in events
-            for pixel_id in event["p"]
+            for pixel_id in event.pixel_ids
         ]  # fmt: skip
         try:
             self.store.append(rows, wait=False)
@@ -239,27 +252,34 @@ class Issuer:
         """Unix time in seconds."""
         return self._clock()
 
-    def _rows(self, event: Event, visitor: Visitor | None, browser: str) -> Iterable[Row]:
+    def _rows(self, events: Sequence[Event], visitor: Visitor | None, browser: str) -> list[Row]:
+        page = agent = ""
         if visitor is not None:
-            payload.complete(event.user_data, visitor)
-        match_keys = match_key_mask(event.user_data)
-        ours = event.send != "browser"
-        refused = ours and refused_by_meta(event.event_name, event.custom_data)
-        body = payload.encode(event, visitor) if ours and not refused else None
-        state = "pending" if body is not None else "dropped" if refused else "unmapped"
-        given = event.custom_data
-        digest = self.digest(given.get("value"), given.get("currency")) if body else ""
-        url = visitor.event_source_url if visitor is not None else None
-        page = self.page_of(_path_of(url)) if url else ""
-        agent = agent_of(visitor.client_user_agent) if visitor is not None else ""
-        for pixel_id in event.pixel_ids:
-            yield Row(
-                event.event_id, event.event_name, pixel_id, event.event_time, body,
-                state,  # type: ignore[arg-type] # one of the three literals above
-                browser, match_keys, route=event.route, page=page, agent=agent, digest=digest,
-            )  # fmt: skip
-            if refused:
-                self.count(Count("dropped", "invalid", event.event_name, pixel_id))
+            url = visitor.event_source_url
+            page = self.page_of(_path_of(url)) if url else ""
+            agent = agent_of(visitor.client_user_agent)
+        rows: list[Row] = []
+        for event in events:
+            body: bytes | None = None
+            state: ServerState = "unmapped"
+            digest = ""
+            given = event.custom_data
+            match_keys = payload.complete(event.user_data, visitor)
+            if event.send != "browser":
+                if refused_by_meta(event.event_name, given):
+                    state = "dropped"
+                    for pixel_id in event.pixel_ids:
+                        self.count(Count("dropped", "invalid", event.event_name, pixel_id))
+                else:
+                    body, state = payload.encode(event, visitor), "pending"
+                    digest = self.digest(given.get("value"), given.get("currency"))
+            name, when, route = event.event_name, event.event_time, event.route
+            for pixel_id in event.pixel_ids:
+                rows.append(
+                    Row(event.event_id, name, pixel_id, when, body, state, browser, match_keys,
+                        route, page, agent, digest)
+                )  # fmt: skip
+        return rows
 
     def count(self, *counts: Count) -> None:
         """Add to the counters."""

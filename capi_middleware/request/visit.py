@@ -1,6 +1,6 @@
 """A visit is who a request comes from and what may be done with its events, parsed once."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -68,9 +68,7 @@ class Visit(Private):
         )
         self.noise: str | None = noise(scope["method"], path, headers)
         wanted = headers.get("sec-fetch-dest")
-        self.scripted: bool = (
-            carrying.is_scripted(headers) if wanted is None else wanted == "empty"
-        )
+        self.scripted: bool = carrying.is_scripted(headers) if wanted is None else wanted == "empty"
         self.permission: Permission | None = None
         self._identity: Identity | None = None
         self._visitor: Visitor | None = None
@@ -290,5 +288,3 @@ class Visit(Private):
 
     def _next_cookie(self, value: str) -> bytes:
         return carrying.set_cookie(value, secure=self.client.scheme == "https")
-
-

@@ -53,13 +53,14 @@ def _ours(chunks: Sequence[bytes]) -> Callable[[], Any]:
     """As the doors do it: what comes after the tag is not looked at."""
 
     def inject() -> Any:
-        injector = Injector(lambda: TAG)
+        injector = Injector()
         sent: list[Any] = []
         for chunk in chunks:
             if injector.settled:
                 sent.append(chunk)
             else:
-                sent += injector.feed(chunk)
+                pieces, at_place = injector.feed(chunk)
+                sent += injector.insert(TAG) if at_place else pieces
         if not injector.injected:
             raise AssertionError("the tag is not in the page")
         return sent
@@ -93,7 +94,7 @@ def _hurt(chunks: Sequence[bytes], size: int) -> Callable[[float], float]:
 
     def side(share: float) -> float:
         start = time.thread_time()
-        injector = Injector(lambda: TAG)
+        injector = Injector()
         for chunk in chunks:
             injector.feed(chunk)
         injector.feed(b"", last=True)
@@ -111,7 +112,7 @@ def _held(chunks: Sequence[bytes]) -> Callable[[float], float]:
     """The most that is held beside the chunk that is given, in KB."""
 
     def side(share: float) -> float:
-        injectors: list[Any] = [Injector(lambda: TAG), GzipInjector(lambda: TAG)]
+        injectors: list[Any] = [Injector(), GzipInjector()]
         most = 0
         for injector in injectors:
             tracemalloc.start()
@@ -127,8 +128,9 @@ def _held(chunks: Sequence[bytes]) -> Callable[[float], float]:
 
 def _recoded(body: bytes) -> Callable[[], Any]:
     def inject() -> Any:
-        injector = GzipInjector(lambda: TAG)
-        sent = injector.feed(body, True)
+        injector = GzipInjector()
+        pieces, at_place = injector.feed(body, True)
+        sent = injector.insert(TAG) if at_place else pieces
         if not injector.injected:
             raise AssertionError("the tag is not in the page")
         return sent

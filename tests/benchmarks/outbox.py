@@ -19,11 +19,10 @@ import httpx
 
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.delivery.courier import Courier
-from capi_middleware.doors.asgi_response import walk
 from capi_middleware.events import Row as Event
 from capi_middleware.meta.codes import Outcome
 from capi_middleware.meta.graph import GraphClient
-from capi_middleware.steps import Steps
+from capi_middleware.store.commits import committed
 from capi_middleware.store.sqlite import SqliteStore
 from tests.benchmarks import purchase
 from tests.benchmarks.measure import Trial, constant
@@ -60,16 +59,19 @@ async def _enqueue(waiters: int, amount: int, one: Callable[[], Awaitable[None]]
     return (time.perf_counter() - start) / (amount // waiters * waiters)
 
 
+async def _appended(store: SqliteStore) -> None:
+    commit = store.append([event(_BODY)], wait=True)
+    assert commit is not None
+    await committed(commit)
+
+
 def _enqueue_ours(waiters: int, share: float) -> float:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
         store = SqliteStore(Path(folder) / "capi.db")
         ends.callback(store.close)
 
-        def appended() -> Steps[None]:
-            yield store.append([event(_BODY)], wait=True)
-
         return asyncio.run(
-            _enqueue(waiters, max(waiters, int(_ENQUEUED * share)), lambda: walk(appended()))
+            _enqueue(waiters, max(waiters, int(_ENQUEUED * share)), lambda: _appended(store))
         )
 
 
@@ -222,14 +224,11 @@ def _enqueue_alone(share: float) -> float:
         store = SqliteStore(Path(folder) / "capi.db")
         ends.callback(store.close)
 
-        def appended() -> Steps[None]:
-            yield store.append([event(_BODY)], wait=True)
-
         async def main() -> float:
             taken = []
             for _ in range(amount):
                 start = time.perf_counter()
-                await walk(appended())
+                await _appended(store)
                 taken.append(time.perf_counter() - start)
             return statistics.median(taken)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from playwright.sync_api import Route, sync_playwright
 
+from capi_middleware.events import PageEvent
 from capi_middleware.page import tag as pixel
 from tests.benchmarks.measure import Trial, constant
 from tests.support import browsers
@@ -24,14 +25,11 @@ new PerformanceObserver(list => { window.long += list.getEntries().length })
 
 
 def _tag() -> str:
-    event = {
-        "n": "ViewContent", "i": "t" * 64, "d": {"content_ids": ["kettle"]}, "p": ["1234567890"],
-    }  # fmt: skip
-    return pixel.tag(
-        prefix="/_capi", script_url=f"{_ORIGIN}/fbevents.js",
-        pixels=pixel.pixel_entries({"1234567890": None}), events=[event],
-        key=["ViewContent", "t" * 64],
-    ).decode()  # fmt: skip
+    event_id = "t" * 64
+    event = PageEvent("ViewContent", event_id, {"content_ids": ["kettle"]}, ("1234567890",))
+    maker = pixel.TagMaker(prefix="/_capi", script_url=f"{_ORIGIN}/fbevents.js", mirror=False)
+    pixels = pixel.pixel_entries({"1234567890": None})
+    return maker.tag(pixels, [event], key=("ViewContent", event_id)).decode()
 
 
 def _in_chromium(figure: str) -> Callable[[float], float]:

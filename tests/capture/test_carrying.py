@@ -16,6 +16,7 @@ from capi_middleware.capture.carrying import (
     set_cookie,
 )
 from capi_middleware.errors import BadBeacon
+from capi_middleware.events import PageEvent
 from capi_middleware.signing import TextSigner
 from tests.support.configs import SECRET
 
@@ -23,8 +24,8 @@ NOW = 1_800_000_000.0
 CARRIER = Carrier(TextSigner([SECRET], "carried"))
 
 
-def event(number: int = 1, **data: Any) -> dict[str, Any]:
-    return {"n": "Purchase", "i": f"t{number:063}", "d": data, "p": ["1234567890"]}
+def event(number: int = 1, **data: Any) -> PageEvent:
+    return PageEvent("Purchase", f"t{number:063}", data, ("1234567890",))
 
 
 @given(st.lists(st.text(max_size=20), max_size=3), st.booleans())
@@ -33,7 +34,7 @@ def test_what_was_packed_is_unpacked(texts: list[str], scripted: bool) -> None:
     value, n = CARRIER.pack(events, now=NOW, scripted=scripted)
     found, for_script = CARRIER.unpack(value, now=NOW + 1)
     assert (len(found), for_script) == (n, scripted)
-    assert [one["i"] for one in found] == [one["i"] for one in events]
+    assert [one.event_id for one in found] == [one.event_id for one in events]
 
 
 def test_a_long_event_leaves_all_but_its_value_at_home() -> None:
@@ -41,7 +42,7 @@ def test_a_long_event_leaves_all_but_its_value_at_home() -> None:
     value, n = CARRIER.pack([event(contents=contents, value=9.5, currency="EUR")], now=NOW,
                             scripted=False)  # fmt: skip
     assert n == 1
-    assert CARRIER.unpack(value, now=NOW)[0][0]["d"] == {"value": 9.5, "currency": "EUR"}
+    assert CARRIER.unpack(value, now=NOW)[0][0].custom_data == {"value": 9.5, "currency": "EUR"}
 
 
 def test_the_cookie_never_grows_beyond_its_limit() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from capi_middleware import ConfigError
 from capi_middleware.capture.consent import READY_RULES, ConsentRule, Permission
-from capi_middleware.capture.reading import RequestReader
+from capi_middleware.capture.reading import Fields
 from capi_middleware.config.rules import READY
 from tests.support.configs import make_config
 
@@ -40,10 +40,9 @@ GOOGLE = (
 
 def decide(rule: Any, cookie: str = "", headers: dict[str, str] | None = None) -> Permission:
     given = {"cookie": cookie, **(headers or {})}
-    raw = [(name.encode(), value.encode()) for name, value in given.items()]
-    reader = RequestReader({"headers": raw}, None)
+    reader = Fields({}, given, None)
     consent = ConsentRule(rule, gpc=True)
-    return consent.decide(consent.read(reader), reader.headers)
+    return consent.decide(consent.read(reader), given)
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,7 @@ def test_an_event_of_a_redirect_rides_to_the_next_page(site: Site) -> None:
     assert (cookie["httponly"], cookie["path"]) == (True, "/")
     issuer = answer.capi.issuer
     (event,), _ = issuer.carrier.unpack(cookie.coded_value, now=issuer.now())
-    assert event["n"] == "Lead"
+    assert event.event_name == "Lead"
 
 
 def test_the_report_lets_a_browser_log_in(site: Site) -> None:

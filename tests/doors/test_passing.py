@@ -127,16 +127,16 @@ def test_the_visitor_of_a_request_that_no_route_takes_is_known(capi: CAPI) -> No
     ],
 )
 def test_what_may_matter_is_opened_at_once(capi: CAPI, more: dict[str, Any]) -> None:
-    assert capi.take(scope_for(REQUEST)) is None
-    taken = capi.take(scope_for(REQUEST, **more))
-    assert taken is not None
-    assert not isinstance(taken, str)
+    assert capi.take(scope_for(REQUEST)) == (None, None)
+    endpoint, exchange = capi.take(scope_for(REQUEST, **more))
+    assert endpoint is None
+    assert exchange is not None
 
 
 def test_an_endpoint_is_taken_by_its_name_and_a_path_beside_it_passes(capi: CAPI) -> None:
-    assert capi.take(scope_for(REQUEST, path="/_capi/b")) == "b"
-    assert capi.take(scope_for(REQUEST, path="/_capi")) is None
-    assert capi.take(scope_for(REQUEST, path="/_capix/b")) is None
+    assert capi.take(scope_for(REQUEST, path="/_capi/b")) == ("b", None)
+    assert capi.take(scope_for(REQUEST, path="/_capi")) == (None, None)
+    assert capi.take(scope_for(REQUEST, path="/_capix/b")) == (None, None)
 
 
 # -- WSGI -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from isal import isal_zlib
 
 from capi_middleware.page import GzipInjector, Piece
 from capi_middleware.page import gzip as recode
-from tests.support.injection_cases import TAG, Case, case_name, load_cases, pieces_of, run
+from tests.support.injection_cases import TAG, Case, Tagged, case_name, load_cases, pieces_of, run
 
 PAGE = b"<!doctype html><html><head><title>x</title></head><body>hi</body></html>"
 TAGGED = PAGE.replace(b"</head>", TAG + b"</head>")
@@ -25,8 +25,8 @@ def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(recode, "_decoder", library.decompressobj)
 
 
-def injector() -> GzipInjector:
-    return GzipInjector(lambda: TAG)
+def injector() -> Tagged:
+    return Tagged(GzipInjector())
 
 
 def encode(data: bytes) -> bytes:
@@ -171,15 +171,20 @@ def test_chunks_after_the_last_pass_through() -> None:
     assert stream.feed(b"late") == [b"late"]
 
 
-def test_a_tag_that_cannot_be_made_leaves_the_bytes_as_they_were() -> None:
-    def fail() -> bytes:
-        raise LookupError("no pixel")
-
+def test_without_a_tag_the_bytes_stay_as_they_were() -> None:
     body = encode(PAGE)
-    stream = GzipInjector(fail)
+    stream = Tagged(GzipInjector(), lambda: b"")
 
     assert joined(stream.feed(body, last=True)) == body
-    assert (stream.injected, stream.skip_reason) == (False, "error")
+    assert (stream.injected, stream.skip_reason) == (False, None)
+
+
+def test_without_a_tag_a_page_that_is_on_its_way_goes_on_unchanged() -> None:
+    stream = Tagged(GzipInjector(), lambda: b"")
+    out = [joined(stream.feed(one)) for one in pieces_of(encode(PAGE), 7)]
+
+    assert gzip.decompress(b"".join(out) + joined(stream.feed(b"", last=True))) == PAGE
+    assert not stream.injected
 
 
 @pytest.mark.parametrize("start", [b"", b"<!doctype html></head>"])

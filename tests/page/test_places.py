@@ -15,6 +15,7 @@ from capi_middleware.page import Injector, inspect, scanner
 from tests.support.injection_cases import (
     TAG,
     Case,
+    Tagged,
     case_name,
     load_cases,
     pieces_of,
@@ -23,8 +24,8 @@ from tests.support.injection_cases import (
 )
 
 
-def injector() -> Injector:
-    return Injector(lambda: TAG)
+def injector() -> Tagged:
+    return Tagged(Injector())
 
 
 def allowed(case: Case) -> bool:

@@ -6,13 +6,13 @@
 import pytest
 
 from capi_middleware.page import Injector
-from tests.support.injection_cases import TAG, pieces_of, run, two_way_splits
+from tests.support.injection_cases import TAG, Tagged, pieces_of, run, two_way_splits
 
 DOCTYPE = b"<!doctype html>"
 
 
-def injector() -> Injector:
-    return Injector(lambda: TAG)
+def injector() -> Tagged:
+    return Tagged(Injector())
 
 
 PLACES = {

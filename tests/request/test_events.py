@@ -26,6 +26,8 @@ from capi_middleware import (
 )
 from capi_middleware.errors import BadVisitor
 from capi_middleware.events import Sighting
+from capi_middleware.page.tag import TagMaker
+from capi_middleware.request.visit import Visit
 from capi_middleware.store.records import Facet, Settlement
 from tests.support.configs import PIXEL_ID, TOKEN, make_config
 
@@ -415,7 +417,7 @@ def test_an_event_for_the_server_only_is_not_in_the_page() -> None:
     assert names(site.sent()) == ["Lead"]
 
 
-@pytest.mark.parametrize("station", ["begin", "open_body", "finish"])
+@pytest.mark.parametrize("station", ["start", "open_body", "end"])
 def test_an_error_of_ours_lets_the_page_out_unchanged_and_is_counted(
     station: str, monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
 ) -> None:
@@ -428,20 +430,35 @@ def test_an_error_of_ours_lets_the_page_out_unchanged_and_is_counted(
     site = Site(page)
     answer = site.client.get("/")
     assert answer.status_code == 200
-    if station != "finish":
+    if station != "end":
         assert answer.text == PAGE
     assert swallowed
     assert any(reason.endswith("RuntimeError") for _, reason in site.counts("error"))
     swallowed.clear()
 
 
-def test_a_tag_that_cannot_be_made_lets_the_page_out_unchanged(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_tag_that_cannot_be_made_lets_the_page_out_unchanged_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
 ) -> None:
-    monkeypatch.setattr("capi_middleware.request.tagging.tag", lambda **given: 1 / 0)
+    monkeypatch.setattr(TagMaker, "tag", lambda *_, **__: 1 / 0)
     site = Site(page)
     assert site.client.get("/").text == PAGE
     assert site.counts("skipped") == {("", "error"): 1}
+    assert site.counts("error") == {("", "the tag: ZeroDivisionError"): 1}
+    swallowed.clear()
+
+
+def test_no_event_claims_a_page_whose_tag_could_not_be_made(
+    monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
+) -> None:
+    monkeypatch.setattr(TagMaker, "tag", lambda *_, **__: 1 / 0)
+    site = Site(page, routes=[EventRoute("GET /", "Lead")])
+    site.client.get("/")
+    rows = {(row.event_name, row.server, row.browser) for row in site.capi.store.recent(9)}
+    assert rows == {
+        ("PageView", "pending", "not_rendered"), ("Lead", "pending", "not_rendered"),
+    }  # fmt: skip
+    swallowed.clear()
 
 
 @pytest.mark.parametrize("moment", ["streaming", "after the end"])
@@ -472,16 +489,14 @@ def test_without_consent_a_late_track_is_no_event_either(moment: str) -> None:
 def test_an_error_of_ours_before_the_consent_is_known_sends_nothing(
     monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
 ) -> None:
-    from capi_middleware.request.admission import Admission
-
-    def broken(self: Admission) -> Any:
+    async def broken(self: Visit, waits: Any) -> Any:
         raise RuntimeError("ours")
 
     def view(request: Request) -> JSONResponse:
         track("Lead")
         return JSONResponse({})
 
-    monkeypatch.setattr(Admission, "decide", broken)
+    monkeypatch.setattr(Visit, "decide", broken)
     site = Site(view, consent=lambda request: False)
     site.client.get("/")
     assert site.sent() == []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from capi_middleware.page import Piece
+from capi_middleware.page import GzipInjector, Injector, Piece
 
 TAG = b"<script src=/capi.js async></script>"
 
@@ -82,6 +82,23 @@ def _load(line: dict[str, Any]) -> Case:
 
 def case_name(case: Case) -> str:
     return f"{case.id} {case.title}"
+
+
+class Tagged:
+    """An injector as a response drives it: the tag goes in where feed() finds the place."""
+
+    def __init__(
+        self, injector: Injector | GzipInjector, make_tag: Callable[[], bytes] = lambda: TAG
+    ) -> None:
+        self._injector = injector
+        self._make_tag = make_tag
+
+    def feed(self, chunk: Piece, last: bool = False) -> list[Piece]:
+        pieces, at_place = self._injector.feed(chunk, last)
+        return self._injector.insert(self._make_tag()) if at_place else pieces
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._injector, name)
 
 
 def run(make: Callable[[], Streams], chunks: Sequence[bytes]) -> bytes:

@@ -1,1 +1,0 @@
-"""The doors: one response under each interface, and what they need of it."""

@@ -1,0 +1,159 @@
+"""Drafts are the events of one request until they are issued: from its routes and from track()."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from capi_middleware.config.expressions import MISSING, fill, leaves
+from capi_middleware.config.index import Match
+from capi_middleware.events import Event
+from capi_middleware.meta.user_data import UserData
+from capi_middleware.private import Private
+from capi_middleware.request.issuing import Issuer
+from capi_middleware.request.visit import Visit, Waits
+
+
+class Draft(Private, Struct):
+    """An event in the making: from a matched route, from track(), or from both."""
+
+    event: Event
+    match: Match | None = None
+    tracked: bool = False
+
+
+class Drafts(Private):
+    """The drafts of one request. `matches` are the routes that took it.
+
+    `shared` is the user_data that every event of the request has.
+    """
+
+    __slots__ = ("_issuer", "events", "matches", "shared")
+
+    def __init__(self, issuer: Issuer, matches: list[Match]) -> None:
+        self._issuer = issuer
+        self.matches = matches
+        self.events: list[Draft] = []
+        self.shared: dict[str, Any] = {}
+
+    def track(
+        self,
+        visit: Visit,
+        event_name: str,
+        custom_data: Mapping[str, Any],
+        user_data: UserData | None,
+        dedupe_key: object,
+    ) -> Draft:
+        """A new event, or the one that a route already made of this request."""
+        issuer = self._issuer
+        draft = self._drafted(visit, event_name, dedupe_key)
+        draft.tracked = True
+        issuer.fill(draft.event, custom_data, user_data)
+        if draft.match is None:
+            issuer.check(draft.event)
+        return draft
+
+    def add_page_view(self) -> None:
+        """The PageView of a page, before its other events; a page has one."""
+        for draft in self.events:
+            if draft.event.event_name == "PageView":
+                return
+        event = self._issuer.new_event("PageView", None, None)
+        event.user_data = dict(self.shared)
+        if event.pixel_ids:
+            self.events.insert(0, Draft(event))
+
+    def _drafted(self, visit: Visit, event_name: str, dedupe_key: object) -> Draft:
+        for draft in self.events:
+            if not draft.tracked and draft.event.event_name == event_name:
+                return draft
+        taken = [draft.match for draft in self.events]
+        match = next(
+            (
+                one
+                for one in self.matches
+                if one.route.event_name == event_name and one not in taken
+            ),
+            None,
+        )
+        if dedupe_key is None and match is not None:
+            dedupe_key = self._filled(visit, match, "dedupe_key", _called_now(visit, match))
+        route = match.route if match is not None else None
+        event = self._issuer.new_event(event_name, dedupe_key, route)
+        for draft in self.events:
+            if draft.event.event_id == event.event_id:
+                return draft
+        draft = Draft(event, match)
+        self.events.append(draft)
+        return draft
+
+    async def complete(self, visit: Visit, waits: Waits, *, page_view: bool) -> None:
+        """Turn the matched routes into events and complete those that track() began."""
+        issuer = self._issuer
+        rule = issuer.user_data
+        if rule is not None and (self.events or self.matches or page_view):
+            self.shared = await self._user_data(visit, waits, rule, None)
+        done: list[str] = []
+        for match in self.matches:
+            route = match.route
+            name = route.event_name
+            if name in done:
+                continue
+            done.append(name)
+            called: dict[int, Any] = {}
+            for rule in route.callables:
+                called[id(rule)] = await visit.ask(rule, waits)
+            event: Event | None = None
+            for one in self.events:
+                if one.match is match:
+                    event = one.event
+            if event is None:
+                key = self._filled(visit, match, "dedupe_key", called)
+                event = issuer.new_event(name, key, route)
+                if self.events and any(one.event.event_id == event.event_id for one in self.events):
+                    continue
+                self.events.append(Draft(event, match))
+            filled = self._filled(visit, match, "custom_data", called)
+            if filled or name == "Purchase":
+                event.custom_data = issuer.custom_data(name, filled or {}) | event.custom_data
+            template = route.templates.get("user_data")
+            if template is not None:
+                given = await self._user_data(visit, waits, template, match)
+                event.user_data = given | event.user_data
+        if self.shared:
+            for draft in self.events:
+                draft.event.user_data = self.shared | draft.event.user_data
+
+    def _filled(self, visit: Visit, match: Match, name: str, called: Mapping[int, Any]) -> Any:
+        route = match.route
+        template = route.templates.get(name)
+        if template is None or name in route.constants:
+            return template
+        visit.fields.path = match.parameters
+        missing: list[str] = []
+        value = fill(template, visit.fields, called, missing)
+        if missing:
+            self._issuer.left_out(route.event_name, missing)
+        return None if value is MISSING else value
+
+    async def _user_data(
+        self, visit: Visit, waits: Waits, rule: Any, match: Match | None
+    ) -> dict[str, Any]:
+        """The hashed user_data that a parsed rule gives: a callable, or a mapping."""
+        if callable(rule):
+            value = await visit.ask(rule, waits)
+        else:
+            called: dict[int, Any] = {}
+            for leaf in leaves(rule):
+                if callable(leaf):
+                    called[id(leaf)] = await visit.ask(leaf, waits)
+            if match is not None:
+                visit.fields.path = match.parameters
+            value = fill(rule, visit.fields, called, [])
+        return self._issuer.given_user_data(value)
+
+
+def _called_now(visit: Visit, match: Match) -> dict[int, Any]:
+    """The dedupe_key of a route that is a plain callable: track() cannot wait."""
+    rule = match.route.templates.get("dedupe_key")
+    return {id(rule): visit.ask_now(rule)} if callable(rule) else {}
