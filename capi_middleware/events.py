@@ -1,6 +1,5 @@
 """The words everybody uses: events, their rows, sightings of browser copies, and causes."""
 
-from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 from msgspec import Struct, field
@@ -52,29 +51,6 @@ ServerState = Literal[
 SERVER_CAUSES = (
     "unmapped", "pending", "rejected", "expired", "dropped", "consent", "bot", "unknown",
 )  # fmt: skip
-
-#: user_data keys that help Meta to match a person, in the order of their bit in `Row.match_keys`.
-#: Append only: rows keep the mask.
-MATCH_KEYS = (
-    "em", "ph", "fn", "ln", "ge", "db", "ct", "st", "zp", "country", "external_id",
-    "client_ip_address", "client_user_agent", "fbc", "fbp", "subscription_id", "fb_login_id",
-    "lead_id", "anon_id", "madid", "f5first", "f5last", "fi", "dobd", "dobm", "doby", "page_id",
-    "page_scoped_user_id", "ctwa_clid", "ig_account_id", "ig_sid", "whatsapp_business_account_id",
-)  # fmt: skip
-MATCH_KEY_BITS = {key: 1 << place for place, key in enumerate(MATCH_KEYS)}
-
-
-def match_key_mask(keys: Iterable[str]) -> int:
-    """The bit mask of the match keys among `keys`; others are ignored."""
-    mask = 0
-    for key in keys:
-        mask |= MATCH_KEY_BITS.get(key, 0)
-    return mask
-
-
-def match_keys_of(mask: int) -> list[str]:
-    """The match keys whose bits are set in `mask`."""
-    return [key for key, bit in MATCH_KEY_BITS.items() if mask & bit]
 
 
 class Event(Private, Struct):
@@ -134,7 +110,7 @@ class Row(Private, Struct, frozen=True):
 
     `event_time` is Unix time in seconds. `payload` is the event object of the Graph API as JSON
     bytes, ready to be joined into a request; None when no server copy goes out. `browser` is
-    "sent" or one of BROWSER_CAUSES. `match_keys` is a mask, see `match_key_mask`. `route` as in
+    "sent" or one of BROWSER_CAUSES. `match_keys` is a mask, see meta/match_keys.py. `route` as in
     Event; `page` is the path of the page without what is personal, `agent` the browser's family
     (capture/agents.py), `digest` a keyed hash of the server copy's value and currency; each is ""
     where it is not known.

@@ -57,7 +57,7 @@ def documented() -> dict[str, Any]:
 def parameters(thing: Any) -> list[str]:
     """The parameters that a caller may name."""
     if thing is UserData:
-        return [*capi_middleware.meta.user_data.HASHED, *capi_middleware.meta.user_data.PLAIN]
+        return [*capi_middleware.meta.match_keys.MATCH_KEYS]
     named = [inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY]
     try:
         given = inspect.signature(thing).parameters

@@ -6,7 +6,8 @@ from typing import Any
 from capi_middleware.config.expressions import parse
 from capi_middleware.config.loading import fail, kind_of
 from capi_middleware.errors import ConfigError
-from capi_middleware.meta.user_data import HASHED, PLAIN, unknown_keys
+from capi_middleware.meta.match_keys import MATCH_KEYS
+from capi_middleware.meta.user_data import unknown_keys
 
 #: What `user_data` and `consent` may be: a callable taking the request, or expressions.
 Rule = Callable[[Any], Any] | Mapping[str, Any] | None
@@ -32,7 +33,7 @@ def check_rules(user_data: Rule, consent: Rule | str) -> None:
         if name == "consent":
             _check_consent(rule)
         elif unknown := unknown_keys(rule):
-            fail("user_data", f"the unknown {unknown}", f"some of {[*HASHED, *PLAIN]}")
+            fail("user_data", f"the unknown {unknown}", f"some of {[*MATCH_KEYS]}")
 
 
 def _check_consent(rule: Mapping[str, Any]) -> None:

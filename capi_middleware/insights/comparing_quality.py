@@ -7,6 +7,7 @@ from capi_middleware.insights.model import (
     Measure,
     Verdict,
 )
+from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.report.flags.evidence import percent
 from capi_middleware.report.model import TARGET, EventReport
 
@@ -15,10 +16,7 @@ APART = 0.1
 #: Meta's advice for the event match quality.
 GOOD_QUALITY = 6.0
 #: user_data keys by the names that the Dataset Quality API uses for them.
-_KEYS = {
-    "email": "em", "phone": "ph", "external_id": "external_id", "ip_address": "client_ip_address",
-    "user_agent": "client_user_agent", "fbp": "fbp", "fbc": "fbc",
-}  # fmt: skip
+_KEYS = {key.word: name for name, key in MATCH_KEYS.items() if key.word}
 
 
 def compare_quality(event: EventReport, quality: EventQuality) -> list[Comparison]:

@@ -49,11 +49,16 @@ _TIME_OF_DAY = re.compile(r"(?<=[0-9]{4}-[0-9]{2}-[0-9]{2})[t ][0-9]{2}:.*")
 _CJK_DATE = str.maketrans({"年": "-", "月": "-", "日": None})
 _FIRST_YEAR = 1900
 _SURELY_PAST = 2025  # asking for today costs more than the rest
-_EMAIL_SIGN = "@"
 #: What an app may have kept of fbp and fbc: 4 segments, 5 with Meta's appendix, dotted click ids.
 _BROWSER_ID = re.compile(r"fb\.[0-9]\.[0-9]{1,16}\.[A-Za-z0-9._-]{1,600}")
 _LONGEST_PLAIN = 500
 _LONGEST_AGENT = 1000
+
+#: A rule for the text in lower case, one that also takes the site's region and the person's country
+#: as it was given, and one for what is sent as it is.
+Lower = Callable[[str], str | None]
+Placed = Callable[[str, str, str | None], str | None]
+Plain = Callable[[str], str | int | None]
 
 
 def email(text: str) -> str | None:
@@ -142,18 +147,28 @@ def city(text: str) -> str | None:
     return plain or None
 
 
-def state(text: str, country: str | None) -> str | None:
-    """Two letters in the US, elsewhere the name. `country`: alpha-2 in lower case."""
-    plain = city(text)
-    return us_state_code(plain) if plain and country == "us" else plain
+def state(text: str, region: str, country: str | None) -> str | None:
+    """Two letters in the US, elsewhere the name."""
+    plain = city(text.lower())
+    return us_state_code(plain) if plain and _country(region, country) == "us" else plain
 
 
-def postcode(text: str, country: str | None) -> str | None:
-    """Without blanks and dashes; five digits in the US. `country`: alpha-2 in lower case."""
-    plain = letters(text)
-    if country == "us" and _ZIP_PLUS_4.fullmatch(plain):
+def postcode(text: str, region: str, country: str | None) -> str | None:
+    """Without blanks and dashes; five digits in the US."""
+    plain = letters(text.lower())
+    if _ZIP_PLUS_4.fullmatch(plain) and _country(region, country) == "us":
         return plain[:5]
     return plain if len(plain) > 1 else None
+
+
+def _country(region: str, country: str | None) -> str | None:
+    """The country of the person (alpha-2 in lower case), else that of the site."""
+    return region.lower() if country is None else country_code(country.strip())
+
+
+def as_given(text: str, region: str, country: str | None) -> str:
+    """An id of the site's own: its letters matter."""
+    return text
 
 
 def gender(text: str) -> str | None:
@@ -199,49 +214,64 @@ def _is_past(born: date) -> bool:
     return year >= _FIRST_YEAR and (year < _SURELY_PAST or born <= date.today())
 
 
-def _number(digits: int, lowest: int, highest: Callable[[], int]) -> Callable[[str], str | None]:
-    def rule(text: str) -> str | None:
-        known = text.isascii() and text.isdigit() and len(text) <= digits
-        return f"{int(text):0{digits}}" if known and lowest <= int(text) <= highest() else None
-
-    return rule
+def first_five(text: str) -> str:
+    """The first five letters of a name."""
+    return letters(text)[:5]
 
 
-def _beginning(length: int) -> Callable[[str], str | None]:
-    return lambda text: letters(text)[:length]
+def initial(text: str) -> str:
+    """The first letter of a name."""
+    return letters(text)[:1]
 
 
-def _in(rule: Callable[[str, str | None], str | None]) -> "Placed":
-    """A rule that depends on the country: of the person, else of the site."""
-    return lambda text, region, country: rule(
-        text.lower(), region.lower() if country is None else country_code(country.strip())
-    )
+def day(text: str) -> str | None:
+    """The day of birth, two digits."""
+    return _digits(text, 2, 1, 31)
 
 
-#: Rules that take the text in lower case, by key.
-RULES: dict[str, Callable[[str], str | None]] = {
-    "em": email,
-    "fn": letters,
-    "ln": letters,
-    "ge": gender,
-    "db": birth,
-    "ct": city,
-    "country": country_code,
-    "f5first": _beginning(5),
-    "f5last": _beginning(5),
-    "fi": _beginning(1),
-    "dobd": _number(2, 1, lambda: 31),
-    "dobm": _number(2, 1, lambda: 12),
-    "doby": _number(4, _FIRST_YEAR, lambda: date.today().year),
-}
-Placed = Callable[[str, str, str | None], str | None]
-#: Rules that take the text, the site's region and the person's country as it was given.
-PLACED_RULES: dict[str, Placed] = {
-    "ph": phone,
-    "st": _in(state),
-    "zp": _in(postcode),
-    "external_id": lambda text, region, country: text,
-}
+def month(text: str) -> str | None:
+    """The month of birth, two digits."""
+    return _digits(text, 2, 1, 12)
+
+
+def year(text: str) -> str | None:
+    """The year of birth, four digits."""
+    return _digits(text, 4, _FIRST_YEAR, date.today().year)
+
+
+def _digits(text: str, length: int, lowest: int, highest: int) -> str | None:
+    known = text.isascii() and text.isdigit() and len(text) <= length
+    return f"{int(text):0{length}}" if known and lowest <= int(text) <= highest else None
+
+
+def agent(text: str) -> str | None:
+    """What a browser calls itself, as far as it can be shown."""
+    return "".join(one for one in text if one.isprintable())[:_LONGEST_AGENT] or None
+
+
+def address(text: str) -> str | None:
+    """An IP address in its usual form."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None
+
+
+def browser_id(text: str) -> str | None:
+    """fbp or fbc."""
+    return text if _BROWSER_ID.fullmatch(text) else None
+
+
+def number(text: str) -> int | None:
+    """An id that Meta wants as a number."""
+    known = text.isascii() and text.isdigit() and len(text) <= 20
+    return int(text) if known else None
+
+
+def identifier(text: str) -> str | None:
+    """Any other id. An e-mail address would leave unhashed: it is refused."""
+    fine = "@" not in text and text.isprintable() and len(text) <= _LONGEST_PLAIN
+    return text if fine else None
 
 
 def text_of(value: Any) -> str | None:
@@ -256,29 +286,3 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, int | UUID) and not isinstance(value, bool):
         return str(value)
     return None
-
-
-def plain(key: str, value: Any) -> str | int | None:
-    """The value of a key that Meta wants unhashed; None when it cannot be that.
-
-    An e-mail address in such a key would leave unhashed: it is refused.
-    """
-    text = text_of(value)
-    if not text:
-        return None
-    if key == "client_user_agent":
-        return "".join(one for one in text if one.isprintable())[:_LONGEST_AGENT] or None
-    if _EMAIL_SIGN in text or not text.isprintable() or len(text) > _LONGEST_PLAIN * 2:
-        return None
-    match key:
-        case "client_ip_address":
-            try:
-                return str(ip_address(text))
-            except ValueError:
-                return None
-        case "fbp" | "fbc":
-            return text if _BROWSER_ID.fullmatch(text) else None
-        case "fb_login_id" | "lead_id":
-            known = text.isascii() and text.isdigit() and len(text) <= 20
-            return int(text) if known else None
-    return text if len(text) <= _LONGEST_PLAIN else None

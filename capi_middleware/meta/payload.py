@@ -6,7 +6,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from capi_middleware.events import MATCH_KEY_BITS, Event
+from capi_middleware.events import Event
+from capi_middleware.meta.match_keys import BITS
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.private import Private
 
@@ -46,7 +47,7 @@ def complete(user_data: dict[str, Any], visitor: Visitor | None) -> int:
             user_data.setdefault("fbp", visitor.fbp)
     mask = 0
     for key in user_data:
-        mask |= MATCH_KEY_BITS.get(key, 0)
+        mask |= BITS.get(key, 0)
     return mask
 
 

@@ -4,10 +4,11 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 from unicodedata import normalize as normalize_form
 
-from capi_middleware.meta.normalising import PLACED_RULES, RULES, plain, text_of
+from capi_middleware.meta.match_keys import MATCH_KEYS, MatchKey
+from capi_middleware.meta.normalising import text_of
 
 #: A value that is a SHA-256 in hex already.
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -15,28 +16,13 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _OTHER_DIGEST = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{40}")
 _DIGEST_OF_NOTHING = sha256(b"").hexdigest()
 
-#: Keys whose values are hashed (Customer Information Parameters; the partials from Meta's SDK).
-HASHED: Final = (
-    "em", "ph", "fn", "ln", "ge", "db", "ct", "st", "zp", "country", "external_id",
-    "f5first", "f5last", "fi", "dobd", "dobm", "doby",
-)  # fmt: skip
-#: Keys that Meta wants as they are.
-PLAIN: Final = (
-    "client_ip_address", "client_user_agent", "fbc", "fbp", "subscription_id", "fb_login_id",
-    "lead_id", "anon_id", "madid", "page_id", "page_scoped_user_id", "ctwa_clid",
-    "ig_account_id", "ig_sid", "whatsapp_business_account_id",
-)  # fmt: skip
-_HASHED = frozenset(HASHED)
-_KNOWN = _HASHED.union(PLAIN)
-#: Keys of which a shop sees the same few values again and again.
-_COMMON = frozenset(("fn", "ge", "ct", "st", "zp", "country"))
 #: Keys that take one value only: no list.
-_SINGLE = frozenset(("f5first", "f5last", "fi", "dobd", "dobm", "doby"))
+_SINGLE = frozenset(name for name, key in MATCH_KEYS.items() if key.single)
 
 
 def unknown_keys(given: Iterable[str]) -> list[str]:
     """What among `given` is no key of UserData."""
-    return sorted(set(given) - _KNOWN)
+    return sorted(set(given) - MATCH_KEYS.keys())
 
 
 class Fields(TypedDict, total=False):
@@ -101,11 +87,11 @@ class UserData:
 
     def __init__(self, **given: Unpack[Fields]) -> None:
         self._given: dict[str, Any] = given  # type: ignore[assignment] # a plain dict, ours alone
-        if not _KNOWN.issuperset(given):
+        if not given.keys() <= MATCH_KEYS.keys():
             unknown = unknown_keys(given)
             self._given.clear()  # a traceback with local variables would show raw values
             raise TypeError(
-                f"UserData: found the unknown {unknown}, expected some of {sorted(_KNOWN)}"
+                f"UserData: found the unknown {unknown}, expected some of {sorted(MATCH_KEYS)}"
             )
 
     def __repr__(self) -> str:
@@ -136,7 +122,8 @@ class UserData:
                 continue
             digest = _DIGESTS.get(key)
             if digest is None:
-                kept = plain(key, value)
+                text, plain = text_of(value), MATCH_KEYS[key].plain
+                kept = plain(text) if text and plain else None
                 if kept is None:
                     left_out.append(key)
                 else:
@@ -172,9 +159,9 @@ class UserData:
 Digest = Callable[[str, str, str | None], str | None]
 
 
-def _digest_of(key: str) -> Digest:
+def _digest_of(key: MatchKey) -> Digest:
     """What makes the digest of a value: from the text, the site's region, the given country."""
-    lower, placed = RULES.get(key), PLACED_RULES.get(key)
+    lower, placed = key.lower, key.placed
 
     def digest(value: str, region: str, country: str | None) -> str | None:
         if len(value) >= 32 and (given := _given_digest(value.strip(), key)) is not None:
@@ -188,15 +175,15 @@ def _digest_of(key: str) -> Digest:
         except Exception:  # a traceback would carry the raw value
             return None
 
-    return lru_cache(maxsize=4096)(digest) if key in _COMMON else digest
+    return lru_cache(maxsize=4096)(digest) if key.common else digest
 
 
-def _given_digest(value: str, key: str) -> str | None:
+def _given_digest(value: str, key: MatchKey) -> str | None:
     """The SHA-256 that `value` is already, "" for a digest of no use, None for a raw value."""
     if _SHA256.fullmatch(value):
         digest = value.lower()
         return digest if digest != _DIGEST_OF_NOTHING else ""
-    return "" if key != "external_id" and _OTHER_DIGEST.fullmatch(value) else None
+    return "" if not key.free and _OTHER_DIGEST.fullmatch(value) else None
 
 
-_DIGESTS = {key: _digest_of(key) for key in HASHED}
+_DIGESTS = {name: _digest_of(key) for name, key in MATCH_KEYS.items() if key.plain is None}

@@ -12,12 +12,10 @@ import msgspec
 from msgspec import Struct
 
 from capi_middleware.events import PageEvent
+from capi_middleware.meta.match_keys import ADVANCED_MATCHING
 from capi_middleware.private import Private
 
 NOTHING: Mapping[str, Any] = {}
-_ADVANCED_MATCHING = (
-    "em", "fn", "ln", "ph", "external_id", "ge", "db", "ct", "st", "zp", "country",
-)  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode
 # "<" must not open or close anything inside a script element.
@@ -91,7 +89,7 @@ def pixel_entries(
     `matching` is hashed user_data for the pixel's init.
     """
     known = {
-        key: matching[key][0] for key in _ADVANCED_MATCHING if isinstance(matching.get(key), list)
+        key: matching[key][0] for key in ADVANCED_MATCHING if isinstance(matching.get(key), list)
     }
     return [
         PixelEntry(pixel_id, None if takes is None else list(takes), known or None)

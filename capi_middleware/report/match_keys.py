@@ -1,13 +1,11 @@
 """Match keys: which of them the events carry, and which missing one would be worth most.
 
 These are shares of presence, not Meta's score: Meta publishes no formula for event match quality.
-The order comes from its Help Center (article 765081237991954, stored in November 2025) and, for
-the address, from its page "Best Practices - Conversions API".
 """
 
 from collections.abc import Collection, Iterable, Sequence
 
-from capi_middleware.events import MATCH_KEYS, match_keys_of
+from capi_middleware.meta.match_keys import MATCH_KEYS, match_keys_of
 from capi_middleware.report.model import (
     EventReport,
     MatchKeyAdvice,
@@ -17,17 +15,14 @@ from capi_middleware.report.model import (
 )
 from capi_middleware.store.records import Tally
 
+_WEIGHTS: dict[Priority, int] = {"high": 3, "medium": 2, "low": 1}
 #: Meta's order of priority.
 PRIORITIES: dict[str, Priority] = {
-    "em": "high", "fbc": "high", "client_ip_address": "high",
-    "ph": "medium", "external_id": "medium", "fbp": "medium", "country": "medium",
-    "db": "medium", "fb_login_id": "medium",
-    "fn": "low", "ln": "low", "ct": "low", "zp": "low", "lead_id": "low",
-}  # fmt: skip
-_WEIGHTS: dict[Priority, int] = {"high": 3, "medium": 2, "low": 1}
-#: Not asked for: fbc comes with clicks on ads only, so no share of it is too low; the others are
-#: known to few sites.
-_NOT_ASKED_FOR = frozenset({"fbc", "fb_login_id", "lead_id"})
+    name: priority
+    for priority in _WEIGHTS
+    for name, key in MATCH_KEYS.items()
+    if key.priority == priority
+}
 #: A share from which a key counts as covered.
 ENOUGH = 0.9
 FORMS = frozenset(
@@ -35,17 +30,6 @@ FORMS = frozenset(
      "SubmitApplication", "Subscribe"}
 )  # fmt: skip
 ORDERS = frozenset({"AddPaymentInfo", "InitiateCheckout", "Purchase"})
-_WHAT = {
-    "em": ("the e-mail address", "email"),
-    "ph": ("the phone number", "phone"),
-    "external_id": ("your own id of the customer", "customer_id"),
-    "country": ("the country", "country"),
-    "db": ("the date of birth", "birth_date"),
-    "fn": ("the first name", "first_name"),
-    "ln": ("the last name", "last_name"),
-    "ct": ("the city", "city"),
-    "zp": ("the postcode", "postcode"),
-}
 
 
 def shares(rows: Iterable[Tally]) -> MatchKeyShares:
@@ -80,7 +64,7 @@ def advise(
     for key, priority in PRIORITIES.items():
         share = event.match_keys.get(key, 0.0)
         if (
-            key in _NOT_ASKED_FOR
+            not MATCH_KEYS[key].what
             or priority not in priorities
             or share >= ENOUGH
             or not event.server
@@ -120,7 +104,7 @@ def _fix(key: str, event: EventReport) -> str:
             "The _fbp cookie goes out with every page that carries the pixel tag: let events "
             "happen on such pages, and let caches in front of the app keep Set-Cookie."
         )
-    what, field = _WHAT[key]
+    what, field = MATCH_KEYS[key].what, MATCH_KEYS[key].field
     if apart:
         return (
             f"These events come from a webhook or job: give {what} of the stored order or "

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from capi_middleware.meta import codes
+from capi_middleware.meta.match_keys import MATCH_KEYS
+from capi_middleware.meta.normalising import number
 
 DAY = 86_400
 #: How far back event_time may lie, in seconds; Meta allows store visits more.
@@ -29,8 +31,6 @@ ACTION_SOURCES = (
     "business_messaging",
     "other",
 )
-HASHED_KEYS = ("em", "ph", "fn", "ln", "ge", "db", "ct", "st", "zp", "country")
-_SINGLE_KEYS = ("client_ip_address", "client_user_agent", "fbc", "fbp", "subscription_id")
 #: user_data with no more than one of these sets of keys identifies nobody.
 _TOO_LITTLE = tuple(
     frozenset(keys.split())
@@ -103,14 +103,16 @@ def _bad_user_data(event: Mapping[str, Any]) -> Refusal | None:
     user_data = event.get("user_data")
     if not isinstance(user_data, Mapping):
         return Refusal("An object is required", "user_data")
-    for key in HASHED_KEYS:
-        given = user_data.get(key, [])
-        for value in given if isinstance(given, list) else [given]:
-            if not isinstance(value, str) or not _SHA256.fullmatch(value):
-                return Refusal("User parameter not hashed", key, code=codes.NOT_HASHED)
-    for key in _SINGLE_KEYS:
-        if key in user_data and not isinstance(user_data[key], str):
-            return Refusal("Must be a string", key)
+    for name, value in user_data.items():
+        key = MATCH_KEYS.get(name)
+        if key is None or key.free:
+            continue
+        if key.plain is None:
+            values = value if isinstance(value, list) else [value]
+            if not all(isinstance(one, str) and _SHA256.fullmatch(one) for one in values):
+                return Refusal("User parameter not hashed", name, code=codes.NOT_HASHED)
+        elif key.plain is not number and not isinstance(value, str):
+            return Refusal("Must be a string", name)
     keys = {key for key, value in user_data.items() if value}
     if any(keys <= too_little for too_little in _TOO_LITTLE):
         return Refusal("Not enough customer information", "user_data", code=codes.TOO_LITTLE)

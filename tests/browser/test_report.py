@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page
 from starlette.applications import Starlette
 
 from capi_middleware import CAPI, CAPIMiddleware
-from capi_middleware.events import Count, Row, Sighting, match_key_mask
+from capi_middleware.events import Count, Row, Sighting
+from capi_middleware.meta.match_keys import match_key_mask
 from capi_middleware.store.records import Settlement
 from tests.support.configs import PIXEL_ID, make_config
 from tests.support.servers import serve

@@ -4,14 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware.events import (
-    BROWSER_CAUSES,
-    MATCH_KEYS,
-    SENT,
-    SERVER_CAUSES,
-    Count,
-    ServerState,
-)
+from capi_middleware.events import BROWSER_CAUSES, SENT, SERVER_CAUSES, Count, ServerState
+from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.store.records import Freshness, Tally
 from tests.support.tallies import END, START, numbers, report_on, tally
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from capi_middleware.meta.normalising import PLACED_RULES, RULES, text_of
+from capi_middleware.meta.match_keys import MATCH_KEYS
+from capi_middleware.meta.normalising import text_of
 
 
 def normalize(
@@ -12,6 +13,8 @@ def normalize(
     text = text_of(value)
     if not text:
         return None
-    if key in RULES:
-        return RULES[key](text.lower()) or None
-    return PLACED_RULES[key](text, default_region, country) or None
+    rule = MATCH_KEYS[key]
+    if rule.lower is not None:
+        return rule.lower(text.lower()) or None
+    assert rule.placed is not None
+    return rule.placed(text, default_region, country) or None

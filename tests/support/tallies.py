@@ -1,6 +1,7 @@
 """Tallies as a store would give them, and the report on them."""
 
-from capi_middleware.events import Count, match_key_mask
+from capi_middleware.events import Count
+from capi_middleware.meta.match_keys import match_key_mask
 from capi_middleware.report.model import EventReport, Flag, Health, Report
 from capi_middleware.report.numbers import build
 from capi_middleware.store.records import Freshness, Tallies, Tally
