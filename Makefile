@@ -12,7 +12,7 @@ WITH ?= $(BIN)/python
 # The rooms of the package that need no server and no browser.
 UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
 
-.PHONY: demo test test-wheel test-lowest script torture same bench bench-smoke lint browser pgbouncer wrk clean
+.PHONY: demo test test-wheel test-lowest script torture shape same bench bench-smoke lint browser pgbouncer wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -75,6 +75,9 @@ script: $(VENV)/.installed
 torture: $(VENV)/.installed
 	@echo "==> $(ROUNDS) rounds of killed processes and a failing Meta; nothing may be lost"
 	@$(BIN)/python -m tests.torture --rounds $(ROUNDS)
+
+shape: $(VENV)/.installed
+	@$(BIN)/python -m tests.shape
 
 same: $(VENV)/.installed
 	@test -n "$(AGAINST)" || { echo "found no AGAINST, expected a git revision: make same AGAINST=HEAD~5"; exit 2; }
