@@ -33,8 +33,8 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "JSON answer without a route: calls": (8, 6),
     "beacon: calls": (82, None),
     "courier round of one event: calls": (140, None),
-    "lines": (21_000, 17_500),
-    "files": (180, 125),
+    "lines": (21_200, 17_500),
+    "files": (185, 125),
     "modules at the root": (15, 12),
     "Python files in store": (28, 10),
     "layers": (12, 12),
@@ -253,8 +253,8 @@ def main() -> None:
     print("\nlimits, and what they shall be:")
     for name, (limit, goal) in LIMITS.items():
         over = "" if found[name] <= limit else "  TOO MUCH"
-        told = "" if goal is None else f"{goal:,}"
-        print(f"{name:40} {found[name]:7,} {limit:7,} {told:>7}{over}")
+        wanted = "" if goal is None else f"{goal:,}"
+        print(f"{name:40} {found[name]:7,} {limit:7,} {wanted:>7}{over}")
 
 
 if __name__ == "__main__":
