@@ -93,9 +93,10 @@ wrk:
 		echo "==> wrk is missing: installing it with apt"; \
 		apt-get update -qq && apt-get install -y -qq wrk >/dev/null; }
 
-bench: $(VENV)/.bench-installed wrk browser
+# AGAINST=REV measures this tree beside another git revision instead.
+bench: $(VENV)/.bench-installed $(if $(AGAINST),,wrk browser)
 	@echo "==> Benchmarks: ratios of two things measured side by side"
-	@$(BIN)/python -m tests.benchmarks
+	@$(BIN)/python -m tests.benchmarks $(if $(AGAINST),--against $(AGAINST))
 
 bench-smoke: $(VENV)/.bench-installed wrk browser
 	@$(BIN)/python -m tests.benchmarks --smoke

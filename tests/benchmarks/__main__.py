@@ -1,9 +1,13 @@
-"""`python -m tests.benchmarks [--smoke] [--only GROUP ...]`: the table, also in RESULTS.md."""
+"""`python -m tests.benchmarks [--smoke] [--only GROUP,...]`: the table, also in RESULTS.md.
+
+With `--against REV` it is another one: this tree beside a git revision.
+"""
 
 import argparse
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,10 +22,11 @@ from tests.benchmarks import (
     purchase,
     reporting,
     requests,
+    revision,
     script,
     serving,
 )
-from tests.benchmarks.measure import MORE_IS_BETTER, Result, measure
+from tests.benchmarks.measure import MORE_IS_BETTER, Result, Row, Trial, measure
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 GROUPS = (
@@ -40,20 +45,33 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="make bench")
     options.add_argument("--smoke", action="store_true", help="each row for a moment, no file")
     names = [group.__name__.rpartition(".")[2] for group in GROUPS]
-    options.add_argument("--only", nargs="+", choices=names, default=names)
+    options.add_argument("--against", metavar="REV", help="measure another git revision beside")
+    options.add_argument("--only", help="some rows alone, by their names with commas between")
     given = options.parse_args()
+    known = list(revision.NAMES) if given.against else names
+    only = given.only.split(",") if given.only else known
+    if unknown := set(only) - set(known):
+        options.error(f"--only: found {sorted(unknown)}, expected some of {known}")
     results = []
-    for group in (one for one, name in zip(GROUPS, names, strict=True) if name in given.only):
-        for row in group.rows():
-            print(f"  {row.what} | {row.against} ...", end="", flush=True)
-            results.append(measure(row, smoke=given.smoke))
-            print(f" {results[-1].ratio:.3f}", flush=True)
+    for row in _rows(only, given.against):
+        print(f"  {row.what} | {row.against} ...", end="", flush=True)
+        results.append(measure(row, smoke=given.smoke))
+        print(f" {results[-1].ratio:.3f}", flush=True)
     table = _table(results)
     print(f"\n{table}")
-    if not given.smoke and given.only == names:
+    if not given.smoke and not given.against and only == names:
         RESULTS.write_text(_page(table), "utf-8")
         print(f"written to {RESULTS.relative_to(Path.cwd())}")
     return 0
+
+
+def _rows(only: list[str], against: str | None) -> Iterator[Row | Trial]:
+    if against:
+        yield from revision.rows(against, only)
+        return
+    for group in GROUPS:
+        if group.__name__.rpartition(".")[2] in only:
+            yield from group.rows()
 
 
 def _table(results: list[Result]) -> str:

@@ -26,6 +26,7 @@ from capi_middleware.store.commits import committed
 from capi_middleware.store.sqlite import SqliteStore
 from tests.benchmarks import purchase
 from tests.benchmarks.measure import Trial, constant
+from tests.benchmarks.sink import sink
 from tests.support.configs import PIXEL_ID, TOKEN
 from tests.support.processes import ROOT
 
@@ -126,22 +127,6 @@ def _enqueue_raw(waiters: int, share: float) -> float:
             return asyncio.run(main())
         finally:
             db.close()
-
-
-@contextlib.contextmanager
-def sink() -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.sink"],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.stdin.close()
-        process.wait(10)
-        process.stdout.close()
 
 
 def _fill(store: SqliteStore, amount: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from tests.benchmarks.measure import Trial
-from tests.benchmarks.outbox import sink
+from tests.benchmarks.sink import sink
 from tests.support.processes import free_port, running
 
 _PAGES = 60

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from tests.benchmarks.measure import Trial
-from tests.benchmarks.outbox import sink
+from tests.benchmarks.sink import sink
 from tests.support.configs import PIXEL_ID, TOKEN
 from tests.support.processes import ROOT
 

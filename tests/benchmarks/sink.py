@@ -5,7 +5,29 @@ Prints its URL, then serves until its standard input ends. `/hang` never answers
 """
 
 import asyncio
+import contextlib
+import subprocess
 import sys
+from collections.abc import Iterator
+
+from tests.support.trees import ROOT
+
+
+@contextlib.contextmanager
+def sink() -> Iterator[str]:
+    """The URL of one in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.sink"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        process.wait(10)
+        process.stdout.close()
 
 
 async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.same import comparing
 from tests.same.exchanges import SITES, Generator
-from tests.same.trees import ROOT, run, tree_of
+from tests.support.trees import ROOT, run, tree_of
 
 DRIVER = Path(__file__).with_name("driver.py")
 

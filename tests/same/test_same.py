@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.same.__main__ import compare
 from tests.same.comparing import shown
-from tests.same.trees import ROOT
+from tests.support.trees import ROOT
 
 # A response of the ASGI door in which one byte is another: public names only.
 _PLANTED = """
