@@ -47,10 +47,6 @@ ServerState = Literal[
     "pending", "leased", "delivered", "dead", "expired", "dropped", "consent", "bot", "unmapped",
     "unknown",
 ]  # fmt: skip
-#: Why a server copy is missing.
-SERVER_CAUSES = (
-    "unmapped", "pending", "rejected", "expired", "dropped", "consent", "bot", "unknown",
-)  # fmt: skip
 
 
 class Event(Private, Struct):

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from msgspec import Struct
 from msgspec.structs import replace
 
-from capi_middleware.report.flags.evidence import gravest_first
+from capi_middleware.report.flags import gravest_first
 from capi_middleware.report.model import Flag, ReportWindow, Severity
 from capi_middleware.report.window import iso
 

@@ -12,7 +12,8 @@ from capi_middleware.capi import CAPI
 from capi_middleware.cli.opening import capi_of, opened
 from capi_middleware.cli.printing import JSON, print_json
 from capi_middleware.errors import StoreError
-from capi_middleware.report.health import flags_of_health, health_of
+from capi_middleware.report.flags import Facts, flags_of
+from capi_middleware.report.read import read_health
 
 
 @click.command()
@@ -79,14 +80,7 @@ def _nothing_is_due(capi: CAPI) -> bool:
 def health(source: str, as_json: bool) -> None:
     """What waits and what rests, as JSON; exit code 1 when a pixel rests or events are stale."""
     with opened(source) as capi:
-        store = capi.store
-        found = health_of(
-            store.depth(),
-            store.backlog(),
-            store.pauses(),
-            pixel_ids=[pixel.id for pixel in capi.config.pixels],
-            delivering=True,
-        )
-    flags = flags_of_health(found)
+        found = read_health(capi.store, capi.config)
+    flags = flags_of(Facts(health=found))
     print_json({"health": found, "flags": flags})
     sys.exit(1 if flags else 0)

@@ -9,7 +9,7 @@ from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console, print_json, print_line, progress, table
 from capi_middleware.insights.keeping import refresh
 from capi_middleware.insights.model import Comparison, Insights, problems
-from capi_middleware.report.flags.evidence import percent
+from capi_middleware.report.numbers import percent
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import parse_window
 

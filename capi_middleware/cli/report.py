@@ -7,9 +7,9 @@ import click
 
 from capi_middleware.cli.opening import opened
 from capi_middleware.cli.printing import JSON, console, print_line, table
-from capi_middleware.report.flags.evidence import MIN_EVENTS, percent, surely_below
 from capi_middleware.report.html import to_json
-from capi_middleware.report.model import EventReport, Report
+from capi_middleware.report.model import SIDES, EventReport, Report
+from capi_middleware.report.numbers import MIN_EVENTS, percent, surely_below
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import WindowError, parse_window
 
@@ -61,7 +61,7 @@ def _judge(found: Report, target: float) -> int:
     under = [one for one in found.events if _is_under(one, target)]
     for one in under:
         click.echo(
-            f"{one.event_name} at pixel {one.pixel_id}: coverage {percent(one.coverage or 0)} "
+            f"{one.event_name} at pixel {one.pixel_id}: coverage {percent(one.coverage)} "
             f"({one.matched:,} of {one.browser:,}) is under {percent(target)}",
             err=True,
         )
@@ -89,19 +89,15 @@ def _print(found: Report) -> None:
     for one in found.events:
         shown.add_row(
             one.event_name, one.pixel_id, f"{one.server:,}", f"{one.browser:,}",
-            f"{one.matched:,}", _share(one.coverage), _share(one.ratio), f"{one.pending:,}",
+            f"{one.matched:,}", percent(one.coverage), percent(one.ratio), f"{one.pending:,}",
         )  # fmt: skip
     console.print(shown if found.events else "No events in this window.")
     for one in found.events:
-        for side, causes in (("browser", one.missing_browser), ("server", one.missing_server)):
-            if causes:
+        for side in SIDES:
+            if causes := one.missing(side):
                 parts = ", ".join(f"{n:,} {cause}" for cause, n in causes.items())
                 print_line(f"{one.event_name} at pixel {one.pixel_id}, no {side} copy: {parts}")
     for flag in found.flags:
         who = " ".join(word for word in (flag.event_name, flag.pixel_id) if word)
         print_line(f"{flag.severity}: {who + ': ' if who else ''}{flag.explanation}")
         print_line(f"  fix: {flag.fix}")
-
-
-def _share(share: float | None) -> str:
-    return "no data" if share is None else percent(share)

@@ -8,8 +8,8 @@ from capi_middleware.insights.model import (
     Verdict,
 )
 from capi_middleware.meta.match_keys import MATCH_KEYS
-from capi_middleware.report.flags.evidence import percent
 from capi_middleware.report.model import TARGET, EventReport
+from capi_middleware.report.numbers import percent
 
 #: Shares differ when they are further apart than this.
 APART = 0.1

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from capi_middleware.events import SENT
-from capi_middleware.report.model import Breakdown, EventReport, Part, Trend
+from capi_middleware.report.model import Breakdown, EventReport, Part, Place, Trend
+from capi_middleware.report.numbers import Copies, copies_of
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Facet, Slice
 
@@ -21,15 +21,9 @@ Slices = Mapping[Facet, Sequence[Slice]]
 
 def breakdowns(events: Iterable[EventReport], slices: Slices) -> list[Breakdown]:
     """`events` by pixel, and `slices` by route, page and agent, the busiest part first."""
-    pixels: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for event in events:
-        _add(pixels[event.pixel_id], event.server, event.browser, event.matched)
-    found = [Breakdown("pixel", _parts(pixels))]
+    found = [Breakdown("pixel", _parts((one.pixel_id, one) for one in events))]
     for by in ("route", "page", "agent"):
-        parts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-        for one in slices.get(by, ()):
-            _add(parts[one.value], *counted(one))
-        found.append(Breakdown(by, _parts(parts)))
+        found.append(Breakdown(by, _parts((one.value, one) for one in slices.get(by, ()))))
     return [one for one in found if any(part.value for part in one.parts)]
 
 
@@ -45,51 +39,32 @@ def trends(slices: Iterable[Slice], *, start: float, end: float) -> list[Trend]:
     step: Literal["hour", "day"] = "hour" if end - start <= _BY_HOUR * _HOUR else "day"
     seconds = _HOUR if step == "hour" else _DAY
     first, last = int(start) // seconds, -(-int(end) // seconds)
-    groups: dict[tuple[str, str], dict[int, list[int]]] = {}
+    places: defaultdict[Place, defaultdict[int, list[Slice]]]
+    places = defaultdict(lambda: defaultdict(list))
     for one in slices:
-        times = groups.setdefault((one.event_name, one.pixel_id), {})
-        _add(times.setdefault(int(one.value) // seconds, [0, 0, 0]), *counted(one))
+        places[one.event_name, one.pixel_id][int(one.value) // seconds].append(one)
     return [
         Trend(
             event_name=name,
             pixel_id=pixel_id,
             step=step,
-            parts=[_part(iso(at * seconds), times.get(at, [0, 0, 0])) for at in range(first, last)],
+            parts=[_part(iso(at * seconds), copies_of(times[at])) for at in range(first, last)],
         )
-        for (name, pixel_id), times in sorted(groups.items())
+        for (name, pixel_id), times in sorted(places.items())
     ]
 
 
-def counted(one: Slice) -> tuple[int, int, int]:
-    """How many of these events the server delivered, the browser sent, and both."""
-    delivered, sent = one.server == "delivered", one.browser == SENT
-    return one.n * delivered, one.n * sent, one.n * (delivered and sent)
-
-
-def _add(sums: list[int], server: int, browser: int, matched: int) -> None:
-    sums[0] += server
-    sums[1] += browser
-    sums[2] += matched
-
-
-def _parts(groups: Mapping[str, list[int]]) -> list[Part]:
-    busiest = sorted(groups.items(), key=lambda item: (-sum(item[1]), item[0]))
-    rest = busiest[MOST_PARTS:]
-    parts = [_part(value, sums) for value, sums in busiest[:MOST_PARTS] if any(sums)]
-    if rest:
-        parts.append(
-            _part(OTHER, [sum(column) for column in zip(*(s for _, s in rest), strict=True)])
-        )
+def _parts(found: Iterable[tuple[str, Slice | EventReport]]) -> list[Part]:
+    groups: defaultdict[str, list[Slice | EventReport]] = defaultdict(list)
+    for value, one in found:
+        groups[value].append(one)
+    sums = {value: copies_of(group) for value, group in groups.items()}
+    busiest = sorted(sums, key=lambda value: (-sum(sums[value]), value))
+    parts = [_part(value, sums[value]) for value in busiest[:MOST_PARTS] if any(sums[value])]
+    if rest := busiest[MOST_PARTS:]:
+        parts.append(_part(OTHER, copies_of(one for value in rest for one in groups[value])))
     return parts
 
 
-def _part(value: str, sums: Sequence[int]) -> Part:
-    server, browser, matched = sums
-    return Part(
-        value=value,
-        server=server,
-        browser=browser,
-        matched=matched,
-        coverage=round(matched / browser, 3) if browser else None,
-        ratio=round(server / browser, 3) if browser else None,
-    )
+def _part(value: str, copies: Copies) -> Part:
+    return Part(value, *copies, coverage=copies.coverage, ratio=copies.ratio)

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from capi_middleware.events import BROWSER_CAUSES, SERVER_CAUSES
+from capi_middleware.report.causes import CAUSES
 from capi_middleware.report.model import EventReport, Report
 
 _COUNTS = (
@@ -19,7 +19,7 @@ def to_csv(report: Report) -> str:
     """
     text = io.StringIO()
     rows = csv.writer(text)
-    causes = [(side, cause) for side, known in _causes(report.events) for cause in known]
+    causes = _causes(report.events)
     rows.writerow(
         [
             "from", "to", "event_name", "pixel_id", *_COUNTS,
@@ -43,14 +43,15 @@ def to_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def _causes(events: list[EventReport]) -> list[tuple[str, list[str]]]:
-    """The known causes in their order, and what else occurs."""
-    known = {
-        "missing_browser": BROWSER_CAUSES, "missing_server": SERVER_CAUSES, "suppressed": ()
-    }  # fmt: skip
+def _causes(events: list[EventReport]) -> list[tuple[str, str]]:
+    """(part of the report, cause): the known ones in their order, and what else occurs."""
+    known = {f"missing_{side}": list(causes) for side, causes in CAUSES.items()}
     return [
-        (side, list(dict.fromkeys([*first, *(one for e in events for one in getattr(e, side))])))
-        for side, first in known.items()
+        (part, cause)
+        for part in (*known, "suppressed")
+        for cause in dict.fromkeys(
+            [*known.get(part, ()), *(word for event in events for word in getattr(event, part))]
+        )
     ]
 
 

@@ -8,10 +8,9 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from capi_middleware.insights.history import trends
-from capi_middleware.report.flags.evidence import goal, percent
 from capi_middleware.report.match_keys import PRIORITIES
-from capi_middleware.report.model import TARGET, EventReport, Flag, Report
-from capi_middleware.report.window import parse_window
+from capi_middleware.report.model import TARGET, Flag, Report
+from capi_middleware.report.numbers import goal, percent, verdict
 
 if TYPE_CHECKING:
     import jinja2
@@ -19,15 +18,13 @@ if TYPE_CHECKING:
 #: What the page's address may say.
 _FILTERS = ("from", "to", "event", "pixel")
 
-__all__ = ["login_html", "parse_window", "to_html", "to_json", "verdict"]
-
 
 def to_json(report: Report) -> bytes:
     """`report` as the JSON of parity.json."""
     return msgspec.json.encode(report)
 
 
-def to_html(report: Report, *, path: str, query: str, nonce: str, target: float = TARGET) -> str:
+def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
     """`report` as a page that needs no script and no other file.
 
     Args:
@@ -35,7 +32,6 @@ def to_html(report: Report, *, path: str, query: str, nonce: str, target: float 
         path: where this page is served; the JSON is at the same path with ".json" after it.
         query: the query string that asked for it, for the form and the link to the JSON.
         nonce: of the Content-Security-Policy's style-src, for the one style element.
-        target: the share that `report` was built with.
     """
     asked = {key: value for key, value in parse_qsl(query) if key in _FILTERS}
 
@@ -47,9 +43,9 @@ def to_html(report: Report, *, path: str, query: str, nonce: str, target: float 
         "parity.html.jinja",
         report=report,
         flags=_together(report.flags),
-        verdicts=[verdict(event, target) for event in report.events],
-        target=target,
-        goal=goal(target),
+        verdicts=[verdict(event) for event in report.events],
+        target=TARGET,
+        goal=goal(TARGET),
         priorities=PRIORITIES,
         event=asked.get("event", ""),
         pixel=asked.get("pixel", ""),
@@ -69,19 +65,6 @@ def login_html(action: str, error: str = "", *, nonce: str = "") -> str:
     has no style.
     """
     return _page("login.html.jinja", action=action, error=error, nonce=nonce)
-
-
-def verdict(event: EventReport, target: float = TARGET) -> tuple[str, str]:
-    """A word ("on target", "below target" or "no data") and a sentence about one event."""
-    if event.coverage is not None:
-        return (
-            "on target" if event.coverage >= target else "below target",
-            f"{event.matched:,} of {event.browser:,} browser events are covered by the server "
-            f"({percent(event.coverage)}, target {goal(target)})",
-        )
-    return "no data", (
-        f"{event.server:,} server events and 0 browser events, so there is no coverage to tell"
-    )
 
 
 @cache
@@ -109,8 +92,8 @@ def _together(flags: Sequence[Flag]) -> list[list[Flag]]:
     return list(groups.values())
 
 
-def _percent(share: float) -> str:
-    return percent(share).replace(" ", "\u00a0")  # never apart at the end of a line
+def _percent(share: float | None) -> str:
+    return percent(share).replace(" %", "\u00a0%")  # never apart at the end of a line
 
 
 def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:

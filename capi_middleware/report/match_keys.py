@@ -1,19 +1,12 @@
-"""Match keys: which of them the events carry, and which missing one would be worth most.
+"""Match keys: which missing one would be worth most, and where the app could supply it. Pure.
 
 These are shares of presence, not Meta's score: Meta publishes no formula for event match quality.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
-from capi_middleware.meta.match_keys import MATCH_KEYS, match_keys_of
-from capi_middleware.report.model import (
-    EventReport,
-    MatchKeyAdvice,
-    MatchKeysByOrigin,
-    MatchKeyShares,
-    Priority,
-)
-from capi_middleware.store.records import Tally
+from capi_middleware.meta.match_keys import MATCH_KEYS, Priority
+from capi_middleware.report.model import EventReport, MatchKeyAdvice
 
 _WEIGHTS: dict[Priority, int] = {"high": 3, "medium": 2, "low": 1}
 #: Meta's order of priority.
@@ -30,27 +23,24 @@ FORMS = frozenset(
      "SubmitApplication", "Subscribe"}
 )  # fmt: skip
 ORDERS = frozenset({"AddPaymentInfo", "InitiateCheckout", "Purchase"})
+#: Where a page's visitor could be known from, for the keys that no customer tells.
+_OF_PAGES = {
+    "client_ip_address": "The app sees the address of a proxy instead of the visitor's: name the "
+    'proxies in Config(trusted_proxies=["10.0.0.0/8"]), or "unix" for a socket.',
+    "fbp": "The _fbp cookie goes out with every page that carries the pixel tag: let events happen "
+    "on such pages, and let caches in front of the app keep Set-Cookie.",
+}
+_KEEP_THE_VISITOR = (
+    "These events come from a webhook or job that does not know the visitor: keep "
+    "current_visitor().dumps() with the order at checkout, and give it back with "
+    "CAPI.track(..., visitor=Visitor.loads(text))."
+)
 
 
-def shares(rows: Iterable[Tally]) -> MatchKeyShares:
-    """How many events `rows` stand for, and the share of them that carries each key."""
-    total = 0
-    carrying = dict.fromkeys(MATCH_KEYS, 0)
-    for row in rows:
-        total += row.n
-        for key in match_keys_of(row.match_keys):
-            carrying[key] += row.n
-    return MatchKeyShares(
-        events=total, keys={key: round(n / total, 3) for key, n in carrying.items() if n}
-    )
-
-
-def by_origin(delivered: Sequence[Tally]) -> MatchKeysByOrigin:
-    """Separately for events of a page and for those that only the server knows of."""
-    return MatchKeysByOrigin(
-        browser=shares(row for row in delivered if row.browser != "not_rendered"),
-        server_only=shares(row for row in delivered if row.browser == "not_rendered"),
-    )
+def advice_on(events: Iterable[EventReport]) -> list[MatchKeyAdvice]:
+    """What each event should carry besides, the advice that is worth most first."""
+    found = [one for one in map(advise, events) if one is not None]
+    return sorted(found, key=lambda one: -one.worth)
 
 
 def advise(
@@ -63,12 +53,8 @@ def advise(
     best = None
     for key, priority in PRIORITIES.items():
         share = event.match_keys.get(key, 0.0)
-        if (
-            not MATCH_KEYS[key].what
-            or priority not in priorities
-            or share >= ENOUGH
-            or not event.server
-        ):
+        is_asked_for = priority in priorities and MATCH_KEYS[key].what
+        if not is_asked_for or share >= ENOUGH or not event.server:
             continue
         worth = round(_WEIGHTS[priority] * (1 - share) * event.server, 1)
         if best is None or worth > best.worth:
@@ -90,20 +76,8 @@ def _fix(key: str, event: EventReport) -> str:
     # Of a request without a page the user agent is known, of a webhook or job it is not.
     seen = origins.server_only.keys.get("client_user_agent", 0.0)
     apart = origins.server_only.events > origins.browser.events and seen < 0.5
-    if key == "client_ip_address":
-        if apart:
-            return _KEEP_THE_VISITOR
-        return (
-            "The app sees the address of a proxy instead of the visitor's: name the proxies in "
-            'Config(trusted_proxies=["10.0.0.0/8"]), or "unix" for a socket.'
-        )
-    if key == "fbp":
-        if apart:
-            return _KEEP_THE_VISITOR
-        return (
-            "The _fbp cookie goes out with every page that carries the pixel tag: let events "
-            "happen on such pages, and let caches in front of the app keep Set-Cookie."
-        )
+    if key in _OF_PAGES:
+        return _KEEP_THE_VISITOR if apart else _OF_PAGES[key]
     what, field = MATCH_KEYS[key].what, MATCH_KEYS[key].field
     if apart:
         return (
@@ -129,10 +103,3 @@ def _fix(key: str, event: EventReport) -> str:
         f"Signed-in visitors have told {what}: Config(user_data=...) with a callable that gives "
         f"UserData({key}=user.{field}) for every event of theirs. Anonymous ones stay without."
     )
-
-
-_KEEP_THE_VISITOR = (
-    "These events come from a webhook or job that does not know the visitor: keep "
-    "current_visitor().dumps() with the order at checkout, and give it back with "
-    "CAPI.track(..., visitor=Visitor.loads(text))."
-)

@@ -5,19 +5,28 @@ MOST event names (the busiest; the rest is summed as "other") and MOST reasons; 
 never a label.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from math import inf
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from capi_middleware.config.settings import Config
-from capi_middleware.events import SENT
-from capi_middleware.report.model import EventReport, FreshnessSeconds, Health, Report
+from capi_middleware.report.model import (
+    SIDES,
+    EventReport,
+    FreshnessSeconds,
+    Health,
+    PixelHealth,
+    Place,
+    Report,
+)
+from capi_middleware.report.numbers import copies_of, totals
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import Window
-from capi_middleware.store.records import Tallies
+from capi_middleware.store.records import Tallies, Tally
 from capi_middleware.store.store import Store
 
 #: How many event names, and how many reasons of one kind, have series of their own.
@@ -25,8 +34,8 @@ MOST = 100
 OTHER = "other"
 
 Labels = Mapping[str, str]
-#: (event name or "other", pixel_id).
-Place = tuple[str, str]
+Sample = tuple[Labels, float | None]
+_One = TypeVar("_One")
 
 
 def read_metrics(store: Store, config: Config, window: Window, *, delivering: bool = True) -> str:
@@ -53,189 +62,156 @@ def metrics_text(report: Report, all_time: Tallies) -> str:
 
 def _namer(report: Report, all_time: Tallies) -> Callable[[str], str]:
     """What an event name is called: the busiest of all time keep theirs."""
-    volume: Counter[str] = Counter()
-    for row in all_time.rows:
-        volume[row.event_name] += row.n
-    for event in report.events:
-        volume[event.event_name] += 0
-    for count in all_time.counts:
-        if count.event_name:
-            volume[count.event_name] += count.n
-    ranked = sorted(volume, key=lambda name: (-volume[name], name))
-    own = frozenset(ranked[:MOST])
+    volume = totals(
+        [
+            *((one.event_name, one.n) for one in all_time.rows),
+            *((one.event_name, 0) for one in report.events),
+            *((one.event_name, one.n) for one in all_time.counts if one.event_name),
+        ]
+    )
+    own = frozenset(list(volume)[:MOST])
     return lambda name: name if name in own else OTHER
 
 
 def _folded(events: Iterable[EventReport], named: Callable[[str], str]) -> list[EventReport]:
-    found: dict[Place, EventReport] = {}
+    groups: defaultdict[Place, list[EventReport]] = defaultdict(list)
     for event in events:
-        place = (named(event.event_name), event.pixel_id)
-        event = replace(event, event_name=place[0])
-        found[place] = _sum(found[place], event) if place in found else event
-    return [found[place] for place in sorted(found)]
+        groups[named(event.event_name), event.pixel_id].append(event)
+    return [_sum(name, groups[name, pixel_id]) for name, pixel_id in sorted(groups)]
 
 
-def _sum(one: EventReport, two: EventReport) -> EventReport:
-    """`one` with the numbers that are told here of both; quantiles cannot be added."""
-    server, browser = one.server + two.server, one.browser + two.browser
-    matched = one.matched + two.matched
+def _sum(name: str, events: list[EventReport]) -> EventReport:
+    """The numbers that are told here of all `events`; quantiles cannot be added."""
+
+    def added(part: str) -> dict[str, int]:
+        return totals(item for one in events for item in getattr(one, part).items())
+
+    copies = copies_of(events)
+    freshness = events[0].freshness_seconds
+    if len(events) > 1:
+        freshness = FreshnessSeconds(None, None, None)
     return replace(
-        one,
-        server=server,
-        browser=browser,
-        matched=matched,
-        coverage=_share(matched, browser),
-        ratio=_share(server, browser),
-        pending=one.pending + two.pending,
-        suppressed=_added(one.suppressed, two.suppressed),
-        missing_browser=_added(one.missing_browser, two.missing_browser),
-        missing_server=_added(one.missing_server, two.missing_server),
-        freshness_seconds=FreshnessSeconds(None, None, None),
+        events[0],
+        event_name=name,
+        **copies._asdict(),
+        coverage=copies.coverage,
+        ratio=copies.ratio,
+        pending=sum(one.pending for one in events),
+        suppressed=added("suppressed"),
+        missing_browser=added("missing_browser"),
+        missing_server=added("missing_server"),
+        freshness_seconds=freshness,
     )
-
-
-def _share(part: int, whole: int) -> float | None:
-    return round(part / whole, 3) if whole else None
-
-
-def _added(one: Mapping[str, int], two: Mapping[str, int]) -> dict[str, int]:
-    return dict(Counter(one) + Counter(two))
 
 
 # -- what there is to tell -------------------------------------------------------------------------
 
+_Gauge = tuple[str, str, Callable[[_One], Iterable[Sample]]]
 
-def _window(report: Report, events: list[EventReport]) -> Iterable[str]:
+
+def _by(label: str, values: Mapping[str, float | None]) -> list[Sample]:
+    return [({label: word}, value) for word, value in values.items()]
+
+
+#: Of each event, in the window.
+_OF_EVENT: Sequence[_Gauge[EventReport]] = (
+    ("capi_window_events", "Events by copy",
+     lambda one: _by("copy", copies_of([one])._asdict())),
+    ("capi_window_missing_events", "Copies missing, by cause",
+     lambda one: [({"side": side, "cause": cause}, n)
+                  for side in SIDES for cause, n in one.missing(side).items()]),
+    ("capi_window_suppressed_events", "Events never made",
+     lambda one: _by("reason", one.suppressed)),
+    ("capi_window_pending_events", "Server copies waiting",
+     lambda one: [({}, one.pending)]),
+    ("capi_window_coverage_ratio", "Browser events that the server covers, 0 to 1",
+     lambda one: [({}, one.coverage)]),
+    ("capi_window_server_browser_ratio", "Server events for each browser event",
+     lambda one: [({}, one.ratio)]),
+    ("capi_window_freshness_seconds", "Time from an event to Meta's answer, by quantile",
+     lambda one: _by("quantile", {"0.5": one.freshness_seconds.p50,
+                                  "0.95": one.freshness_seconds.p95,
+                                  "1": one.freshness_seconds.max})),
+)  # fmt: skip
+#: Of each pixel, now.
+_OF_PIXEL: Sequence[_Gauge[PixelHealth]] = (
+    ("capi_outbox_waiting_events", "Server copies that wait for delivery.",
+     lambda one: [({}, one.waiting)]),
+    ("capi_outbox_oldest_seconds", "Age of the oldest that waits.",
+     lambda one: [({}, one.oldest_seconds)]),
+    ("capi_pixel_paused", "1 while Meta lets the pixel rest.",
+     lambda one: [({}, int(one.paused_until is not None))]),
+)  # fmt: skip
+#: Of all time kept, by a word of Copies, and by the kind of what left no row.
+_OF_COPIES = (
+    ("capi_server_events_accepted_total", "Server copies that Meta accepted.", "server"),
+    ("capi_browser_events_sent_total", "Browser copies that are known to have left.", "browser"),
+)
+_OF_COUNTS = (
+    ("capi_suppressed_events_total", "Events never made: consent, bots and so on.", "suppressed"),
+    ("capi_dropped_events_total", "Server copies that were given up.", "dropped"),
+    ("capi_errors_total", "Errors of ours that the host never saw.", "error"),
+)
+
+
+def _window(report: Report, events: list[EventReport]) -> Iterator[str]:
     start, end = (
         datetime.fromisoformat(moment).timestamp()
         for moment in (report.window.start, report.window.end)
     )
-    within = "in the window of capi_window_seconds."
-    both = [({"event_name": e.event_name, "pixel_id": e.pixel_id}, e) for e in events]
     yield _family("capi_window_seconds", "Length of the report's window.", [({}, end - start)])
     yield _family("capi_window_end_timestamp_seconds", "End of the window.", [({}, end)])
-    yield _family(
-        "capi_window_events",
-        f"Events by copy, {within}",
-        [
-            ({**of, "copy": copy}, n)
-            for of, e in both
-            for copy, n in (("server", e.server), ("browser", e.browser), ("matched", e.matched))
-        ],
-    )
-    yield _family(
-        "capi_window_missing_events",
-        f"Copies missing, by cause, {within}",
-        [
-            ({**of, "side": side, "cause": cause}, n)
-            for of, e in both
-            for side, causes in (("browser", e.missing_browser), ("server", e.missing_server))
-            for cause, n in causes.items()
-        ],
-    )
-    yield _family(
-        "capi_window_suppressed_events",
-        f"Events never made, {within}",
-        [({**of, "reason": reason}, n) for of, e in both for reason, n in e.suppressed.items()],
-    )
-    yield _family(
-        "capi_window_pending_events",
-        f"Server copies waiting, {within}",
-        [(of, e.pending) for of, e in both],
-    )
-    yield _family(
-        "capi_window_coverage_ratio",
-        f"Browser events that the server covers, 0 to 1, {within}",
-        [(of, e.coverage) for of, e in both],
-    )
-    yield _family(
-        "capi_window_server_browser_ratio",
-        f"Server events for each browser event, {within}",
-        [(of, e.ratio) for of, e in both],
-    )
-    yield _family(
-        "capi_window_freshness_seconds",
-        f"Time from an event to Meta's answer, by quantile, {within}",
-        [
-            ({**of, "quantile": quantile}, value)
-            for of, e in both
-            for quantile, value in (
-                ("0.5", e.freshness_seconds.p50),
-                ("0.95", e.freshness_seconds.p95),
-                ("1", e.freshness_seconds.max),
-            )
-        ],
-    )
+    labelled = [(_of(one.place), one) for one in events]
+    for name, text, samples in _OF_EVENT:
+        text = f"{text}, in the window of capi_window_seconds."
+        yield _family(name, text, _each(labelled, samples))
     flags = Counter((flag.code, flag.severity) for flag in report.flags)
-    yield _family(
-        "capi_flags",
-        "Flags of the report, of all events and pixels.",
-        [({"code": code, "severity": severity}, n) for (code, severity), n in flags.items()],
-    )
+    by_flag = [({"code": code, "severity": severity}, n) for (code, severity), n in flags.items()]
+    yield _family("capi_flags", "Flags of the report, of all events and pixels.", by_flag)
 
 
-def _health(health: Health | None) -> Iterable[str]:
+def _health(health: Health | None) -> Iterator[str]:
     if health is None:
         return
-    rows = [({"state": state}, n) for state, n in health.outbox.items()]
+    rows = _by("state", health.outbox)
     yield _family("capi_outbox_rows", "Rows in the store by state of the server copy.", rows)
-    pixels = [({"pixel_id": one.pixel_id}, one) for one in health.pixels]
-    waiting = [(of, one.waiting) for of, one in pixels]
-    yield _family("capi_outbox_waiting_events", "Server copies that wait for delivery.", waiting)
-    oldest = [(of, one.oldest_seconds) for of, one in pixels]
-    yield _family("capi_outbox_oldest_seconds", "Age of the oldest that waits.", oldest)
-    paused = [(of, int(one.paused_until is not None)) for of, one in pixels]
-    yield _family("capi_pixel_paused", "1 while Meta lets the pixel rest.", paused)
-    yield _family(
-        "capi_delivering", "0 when a delivery thread ended.", [({}, int(health.delivering))]
-    )
+    labelled = [({"pixel_id": one.pixel_id}, one) for one in health.pixels]
+    for name, text, samples in _OF_PIXEL:
+        yield _family(name, text, _each(labelled, samples))
+    text = "0 when a delivery thread ended."
+    yield _family("capi_delivering", text, [({}, int(health.delivering))])
 
 
-def _totals(all_time: Tallies, named: Callable[[str], str]) -> Iterable[str]:
-    accepted: Counter[Place] = Counter()
-    sent: Counter[Place] = Counter()
+def _totals(all_time: Tallies, named: Callable[[str], str]) -> Iterator[str]:
+    places: defaultdict[Place, list[Tally]] = defaultdict(list)
     for row in all_time.rows:
-        place = (named(row.event_name), row.pixel_id)
-        if row.server == "delivered":
-            accepted[place] += row.n
-        if row.browser == SENT:
-            sent[place] += row.n
-    for name, text, totals in (
-        ("capi_server_events_accepted_total", "Server copies that Meta accepted.", accepted),
-        ("capi_browser_events_sent_total", "Browser copies that are known to have left.", sent),
-    ):
-        samples = [
-            ({"event_name": event, "pixel_id": pixel}, n)
-            for (event, pixel), n in sorted(totals.items())
-        ]
+        places[named(row.event_name), row.pixel_id].append(row)
+    sums = [(_of(place), copies_of(rows)._asdict()) for place, rows in sorted(places.items())]
+    for name, text, copy in _OF_COPIES:
+        samples = [(of, copies[copy]) for of, copies in sums if copies[copy]]
         yield _family(name, text, samples, "counter")
-    for name, text, kind in (
-        ("capi_suppressed_events_total", "Events never made: consent, bots and so on.",
-         "suppressed"),
-        ("capi_dropped_events_total", "Server copies that were given up.", "dropped"),
-        ("capi_errors_total", "Errors of ours that the host never saw.", "error"),
-    ):  # fmt: skip
-        reasons: Counter[str] = Counter()
-        for count in all_time.counts:
-            if count.kind == kind:
-                reasons[count.reason] += count.n
-        yield _family(name, text, _by_reason(reasons), "counter")
-
-
-def _by_reason(reasons: Mapping[str, int]) -> list[tuple[Labels, int]]:
-    ranked = sorted(reasons, key=lambda reason: (-reasons[reason], reason))
-    kept: Counter[str] = Counter({reason: reasons[reason] for reason in ranked[:MOST]})
-    for reason in ranked[MOST:]:
-        kept[OTHER] += reasons[reason]
-    return [({"reason": reason}, n) for reason, n in kept.items()]
+    for name, text, kind in _OF_COUNTS:
+        reasons = totals((one.reason, one.n) for one in all_time.counts if one.kind == kind)
+        kept: Counter[str] = Counter()
+        for at, (reason, n) in enumerate(reasons.items()):
+            kept[reason if at < MOST else OTHER] += n
+        yield _family(name, text, _by("reason", kept), "counter")
 
 
 # -- as text ---------------------------------------------------------------------------------------
 
 
-def _family(
-    name: str, text: str, samples: Iterable[tuple[Labels, float | None]], kind: str = "gauge"
-) -> str:
+def _of(place: Place) -> Labels:
+    return {"event_name": place[0], "pixel_id": place[1]}
+
+
+def _each(
+    labelled: Iterable[tuple[Labels, _One]], samples: Callable[[_One], Iterable[Sample]]
+) -> list[Sample]:
+    return [({**of, **by}, value) for of, one in labelled for by, value in samples(one)]
+
+
+def _family(name: str, text: str, samples: Iterable[Sample], kind: str = "gauge") -> str:
     lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
     for labels, value in samples:
         if value is not None:

@@ -1,16 +1,21 @@
 """The shape of the parity report: what parity.json promises, field by field."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct, field
 
 from capi_middleware.insights.model import Comparison, Insights
+from capi_middleware.meta.match_keys import Priority
 
 #: Meta's goal for event coverage, which its Dataset Quality API gives as 75 percent.
 TARGET = 0.75
 
 Severity = Literal["critical", "warning", "info"]
-Priority = Literal["high", "medium", "low"]
+#: (event_name, pixel_id).
+Place = tuple[str, str]
+#: The copy of an event that is missing.
+Side = Literal["browser", "server"]
+SIDES: tuple[Side, ...] = get_args(Side)
 
 
 class ReportWindow(Struct, frozen=True):
@@ -95,6 +100,15 @@ class EventReport(Struct, frozen=True, kw_only=True):
     match_keys_by_origin: MatchKeysByOrigin
     freshness_seconds: FreshnessSeconds
 
+    @property
+    def place(self) -> Place:
+        """Whose numbers these are."""
+        return self.event_name, self.pixel_id
+
+    def missing(self, side: Side) -> dict[str, int]:
+        """The copies of that side that the other one lacks, by cause."""
+        return self.missing_browser if side == "browser" else self.missing_server
+
 
 class Flag(Struct, frozen=True, kw_only=True):
     """Something to look at: `value` missed `target`; `explanation` says what, `fix` what to do."""
@@ -134,7 +148,7 @@ class Health(Struct, frozen=True, kw_only=True):
     delivering: bool
 
 
-class Part(Struct, frozen=True, kw_only=True):
+class Part(Struct, frozen=True):
     """The numbers of one value of a facet, as in EventReport; "" is what has no such value."""
 
     value: str

@@ -1,43 +1,83 @@
-"""From tallies to numbers and causes: what both copies share, and why the rest does not match."""
+"""Numbers: what the store counted as events, shares and causes, and how sure a share is. Pure."""
 
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from math import sqrt
+from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from capi_middleware.config.settings import Config
-from capi_middleware.events import SENT
-from capi_middleware.report.breakdowns import Slices, breakdowns, trends
-from capi_middleware.report.flags.copies import flags_of_blockers, flags_of_copies
-from capi_middleware.report.flags.delivery import (
-    Refusals,
-    flags_of_delivery,
-    flags_of_interruptions,
-)
-from capi_middleware.report.flags.drops import flags_of_drops
-from capi_middleware.report.flags.evidence import gravest_first
-from capi_middleware.report.flags.policies import flags_of_policies
-from capi_middleware.report.flags.setup import flags_of_setup
-from capi_middleware.report.health import flags_of_health
-from capi_middleware.report.match_keys import advise, by_origin, shares
+from capi_middleware.events import SENT, Count
+from capi_middleware.meta.match_keys import MATCH_KEYS, match_keys_of
+from capi_middleware.report.causes import server_cause
 from capi_middleware.report.model import (
     TARGET,
     EventReport,
+    Flag,
     FreshnessSeconds,
-    Health,
-    Report,
-    ReportWindow,
+    MatchKeysByOrigin,
+    MatchKeyShares,
+    Place,
+    Verdict,
 )
-from capi_middleware.report.verdict import overall
-from capi_middleware.report.window import iso
-from capi_middleware.store.records import Freshness, Tallies, Tally
+from capi_middleware.store.records import Freshness, Slice, Tallies, Tally
 
-__all__ = ["EventReport", "Report", "build"]
+#: Fewer events than these prove nothing.
+MIN_EVENTS = 5
+_Z = 1.96  # both sides of a 95 % interval
+#: What is counted of an event apart from its rows; others say nothing about one event.
+_COUNTED = frozenset({"suppressed", "unmapped", "repeated", "no_event_id", "dropped"})
 
-#: States whose cause has another name; every other state is its own cause.
-_SERVER_CAUSE = {"leased": "pending", "dead": "rejected"}
+
+# -- sums and shares -------------------------------------------------------------------------------
+
+
+def share(part: int, whole: int) -> float | None:
+    """`part` ÷ `whole` with three decimals; None where there is nothing to divide by."""
+    return round(part / whole, 3) if whole else None
+
+
+class Copies(NamedTuple):
+    """How many events have a server copy, a browser copy, and both."""
+
+    server: int = 0
+    browser: int = 0
+    matched: int = 0
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of browser events that the server sent too."""
+        return share(self.matched, self.browser)
+
+    @property
+    def ratio(self) -> float | None:
+        """Server events for each browser event."""
+        return share(self.server, self.browser)
+
+
+def copies_of(parts: Iterable[Tally | Slice | EventReport]) -> Copies:
+    """How many of these events Meta accepted, the browser is known to have sent, and both."""
+    return Copies(*map(sum, zip(*map(_copies, parts), strict=True)))
+
+
+def _copies(one: Tally | Slice | EventReport) -> Copies:
+    if isinstance(one, EventReport):
+        return Copies(one.server, one.browser, one.matched)
+    delivered, sent = one.server == "delivered", one.browser == SENT
+    return Copies(one.n * delivered, one.n * sent, one.n * (delivered and sent))
+
+
+def totals(parts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The sum for each word, the biggest first."""
+    sums: defaultdict[str, int] = defaultdict(int)
+    for word, n in parts:
+        sums[word] += n
+    return dict(sorted(sums.items(), key=lambda item: (-item[1], item[0])))
+
+
+# -- events ----------------------------------------------------------------------------------------
 
 
 class _Group(Struct):
@@ -45,184 +85,90 @@ class _Group(Struct):
 
     rows: list[Tally] = field(default_factory=list)
     freshness: list[Freshness] = field(default_factory=list)
-    suppressed: list[tuple[str, int]] = field(default_factory=list)
-    pages: list[tuple[str, int]] = field(default_factory=list)
-    dropped: int = 0
-    repeated: int = 0
-    without_event_id: int = 0
+    counts: list[Count] = field(default_factory=list)
     differing: int = 0
 
+    def counted(self, kind: str) -> dict[str, int]:
+        """How often, by reason."""
+        return totals((one.reason, one.n) for one in self.counts if one.kind == kind)
 
-def build(
-    tallies: Tallies,
-    *,
-    start: float,
-    end: float,
-    event: str | None,
-    pixel: str | None,
-    target: float = TARGET,
-    health: Health | None = None,
-    config: Config | None = None,
-    slices: Slices | None = None,
-    refusals: Refusals | None = None,
-    now: float | None = None,
-) -> Report:
-    """The report on `tallies`, which the store gave for the window [start, end).
+    def undelivered(self) -> dict[str, int]:
+        """What Meta has not accepted, by cause."""
+        parts = [
+            (server_cause(one.server), one.n) for one in self.rows if one.server != "delivered"
+        ]
+        return totals(parts + [("dropped", n) for n in self.counted("dropped").values()])
 
-    Args:
-        tallies: everything in the window, aggregated.
-        start: Unix time in seconds.
-        end: Unix time in seconds, not part of the window.
-        event: only this event name; None for all.
-        pixel: only this pixel; None for all.
-        target: the share of browser events that the server should cover, 0 to 1.
-        health: the state of delivery, whatever the window.
-        config: the settings, for flags about them.
-        slices: the same rows by facet; those by hour may reach further back, see flags/drops.py.
-        refusals: the reasons of present dead letters.
-        now: Unix time in seconds, for what happened just now; the end of the window by default.
+
+def events_of(tallies: Tallies) -> tuple[list[EventReport], dict[Place, dict[str, int]]]:
+    """The numbers of each event name at each pixel in the order of both, and what is undelivered.
+
+    That is all that the Graph API has not accepted, by cause, whatever became of the browser copy.
     """
-
-    def wanted(name: str, pixel_id: str) -> bool:
-        return event in (None, name) and pixel in (None, pixel_id)
-
-    parts: Slices = {
-        facet: [one for one in found if wanted(one.event_name, one.pixel_id)]
-        for facet, found in (slices or {}).items()
-    }
-    flags = flags_of_health(health) if health is not None else []
-    flags += flags_of_policies(tallies.counts)
-    flags += flags_of_interruptions(tallies.counts)
-    events: list[EventReport] = []
-    for (name, pixel_id), group in sorted(_groups(tallies).items()):
-        if not wanted(name, pixel_id):
-            continue
-        undelivered = _undelivered(group)
-        report = _event_report(name, pixel_id, group, undelivered.get("pending", 0))
-        events.append(report)
-        flags += flags_of_copies(report, target, _sides(config, name))
-        reasons = (refusals or {}).get((name, pixel_id), {})
-        flags += flags_of_delivery(report, undelivered, reasons)
-    flags += flags_of_blockers(events)
-    if config is not None:
-        whole = event is None and pixel is None
-        flags += flags_of_setup(config, events, _views(parts), whole=whole)
-    by_hour = parts.get("hour", ())
-    present = end if now is None else min(end, now)
-    flags += flags_of_drops(by_hour, upto=present // 3600 * 3600)
-    flags = gravest_first(flags)
-    advice = [one for one in map(advise, events) if one is not None]
-    return Report(
-        window=ReportWindow(iso(start), iso(end)),
-        verdict=overall(events, flags),
-        events=events,
-        match_key_advice=sorted(advice, key=lambda one: -one.worth),
-        flags=flags,
-        trends=trends(by_hour, start=start, end=end),
-        breakdowns=breakdowns(events, parts),
-        health=health,
-    )
+    groups = sorted(_groups(tallies).items(), key=lambda item: item[0])
+    events = [_event(name, pixel_id, group) for (name, pixel_id), group in groups]
+    return events, {place: group.undelivered() for place, group in groups}
 
 
-def _sides(config: Config | None, name: str) -> set[str]:
-    """What the routes of an event send: "both" for one that no route makes."""
-    routes = config.routes if config is not None else ()
-    return {route.send for route in routes if route.event_name == name} or {"both"}
-
-
-def _views(slices: Slices) -> dict[str, int]:
-    """How often each page was seen: one view is a row for each pixel."""
-    rows: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for one in slices.get("page", ()):
-        if one.event_name == "PageView" and one.value:
-            rows[one.value, one.pixel_id] += one.n
-    views: dict[str, int] = {}
-    for (page, _), n in rows.items():
-        views[page] = max(n, views.get(page, 0))
-    return views
-
-
-def _groups(tallies: Tallies) -> dict[tuple[str, str], _Group]:
-    groups: defaultdict[tuple[str, str], _Group] = defaultdict(_Group)
+def _groups(tallies: Tallies) -> dict[Place, _Group]:
+    groups: defaultdict[Place, _Group] = defaultdict(_Group)
     for row in tallies.rows:
         groups[row.event_name, row.pixel_id].rows.append(row)
     for freshness in tallies.freshness:
         groups[freshness.event_name, freshness.pixel_id].freshness.append(freshness)
     for count in tallies.counts:
-        if not count.event_name:
-            continue
-        if count.kind == "suppressed":
-            groups[count.event_name, count.pixel_id].suppressed.append((count.reason, count.n))
-        elif count.kind == "unmapped" and count.reason:
-            groups[count.event_name, count.pixel_id].pages.append((count.reason, count.n))
-        elif count.kind == "repeated":
-            groups[count.event_name, count.pixel_id].repeated += count.n
-        elif count.kind == "no_event_id":
-            groups[count.event_name, count.pixel_id].without_event_id += count.n
-        elif count.kind == "dropped":
-            groups[count.event_name, count.pixel_id].dropped += count.n
+        # A page is the reason of what is unmapped: without one it names nothing to repair.
+        named = count.reason or count.kind != "unmapped"
+        if count.event_name and count.kind in _COUNTED and named:
+            groups[count.event_name, count.pixel_id].counts.append(count)
     for one in tallies.differences:
         groups[one.event_name, one.pixel_id].differing += one.n
     return groups
 
 
-def _undelivered(group: _Group) -> dict[str, int]:
-    """All that the Graph API has not accepted, by cause, whatever became of the browser copy."""
-    causes = [(_server_cause(row), row.n) for row in group.rows if row.server != "delivered"]
-    if group.dropped:
-        causes.append(("dropped", group.dropped))
-    return _totals(causes)
-
-
-def _event_report(name: str, pixel_id: str, group: _Group, pending: int) -> EventReport:
+def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
     delivered = [row for row in group.rows if row.server == "delivered"]
-    sent = [row for row in group.rows if row.browser == SENT]
-    server, browser = _n(delivered), _n(sent)
-    matched = _n(row for row in delivered if row.browser == SENT)
+    copies = copies_of(group.rows)
     return EventReport(
         event_name=name,
         pixel_id=pixel_id,
-        server=server,
-        browser=browser,
-        matched=matched,
-        server_only=server - matched,
-        browser_only=browser - matched,
-        coverage=_share(matched, browser),
-        ratio=_share(server, browser),
-        pending=pending,
-        suppressed=_totals(group.suppressed),
-        missing_browser=_totals((row.browser, row.n) for row in delivered if row.browser != SENT),
-        missing_server=_totals(
-            (_server_cause(row), row.n) for row in sent if row.server != "delivered"
+        server=copies.server,
+        browser=copies.browser,
+        matched=copies.matched,
+        server_only=copies.server - copies.matched,
+        browser_only=copies.browser - copies.matched,
+        coverage=copies.coverage,
+        ratio=copies.ratio,
+        pending=group.undelivered().get("pending", 0),
+        suppressed=group.counted("suppressed"),
+        missing_browser=totals((row.browser, row.n) for row in delivered if row.browser != SENT),
+        missing_server=totals(
+            (server_cause(row.server), row.n)
+            for row in group.rows
+            if row.browser == SENT and row.server != "delivered"
         ),
-        without_event_id=group.without_event_id,
-        repeated=group.repeated,
+        without_event_id=sum(group.counted("no_event_id").values()),
+        repeated=sum(group.counted("repeated").values()),
         differing=group.differing,
-        unmapped_pages=_totals(group.pages),
-        match_keys=shares(delivered).keys,
-        match_keys_by_origin=by_origin(delivered),
+        unmapped_pages=group.counted("unmapped"),
+        match_keys=_match_keys(delivered).keys,
+        match_keys_by_origin=MatchKeysByOrigin(
+            browser=_match_keys(row for row in delivered if row.browser != "not_rendered"),
+            server_only=_match_keys(row for row in delivered if row.browser == "not_rendered"),
+        ),
         freshness_seconds=_freshness(group.freshness),
     )
 
 
-def _server_cause(row: Tally) -> str:
-    return _SERVER_CAUSE.get(row.server, row.server)
-
-
-def _n(rows: Iterable[Tally]) -> int:
-    return sum(row.n for row in rows)
-
-
-def _share(part: int, whole: int) -> float | None:
-    return round(part / whole, 3) if whole else None
-
-
-def _totals(parts: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """The sum for each word, the biggest first."""
-    totals: defaultdict[str, int] = defaultdict(int)
-    for word, n in parts:
-        totals[word] += n
-    return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
+def _match_keys(rows: Iterable[Tally]) -> MatchKeyShares:
+    """How many events `rows` stand for, and the share of them that carries each key."""
+    events = 0
+    carrying = dict.fromkeys(MATCH_KEYS, 0)
+    for row in rows:
+        events += row.n
+        for key in match_keys_of(row.match_keys):
+            carrying[key] += row.n
+    return MatchKeyShares(events, {k: round(n / events, 3) for k, n in carrying.items() if n})
 
 
 def _freshness(groups: Iterable[Freshness]) -> FreshnessSeconds:
@@ -237,3 +183,89 @@ def _percentile(ordered: list[tuple[float, int]], percent: int) -> float:
     ranks = list(accumulate(n for _, n in ordered))
     rank = -(-ranks[-1] * percent // 100)  # rounded up
     return ordered[bisect_left(ranks, rank)][0]
+
+
+def page_views(pages: Iterable[Slice]) -> dict[str, int]:
+    """How often each page was seen: one view is a row for each pixel."""
+    rows: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for one in pages:
+        if one.event_name == "PageView" and one.value:
+            rows[one.value, one.pixel_id] += one.n
+    views: dict[str, int] = {}
+    for (page, _), n in rows.items():
+        views[page] = max(n, views.get(page, 0))
+    return views
+
+
+# -- how sure a share is ---------------------------------------------------------------------------
+
+
+def wilson_upper(part: int, whole: int) -> float:
+    """The upper end of the 95 % interval of the share `part` ÷ `whole`, for a share below 1.
+
+    Wilson's score interval with continuity correction (Newcombe 1998, method 4). Without the
+    correction two events of which none is covered would pass for proof of a share under 0.66.
+    """
+    p = part / whole
+    root = sqrt(_Z**2 + 2 - 1 / whole + 4 * p * (whole * (1 - p) - 1))
+    return (2 * part + _Z**2 + 1 + _Z * root) / (2 * (whole + _Z**2))
+
+
+def surely_below(part: int, whole: int, target: float) -> bool:
+    """Whether the share `part` ÷ `whole` is less than `target` and not by chance."""
+    if whole < MIN_EVENTS or part >= whole:
+        return False
+    return wilson_upper(part, whole) < target
+
+
+def surely_above(part: int, whole: int, limit: float) -> bool:
+    """Whether the share `part` ÷ `whole` is more than `limit` and not by chance."""
+    return surely_below(whole - part, whole, 1 - limit)
+
+
+# -- in words --------------------------------------------------------------------------------------
+
+
+def percent(share: float | None) -> str:
+    """`share` (0 to 1, or a ratio) in percent with one decimal; "no data" for None."""
+    return "no data" if share is None else f"{share * 100:.1f} %"
+
+
+def goal(target: float) -> str:
+    """`target` (0 to 1) in percent, with the decimals it was set with."""
+    return f"{target * 100:g} %"
+
+
+def verdict(event: EventReport) -> tuple[str, str]:
+    """A word ("on target", "below target" or "no data") and a sentence about one event."""
+    if event.coverage is not None:
+        return (
+            "on target" if event.coverage >= TARGET else "below target",
+            f"{covered(event)} ({percent(event.coverage)}, target {goal(TARGET)})",
+        )
+    return "no data", (
+        f"{event.server:,} server events and 0 browser events, so there is no coverage to tell"
+    )
+
+
+def overall(events: Sequence[EventReport], flags: Sequence[Flag]) -> Verdict:
+    """What to think of `events` with these `flags`. No data is never good."""
+    copies = copies_of(one for one in events if one.browser >= MIN_EVENTS)
+    told = f" {covered(copies)} ({percent(copies.coverage)})." if copies.browser else ""
+    severities = Counter(one.severity for one in flags)
+    if n := severities["critical"]:
+        return Verdict("act", f"{_things(n)} to act on now.{told}")
+    if n := severities["warning"]:
+        return Verdict("look", f"{_things(n)} to look at.{told}")
+    if not told:
+        return Verdict("no data", "Too few events in this window to say anything about coverage.")
+    return Verdict("healthy", f"Nothing to do.{told}")
+
+
+def _things(n: int) -> str:
+    return f"{n} {'thing' if n == 1 else 'things'}"
+
+
+def covered(of: Copies | EventReport) -> str:
+    """How many of the browser's events the server covers, both numbers told."""
+    return f"{of.matched:,} of {of.browser:,} browser events are covered by the server"

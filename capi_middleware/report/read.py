@@ -1,7 +1,7 @@
 """Reading: one report from the store and the config, the same for page, data, metrics and CLI."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import time
 
 from msgspec.structs import replace
@@ -9,12 +9,14 @@ from msgspec.structs import replace
 from capi_middleware.config.settings import Config
 from capi_middleware.insights.comparing import beside
 from capi_middleware.insights.keeping import kept_insights
-from capi_middleware.report import numbers as coverage
-from capi_middleware.report.flags import drops
-from capi_middleware.report.health import health_of
-from capi_middleware.report.model import Report
-from capi_middleware.report.window import Window
-from capi_middleware.store.records import DeadLetter
+from capi_middleware.report.breakdowns import Slices, breakdowns, trends
+from capi_middleware.report.flags import Facts, flags_of
+from capi_middleware.report.flags.copies import LOOKS_BACK
+from capi_middleware.report.match_keys import advice_on
+from capi_middleware.report.model import TARGET, Health, PixelHealth, Place, Report, ReportWindow
+from capi_middleware.report.numbers import events_of, overall, page_views
+from capi_middleware.report.window import Window, iso
+from capi_middleware.store.records import Backlog, DeadLetter, Pause, Tallies
 from capi_middleware.store.store import Store
 
 #: Dead letters whose reasons are read: many have the same.
@@ -28,24 +30,13 @@ def read_report(store: Store, config: Config, window: Window, *, delivering: boo
     StoreError when the store cannot be read.
     """
     store.flush(1.0)
-    health = health_of(
-        store.depth(),
-        store.backlog(),
-        store.pauses(),
-        pixel_ids=[one.id for one in config.pixels],
-        delivering=delivering,
-    )
+    health = read_health(store, config, delivering=delivering)
     now = time()
-    upto = min(window.end, now)
-    before = min(window.start, upto - (drops.DAYS * 24 + drops.HOURS + 1) * 3600)
-    letters = store.dead_letters(limit=_LETTERS)
-    report = coverage.build(
+    before = min(window.start, min(window.end, now) - LOOKS_BACK)
+    report = build(
         store.tallies(window.start, window.end),
+        window,
         health=health,
-        start=window.start,
-        end=window.end,
-        event=window.event,
-        pixel=window.pixel,
         config=config,
         slices={
             "hour": store.slices("hour", before, window.end),
@@ -53,7 +44,7 @@ def read_report(store: Store, config: Config, window: Window, *, delivering: boo
             "page": store.slices("page", window.start, window.end),
             "agent": store.slices("agent", window.start, window.end),
         },
-        refusals=_reasons(letters),
+        refusals=_reasons(store.dead_letters(limit=_LETTERS)),
         now=now,
     )
     insights = kept_insights(store)
@@ -63,8 +54,106 @@ def read_report(store: Store, config: Config, window: Window, *, delivering: boo
     return replace(report, insights=insights, comparisons=compared)
 
 
-def _reasons(letters: Sequence[DeadLetter]) -> dict[tuple[str, str], Counter[str]]:
-    reasons: dict[tuple[str, str], Counter[str]] = {}
+def read_health(store: Store, config: Config, *, delivering: bool = True) -> Health:
+    """The state of delivery; arguments and errors as in `read_report`."""
+    return health_of(
+        store.depth(),
+        store.backlog(),
+        store.pauses(),
+        pixel_ids=[one.id for one in config.pixels],
+        delivering=delivering,
+    )
+
+
+def _reasons(letters: Iterable[DeadLetter]) -> dict[Place, Counter[str]]:
+    reasons: dict[Place, Counter[str]] = {}
     for one in letters:
         reasons.setdefault((one.event_name, one.pixel_id), Counter())[one.reason] += 1
     return reasons
+
+
+# -- from what was read to the report: no clock and no store ---------------------------------------
+
+
+def build(
+    tallies: Tallies,
+    window: Window,
+    *,
+    target: float = TARGET,
+    health: Health | None = None,
+    config: Config | None = None,
+    slices: Slices | None = None,
+    refusals: Mapping[Place, Mapping[str, int]] | None = None,
+    now: float | None = None,
+) -> Report:
+    """The report on `tallies`, which the store gave for `window`.
+
+    Args:
+        tallies: everything in the window, aggregated.
+        window: what was asked for.
+        target: the share of browser events that the server should cover, 0 to 1.
+        health: the state of delivery, whatever the window.
+        config: the settings, for flags about them.
+        slices: the same rows by facet; those by hour may reach further back, see LOOKS_BACK.
+        refusals: the reasons of present dead letters.
+        now: Unix time in seconds, for what happened just now; the end of the window by default.
+    """
+    parts: Slices = {
+        facet: [one for one in found if window.holds(one.event_name, one.pixel_id)]
+        for facet, found in (slices or {}).items()
+    }
+    hours = parts.get("hour", ())
+    present = window.end if now is None else min(window.end, now)
+    every, undelivered = events_of(tallies)
+    events = [one for one in every if window.holds(*one.place)]
+    facts = Facts(
+        events=events,
+        undelivered=undelivered,
+        refusals=refusals or {},
+        counts=tallies.counts,
+        hours=hours,
+        upto=present // 3600 * 3600,
+        pages=page_views(parts.get("page", ())),
+        health=health,
+        config=config,
+        whole=window.event is None and window.pixel is None,
+        target=target,
+    )
+    flags = flags_of(facts)
+    return Report(
+        window=ReportWindow(iso(window.start), iso(window.end)),
+        verdict=overall(events, flags),
+        events=events,
+        match_key_advice=advice_on(events),
+        flags=flags,
+        trends=trends(hours, start=window.start, end=window.end),
+        breakdowns=breakdowns(events, parts),
+        health=health,
+    )
+
+
+def health_of(
+    depth: Mapping[str, int],
+    backlog: Sequence[Backlog],
+    pauses: Sequence[Pause],
+    *,
+    pixel_ids: Iterable[str],
+    delivering: bool,
+) -> Health:
+    """The state of delivery, for all configured pixels and those that still have events."""
+    waiting = {one.pixel_id: one for one in backlog}
+    paused = {one.pixel_id: one for one in pauses}
+    pixels = []
+    for pixel_id in dict.fromkeys([*pixel_ids, *waiting]):
+        load, pause = waiting.get(pixel_id), paused.get(pixel_id)
+        pixels.append(
+            PixelHealth(
+                pixel_id=pixel_id,
+                waiting=load.waiting if load else 0,
+                oldest_seconds=round(load.oldest, 1) if load else 0.0,
+                paused_until=iso(pause.until) if pause else None,
+                paused_because=pause.reason if pause else None,
+                token_refused=bool(pause and pause.token),
+            )
+        )
+    return Health(outbox=dict(sorted(depth.items())), pixels=pixels, delivering=delivering)

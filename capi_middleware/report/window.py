@@ -30,6 +30,10 @@ class Window(Struct, frozen=True):
     event: str | None = None
     pixel: str | None = None
 
+    def holds(self, event_name: str, pixel_id: str) -> bool:
+        """Whether these events are asked for."""
+        return self.event in (None, event_name) and self.pixel in (None, pixel_id)
+
 
 def parse_window(params: Mapping[str, str], now: float) -> Window:
     """The window that `?from= &to= &event= &pixel=` ask for.

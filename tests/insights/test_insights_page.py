@@ -14,7 +14,7 @@ from capi_middleware.insights.model import (
     Problem,
     Recommendation,
 )
-from capi_middleware.report.flags.evidence import percent
+from capi_middleware.report.numbers import percent
 from tests.report.test_report import HOSTILE, Page
 from tests.support.insights import insights_of
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware.events import BROWSER_CAUSES, SENT, SERVER_CAUSES, Count, ServerState
+from capi_middleware.events import BROWSER_CAUSES, SENT, Count, ServerState
 from capi_middleware.meta.match_keys import MATCH_KEYS
+from capi_middleware.report.causes import CAUSES
 from capi_middleware.store.records import Freshness, Tally
 from tests.support.tallies import END, START, numbers, report_on, tally
 
@@ -57,7 +58,7 @@ def test_causes_add_up_to_the_difference(rows: list[Tally]) -> None:
 def test_causes_are_words_of_the_contract(rows: list[Tally]) -> None:
     for event in report_on(*rows).events:
         assert set(event.missing_browser) <= set(BROWSER_CAUSES)
-        assert set(event.missing_server) <= set(SERVER_CAUSES)
+        assert set(event.missing_server) <= set(CAUSES["server"])
 
 
 @given(rows=st.lists(tallies, max_size=30))

@@ -2,10 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware.events import BROWSER_CAUSES, SERVER_CAUSES, Count
-from capi_middleware.report.causes import BROWSER_ADVICE, SERVER_ADVICE
-from capi_middleware.report.flags.evidence import wilson_upper
-from capi_middleware.report.numbers import build
+from capi_middleware.events import BROWSER_CAUSES, Count
+from capi_middleware.report.causes import CAUSES
+from capi_middleware.report.numbers import wilson_upper
+from capi_middleware.report.read import build
+from capi_middleware.report.window import Window
 from capi_middleware.store.records import Tallies
 from tests.support.tallies import flags, report_on, tally
 
@@ -33,7 +34,7 @@ def test_coverage_on_the_target_raises_no_flag() -> None:
 
 def test_another_target_is_the_one_that_counts() -> None:
     rows = [tally("delivered", "sent", 900), tally("unmapped", "sent", 100)]
-    report = build(Tallies(rows, [], []), start=0, end=1, event=None, pixel=None, target=0.95)
+    report = build(Tallies(rows, [], []), Window(0, 1), target=0.95)
     assert ("coverage_below_target", 0.95) in [(flag.code, flag.target) for flag in report.flags]
     assert "target of 95 %" in report.flags[0].explanation
 
@@ -82,10 +83,11 @@ def test_a_missing_browser_copy_is_explained_by_its_biggest_cause(cause: str) ->
     flag = flags(
         tally("delivered", "sent", 50), tally("delivered", cause, 30), tally("delivered", other, 20)
     )["browser_missing"]
-    assert BROWSER_ADVICE[cause].because in flag.explanation
+    told = CAUSES["browser"][cause]
+    assert told.because in flag.explanation
     assert f"({cause}: 30 of 50)" in flag.explanation
-    assert flag.fix == BROWSER_ADVICE[cause].fix
-    assert (flag.severity, flag.value, flag.target) == (BROWSER_ADVICE[cause].severity, 0.5, 0.25)
+    assert (flag.fix, flag.severity) == (told.fix, told.severity)
+    assert (flag.value, flag.target) == (0.5, 0.25)
 
 
 def test_a_few_missing_browser_copies_raise_no_flag() -> None:
@@ -120,7 +122,7 @@ def test_an_ad_blocker_is_nothing_to_fix() -> None:
     ("state", "cause"),
     [
         ("dead", "rejected"),
-        *((cause, cause) for cause in SERVER_CAUSES if cause not in ("rejected", "pending")),
+        *((cause, cause) for cause in CAUSES["server"] if cause not in ("rejected", "pending")),
     ],
 )
 def test_a_missing_server_copy_is_explained_by_its_biggest_cause(state: str, cause: str) -> None:
@@ -128,9 +130,9 @@ def test_a_missing_server_copy_is_explained_by_its_biggest_cause(state: str, cau
     flag = flags(
         tally("delivered", "sent", 50), tally(state, "sent", 30), tally(other, "sent", 20)
     )["server_missing"]
-    assert SERVER_ADVICE[cause].because in flag.explanation
+    assert CAUSES["server"][cause].because in flag.explanation
     assert f"({cause}: 30 of 50)" in flag.explanation
-    assert flag.fix == SERVER_ADVICE[cause].fix
+    assert flag.fix == CAUSES["server"][cause].fix
     assert (flag.severity, flag.value, flag.target) == ("warning", 0.5, 0.25)
 
 
@@ -147,7 +149,7 @@ def test_a_few_missing_server_copies_are_worth_knowing_only() -> None:
 def test_a_cause_that_is_not_known_is_explained_as_unknown() -> None:
     flag = flags(tally("delivered", "moonlight", 5))["browser_missing"]
     assert "(moonlight: 5 of 5)" in flag.explanation
-    assert flag.fix == BROWSER_ADVICE["unknown"].fix
+    assert flag.fix == CAUSES["browser"]["unknown"].fix
 
 
 @pytest.mark.parametrize(
@@ -194,8 +196,7 @@ def test_an_event_without_data_is_not_praised() -> None:
 
 
 def test_every_cause_has_its_advice() -> None:
-    assert BROWSER_ADVICE.keys() == set(BROWSER_CAUSES)
-    assert SERVER_ADVICE.keys() == set(SERVER_CAUSES)
+    assert CAUSES["browser"].keys() == set(BROWSER_CAUSES)
 
 
 def test_the_gravest_flags_come_first() -> None:

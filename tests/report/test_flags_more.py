@@ -8,7 +8,8 @@ from capi_middleware import EventRoute, Pixel
 from capi_middleware.events import Count
 from capi_middleware.meta.codes import meaning_of
 from capi_middleware.report.model import Flag
-from capi_middleware.report.numbers import build
+from capi_middleware.report.read import build
+from capi_middleware.report.window import Window
 from capi_middleware.store.records import Difference, Freshness, Slice, Tallies, Tally
 from tests.support.configs import PIXEL_ID, make_config
 from tests.support.tallies import END, START, tally
@@ -24,7 +25,7 @@ def found(
     **more: Any,
 ) -> dict[str, Flag]:
     tallies = Tallies(rows, freshness, counts, differences)
-    flags = build(tallies, start=START, end=END, event=None, pixel=None, **more).flags
+    flags = build(tallies, Window(START, END), **more).flags
     return {flag.code: flag for flag in flags}
 
 
@@ -227,9 +228,7 @@ def test_a_copy_that_the_site_does_not_want_is_not_missing(send: Any, row: tuple
 def test_a_part_of_the_report_says_nothing_of_what_is_elsewhere() -> None:
     config = make_config(pixels=[Pixel("123", access_token="a"), Pixel("456", access_token="b")])
     rows = [tally("delivered", "sent", 50, pixel=pixel) for pixel in ("123", "456")]
-    part = build(
-        Tallies(rows, (), ()), start=START, end=END, event=None, pixel="123", config=config
-    )
+    part = build(Tallies(rows, (), ()), Window(START, END, pixel="123"), config=config)
     assert [one.code for one in part.flags if one.code == "pixel_silent"] == []
 
 

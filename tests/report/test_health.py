@@ -2,8 +2,9 @@
 
 import pytest
 
-from capi_middleware.report.health import flags_of_health, health_of
+from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.model import Flag, Health
+from capi_middleware.report.read import health_of
 from capi_middleware.store.records import Backlog, Pause
 
 NOON = 1_780_876_800.0
@@ -26,7 +27,7 @@ def health(
 
 
 def flags(**given: object) -> list[Flag]:
-    return flags_of_health(health(**given))  # type: ignore[arg-type]
+    return flags_of(Facts(health=health(**given)))  # type: ignore[arg-type]
 
 
 def test_every_configured_pixel_is_told_and_those_that_were_removed_while_something_waits() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from prometheus_client.parser import text_string_to_metric_families
 
 from capi_middleware.events import Count
-from capi_middleware.report.health import health_of
 from capi_middleware.report.metrics import MOST, metrics_text, read_metrics
+from capi_middleware.report.read import health_of
 from capi_middleware.report.window import parse_window
 from capi_middleware.store.memory import MemoryStore
 from capi_middleware.store.records import Backlog, Freshness, Pause, Settlement, Tallies, Tally

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from capi_middleware.events import Count
-from capi_middleware.report.html import login_html, to_html, to_json, verdict
+from capi_middleware.report.html import login_html, to_html, to_json
+from capi_middleware.report.numbers import verdict
 from capi_middleware.store.records import Freshness
 from tests.support.tallies import numbers, report_on, tally
 

@@ -3,7 +3,8 @@
 from capi_middleware.events import Count
 from capi_middleware.meta.match_keys import match_key_mask
 from capi_middleware.report.model import EventReport, Flag, Health, Report
-from capi_middleware.report.numbers import build
+from capi_middleware.report.read import build
+from capi_middleware.report.window import Window
 from capi_middleware.store.records import Freshness, Tallies, Tally
 
 START, END = 1_780_272_000.0, 1_780_876_800.0  # 2026-06-01 to 2026-06-08, UTC
@@ -30,7 +31,7 @@ def report_on(
     health: Health | None = None,
 ) -> Report:
     tallies = Tallies(rows, freshness, counts)
-    return build(tallies, start=START, end=END, event=event, pixel=pixel, health=health)
+    return build(tallies, Window(START, END, event, pixel), health=health)
 
 
 def numbers(

@@ -11,7 +11,7 @@ from capi_middleware.cli.checks.model import Finding, error, ok, warning
 from capi_middleware.config.settings import Config
 from capi_middleware.events import Count
 from capi_middleware.page.csp import own_address, rule
-from capi_middleware.report.flags.policies import flags_of_policies
+from capi_middleware.report.flags import Facts, flags_of
 
 _LIMIT = 4 * 1024 * 1024
 _HEADERS = {
@@ -175,6 +175,6 @@ def _ruling(response: httpx.Response, html: str) -> list[Finding]:
         Finding(
             "csp", "error" if flag.severity == "critical" else "warning", flag.explanation, flag.fix
         )
-        for flag in flags_of_policies(counts)
+        for flag in flags_of(Facts(counts=counts))
     ]
     return found or [ok("csp", "the policy allows the tag, the pixel and the beacon")]

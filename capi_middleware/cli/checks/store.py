@@ -8,7 +8,8 @@ from pathlib import Path
 from capi_middleware.cli.checks.model import Finding, error, ok, warning
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
-from capi_middleware.report.health import flags_of_health, health_of
+from capi_middleware.report.flags import Facts, flags_of
+from capi_middleware.report.read import read_health
 from capi_middleware.store.store import Store
 
 _NETWORK = frozenset(
@@ -27,13 +28,7 @@ def check_store(config: Config, store: Store) -> Iterator[Finding]:
         depth = store.depth()
         before = store.kept(_PROBE)
         store.keep(_PROBE, repr(time.time()).encode(), instead_of=before)
-        health = health_of(
-            depth,
-            store.backlog(),
-            store.pauses(),
-            pixel_ids=[one.id for one in config.pixels],
-            delivering=True,
-        )
+        health = read_health(store, config)
     except CapiError as failure:
         yield error(
             "store",
@@ -42,7 +37,7 @@ def check_store(config: Config, store: Store) -> Iterator[Finding]:
         )
         return
     yield ok("store", f"{kind}: opens and takes writes, {sum(depth.values()):,} events")
-    for flag in flags_of_health(health):
+    for flag in flags_of(Facts(health=health)):
         yield Finding(
             "delivery",
             "error" if flag.severity == "critical" else "warning",

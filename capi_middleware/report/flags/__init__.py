@@ -1,1 +1,28 @@
-"""Flags: what somebody should look at, with the evidence, an explanation and the fix."""
+"""Flags: what somebody should look at, with the evidence, an explanation and the fix.
+
+A flag is one function under `@check`, in the file of its subject. It looks at Facts alone.
+"""
+
+from collections.abc import Iterable
+from typing import get_args
+
+from capi_middleware.report.flags import copies, delivery, setup
+from capi_middleware.report.flags.registry import CHECKS, Facts
+from capi_middleware.report.model import Flag, Severity
+
+#: Where flags stand. To import a file is to register what is in it.
+SUBJECTS = (copies, delivery, setup)
+_SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+__all__ = ["CHECKS", "SUBJECTS", "Facts", "flags_of", "gravest_first"]
+
+
+def flags_of(facts: Facts) -> list[Flag]:
+    """The gravest first; within a severity by event and pixel, those about no event first."""
+    found = [one for judge in CHECKS.values() for one in judge(facts)]
+    return gravest_first(sorted(found, key=lambda one: (one.event_name, one.pixel_id)))
+
+
+def gravest_first(flags: Iterable[Flag]) -> list[Flag]:
+    """`flags` by severity; the order within one severity stays."""
+    return sorted(flags, key=lambda one: _SEVERITIES.index(one.severity))

@@ -1,156 +1,120 @@
-"""Flags about the two copies of each event: coverage, ratio, what is missing, what does not fit."""
+"""Flags about the two copies of each event: what is missing, does not fit, or suddenly falls.
 
-from collections.abc import Collection, Iterable, Mapping
+A share is judged as it is printed, rounded to three decimals, and only where it is no chance:
+two events raise nothing.
+"""
 
-from capi_middleware.report.causes import BROWSER_ADVICE, SERVER_ADVICE, Advice
-from capi_middleware.report.flags.evidence import (
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from math import sqrt
+
+from capi_middleware.report.causes import Cause, cause_of
+from capi_middleware.report.flags.registry import Facts, Flags, check, flag
+from capi_middleware.report.model import EventReport, Place, Severity, Side
+from capi_middleware.report.numbers import (
     MIN_EVENTS,
-    flag,
+    copies_of,
+    covered,
     goal,
     percent,
+    share,
     surely_above,
     surely_below,
 )
-from capi_middleware.report.model import EventReport, Flag
+from capi_middleware.store.records import Slice
 
-#: What visitors' tools do: no fault of the site, and the server copy covers it.
-_BLOCKED = (
-    "script_blocked", "script_replaced", "config_blocked", "request_blocked", "request_replaced"
-)  # fmt: skip
 #: From this share of blocked browser copies it is worth to know.
 _BLOCKED_SHARE = 0.05
+#: A drop shows in so many hours together, beside the same hours of so many days before.
+_HOURS, _DAYS = 3, 7
+#: How far the hours of a report reach back for it, in seconds.
+LOOKS_BACK = (_DAYS * 24 + _HOURS + 1) * 3600
+#: Fewer events than these on an average day are too few to miss any.
+_USUAL = 20.0
+#: A drop is less than half of the usual, and by more than chance (standard deviations of Poisson).
+_HALF, _DEVIATIONS = 0.5, 4.0
+#: With fewer days of data nobody knows what is usual.
+_LEAST_DAYS = 3
 
 
-def flags_of_copies(
-    event: EventReport, target: float, sides: Collection[str] = ("both",)
-) -> list[Flag]:
-    """The flags of one event name at one pixel.
-
-    A share is judged as it is printed, rounded to three decimals, and only where it is no chance
-    (evidence.py): two events raise nothing. An event without data gets no praise here either.
-    `target` is the share of browser events that the server should cover, 0 to 1. `sides` is what
-    the event's routes send: a copy that the site does not want is not missing.
-    """
-    no_server, no_browser = set(sides) == {"browser"}, set(sides) == {"server"}
-    return [
-        *(() if no_server else _coverage(event, target)),
-        *(() if no_server else _ratio(event, target)),
-        *(() if no_browser else _browser_missing(event, target)),
-        *(() if no_server else _server_missing(event, target)),
-        *_mismatch(event),
-        *_without_event_id(event),
-        *_repeated(event),
-        *_differing(event),
-    ]
+@check
+def coverage_below_target(facts: Facts) -> Flags:
+    """The server covers too few of the browser's events."""
+    for event in facts.wanting("server"):
+        yield from _below(facts, event, "critical", event.coverage, event.matched, covered(event))
 
 
-def flags_of_blockers(events: Iterable[EventReport]) -> list[Flag]:
-    """For each pixel whose browser copies are often blocked: what share, and that it is covered."""
-    sums: dict[str, list[int]] = {}
-    for event in events:
-        blocked = sum(event.missing_browser.get(cause, 0) for cause in _BLOCKED)
-        of_pixel = sums.setdefault(event.pixel_id, [0, 0])
-        of_pixel[0] += blocked
-        of_pixel[1] += event.server
-    return [
-        flag(
-            "pixel_blocked",
-            "info",
-            pixel_id=pixel_id,
-            value=round(blocked / server, 3),
-            target=_BLOCKED_SHARE,
-            explanation=f"Browsers blocked the pixel for {blocked:,} of {server:,} events that the "
-            f"server delivered ({percent(blocked / server)}): ad blockers, mostly.",
-            fix="Nothing to fix: the server copy covers these visitors. Without the Conversions "
-            "API Meta would not know of them.",
+@check
+def ratio_below_target(facts: Facts) -> Flags:
+    """The server delivers fewer events than the browser sends."""
+    for event in facts.wanting("server"):
+        sent = f"{event.server:,} events where the browser sent {event.browser:,}"
+        yield from _below(
+            facts, event, "warning", event.ratio, event.server, f"The server delivered {sent}"
         )
-        for pixel_id, (blocked, server) in sums.items()
-        if surely_above(blocked, server, _BLOCKED_SHARE)
-    ]
 
 
-def _biggest(causes: Mapping[str, int], advice: Mapping[str, Advice]) -> tuple[str, Advice]:
-    cause, n = next(iter(causes.items()))
-    return f"{cause}: {n:,} of {sum(causes.values()):,}", advice.get(cause, advice["unknown"])
-
-
-def _coverage(event: EventReport, target: float) -> Iterable[Flag]:
-    if event.coverage is None or event.coverage >= target:
-        return
-    if not surely_below(event.matched, event.browser, target):
+def _below(
+    facts: Facts, event: EventReport, severity: Severity, share: float | None, n: int, told: str
+) -> Flags:
+    """The flag for `share`, that of `n` in the browser's events, where it misses the target."""
+    target = facts.target
+    if share is None or share >= target or not surely_below(n, event.browser, target):
         return
     yield flag(
-        "coverage_below_target",
-        "critical",
-        event=event,
-        value=event.coverage,
-        target=target,
-        explanation=f"{event.matched:,} of {event.browser:,} browser events are covered by the "
-        f"server ({percent(event.coverage)}), less than the target of {goal(target)}.",
+        severity, event.place, value=share, target=target,
+        explanation=f"{told} ({percent(share)}), less than the target of {goal(target)}.",
         fix=_server_fix(event),
-    )
+    )  # fmt: skip
 
 
-def _ratio(event: EventReport, target: float) -> Iterable[Flag]:
-    if event.ratio is None or event.ratio >= target:
-        return
-    if not surely_below(event.server, event.browser, target):
-        return
-    yield flag(
-        "ratio_below_target",
-        "warning",
-        event=event,
-        value=event.ratio,
-        target=target,
-        explanation=f"The server delivered {event.server:,} events where the browser sent "
-        f"{event.browser:,} ({percent(event.ratio)}), less than the target of {goal(target)}.",
-        fix=_server_fix(event),
-    )
+@check
+def browser_missing(facts: Facts) -> Flags:
+    """Too many server events have no browser copy."""
+    allowed = round(1 - facts.target, 3)
+    for event in facts.wanting("browser"):
+        missing = share(event.server_only, event.server) or 0.0
+        if missing <= allowed or not surely_above(event.server_only, event.server, allowed):
+            continue
+        most, cause = _biggest("browser", event.missing_browser)
+        yield flag(
+            cause.severity, event.place, value=missing, target=allowed,
+            explanation=f"{event.server_only:,} of {event.server:,} server events have no browser "
+            f"copy ({percent(missing)}); mostly because {cause.because} ({most}).",
+            fix=cause.fix,
+        )  # fmt: skip
 
 
-def _browser_missing(event: EventReport, target: float) -> Iterable[Flag]:
-    share = round(event.server_only / event.server, 3) if event.server else 0.0
-    allowed = round(1 - target, 3)
-    if share <= allowed or not surely_above(event.server_only, event.server, allowed):
-        return
-    most, advice = _biggest(event.missing_browser, BROWSER_ADVICE)
-    yield flag(
-        "browser_missing",
-        advice.severity,
-        event=event,
-        value=share,
-        target=allowed,
-        explanation=f"{event.server_only:,} of {event.server:,} server events have no browser "
-        f"copy ({percent(share)}); mostly because {advice.because} ({most}).",
-        fix=advice.fix,
-    )
+@check
+def server_missing(facts: Facts) -> Flags:
+    """Browser events have no server copy; one that is on its way is not missing."""
+    allowed = round(1 - facts.target, 3)
+    for event in facts.wanting("server"):
+        causes = {cause: n for cause, n in event.missing_server.items() if cause != "pending"}
+        n = sum(causes.values())
+        missing = share(n, event.browser)
+        if not n or missing is None:
+            continue
+        most, cause = _biggest("server", causes)
+        yield flag(
+            "warning" if surely_above(n, event.browser, allowed) else "info", event.place,
+            value=missing, target=allowed,
+            explanation=f"{n:,} of {event.browser:,} browser events have no server copy "
+            f"({percent(missing)}); mostly because {cause.because} ({most}).",
+            fix=_server_fix(event),
+        )  # fmt: skip
 
 
-def _server_missing(event: EventReport, target: float) -> Iterable[Flag]:
-    missing = {cause: n for cause, n in event.missing_server.items() if cause != "pending"}
-    if not missing:
-        return
-    n = sum(missing.values())
-    share = round(n / event.browser, 3)
-    allowed = round(1 - target, 3)
-    most, advice = _biggest(missing, SERVER_ADVICE)
-    yield flag(
-        "server_missing",
-        "warning" if surely_above(n, event.browser, allowed) else "info",
-        event=event,
-        value=share,
-        target=allowed,
-        explanation=f"{n:,} of {event.browser:,} browser events have no server copy "
-        f"({percent(share)}); mostly because {advice.because} ({most}).",
-        fix=_server_fix(event),
-    )
+def _biggest(side: Side, causes: Mapping[str, int]) -> tuple[str, Cause]:
+    word, n = next(iter(causes.items()))
+    return f"{word}: {n:,} of {sum(causes.values()):,}", cause_of(side, word)
 
 
 def _server_fix(event: EventReport) -> str:
     """What brings the missing server copies, with the line to write where it is known."""
-    most, advice = _biggest(event.missing_server, SERVER_ADVICE)
+    most, cause = _biggest("server", event.missing_server)
     if not most.startswith("unmapped") or not event.unmapped_pages:
-        return advice.fix
+        return cause.fix
     page = next(iter(event.unmapped_pages))
     return (
         f'Config(mirror=["{event.event_name}"]) sends them, or EventRoute("GET {page}", '
@@ -159,71 +123,146 @@ def _server_fix(event: EventReport) -> str:
     )
 
 
-def _mismatch(event: EventReport) -> Iterable[Flag]:
+@check
+def event_id_mismatch(facts: Facts) -> Flags:
     """Both sides have events that meet nobody: the same ones, with two event_ids."""
-    unmapped = event.missing_server.get("unmapped", 0) + event.missing_server.get("unknown", 0)
-    alone = min(unmapped, event.server_only)
-    if not surely_above(alone, max(event.server, event.browser), 0.5):
-        return
-    yield flag(
-        "event_id_mismatch",
-        "critical",
-        event=event,
-        value=alone,
-        target=0,
-        explanation=f"{event.server_only:,} server copies and {unmapped:,} browser copies have no "
-        "twin: they look like the same events with two event_ids, and Meta counts each twice.",
-        fix="Let one place make the event_id: take the page's own fbq call away (the middleware "
-        "fires the event), or give it the id of the server's event: fbq('track', "
-        f"'{event.event_name}', {{...}}, {{eventID: event.event_id}}), which track() returns.",
-    )
+    for event in facts.events:
+        unmapped = event.missing_server.get("unmapped", 0) + event.missing_server.get("unknown", 0)
+        alone = min(unmapped, event.server_only)
+        if not surely_above(alone, max(event.server, event.browser), 0.5):
+            continue
+        yield flag(
+            "critical", event.place, value=alone,
+            explanation=f"{event.server_only:,} server copies and {unmapped:,} browser copies have "
+            "no twin: they look like the same events with two event_ids, and Meta counts each "
+            "twice.",
+            fix="Let one place make the event_id: take the page's own fbq call away (the "
+            "middleware fires the event), or give it the id of the server's event: fbq('track', "
+            f"'{event.event_name}', {{...}}, {{eventID: event.event_id}}), which track() returns.",
+        )  # fmt: skip
 
 
-def _without_event_id(event: EventReport) -> Iterable[Flag]:
-    if not event.without_event_id:
-        return
-    enough = event.without_event_id >= MIN_EVENTS
-    yield flag(
-        "event_id_missing",
-        "warning" if enough else "info",
-        event=event,
-        value=event.without_event_id,
-        target=0,
-        explanation=f"{event.without_event_id:,} calls of the pages' own pixel code went out "
-        "without an eventID: no server copy can ever be matched with them.",
-        fix=_server_fix(event)
-        if event.missing_server
-        else f'Config(mirror=["{event.event_name}"]) gives them an event_id and a server copy.',
-    )
+@check
+def event_id_missing(facts: Facts) -> Flags:
+    """Calls of the pages' own pixel code went out bare."""
+    for event in facts.events:
+        if not event.without_event_id:
+            continue
+        yield flag(
+            "warning" if event.without_event_id >= MIN_EVENTS else "info", event.place,
+            value=event.without_event_id,
+            explanation=f"{event.without_event_id:,} calls of the pages' own pixel code went out "
+            "without an eventID: no server copy can ever be matched with them.",
+            fix=_server_fix(event)
+            if event.missing_server
+            else f'Config(mirror=["{event.event_name}"]) gives them an event_id and a server copy.',
+        )  # fmt: skip
 
 
-def _repeated(event: EventReport) -> Iterable[Flag]:
-    if not event.repeated:
-        return
-    yield flag(
-        "repeated_events",
-        "warning",
-        event=event,
-        value=event.repeated,
-        target=0,
-        explanation=f"{event.repeated:,} events look like one that the same visitor caused with "
-        "the same value within a minute: a page loaded again, a form sent twice.",
-        fix='Give the EventRoute or track() a dedupe_key, such as "{path.order_id}": the same '
-        "order is then one event, however often it is seen.",
-    )
+@check
+def repeated_events(facts: Facts) -> Flags:
+    """Events look like one that the same visitor caused just before."""
+    for event in facts.events:
+        if event.repeated:
+            yield flag(
+                "warning", event.place, value=event.repeated,
+                explanation=f"{event.repeated:,} events look like one that the same visitor caused "
+                "with the same value within a minute: a page loaded again, a form sent twice.",
+                fix='Give the EventRoute or track() a dedupe_key, such as "{path.order_id}": the '
+                "same order is then one event, however often it is seen.",
+            )  # fmt: skip
 
 
-def _differing(event: EventReport) -> Iterable[Flag]:
-    if not event.differing:
-        return
-    yield flag(
-        "values_differ",
-        "warning",
-        event=event,
-        value=event.differing,
-        target=0,
-        explanation=f"In {event.differing:,} of {event.matched:,} matched events the two copies "
-        "have another value or currency: Meta keeps one of them, and its revenue is not yours.",
-        fix="Take value and currency from one place: the order in the database, with the same "
-        "rule for tax and shipping in the page's fbq call and in EventRoute or track().",
-    )
+@check
+def values_differ(facts: Facts) -> Flags:
+    """The two copies of an event carry another value or currency."""
+    for event in facts.events:
+        if event.differing:
+            yield flag(
+                "warning", event.place, value=event.differing,
+                explanation=f"In {event.differing:,} of {event.matched:,} matched events the two "
+                "copies have another value or currency: Meta keeps one of them, and its revenue is "
+                "not yours.",
+                fix="Take value and currency from one place: the order in the database, with the "
+                "same rule for tax and shipping in the page's fbq call and in EventRoute or "
+                "track().",
+            )  # fmt: skip
+
+
+@check
+def pixel_blocked(facts: Facts) -> Flags:
+    """Tools of the visitors block the pixel often: no fault of the site."""
+    blocked, server = Counter[str](), Counter[str]()
+    for event in facts.events:
+        server[event.pixel_id] += event.server
+        blocked[event.pixel_id] += sum(
+            n for word, n in event.missing_browser.items() if cause_of("browser", word).is_blocked
+        )
+    for pixel_id, of in server.items():
+        n = blocked[pixel_id]
+        if surely_above(n, of, _BLOCKED_SHARE):
+            yield flag(
+                "info", ("", pixel_id), value=round(n / of, 3), target=_BLOCKED_SHARE,
+                explanation=f"Browsers blocked the pixel for {n:,} of {of:,} events that the "
+                f"server delivered ({percent(n / of)}): ad blockers, mostly.",
+                fix="Nothing to fix: the server copy covers these visitors. Without the "
+                "Conversions API Meta would not know of them.",
+            )  # fmt: skip
+
+
+@check
+def sudden_drop(facts: Facts) -> Flags:
+    """Copies became fewer in the last hours than in the same hours of the days before.
+
+    So nights and mornings are not compared.
+    """
+    end = int(facts.upto) // 3600
+    places: defaultdict[Place, defaultdict[int, list[Slice]]]
+    places = defaultdict(lambda: defaultdict(list))
+    for one in facts.hours:
+        ago = end - 1 - int(one.value) // 3600
+        day, hour = divmod(ago, 24)
+        if ago >= 0 and hour < _HOURS and day <= _DAYS:
+            places[one.event_name, one.pixel_id][day].append(one)
+    for (name, pixel_id), hours in places.items():
+        days = {day: copies_of(found) for day, found in hours.items()}
+        now = copies_of(hours[0])
+        before = [n for day, n in days.items() if day > 0]
+        fallen = [
+            fall
+            for fall in (
+                _fall("server", now.server, [one.server for one in before]),
+                _fall("browser", now.browser, [one.browser for one in before]),
+            )
+            if fall is not None
+        ]
+        if not fallen:
+            continue
+        left, usual, word = min(fallen, key=lambda one: one[0] / one[1])
+        both = len(fallen) == 2
+        yield flag(
+            "critical" if left == 0 else "warning", (name, pixel_id),
+            value=left, target=round(usual, 1),
+            explanation=f"{left:,} {word} copies in the last {_HOURS} hours, where the same hours "
+            f"of the days before had {usual:,.0f} on average; the other copy "
+            f"{'fell as well' if both else 'did not fall'}.",
+            fix=f"Look at what changed since then: {_DROP_CAUSES['both' if both else word]}",
+        )  # fmt: skip
+
+
+_DROP_CAUSES = {
+    "both": "a release, a route, a template, or simply fewer visitors.",
+    "server": "EventRoute and track() lines, the store, the access token.",
+    "browser": "the template with the <head>, a consent banner, a Content-Security-Policy; open "
+    "such a page and look for requests to facebook.com/tr.",
+}
+
+
+def _fall(side: Side, now: int, before: list[int]) -> tuple[int, float, Side] | None:
+    """(now, usual, side) when this copy fell, else None."""
+    if len(before) < _LEAST_DAYS:
+        return None
+    usual = sum(before) / len(before)
+    if usual < _USUAL or now >= usual * _HALF or now >= usual - _DEVIATIONS * sqrt(usual):
+        return None
+    return now, usual, side

@@ -1,147 +1,159 @@
-"""Flags about delivery: what Meta refused, what was late, what was interrupted."""
+"""Flags about delivery: what waits, what Meta refused, what was late, what was interrupted."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
 
-from capi_middleware.events import Count
 from capi_middleware.meta.codes import meaning_of
-from capi_middleware.report.causes import SERVER_ADVICE
-from capi_middleware.report.flags.evidence import MIN_EVENTS, flag
-from capi_middleware.report.model import EventReport, Flag
+from capi_middleware.report.causes import cause_of
+from capi_middleware.report.flags.registry import Facts, Flags, check, flag
+from capi_middleware.report.numbers import MIN_EVENTS
 
-#: Server copies that are lost unless somebody acts, and the flag of each.
-_LOSSES = {
-    "rejected": "delivery_rejected",
-    "expired": "delivery_expired",
-    "dropped": "delivery_dropped",
-}
 #: Half of the events later than this is not the "real time" that Meta asks for, in seconds.
-REAL_TIME = 60.0
+_REAL_TIME = 60.0
 #: Meta wants every event within an hour ("Using the API"), in seconds.
-LATE = 3600.0
-
-#: How often Meta refused with a reason, by (event_name, pixel_id).
-Refusals = Mapping[tuple[str, str], Mapping[str, int]]
+_LATE = 3600.0
 
 
-def flags_of_delivery(
-    event: EventReport, undelivered: Mapping[str, int], refusals: Mapping[str, int]
-) -> list[Flag]:
-    """The flags of one event name at one pixel.
-
-    Args:
-        event: its numbers.
-        undelivered: all server copies that the Graph API has not accepted, by cause, also those
-            without a browser copy and those that left no row.
-        refusals: the reasons of those that are dead letters now, see store.DeadLetter.
-    """
-    return [
-        *_losses(event, undelivered, refusals),
-        *_stalled(event),
-        *_late(event),
-    ]
+@check
+def delivery_not_running(facts: Facts) -> Flags:
+    """A thread that should deliver has ended."""
+    if facts.health is not None and not facts.health.delivering:
+        yield flag(
+            "critical", value=0, target=1,
+            explanation="A delivery thread of this process has ended.",
+            fix="Restart the process and report the error in its log; no event is lost.",
+        )  # fmt: skip
 
 
-def _losses(
-    event: EventReport, undelivered: Mapping[str, int], refusals: Mapping[str, int]
-) -> Iterable[Flag]:
-    for cause, code in _LOSSES.items():
-        lost = undelivered.get(cause, 0)
+@check
+def pixel_paused(facts: Facts) -> Flags:
+    """A pixel rests: Meta refused its token, or throttles."""
+    for one in facts.pixels:
+        if one.paused_because is not None:
+            yield flag(
+                "critical" if one.token_refused else "warning", ("", one.pixel_id),
+                value=one.waiting,
+                explanation=f"{one.waiting:,} events wait: Meta answered {one.paused_because!r}, "
+                f"so the pixel rests until {one.paused_until}.",
+                fix=meaning_of(one.paused_because)[1],
+            )  # fmt: skip
+
+
+@check
+def delivery_stale(facts: Facts) -> Flags:
+    """Events wait for longer than Meta wants, at a pixel that does not rest."""
+    for one in facts.pixels:
+        if one.paused_because is None and one.oldest_seconds > _LATE:
+            yield flag(
+                "critical", ("", one.pixel_id), value=one.oldest_seconds, target=_LATE,
+                explanation=f"{one.waiting:,} events wait, the oldest for "
+                f"{one.oldest_seconds / 3600:.1f} hours; Meta wants them within one.",
+                fix="Check that this machine reaches graph.facebook.com and that a process "
+                "delivers: Config(delivery=True), or `capi-middleware deliver`.",
+            )  # fmt: skip
+
+
+@check
+def delivery_rejected(facts: Facts) -> Flags:
+    """Meta refused server copies."""
+    return _lost(facts, "rejected")
+
+
+@check
+def delivery_expired(facts: Facts) -> Flags:
+    """Server copies waited until Meta does not take them any more."""
+    return _lost(facts, "expired")
+
+
+@check
+def delivery_dropped(facts: Facts) -> Flags:
+    """Server copies were given up."""
+    return _lost(facts, "dropped")
+
+
+def _lost(facts: Facts, word: str) -> Flags:
+    for event in facts.events:
+        lost = facts.undelivered.get(event.place, {}).get(word, 0)
         if not lost:
             continue
-        because, fix = SERVER_ADVICE[cause].because, SERVER_ADVICE[cause].fix
-        if cause == "rejected" and refusals:
+        cause, refusals = cause_of("server", word), facts.refusals.get(event.place)
+        because, fix = cause.because, cause.fix
+        if word == "rejected" and refusals:
             reason, n = max(refusals.items(), key=lambda item: item[1])
             meaning, fix = meaning_of(reason)
-            because = (
-                f"Meta refused them: {meaning} ({reason}, {n:,} of {sum(refusals.values()):,})"
-            )
+            of = sum(refusals.values())
+            because = f"Meta refused them: {meaning} ({reason}, {n:,} of {of:,})"
         yield flag(
-            code,
-            "warning" if event.server else "critical",
-            event=event,
-            value=lost,
-            target=0,
+            "warning" if event.server else "critical", event.place, value=lost,
             explanation=f"{lost:,} of {lost + event.server:,} server copies did not get through, "
             f"because {because}.",
             fix=fix,
-        )
+        )  # fmt: skip
 
 
-def _stalled(event: EventReport) -> Iterable[Flag]:
-    if event.server or event.pending < MIN_EVENTS:
-        return
-    yield flag(
-        "delivery_stalled",
-        "warning",
-        event=event,
-        value=event.pending,
-        target=0,
-        explanation=f"{event.pending:,} server copies wait for delivery, and 0 were delivered.",
-        fix=SERVER_ADVICE["pending"].fix,
-    )
+@check
+def delivery_stalled(facts: Facts) -> Flags:
+    """Server copies of an event wait, and none was delivered."""
+    for event in facts.events:
+        if event.pending >= MIN_EVENTS and not event.server:
+            yield flag(
+                "warning", event.place, value=event.pending,
+                explanation=f"{event.pending:,} server copies wait for delivery, and 0 were "
+                "delivered.",
+                fix=cause_of("server", "pending").fix,
+            )  # fmt: skip
 
 
-def _late(event: EventReport) -> Iterable[Flag]:
-    p50, p95 = event.freshness_seconds.p50, event.freshness_seconds.p95
-    if p50 is None or p95 is None or event.server < MIN_EVENTS:
-        return
-    if p50 <= REAL_TIME and p95 <= LATE:
-        return
-    yield flag(
-        "not_real_time",
-        "warning",
-        event=event,
-        value=p50 if p50 > REAL_TIME else p95,
-        target=REAL_TIME if p50 > REAL_TIME else LATE,
-        explanation=f"Half of the events reached Meta within {p50:,.0f} s and 95 % within "
-        f"{p95:,.0f} s of happening; Meta asks for real time, within an hour at the latest.",
-        fix="Run couriers all the time: Config(delivery=True) in the web processes, or "
-        "`capi-middleware deliver` beside them (not from cron), as many as the events need.",
-    )
+@check
+def not_real_time(facts: Facts) -> Flags:
+    """Events reach Meta later than it asks for."""
+    for event in facts.events:
+        p50, p95 = event.freshness_seconds.p50, event.freshness_seconds.p95
+        if p50 is None or p95 is None or event.server < MIN_EVENTS:
+            continue
+        value, target = (p50, _REAL_TIME) if p50 > _REAL_TIME else (p95, _LATE)
+        if value > target:
+            yield flag(
+                "warning", event.place, value=value, target=target,
+                explanation=f"Half of the events reached Meta within {p50:,.0f} s and 95 % within "
+                f"{p95:,.0f} s of happening; Meta asks for real time, within an hour at the "
+                "latest.",
+                fix="Run couriers all the time: Config(delivery=True) in the web processes, or "
+                "`capi-middleware deliver` beside them (not from cron), as many as the events "
+                "need.",
+            )  # fmt: skip
 
 
-def flags_of_interruptions(counts: Iterable[Count]) -> list[Flag]:
-    """Pixels that had to rest in the window, and clocks that disagree with Meta's."""
-    rested: dict[str, dict[str, int]] = {}
-    skewed: dict[str, int] = {}
-    for count in counts:
+@check
+def delivery_interrupted(facts: Facts) -> Flags:
+    """A pixel had to rest in the window."""
+    rested: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for count in facts.counts:
         if count.kind == "rested":
-            reasons = rested.setdefault(count.pixel_id, {})
-            reasons[count.reason] = reasons.get(count.reason, 0) + count.n
-        elif count.kind == "skewed":
-            skewed[count.reason] = skewed.get(count.reason, 0) + count.n
-    flags = []
+            rested[count.pixel_id][count.reason] += count.n
     for pixel_id, reasons in rested.items():
-        reason, _ = max(reasons.items(), key=lambda item: item[1])
-        times = sum(reasons.values())
+        [(reason, _)], times = reasons.most_common(1), reasons.total()
         meaning, fix = meaning_of(reason)
-        flags.append(
-            flag(
-                "delivery_interrupted",
-                "warning",
-                pixel_id=pixel_id,
-                value=times,
-                target=0,
-                explanation=f"Delivery to this pixel stopped {_times(times)} in this window, "
-                f"because {meaning} ({reason}). Nothing was lost: the events waited.",
-                fix=fix,
-            )
-        )
+        often = "once" if times == 1 else f"{times:,} times"
+        yield flag(
+            "warning", ("", pixel_id), value=times,
+            explanation=f"Delivery to this pixel stopped {often} in this window, because "
+            f"{meaning} ({reason}). Nothing was lost: the events waited.",
+            fix=fix,
+        )  # fmt: skip
+
+
+@check
+def clock_skew(facts: Facts) -> Flags:
+    """Our clock disagrees with Meta's."""
+    skewed = Counter[str]()
+    for count in facts.counts:
+        if count.kind == "skewed":
+            skewed[count.reason] += count.n
     for way, times in skewed.items():
-        flags.append(
-            flag(
-                "clock_skew",
-                "warning",
-                value=times,
-                target=0,
-                explanation=f"The clock of this server was more than a minute {way} of Meta's in "
-                f"{times:,} checks: Meta refuses events from the future and after 7 days.",
-                fix="Let the machine take its time from the network: chronyd, systemd-timesyncd "
-                "or the time service of the cloud.",
-            )
-        )
-    return flags
-
-
-def _times(n: int) -> str:
-    return "once" if n == 1 else f"{n:,} times"
+        yield flag(
+            "warning", value=times,
+            explanation=f"The clock of this server was more than a minute {way} of Meta's in "
+            f"{times:,} checks: Meta refuses events from the future and after 7 days.",
+            fix="Let the machine take its time from the network: chronyd, systemd-timesyncd "
+            "or the time service of the cloud.",
+        )  # fmt: skip

@@ -1,16 +1,18 @@
-"""Flags about the set-up: pixels, match keys, consent, robots, policies, and forgotten events."""
+"""Flags about the set-up: the config, the pages' policies, and what the site forgot to send."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
 
 from capi_middleware.config.settings import Config
-from capi_middleware.report.flags.evidence import flag, percent, surely_above, surely_below
+from capi_middleware.meta.match_keys import Priority
+from capi_middleware.report.flags.registry import Facts, Flags, check, flag, with_config
 from capi_middleware.report.match_keys import FORMS, ORDERS, advise
-from capi_middleware.report.model import EventReport, Flag, Priority
+from capi_middleware.report.model import EventReport
+from capi_middleware.report.numbers import percent, surely_above, surely_below
 
 #: Less than this share of conversions with a key that Meta ranks high is worth a flag.
 _KEY_SHARE = 0.8
-_ASKED_FOR: tuple[Priority, ...] = ("high",)
+_RANKED: tuple[Priority, ...] = ("high",)
 #: Where visitors have told who they are. A checkout that begins has not asked them yet.
 _TOLD = (ORDERS | FORMS) - {"InitiateCheckout"}
 #: More events without consent than this share: somebody should look at the banner.
@@ -39,128 +41,151 @@ _SUGGESTED = {
 _WORD = {
     name: re.compile(rf"/({words})(/|\.|$)", re.IGNORECASE) for name, words in _SUGGESTED.items()
 }
+#: By the directive that blocks something: what it blocks, and what to add to it.
+_POLICIES = {
+    "script-src": (
+        "Meta's library does not load: no browser copy leaves",
+        "Add https://connect.facebook.net to script-src (to script-src-elem or default-src where "
+        "the policy has no script-src).",
+    ),
+    "img-src": (
+        "the pixel's requests are refused: no browser copy leaves",
+        "Add https://www.facebook.com to img-src (to default-src where the policy has no img-src).",
+    ),
+    "connect-src": (
+        "the page cannot say what became of its events by the usual way, and not ask for them",
+        "Add 'self' to connect-src (to default-src where the policy has no connect-src).",
+    ),
+    "tag": (
+        "our script may not run, so these pages get no tag and have server copies alone",
+        "Add 'self' to script-src, or give each response a nonce: the tag takes the one it finds.",
+    ),
+}
 
 
-def flags_of_setup(
-    config: Config, events: Sequence[EventReport], pages: Mapping[str, int], *, whole: bool
-) -> list[Flag]:
-    """What the config and the site's pages say beside `events`.
+@check
+def csp_blocks(facts: Facts) -> Flags:
+    """A directive of the pages' own policy blocked something."""
+    blocked = Counter[str]()
+    for count in facts.counts:
+        if count.kind == "csp" and count.reason in _POLICIES:
+            blocked[count.reason] += count.n
+        elif (count.kind, count.reason) == ("skipped", "csp"):
+            blocked["tag"] += count.n
+    for directive, n in blocked.items():
+        what, fix = _POLICIES[directive]
+        yield flag(
+            "info" if directive == "connect-src" else "critical", value=n,
+            explanation=f"The policy (CSP) of {n:,} pages stops something: {what}.",
+            fix=fix,
+        )  # fmt: skip
 
-    `pages` are the paths of the pages that were seen, and how often. What is missing shows only
-    in the `whole` report: one of a single event or pixel has no other in it.
-    """
-    return [
-        *_test_codes(config),
-        *(_silent(config, events) if whole else ()),
-        *(_forgotten(config, events, pages) if whole else ()),
-        *(one for event in events for one in _match_key(event)),
-        *_shares(events),
-    ]
 
-
-def _test_codes(config: Config) -> Iterable[Flag]:
+@check
+@with_config
+def test_event_code_on(facts: Facts, config: Config) -> Flags:
+    """A test code is left on."""
     for pixel in config.pixels:
         if pixel.test_event_code or config.test_event_code:
             yield flag(
-                "test_event_code_on",
-                "warning",
-                pixel_id=pixel.id,
-                value=1,
-                target=0,
+                "warning", ("", pixel.id), value=1,
                 explanation="A test_event_code is set: the events show in the test tool of Events "
                 "Manager, and they count for ads all the same.",
                 fix="Take test_event_code out of the Config and the Pixel when the test is over.",
-            )
+            )  # fmt: skip
 
 
-def _silent(config: Config, events: Sequence[EventReport]) -> Iterable[Flag]:
-    total = sum(event.server + event.browser for event in events)
-    heard = {event.pixel_id for event in events}
+@check
+@with_config
+def pixel_silent(facts: Facts, config: Config) -> Flags:
+    """A pixel got no event while others got some."""
+    total = sum(event.server + event.browser for event in facts.events)
+    if total < _SEEN or not facts.whole:
+        return
+    heard = {event.pixel_id for event in facts.events}
     for pixel in config.pixels:
-        if pixel.id in heard or total < _SEEN:
-            continue
-        yield flag(
-            "pixel_silent",
-            "warning",
-            pixel_id=pixel.id,
-            value=0,
-            target=1,
-            explanation="No event went to this pixel in the window, while others got some.",
-            fix="Check Pixel(events=[...]) and EventRoute(pixels=[...]): together they leave "
-            "nothing to it. Take the pixel out of the Config if it is not needed any more.",
-        )
+        if pixel.id not in heard:
+            yield flag(
+                "warning", ("", pixel.id), value=0, target=1,
+                explanation="No event went to this pixel in the window, while others got some.",
+                fix="Check Pixel(events=[...]) and EventRoute(pixels=[...]): together they leave "
+                "nothing to it. Take the pixel out of the Config if it is not needed any more.",
+            )  # fmt: skip
 
 
-def _forgotten(
-    config: Config, events: Sequence[EventReport], pages: Mapping[str, int]
-) -> Iterable[Flag]:
-    known = {event.event_name for event in events} | {route.event_name for route in config.routes}
+@check
+@with_config
+def event_suggested(facts: Facts, config: Config) -> Flags:
+    """Pages suggest an event that nobody sends."""
+    if not facts.whole:
+        return
+    known = {one.event_name for one in facts.events} | {one.event_name for one in config.routes}
     for name, word in _WORD.items():
-        if name in known:
-            continue
-        found = [(n, page) for page, n in pages.items() if n >= _SEEN and word.search(page)]
-        if not found:
+        found = [(n, page) for page, n in facts.pages.items() if n >= _SEEN and word.search(page)]
+        if name in known or not found:
             continue
         n, page = max(found)
         yield flag(
-            "event_suggested",
-            "info",
-            event_name=name,
-            value=0,
-            target=n,
+            "info", (name, ""), value=0, target=n,
             explanation=f"The page {page} was seen {n:,} times, and nobody sends {name}, which "
             "such pages mostly mean.",
             fix=f'EventRoute("GET {page}", "{name}") if the page is the event, or '
             f'track("{name}", ...) in the view that does it.',
-        )
+        )  # fmt: skip
 
 
-def _match_key(event: EventReport) -> Iterable[Flag]:
-    if event.event_name not in _TOLD:
-        return
-    advice = advise(event, _ASKED_FOR)
-    if advice is None:
-        return
-    with_key = round(advice.share * event.server)
-    if not surely_below(with_key, event.server, _KEY_SHARE):
-        return
-    yield flag(
-        "match_key_missing",
-        "warning",
-        event=event,
-        value=advice.share,
-        target=_KEY_SHARE,
-        explanation=f"{with_key:,} of {event.server:,} events carry {advice.key} "
-        f"({percent(advice.share)}), which Meta ranks {advice.priority}: the missing match key "
-        "that is worth most here.",
-        fix=advice.fix,
-    )
+@check
+@with_config
+def match_key_missing(facts: Facts, _: Config) -> Flags:
+    """Conversions lack a match key that Meta ranks high."""
+    for event in facts.events:
+        advice = advise(event, _RANKED) if event.event_name in _TOLD else None
+        if advice is None:
+            continue
+        with_key = round(advice.share * event.server)
+        if surely_below(with_key, event.server, _KEY_SHARE):
+            yield flag(
+                "warning", event.place, value=advice.share, target=_KEY_SHARE,
+                explanation=f"{with_key:,} of {event.server:,} events carry {advice.key} "
+                f"({percent(advice.share)}), which Meta ranks {advice.priority}: the missing match "
+                "key that is worth most here.",
+                fix=advice.fix,
+            )  # fmt: skip
 
 
-def _shares(events: Iterable[EventReport]) -> Iterable[Flag]:
-    consent = bots = made = 0
-    for event in events:
-        consent += event.suppressed.get("consent", 0)
-        bots += event.suppressed.get("bot", 0) + event.missing_browser.get("bot", 0)
-        made += event.server + event.browser_only + sum(event.suppressed.values())
-    if surely_above(consent, made, _CONSENT_SHARE):
+@check
+@with_config
+def consent_share(facts: Facts, _: Config) -> Flags:
+    """Many visitors have not agreed."""
+    n = sum(one.suppressed.get("consent", 0) for one in facts.events)
+    made = sum(map(_made, facts.events))
+    if surely_above(n, made, _CONSENT_SHARE):
         yield flag(
-            "consent_share",
-            "info",
-            value=round(consent / made, 3),
-            target=_CONSENT_SHARE,
-            explanation=f"{consent:,} of {made:,} events were not made, as their visitors have not "
-            f"agreed ({percent(consent / made)}).",
+            "info", value=round(n / made, 3), target=_CONSENT_SHARE,
+            explanation=f"{n:,} of {made:,} events were not made, as their visitors have not "
+            f"agreed ({percent(n / made)}).",
             fix="Nothing to fix if that is what visitors say. Otherwise check that the consent "
             "setting reads the cookie of the banner that is on the site.",
-        )
-    if surely_above(bots, made, _BOT_SHARE):
+        )  # fmt: skip
+
+
+@check
+@with_config
+def bot_share(facts: Facts, _: Config) -> Flags:
+    """Many visitors are robots."""
+    n = sum(
+        one.suppressed.get("bot", 0) + one.missing_browser.get("bot", 0) for one in facts.events
+    )
+    made = sum(map(_made, facts.events))
+    if surely_above(n, made, _BOT_SHARE):
         yield flag(
-            "bot_share",
-            "info",
-            value=round(bots / made, 3),
-            target=_BOT_SHARE,
-            explanation=f"{bots:,} of {made:,} events came from robots ({percent(bots / made)}).",
+            "info", value=round(n / made, 3), target=_BOT_SHARE,
+            explanation=f"{n:,} of {made:,} events came from robots ({percent(n / made)}).",
             fix="Nothing to fix for crawlers. If these are customers, check that your proxy passes "
             "the User-Agent header on unchanged.",
-        )
+        )  # fmt: skip
+
+
+def _made(event: EventReport) -> int:
+    """How many happened, also those that were never made."""
+    return event.server + event.browser_only + sum(event.suppressed.values())

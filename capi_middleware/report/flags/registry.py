@@ -1,0 +1,105 @@
+"""The registry: what a flag may look at, and which functions look. Pure."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from capi_middleware.config.settings import Config
+from capi_middleware.events import Count
+from capi_middleware.report.model import (
+    TARGET,
+    EventReport,
+    Flag,
+    Health,
+    PixelHealth,
+    Place,
+    Severity,
+    Side,
+)
+from capi_middleware.store.records import Slice
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """All that a flag may look at, put together once for each report.
+
+    `events` are their numbers; `undelivered` all server copies that the Graph API has not
+    accepted, by cause, also those that no browser copy belongs to and those that left no row;
+    `refusals` Meta's reasons for those that are dead letters now. `counts` are of the whole
+    window. `hours` reach back further than it: `upto` (Unix seconds) ends the last whole hour.
+    `pages` are the paths that were seen, and how often. `health` is that of delivery now. What
+    the config and the site lack shows only in the `whole` report: one of a single event or pixel
+    has no other in it. `target` is the share of browser events that the server should cover.
+    """
+
+    events: Sequence[EventReport] = ()
+    undelivered: Mapping[Place, Mapping[str, int]] = {}
+    refusals: Mapping[Place, Mapping[str, int]] = {}
+    counts: Sequence[Count] = ()
+    hours: Sequence[Slice] = ()
+    upto: float = 0.0
+    pages: Mapping[str, int] = {}
+    health: Health | None = None
+    config: Config | None = None
+    whole: bool = True
+    target: float = TARGET
+
+    def wanting(self, side: Side) -> Iterator[EventReport]:
+        """The events of which the site wants this copy: their routes may send the other alone."""
+        routes = self.config.routes if self.config is not None else ()
+        for event in self.events:
+            sends = {one.send for one in routes if one.event_name == event.event_name}
+            if not sends or sends & {side, "both"}:
+                yield event
+
+    @property
+    def pixels(self) -> Sequence[PixelHealth]:
+        """How delivery gets on, by pixel."""
+        return self.health.pixels if self.health is not None else ()
+
+
+Flags = Iterator[Flag]
+Check = Callable[[Facts], Flags]
+
+#: One function for each flag, by the flag's code, which is the function's name.
+CHECKS: dict[str, Check] = {}
+
+
+def check(judge: Check) -> Check:
+    """Registers `judge`, which yields the flag that has its name where somebody should look."""
+    code = judge.__name__
+    CHECKS[code] = lambda facts: (replace(one, code=code) for one in judge(facts))
+    return judge
+
+
+def with_config(judge: Callable[[Facts, Config], Flags]) -> Check:
+    """A check beside the config: it says nothing where that is not known."""
+
+    @wraps(judge)
+    def judge_known(facts: Facts) -> Flags:
+        return judge(facts, facts.config) if facts.config is not None else iter(())
+
+    return judge_known
+
+
+def flag(
+    severity: Severity,
+    place: Place = ("", ""),
+    *,
+    value: float,
+    target: float = 0,
+    explanation: str,
+    fix: str,
+) -> Flag:
+    """What a check yields: `place` has "" where it is about no single event, or pixel."""
+    return Flag(
+        code="",  # its check's name
+        severity=severity,
+        event_name=place[0],
+        pixel_id=place[1],
+        value=value,
+        target=target,
+        explanation=explanation,
+        fix=fix,
+    )
