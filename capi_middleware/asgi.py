@@ -205,7 +205,11 @@ class _Response(Private, Struct, eq=False, weakref=False):
                 self.watching = False
                 headers, pieces = list((self.held or {}).get("headers", [])), [chunk]
             if last:
-                await self.commit(exchange)
+                for commit in self.end(exchange):
+                    try:
+                        await committed(commit)
+                    except Exception as error:
+                        self.capi.issuer.shield.caught(error, "the commit")
             if self.held is not None:
                 start, self.held = self.held, None
                 if self.timer is not None:
@@ -285,17 +289,20 @@ class _Response(Private, Struct, eq=False, weakref=False):
 
     async def commit(self, exchange: Exchange) -> None:
         """Wait until the conversions of this response are on disk."""
-        self.ended = True
-        try:
-            commits = exchange.end()
-        except Exception as error:
-            return self.capi.issuer.shield.caught(error, "the end of a response")
-        for commit in commits:
+        for commit in self.end(exchange):
             try:
                 await committed(commit)
             except Exception as error:
                 self.capi.issuer.shield.caught(error, "the commit")
-        return None
+
+    def end(self, exchange: Exchange) -> list[Commit]:
+        """The response is complete: what is to be waited for."""
+        self.ended = True
+        try:
+            return exchange.end()
+        except Exception as error:
+            self.capi.issuer.shield.caught(error, "the end of a response")
+            return []
 
 
 def _length(headers: Headers) -> int | None:

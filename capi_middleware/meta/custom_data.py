@@ -135,8 +135,17 @@ def _ids(value: Any) -> list[str] | None:
         value = [value]
     if not isinstance(value, Sequence | Set) or isinstance(value, bytes | bytearray):
         return None
-    ids = [_text(one) for one in value if one not in (None, "")]
-    return None if None in ids or not ids else ids[:_MOST_ITEMS]  # type: ignore[return-value]
+    ids = []
+    for one in value:
+        if one is None or one == "":
+            continue
+        # The usual case, on a hot path.
+        ready = type(one) is str and one.isascii() and "@" not in one and len(one) <= _LONGEST
+        text = one if ready else _text(one)
+        if text is None:
+            return None
+        ids.append(text)
+    return ids[:_MOST_ITEMS] or None
 
 
 def _contents(value: Any) -> list[dict[str, Any]] | None:

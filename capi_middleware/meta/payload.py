@@ -7,7 +7,6 @@ import msgspec
 from msgspec import Struct
 
 from capi_middleware.events import Event
-from capi_middleware.meta.match_keys import BITS
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.private import Private
 
@@ -31,24 +30,18 @@ class EventObject(Private, Struct, omit_defaults=True):
     data_processing_options_state: int | None = None
 
 
-def complete(user_data: dict[str, Any], visitor: Visitor | None) -> int:
-    """Add to what the app gave what is known of the visitor; the match keys that it then has.
-
-    The mask is that of events.match_key_mask.
-    """
-    if visitor is not None:
-        if visitor.client_ip_address:
-            user_data.setdefault("client_ip_address", visitor.client_ip_address)
-        if visitor.client_user_agent:
-            user_data.setdefault("client_user_agent", visitor.client_user_agent)
-        if visitor.fbc:
-            user_data.setdefault("fbc", visitor.fbc)
-        if visitor.fbp:
-            user_data.setdefault("fbp", visitor.fbp)
-    mask = 0
-    for key in user_data:
-        mask |= BITS.get(key, 0)
-    return mask
+def known_of(visitor: Visitor) -> dict[str, str]:
+    """What is known of the visitor as user_data; what the app gave goes before it."""
+    known = {}
+    if visitor.client_ip_address:
+        known["client_ip_address"] = visitor.client_ip_address
+    if visitor.client_user_agent:
+        known["client_user_agent"] = visitor.client_user_agent
+    if visitor.fbc:
+        known["fbc"] = visitor.fbc
+    if visitor.fbp:
+        known["fbp"] = visitor.fbp
+    return known
 
 
 def encode(event: Event, visitor: Visitor | None) -> bytes:

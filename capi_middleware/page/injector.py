@@ -1,5 +1,7 @@
 """The injector finds where the tag belongs in a streamed page, without copying or holding it up."""
 
+from msgspec import Struct, field
+
 from capi_middleware.page.scanner import Scanner
 
 Piece = bytes | bytearray | memoryview
@@ -7,7 +9,7 @@ Piece = bytes | bytearray | memoryview
 Fed = tuple[list[Piece], bool]
 
 
-class Injector:
+class Injector(Struct, eq=False):
     """Takes one response body in pieces and gives it back with one tag in it.
 
     At the place of the tag feed() says so, and insert() takes the tag. Nothing that goes wrong in
@@ -23,12 +25,10 @@ class Injector:
     skip_reason: str | None = None
     failure: Exception | None = None
     settled: bool = False
-    _held = b""
-    _data = b""
-    _place = 0
-
-    def __init__(self) -> None:
-        self._scanner = Scanner()
+    _held: bytes = b""
+    _data: bytes = b""
+    _place: int = 0
+    _scanner: Scanner = field(default_factory=Scanner)
 
     @property
     def is_document(self) -> bool | None:

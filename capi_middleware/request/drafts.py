@@ -14,7 +14,7 @@ from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Visit, Waits
 
 
-class Draft(Private, Struct):
+class Draft(Private, Struct, eq=False):
     """An event in the making: from a matched route, from track(), or from both."""
 
     event: Event
@@ -22,19 +22,16 @@ class Draft(Private, Struct):
     tracked: bool = False
 
 
-class Drafts(Private):
+class Drafts(Private, Struct, eq=False):
     """The drafts of one request. `matches` are the routes that took it.
 
     `shared` is the user_data that every event of the request has.
     """
 
-    __slots__ = ("_issuer", "events", "matches", "shared")
-
-    def __init__(self, issuer: Issuer, matches: list[Match]) -> None:
-        self._issuer = issuer
-        self.matches = matches
-        self.events: list[Draft] = []
-        self.shared: dict[str, Any] = {}
+    _issuer: Issuer
+    matches: list[Match]
+    events: list[Draft] = []
+    shared: dict[str, Any] = {}
 
     def track(
         self,
@@ -108,9 +105,13 @@ class Drafts(Private):
                 if one.match is match:
                     event = one.event
             if event is None:
-                key = self._filled(visit, match, "dedupe_key", called)
+                key = None
+                if "dedupe_key" in route.templates:
+                    key = self._filled(visit, match, "dedupe_key", called)
                 event = issuer.new_event(name, key, route)
-                if self.events and any(one.event.event_id == event.event_id for one in self.events):
+                if key is not None and event.event_id in [
+                    one.event.event_id for one in self.events
+                ]:
                     continue
                 self.events.append(Draft(event, match))
             filled = self._filled(visit, match, "custom_data", called)

@@ -23,7 +23,7 @@ from capi_middleware.page import (
     rewrite,
     rewrite_head,
 )
-from capi_middleware.page.tag import page_consent
+from capi_middleware.page.tag import GRANTED, page_consent
 from capi_middleware.private import Private
 from capi_middleware.request.drafts import Draft, Drafts
 from capi_middleware.request.issuing import Issuer
@@ -133,7 +133,9 @@ class Exchange(Private):
         self._started = True
         issuer, drafts = self.issuer, self._drafts
         method = self.scope["method"]
-        visit = self._visit or self.visit()
+        visit = self._visit
+        if visit is None:
+            visit = self._visit = Visit(issuer, self.scope, self._path, self.tee)
         client = visit.client
         verdict = self._verdict = inspect(
             "GET" if method == "HEAD" else method,
@@ -153,14 +155,23 @@ class Exchange(Private):
             issuer.count(Count("skipped", verdict.reason))
             issuer.notices.say(verdict.reason)
         if drafts.matches:
-            drafts.matches = [one for one in drafts.matches if one.route.counts(status)]
+            counted = []
+            for match in drafts.matches:
+                if match.route.counts(status):
+                    counted.append(match)
+            drafts.matches = counted
         landing = 300 <= status < 400 and not self._excluded
         if landing and b"fbclid=" in self.scope.get("query_string", b""):
             self.headers = await visit.keep_click(headers, waits)
-        if not (page or drafts.matches or drafts.events or visit.brings()):
+        if not (page or drafts.matches or drafts.events or visit.brings):
             return False
         prefetch = visit.noise == "prefetch"
-        self._page_view = page and issuer.config.page_view and status < 300 and visit.shows_page
+        self._page_view = (
+            page
+            and issuer.config.page_view
+            and status < 300
+            and (not visit.scripted or visit.shows_page())
+        )
         self._asks = page and (verdict.public or prefetch)
         await visit.decide(waits)
         refusal = visit.refusal()
@@ -197,7 +208,8 @@ class Exchange(Private):
         headers = rewrite(self.headers, event_ids=self._event_ids, length=length)
         if not self._asks:
             headers += visit.cookies(self.headers)
-            headers += visit.cleared()
+            if visit.brings:
+                headers += visit.cleared()
         return headers, pieces
 
     def hurry(self) -> Headers:
@@ -227,7 +239,8 @@ class Exchange(Private):
                     self.issuer.shield.caught(injector.failure, "injection")
                 self.issuer.count(Count("skipped", injector.skip_reason))
             if self._started:
-                self._issue(self._drafts.events, "not_rendered")
+                if self._drafts.events:
+                    self._issue(self._drafts.events, "not_rendered")
             elif self._drafts.events:
                 self._suppress("error_status")
         commits, self.commits = self.commits, []
@@ -360,22 +373,31 @@ class Exchange(Private):
                 return issuer.tags.tag(
                     issuer.pixels, mount=self._mount, ask=True, nonce=verdict.nonce
                 )
-            self._add_page_view()
-            drafts = [one for one in self._drafts.events if one.event.send != "server"]
-            told: list[PageEvent] = [page_event(draft.event) for draft in drafts]
-            carried = visit.carried() if visit.brings() else []
+            if self._page_view:
+                self._page_view = False
+                self._drafts.add_page_view()
+            drafts: list[Draft] = []
+            events: list[Event] = []
+            told: list[PageEvent] = []
+            for draft in self._drafts.events:
+                if draft.event.send != "server":
+                    drafts.append(draft)
+                    events.append(draft.event)
+                    told.append(page_event(draft.event))
+            key = issuer.key(told)
+            carried = visit.carried() if visit.brings else []
+            pixels = issuer.pixels
+            if issuer.config.advanced_matching:
+                pixels = issuer.pixels_knowing(self._known(events))
+            permission = visit.permission or visit.permitted()
+            consent = GRANTED if permission.consent == "granted" else page_consent(*permission)
             tag = issuer.tags.tag(
-                issuer.pixels_knowing(self._known([draft.event for draft in drafts]))
-                if issuer.config.advanced_matching
-                else issuer.pixels,
-                [*told, *carried],
-                mount=self._mount,
-                consent=page_consent(*(visit.permission or visit.permitted())),
-                key=issuer.key(told),
+                pixels, told + carried, mount=self._mount, consent=consent, key=key,
                 nonce=verdict.nonce,
-            )
-            self._issue(drafts, "not_run", sets_cookies=sets_cookies)
-            visit.take(carried)
+            )  # fmt: skip
+            self._store(visit, drafts, events, "not_run", sets_cookies=sets_cookies)
+            if carried:
+                visit.take(carried)
         except Exception as error:
             issuer.shield.caught(error, "the tag")
             issuer.count(Count("skipped", "error"))
@@ -396,8 +418,22 @@ class Exchange(Private):
         if refusal is not None:
             self._suppress(refusal)
             return
-        visitor = visit.visitor(sets_cookies=sets_cookies)
-        commit = self.issuer.issue([draft.event for draft in drafts], visitor, browser)
+        events = [draft.event for draft in drafts]
+        self._store(visit, drafts, events, browser, sets_cookies=sets_cookies)
+
+    def _store(
+        self,
+        visit: Visit,
+        drafts: list[Draft],
+        events: list[Event],
+        browser: str,
+        *,
+        sets_cookies: bool,
+    ) -> None:
+        """Hand the `events` of these `drafts` to the store, whose visitor may be told of."""
+        if not events:
+            return
+        commit = self.issuer.issue(events, visit.visitor(sets_cookies=sets_cookies), browser)
         if commit is not None:
             self.commits.append(commit)
         kept = self._drafts.events

@@ -24,6 +24,7 @@ from capi_middleware.errors import BadVisitor, ConfigError, StoreError
 from capi_middleware.events import STANDARD_EVENTS, Count, Event, PageEvent, Row, ServerState
 from capi_middleware.meta import payload
 from capi_middleware.meta.custom_data import clean, refused_by_meta
+from capi_middleware.meta.match_keys import BITS
 from capi_middleware.meta.user_data import UserData, unknown_keys
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.tag import PixelEntry, TagMaker, pixel_entries
@@ -72,20 +73,21 @@ class Issuer:
         self.tags: TagMaker = TagMaker(
             prefix=config.prefix, script_url=config.pixel_script_url, mirror=self.mirror.on
         )
-        self._clock = clock
+        #: Unix time in seconds.
+        self.clock: Callable[[], float] = clock
 
     # -- making events ---------------------------------------------------------------------------
 
     def mint(self, event_name: str, dedupe_key: object) -> str:
         """A signed event_id."""
-        return self.minter.mint(event_name, self._clock(), dedupe_key)
+        return self.minter.mint(event_name, self.clock(), dedupe_key)
 
     def opens(self, key: tuple[str, str] | None) -> bool:
         """Whether `key`, an (event_name, event_id), shows that a page of ours is still open."""
         if key is None or not self.minter.verifies(key[1], key[0]):
             return False
         minted = self.minter.minted_at(key[1])
-        return minted is not None and abs(self._clock() - minted) <= KEY_SECONDS
+        return minted is not None and abs(self.clock() - minted) <= KEY_SECONDS
 
     def new_event(
         self, event_name: str, dedupe_key: object, route: EventRoute | None, event_id: str = ""
@@ -94,7 +96,7 @@ class Issuer:
 
         Its event_id is minted, unless the site's own `event_id` is given.
         """
-        now = self._clock()
+        now = self.clock()
         event_id = event_id or self.minter.mint(event_name, now, dedupe_key)
         if route is not None:
             pixel_ids = self._route_pixel_ids[id(route)]
@@ -229,7 +231,7 @@ class Issuer:
             if value is None or not random or event.event_name in OFTEN:
                 continue
             currency = event.custom_data.get("currency")
-            if self._repeats.seen(who, event.event_name, value, currency, now=self._clock()):
+            if self._repeats.seen(who, event.event_name, value, currency, now=self.clock()):
                 self.count(*(Count("repeated", "", event.event_name, p) for p in event.pixel_ids))
 
     def rendered(self, events: Iterable[PageEvent]) -> None:
@@ -237,7 +239,7 @@ class Issuer:
         rows = [
             Row(
                 event_id=event.event_id, event_name=event.event_name, pixel_id=pixel_id,
-                event_time=self._clock(), payload=None, server="unmapped", browser="not_run",
+                event_time=self.clock(), payload=None, server="unmapped", browser="not_run",
                 match_keys=0,
             )
             for event in events
@@ -250,34 +252,40 @@ class Issuer:
 
     def now(self) -> float:
         """Unix time in seconds."""
-        return self._clock()
+        return self.clock()
 
     def _rows(self, events: Sequence[Event], visitor: Visitor | None, browser: str) -> list[Row]:
         page = agent = ""
+        known: dict[str, str] = {}
         if visitor is not None:
-            url = visitor.event_source_url
-            page = self.page_of(_path_of(url)) if url else ""
+            known = payload.known_of(visitor)
+            page = self._page_of_url(visitor.event_source_url or "")
             agent = agent_of(visitor.client_user_agent)
         rows: list[Row] = []
         for event in events:
+            name, given = event.event_name, event.custom_data
+            user_data = event.user_data
+            for key, value in known.items():
+                user_data.setdefault(key, value)
+            match_keys = 0
+            for key in user_data:
+                match_keys |= BITS.get(key, 0)
             body: bytes | None = None
             state: ServerState = "unmapped"
             digest = ""
-            given = event.custom_data
-            match_keys = payload.complete(event.user_data, visitor)
-            if event.send != "browser":
-                if refused_by_meta(event.event_name, given):
-                    state = "dropped"
-                    for pixel_id in event.pixel_ids:
-                        self.count(Count("dropped", "invalid", event.event_name, pixel_id))
-                else:
-                    body, state = payload.encode(event, visitor), "pending"
-                    digest = self.digest(given.get("value"), given.get("currency"))
-            name, when, route = event.event_name, event.event_time, event.route
+            if event.send == "browser":
+                pass
+            elif (given or name == "Purchase") and refused_by_meta(name, given):
+                state = "dropped"
+                self.count(*(Count("dropped", "invalid", name, one) for one in event.pixel_ids))
+            else:
+                body, state = payload.encode(event, visitor), "pending"
+                if "value" in given:
+                    digest = self.digest(given["value"], given.get("currency"))
             for pixel_id in event.pixel_ids:
                 rows.append(
-                    Row(event.event_id, name, pixel_id, when, body, state, browser, match_keys,
-                        route, page, agent, digest)
+                    Row(event.event_id, name, pixel_id, event.event_time, body, state, browser,
+                        match_keys, event.route, page, agent, digest)
                 )  # fmt: skip
         return rows
 
@@ -293,7 +301,13 @@ class Issuer:
 
     def page_of(self, path: str) -> str:
         """A page for the counters: its path without what is personal, at most 200 of them."""
-        page = _page_name(path)
+        return self._one_of_the_pages(_page_name(path))
+
+    def _page_of_url(self, url: str) -> str:
+        """The same of an address as the visitor's event_source_url is."""
+        return self._one_of_the_pages(_page_name_of(url)) if url else ""
+
+    def _one_of_the_pages(self, page: str) -> str:
         if page not in self._pages and len(self._pages) < _MOST_PAGES:
             self._pages.add(page)
         return page if page in self._pages else ""
@@ -304,17 +318,17 @@ class Issuer:
             self.count(Count("left_out", key, event_name))
 
 
-@lru_cache(maxsize=1024)
-def _path_of(url: str) -> str:
-    path: str = urlsplit_safely(url).path
-    return path or "/"
-
-
-@lru_cache(maxsize=1024)
 def _page_name(path: str) -> str:
     """The path without what is personal."""
     parts = path.split("/")
-    personal = [n for n, part in enumerate(parts) if len(part) > 40 or _PERSONAL.search(part)]
-    for count, n in enumerate(personal):
-        parts[n] = f"{{id{count + 1}}}" if count else "{id}"
+    personal = 0
+    for n, part in enumerate(parts):
+        if len(part) > 40 or _PERSONAL.search(part):
+            personal += 1
+            parts[n] = "{id}" if personal == 1 else f"{{id{personal}}}"
     return "/".join(parts)[:100]
+
+
+@lru_cache(maxsize=1024)
+def _page_name_of(url: str) -> str:
+    return _page_name(urlsplit_safely(url).path or "/")

@@ -51,8 +51,8 @@ class Visit(Private):
     """
 
     __slots__ = (
-        "_brought", "_identity", "_issuer", "_scope", "_took", "_visitor", "client", "fields",
-        "headers", "noise", "permission", "scripted",
+        "_brought", "_identity", "_issuer", "_scope", "_took", "_visitor", "brings", "client",
+        "fields", "headers", "noise", "permission", "scripted",
     )  # fmt: skip
 
     def __init__(
@@ -69,13 +69,14 @@ class Visit(Private):
         self.noise: str | None = noise(scope["method"], path, headers)
         wanted = headers.get("sec-fetch-dest")
         self.scripted: bool = carrying.is_scripted(headers) if wanted is None else wanted == "empty"
+        #: Whether the request seems to bring events along.
+        self.brings: bool = _CARRIED in headers.get("cookie", "")
         self.permission: Permission | None = None
         self._identity: Identity | None = None
         self._visitor: Visitor | None = None
         self._brought: tuple[list[PageEvent], bool] | None = None
         self._took = False
 
-    @property
     def shows_page(self) -> bool:
         """Whether a page that is the answer will be shown as one."""
         return not self.scripted or carrying.is_navigation(self.headers)
@@ -117,7 +118,12 @@ class Visit(Private):
         """Ask the site's rule of consent, once; noise is not asked."""
         if self.permission is None and self.noise is None:
             rule = self._issuer.consent
-            answer = rule.read(self.fields) if rule.ask is None else await self.ask(rule.ask, waits)
+            if rule.is_open:
+                answer: Any = True
+            elif rule.ask is None:
+                answer = rule.read(self.fields)
+            else:
+                answer = await self.ask(rule.ask, waits)
             self.permission = rule.decide(answer, self.headers)
 
     def permitted(self) -> Permission:
@@ -150,7 +156,7 @@ class Visit(Private):
                 query=self._scope.get("query_string", b"").decode("latin-1"),
                 referer=headers.get("referer"),
                 host=self.client.host,
-                now_ms=int(self._issuer.now() * 1000),
+                now_ms=int(self._issuer.clock() * 1000),
             )
         return self._identity
 
@@ -213,10 +219,6 @@ class Visit(Private):
 
     # -- what it brings and takes along ----------------------------------------------------------
 
-    def brings(self) -> bool:
-        """Whether the request seems to bring events along."""
-        return _CARRIED in self.headers.get("cookie", "")
-
     def brought(self) -> tuple[list[PageEvent], bool]:
         """The events that an earlier redirect sent here, and whether only a script led here."""
         if self._brought is None:
@@ -227,9 +229,9 @@ class Visit(Private):
                 if name == carrying.COOKIE:
                     try:
                         self._brought = issuer.carrier.unpack(value, now=issuer.now())
+                        break
                     except BadBeacon:
                         issuer.count(Count("beacon", "carried"))
-                    break
         return self._brought
 
     def carried(self, *, for_page: bool = False) -> list[PageEvent]:

@@ -62,7 +62,7 @@ def _one() -> bytes:
         custom_data=data,
         user_data=hashed,
     )
-    payload.complete(event.user_data, VISITOR)
+    event.user_data = payload.known_of(VISITOR) | event.user_data
     return payload.encode(event, VISITOR)
 
 

@@ -35,6 +35,8 @@ class ConsentRule:
         if isinstance(rule, str):
             rule = {"rule": rule}
         self._declared: Mapping[str, Any] = rule if isinstance(rule, Mapping) else {}
+        #: Without a rule all is granted.
+        self.is_open: bool = rule is None
         self._ready: ReadyRule | None = READY_RULES.get(self._declared.get("rule", ""))
         self._value = parse(self._declared.get("value"))
         self._country = parse(self._declared.get("country"))
