@@ -4,7 +4,7 @@ import csv
 import io
 
 from capi_middleware.report.causes import CAUSES
-from capi_middleware.report.model import EventReport, Report
+from capi_middleware.report.model import SIDES, EventReport, Report
 
 _COUNTS = (
     "server", "browser", "matched", "server_only", "browser_only", "coverage", "ratio", "pending",
@@ -21,38 +21,26 @@ def to_csv(report: Report) -> str:
     rows = csv.writer(text)
     causes = _causes(report.events)
     rows.writerow(
-        [
-            "from", "to", "event_name", "pixel_id", *_COUNTS,
-            "freshness_p50_seconds", "freshness_p95_seconds",
-            *(f"{side}: {cause}" for side, cause in causes),
-        ]
+        ["from", "to", "event_name", "pixel_id", *_COUNTS, "freshness_p50_seconds",
+         "freshness_p95_seconds", *(f"{part}: {cause}" for part, cause in causes)]
     )  # fmt: skip
-    for event in report.events:
+    for one in report.events:
+        fresh = one.freshness_seconds
         rows.writerow(
-            [
-                report.window.start,
-                report.window.end,
-                _text(event.event_name),
-                _text(event.pixel_id),
-                *(getattr(event, name) for name in _COUNTS),
-                event.freshness_seconds.p50,
-                event.freshness_seconds.p95,
-                *(getattr(event, side).get(cause, 0) for side, cause in causes),
-            ]
-        )
+            [report.window.start, report.window.end, _text(one.event_name), _text(one.pixel_id),
+             *(getattr(one, name) for name in _COUNTS), fresh.p50, fresh.p95,
+             *(getattr(one, part).get(cause, 0) for part, cause in causes)]
+        )  # fmt: skip
     return text.getvalue()
 
 
 def _causes(events: list[EventReport]) -> list[tuple[str, str]]:
     """(part of the report, cause): the known ones in their order, and what else occurs."""
-    known = {f"missing_{side}": list(causes) for side, causes in CAUSES.items()}
-    return [
-        (part, cause)
-        for part in (*known, "suppressed")
-        for cause in dict.fromkeys(
-            [*known.get(part, ()), *(word for event in events for word in getattr(event, part))]
-        )
-    ]
+    known = {f"missing_{side}": CAUSES[side] for side in SIDES} | {"suppressed": {}}
+    found = [(part, cause) for part, causes in known.items() for cause in causes]
+    for part in known:
+        found += [(part, cause) for event in events for cause in getattr(event, part)]
+    return sorted(dict.fromkeys(found), key=lambda one: list(known).index(one[0]))
 
 
 def _text(value: str) -> str:

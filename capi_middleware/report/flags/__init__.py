@@ -6,12 +6,12 @@ A flag is one function under `@check`, in the file of its subject. It looks at F
 from collections.abc import Iterable
 from typing import get_args
 
-from capi_middleware.report.flags import copies, delivery, setup
+from capi_middleware.report.flags import copies, delivery, site
 from capi_middleware.report.flags.registry import CHECKS, Facts
 from capi_middleware.report.model import Flag, Severity
 
 #: Where flags stand. To import a file is to register what is in it.
-SUBJECTS = (copies, delivery, setup)
+SUBJECTS = (copies, delivery, site)
 _SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 __all__ = ["CHECKS", "SUBJECTS", "Facts", "flags_of", "gravest_first"]

@@ -4,7 +4,7 @@ A share is judged as it is printed, rounded to three decimals, and only where it
 two events raise nothing.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from math import sqrt
 
@@ -23,8 +23,6 @@ from capi_middleware.report.numbers import (
 )
 from capi_middleware.store.records import Slice
 
-#: From this share of blocked browser copies it is worth to know.
-_BLOCKED_SHARE = 0.05
 #: A drop shows in so many hours together, beside the same hours of so many days before.
 _HOURS, _DAYS = 3, 7
 #: How far the hours of a report reach back for it, in seconds.
@@ -48,22 +46,21 @@ def coverage_below_target(facts: Facts) -> Flags:
 def ratio_below_target(facts: Facts) -> Flags:
     """The server delivers fewer events than the browser sends."""
     for event in facts.wanting("server"):
-        sent = f"{event.server:,} events where the browser sent {event.browser:,}"
-        yield from _below(
-            facts, event, "warning", event.ratio, event.server, f"The server delivered {sent}"
-        )
+        told = f"The server delivered {event.server:,} events where the browser sent "
+        told += f"{event.browser:,}"
+        yield from _below(facts, event, "warning", event.ratio, event.server, told)
 
 
 def _below(
-    facts: Facts, event: EventReport, severity: Severity, share: float | None, n: int, told: str
+    facts: Facts, event: EventReport, severity: Severity, part: float | None, n: int, told: str
 ) -> Flags:
-    """The flag for `share`, that of `n` in the browser's events, where it misses the target."""
+    """The flag for `part`, the share of `n` in the browser's events, where it misses the target."""
     target = facts.target
-    if share is None or share >= target or not surely_below(n, event.browser, target):
+    if part is None or part >= target or not surely_below(n, event.browser, target):
         return
     yield flag(
-        severity, event.place, value=share, target=target,
-        explanation=f"{told} ({percent(share)}), less than the target of {goal(target)}.",
+        severity, event.place, value=part, target=target,
+        explanation=f"{told} ({percent(part)}), less than the target of {goal(target)}.",
         fix=_server_fix(event),
     )  # fmt: skip
 
@@ -112,9 +109,9 @@ def _biggest(side: Side, causes: Mapping[str, int]) -> tuple[str, Cause]:
 
 def _server_fix(event: EventReport) -> str:
     """What brings the missing server copies, with the line to write where it is known."""
-    most, cause = _biggest("server", event.missing_server)
-    if not most.startswith("unmapped") or not event.unmapped_pages:
-        return cause.fix
+    word = next(iter(event.missing_server))
+    if word != "unmapped" or not event.unmapped_pages:
+        return cause_of("server", word).fix
     page = next(iter(event.unmapped_pages))
     return (
         f'Config(mirror=["{event.event_name}"]) sends them, or EventRoute("GET {page}", '
@@ -190,27 +187,6 @@ def values_differ(facts: Facts) -> Flags:
 
 
 @check
-def pixel_blocked(facts: Facts) -> Flags:
-    """Tools of the visitors block the pixel often: no fault of the site."""
-    blocked, server = Counter[str](), Counter[str]()
-    for event in facts.events:
-        server[event.pixel_id] += event.server
-        blocked[event.pixel_id] += sum(
-            n for word, n in event.missing_browser.items() if cause_of("browser", word).is_blocked
-        )
-    for pixel_id, of in server.items():
-        n = blocked[pixel_id]
-        if surely_above(n, of, _BLOCKED_SHARE):
-            yield flag(
-                "info", ("", pixel_id), value=round(n / of, 3), target=_BLOCKED_SHARE,
-                explanation=f"Browsers blocked the pixel for {n:,} of {of:,} events that the "
-                f"server delivered ({percent(n / of)}): ad blockers, mostly.",
-                fix="Nothing to fix: the server copy covers these visitors. Without the "
-                "Conversions API Meta would not know of them.",
-            )  # fmt: skip
-
-
-@check
 def sudden_drop(facts: Facts) -> Flags:
     """Copies became fewer in the last hours than in the same hours of the days before.
 
@@ -224,25 +200,20 @@ def sudden_drop(facts: Facts) -> Flags:
         day, hour = divmod(ago, 24)
         if ago >= 0 and hour < _HOURS and day <= _DAYS:
             places[one.event_name, one.pixel_id][day].append(one)
-    for (name, pixel_id), hours in places.items():
-        days = {day: copies_of(found) for day, found in hours.items()}
-        now = copies_of(hours[0])
-        before = [n for day, n in days.items() if day > 0]
-        fallen = [
-            fall
-            for fall in (
-                _fall("server", now.server, [one.server for one in before]),
-                _fall("browser", now.browser, [one.browser for one in before]),
-            )
-            if fall is not None
+    for place, hours in places.items():
+        now = copies_of(hours.pop(0, []))
+        before = [copies_of(one) for one in hours.values()]
+        falls = [
+            _fall("server", now.server, [one.server for one in before]),
+            _fall("browser", now.browser, [one.browser for one in before]),
         ]
+        fallen = [one for one in falls if one is not None]
         if not fallen:
             continue
         left, usual, word = min(fallen, key=lambda one: one[0] / one[1])
         both = len(fallen) == 2
         yield flag(
-            "critical" if left == 0 else "warning", (name, pixel_id),
-            value=left, target=round(usual, 1),
+            "critical" if left == 0 else "warning", place, value=left, target=round(usual, 1),
             explanation=f"{left:,} {word} copies in the last {_HOURS} hours, where the same hours "
             f"of the days before had {usual:,.0f} on average; the other copy "
             f"{'fell as well' if both else 'did not fall'}.",

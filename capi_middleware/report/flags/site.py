@@ -1,13 +1,14 @@
-"""Flags about the set-up: the config, the pages' policies, and what the site forgot to send."""
+"""Flags about the site: its config, its pages' policies, its visitors, and what it forgot."""
 
 import re
 from collections import Counter
 
 from capi_middleware.config.settings import Config
 from capi_middleware.meta.match_keys import Priority
+from capi_middleware.report.causes import cause_of
 from capi_middleware.report.flags.registry import Facts, Flags, check, flag, with_config
 from capi_middleware.report.match_keys import FORMS, ORDERS, advise
-from capi_middleware.report.model import EventReport
+from capi_middleware.report.model import EventReport, Place
 from capi_middleware.report.numbers import percent, surely_above, surely_below
 
 #: Less than this share of conversions with a key that Meta ranks high is worth a flag.
@@ -19,6 +20,8 @@ _TOLD = (ORDERS | FORMS) - {"InitiateCheckout"}
 _CONSENT_SHARE = 0.5
 #: More robots than this share: somebody should look at the traffic.
 _BOT_SHARE = 0.3
+#: From this share of blocked browser copies it is worth to know.
+_BLOCKED_SHARE = 0.05
 #: From so many views a page is one that people use.
 _SEEN = 20
 
@@ -159,14 +162,12 @@ def consent_share(facts: Facts, _: Config) -> Flags:
     """Many visitors have not agreed."""
     n = sum(one.suppressed.get("consent", 0) for one in facts.events)
     made = sum(map(_made, facts.events))
-    if surely_above(n, made, _CONSENT_SHARE):
-        yield flag(
-            "info", value=round(n / made, 3), target=_CONSENT_SHARE,
-            explanation=f"{n:,} of {made:,} events were not made, as their visitors have not "
-            f"agreed ({percent(n / made)}).",
-            fix="Nothing to fix if that is what visitors say. Otherwise check that the consent "
-            "setting reads the cookie of the banner that is on the site.",
-        )  # fmt: skip
+    return _often(
+        n, made, _CONSENT_SHARE, ("", ""),
+        f"{n:,} of {made:,} events were not made, as their visitors have not agreed",
+        fix="Nothing to fix if that is what visitors say. Otherwise check that the consent "
+        "setting reads the cookie of the banner that is on the site.",
+    )  # fmt: skip
 
 
 @check
@@ -174,18 +175,48 @@ def consent_share(facts: Facts, _: Config) -> Flags:
 def bot_share(facts: Facts, _: Config) -> Flags:
     """Many visitors are robots."""
     n = sum(
-        one.suppressed.get("bot", 0) + one.missing_browser.get("bot", 0) for one in facts.events
+        causes.get("bot", 0)
+        for one in facts.events
+        for causes in (one.suppressed, one.missing_browser)
     )
     made = sum(map(_made, facts.events))
-    if surely_above(n, made, _BOT_SHARE):
-        yield flag(
-            "info", value=round(n / made, 3), target=_BOT_SHARE,
-            explanation=f"{n:,} of {made:,} events came from robots ({percent(n / made)}).",
-            fix="Nothing to fix for crawlers. If these are customers, check that your proxy passes "
-            "the User-Agent header on unchanged.",
-        )  # fmt: skip
+    return _often(
+        n, made, _BOT_SHARE, ("", ""), f"{n:,} of {made:,} events came from robots",
+        fix="Nothing to fix for crawlers. If these are customers, check that your proxy passes "
+        "the User-Agent header on unchanged.",
+    )  # fmt: skip
 
 
 def _made(event: EventReport) -> int:
     """How many happened, also those that were never made."""
     return event.server + event.browser_only + sum(event.suppressed.values())
+
+
+@check
+def pixel_blocked(facts: Facts) -> Flags:
+    """Tools of the visitors block the pixel often: no fault of the site."""
+    blocked, server = Counter[str](), Counter[str]()
+    for event in facts.events:
+        server[event.pixel_id] += event.server
+        for word, n in event.missing_browser.items():
+            blocked[event.pixel_id] += n if cause_of("browser", word).is_blocked else 0
+    for pixel_id, of in server.items():
+        n = blocked[pixel_id]
+        yield from _often(
+            n, of, _BLOCKED_SHARE, ("", pixel_id),
+            f"Browsers blocked the pixel for {n:,} of {of:,} events that the server delivered",
+            more=": ad blockers, mostly",
+            fix="Nothing to fix: the server copy covers these visitors. Without the Conversions "
+            "API Meta would not know of them.",
+        )  # fmt: skip
+
+
+def _often(
+    n: int, of: int, limit: float, place: Place, told: str, *, more: str = "", fix: str
+) -> Flags:
+    """Worth to know where `n` of so many is surely more than the share `limit`."""
+    if surely_above(n, of, limit):
+        yield flag(
+            "info", place, value=round(n / of, 3), target=limit,
+            explanation=f"{told} ({percent(n / of)}){more}.", fix=fix,
+        )  # fmt: skip

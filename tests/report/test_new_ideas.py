@@ -1,0 +1,132 @@
+"""A new flag or cause stands in so few places, and one that was forgotten is named.
+
+In a scratch copy of the package, as somebody would write them.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import capi_middleware
+from capi_middleware.report.flags import CHECKS
+from demo.faults import FAULTS, PAUSED
+from tests.support.ideas import forgotten
+from tests.support.processes import ROOT
+
+FLAGS = "capi_middleware/report/flags"
+NEW_FLAG = '''
+
+@check
+def moon_is_full(facts: Facts) -> Flags:
+    """The moon is full."""
+    for event in facts.events:
+        yield flag("warning", event.place, value=1, explanation="It shines.", fix="Wait a day.")
+'''
+NEW_CAUSE = '"moonlight": Cause("the moon shone on it", "Draw the curtains."),'
+#: Reports on an event whose browser copy the moon took, and says what was forgotten.
+SHOW = """
+import json, sys
+from pathlib import Path
+import capi_middleware
+from capi_middleware.report.csv import to_csv
+from capi_middleware.report.html import to_html, to_json
+from tests.support.ideas import forgotten
+from tests.support.tallies import report_on, tally
+assert capi_middleware.__file__.startswith(sys.argv[1]), capi_middleware.__file__
+made = report_on(tally("delivered", "moonlight", 9))
+print(json.dumps({
+    "flags": json.loads(to_json(made))["flags"],
+    "html": to_html(made, path="/", query="", nonce=""),
+    "csv": to_csv(made).partition("\\r\\n")[0],
+    "forgotten": forgotten(Path(sys.argv[1], "README.md")),
+}))
+"""
+
+
+class Scratch:
+    """A copy of the package and the README, to be changed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.touched: set[str] = set()
+        package = Path(capi_middleware.__file__).parent
+        shutil.copytree(package, root / "capi_middleware")
+        shutil.copy(ROOT / "README.md", root)
+
+    def write(self, path: str, old: str, new: str) -> None:
+        """Put `new` before the first `old` of a file; at its end where `old` is ""."""
+        file = self._root / path
+        text = file.read_text("utf-8") if file.exists() else ""
+        assert old in text, (path, old)
+        before, _, after = text.partition(old) if old else (text, "", "")
+        file.write_text(before + new + old + after, "utf-8")
+        self.touched.add(path)
+
+    def shown(self) -> dict[str, Any]:
+        """What a process that has the copy shows."""
+        environment = {**os.environ, "PYTHONPATH": f"{self._root}{os.pathsep}{ROOT}"}
+        command = [sys.executable, "-c", SHOW, str(self._root)]
+        done = subprocess.run(command, env=environment, cwd=self._root, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    return Scratch(tmp_path)
+
+
+def test_nothing_is_forgotten() -> None:
+    assert forgotten(ROOT / "README.md") == []
+
+
+def test_the_flags_of_the_demo_are_there() -> None:
+    told = {code for fault in FAULTS.values() for code, _ in fault.flags} | {PAUSED[0]}
+    assert told <= CHECKS.keys()
+
+
+def test_a_new_flag_is_one_function_and_a_word_in_the_readme(scratch: Scratch) -> None:
+    scratch.write(f"{FLAGS}/copies.py", "", NEW_FLAG)
+    scratch.write("README.md", "| `sudden_drop` |", "| `moon_is_full` | how the moon is |\n")
+    shown = scratch.shown()
+    (flag,) = (one for one in shown["flags"] if one["code"] == "moon_is_full")
+    assert (flag["event_name"], flag["severity"]) == ("Purchase", "warning")
+    assert "It shines." in shown["html"]
+    assert shown["forgotten"] == []
+    assert scratch.touched == {f"{FLAGS}/copies.py", "README.md"}
+
+
+def test_a_new_cause_is_a_word_and_its_meaning_and_a_word_in_the_readme(scratch: Scratch) -> None:
+    scratch.write("capi_middleware/events.py", '    "replay",\n', '    "moonlight",\n')
+    scratch.write("capi_middleware/events.py", '{"not_rendered"', '{"moonlight"} - ')
+    scratch.write("capi_middleware/report/causes.py", '    "replay": Cause(', f"    {NEW_CAUSE}\n")
+    scratch.write("README.md", "| `replay` |", "| `moonlight` | the moon |\n")
+    shown = scratch.shown()
+    (flag,) = (one for one in shown["flags"] if one["code"] == "browser_missing")
+    assert "because the moon shone on it (moonlight: 9 of 9)" in flag["explanation"]
+    assert flag["fix"] == "Draw the curtains."
+    assert "9 moonlight" in shown["html"]
+    assert "missing_browser: moonlight" in shown["csv"]
+    assert shown["forgotten"] == []
+    files = {"capi_middleware/events.py", "capi_middleware/report/causes.py", "README.md"}
+    assert scratch.touched == files
+
+
+def test_each_forgotten_place_is_named(scratch: Scratch) -> None:
+    scratch.write(f"{FLAGS}/moon.py", "", "from capi_middleware.report.flags.registry import *\n")
+    scratch.write(f"{FLAGS}/copies.py", "", NEW_FLAG.replace("@check\n", ""))
+    scratch.write(f"{FLAGS}/site.py", "", NEW_FLAG.replace("moon_is_full", "moon_is_new"))
+    scratch.write("capi_middleware/events.py", '    "replay",\n', '    "moonlight",\n')
+    assert scratch.shown()["forgotten"] == [
+        "report/flags/__init__.py: SUBJECTS does not import moon.py",
+        "report/flags/copies.py: moon_is_full has no @check",
+        "README.md, Flags: moon_is_new is not there",
+        "report/causes.py: browser has no moonlight",
+        "page/s.js: nothing says moonlight, see events.BEACON_OUTCOMES",
+    ]
