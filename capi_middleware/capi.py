@@ -29,10 +29,10 @@ from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.request.issuing import Issuer
-from capi_middleware.store.forks import at_fork
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.records import OLDEST_EVENT
 from capi_middleware.store.store import Store
+from capi_middleware.store.writer import at_fork
 
 if TYPE_CHECKING:
     from capi_middleware.endpoints.public import Endpoints

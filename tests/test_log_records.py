@@ -12,7 +12,7 @@ import capi_middleware
 from capi_middleware.delivery.courier import Courier
 from capi_middleware.meta.codes import Outcome
 from capi_middleware.shield import Shield
-from capi_middleware.store.memory import MemoryStore
+from capi_middleware.testing.memory import MemoryStore
 from tests.delivery.test_delivery import Script
 from tests.support.stores import PIXEL, row, store_rows
 

@@ -13,7 +13,7 @@ from capi_middleware.events import Event, PageEvent, Row
 from capi_middleware.meta.payload import EventObject
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.store.records import DeadLetter, Lease, LeasedEvent
-from capi_middleware.store.submissions import Submission
+from capi_middleware.store.writer import Submission
 
 SECRET = "of-a-visitor"
 SCOPE = {"headers": [(b"cookie", SECRET.encode())]}

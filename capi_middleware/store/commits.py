@@ -1,15 +1,14 @@
 """Commits: what a store promises for what was appended, and how loops and threads wait for it."""
 
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    import asyncio
+    from asyncio import AbstractEventLoop, Future
 
 #: How long a response waits for the disk before it ends all the same, in seconds.
 COMMIT_PATIENCE = 2.0
@@ -17,49 +16,40 @@ COMMIT_PATIENCE = 2.0
 BUSY_PATIENCE = 0.05
 
 
-class Batch:
-    """What a store commits together. `done` when all of it is on disk or failed.
+class Holdup(Struct):
+    """Since when others keep a database locked, as time.monotonic(); None where nobody does.
 
-    `is_held_up` says whether a lock of others is in the way: what was appended is kept in memory
-    then, and committed when the lock is gone. `waiting` has a callable for all who wait in one way
-    (on one event loop, say); the store's thread calls each once.
+    What was appended is kept in memory then, and committed when the lock is gone.
     """
 
-    __slots__ = ("done", "is_held_up", "waiting")
-
-    def __init__(self, is_held_up: Callable[[], bool] = lambda: False) -> None:
-        self.done: bool = False
-        self.is_held_up: Callable[[], bool] = is_held_up
-        self.waiting: dict[object, Callable[[], None]] = {}
-
-    def end(self) -> None:
-        """Tell all who wait."""
-        self.done = True
-        for key in list(self.waiting):
-            tell = self.waiting.pop(key, None)
-            if tell is not None:
-                # One who cannot be told must not keep the others waiting.
-                with suppress(Exception):
-                    tell()
+    since: float | None = None
 
 
-class Commit(Struct):
-    """A part of a batch. It has an `error` where it could not be stored."""
+class Commit:
+    """What was submitted is on disk when it has ended, unless there is an `error`."""
 
-    batch: Batch
-    error: Exception | None = None
+    __slots__ = ("_ended", "_holdup", "_waiting", "error")
+
+    def __init__(self, holdup: Holdup) -> None:
+        self.error: Exception | None = None
+        self._holdup = holdup
+        self._ended = False
+        self._waiting: list[threading.Event | tuple[_Loop, Future[None]]] = []
 
     def done(self) -> bool:
         """Whether waiting would end at once."""
-        return self.batch.done
+        return self._ended
+
+    def is_held_up(self) -> bool:
+        """Whether others keep the database locked just now."""
+        return self._holdup.since is not None
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """The error, after up to `timeout` seconds. Raises TimeoutError; it may still come."""
-        batch = self.batch
-        if not batch.done:
+        if not self._ended:
             told = threading.Event()
-            batch.waiting[told] = told.set
-            if not batch.done and not told.wait(timeout):
+            self._waiting.append(told)
+            if not self._ended and not told.wait(timeout):
                 raise TimeoutError("the commit takes too long")
         return self.error
 
@@ -72,68 +62,35 @@ class Commit(Struct):
 
 def ended(error: Exception | None = None) -> Commit:
     """A commit that nobody has to wait for."""
-    commit = Commit(Batch(), error)
-    commit.batch.end()
+    commit = Commit(Holdup())
+    commit.error = error
+    end([commit])
     return commit
 
 
-class _Arrivals:
-    """All who wait on one loop for one batch: the loop is woken once for them, with one timer."""
-
-    def __init__(self, loop: "asyncio.AbstractEventLoop", batch: Batch) -> None:
-        self._loop, self._batch = loop, batch
-        #: Since when, in the loop's seconds.
-        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
-        self._timer = loop.call_later(BUSY_PATIENCE, self._look)
-        batch.waiting[loop] = self
-
-    def __call__(self) -> None:
-        """The batch ended; from any thread."""
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._arrive)
-
-    def join(self) -> "asyncio.Future[None]":
-        """Ends with the batch, or when patience does."""
-        waiting = self._loop.create_future()
-        self._waiting.append((self._loop.time(), waiting))
-        if self._batch.done:
-            self._arrive()  # it ended before we were listed
-        return waiting
-
-    def _arrive(self) -> None:
-        self._timer.cancel()
-        while self._waiting:
-            _end(self._waiting.popleft()[1])
-
-    def _look(self) -> None:
-        patience = BUSY_PATIENCE
-        if not self._batch.is_held_up():
-            patience += COMMIT_PATIENCE
-        while self._waiting and self._waiting[0][0] + patience <= self._loop.time():
-            _end(self._waiting.popleft()[1])
-        if self._waiting:
-            self._timer = self._loop.call_later(BUSY_PATIENCE, self._look)
-        else:
-            self._batch.waiting.pop(self._loop, None)  # who comes now starts another timer
-
-
-def _end(waiting: "asyncio.Future[None]") -> None:
-    if not waiting.done():
-        waiting.set_result(None)
+def end(commits: Iterable[Commit]) -> None:
+    """End these and tell all who wait; each event loop is woken once. From any thread."""
+    loops: dict[_Loop, list[Future[None]]] = {}
+    for commit in commits:
+        # First this: who comes from now on does not wait, and all others are listed.
+        commit._ended = True
+        for waiting in commit._waiting:
+            if isinstance(waiting, tuple):
+                loops.setdefault(waiting[0], []).append(waiting[1])
+            else:
+                waiting.set()
+    for loop, futures in loops.items():
+        loop.wake(futures)
 
 
 async def committed(commit: Commit) -> None:
-    """Wait for a commit. Raises TimeoutError when it takes too long; it may still come."""
-    batch = commit.batch
-    if not batch.done:
-        import asyncio  # whoever calls this has it; a WSGI app never loads it
+    """Wait for a commit on an event loop. Raises TimeoutError when it takes too long.
 
-        loop = asyncio.get_running_loop()
-        arrivals = batch.waiting.get(loop)
-        if not isinstance(arrivals, _Arrivals):
-            arrivals = _Arrivals(loop, batch)
-        await arrivals.join()
-        if not batch.done:
+    It may still come.
+    """
+    if not commit._ended:
+        await _here().join(commit)
+        if not commit._ended:
             raise TimeoutError("the commit takes too long")
     commit.result()
 
@@ -143,6 +100,68 @@ def wait_for(commit: Commit) -> None:
     try:
         return commit.result(BUSY_PATIENCE)
     except TimeoutError:
-        if commit.batch.is_held_up():
+        if commit.is_held_up():
             raise
     return commit.result(COMMIT_PATIENCE)
+
+
+class _Loop:
+    """All who wait on one event loop: one timer for all."""
+
+    def __init__(self, loop: "AbstractEventLoop") -> None:
+        self.loop = loop
+        #: Since when, in the loop's seconds.
+        self._waiting: list[tuple[float, Commit, Future[None]]] = []
+        self._is_looking = False
+
+    def join(self, commit: Commit) -> "Future[None]":
+        """Ends with the commit, or when patience does."""
+        future = self.loop.create_future()
+        commit._waiting.append((self, future))
+        if commit._ended:
+            _end([future])  # it ended before we were listed
+            return future
+        self._waiting.append((self.loop.time(), commit, future))
+        if not self._is_looking:
+            self._is_looking = True
+            self.loop.call_later(BUSY_PATIENCE, self._look)
+        return future
+
+    def wake(self, futures: "list[Future[None]]") -> None:
+        """Their commits ended. From any thread."""
+        # A loop that was closed has nobody who waits, and must not keep others waiting.
+        with suppress(Exception):
+            self.loop.call_soon_threadsafe(_end, futures)
+
+    def _look(self) -> None:
+        now = self.loop.time()
+        still = []
+        for since, commit, future in self._waiting:
+            patience = BUSY_PATIENCE if commit.is_held_up() else BUSY_PATIENCE + COMMIT_PATIENCE
+            if since + patience <= now:
+                _end([future])
+            elif not future.done():
+                still.append((since, commit, future))
+        self._waiting = still
+        self._is_looking = bool(still)
+        if still:
+            self.loop.call_later(BUSY_PATIENCE, self._look)
+
+
+def _end(futures: "list[Future[None]]") -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+_local = threading.local()
+
+
+def _here() -> _Loop:
+    import asyncio  # whoever calls this has it; a WSGI app never loads it
+
+    loop = asyncio.get_running_loop()
+    here: _Loop | None = getattr(_local, "loop", None)
+    if here is None or here.loop is not loop:
+        here = _local.loop = _Loop(loop)
+    return here

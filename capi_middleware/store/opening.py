@@ -1,4 +1,4 @@
-"""From a store URL to a store: the only place that names the backends."""
+"""From a store URL to a store: the only place that names the engines."""
 
 import re
 import time
@@ -24,26 +24,23 @@ def open_store(url: str, *, queue_limit: int, clock: Callable[[], float] | None 
     check_url(url)
     if _POSTGRES.match(url):
         try:
-            from capi_middleware.store.postgres import PostgresStore
+            from capi_middleware.store.postgres import PostgresEngine
         except ImportError as error:
             raise ConfigError(
                 f"store: found a postgresql:// URL and no psycopg ({error}), expected it: "
                 "pip install 'capi-middleware[postgres]'"
             ) from None
-        return PostgresStore(url, queue_limit=queue_limit, clock=clock)
-    clock = clock or time.time
-    if url == "memory:":
-        from capi_middleware.store.memory import MemoryStore
+        engine = PostgresEngine(url, clock)
+        return Store(engine, queue_limit=queue_limit, clock=clock or time.time)
+    from capi_middleware.store.sqlite import SqliteEngine
 
-        return MemoryStore(queue_limit=queue_limit, clock=clock)
-    path = Path(url.removeprefix(_SQLITE))
-    if not path.parent.is_dir():
+    path = None if url == "memory:" else Path(url.removeprefix(_SQLITE))
+    if path is not None and not path.parent.is_dir():
         _fail(f"no directory {path.parent}", f"an existing one for {path.name}")
-    if path.is_dir():
+    if path is not None and path.is_dir():
         _fail(f"a directory at {path}", "the name of a file")
-    from capi_middleware.store.sqlite import SqliteStore
-
-    return SqliteStore(url.removeprefix(_SQLITE), queue_limit=queue_limit, clock=clock)
+    clock = clock or time.time
+    return Store(SqliteEngine(path, clock), queue_limit=queue_limit, clock=clock)
 
 
 def check_url(url: str) -> None:

@@ -1,297 +1,343 @@
-"""PostgresStore: one database that many machines share.
+"""PostgreSQL: the store in one database that many machines share.
 
 Claims use SKIP LOCKED, leases and all other times the database's clock. One table without
 partitions: an event must be the same row whatever day its copies come, and only a unique index
 over all rows keeps that; fillfactor, autovacuum and partial indexes keep the queue part small.
+Fit for pgbouncer in transaction mode: no prepared statements, no session state, settings by
+transaction.
 """
 
-import secrets
+import os
+import random
+import re
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg import IsolationLevel, conninfo
 
 from capi_middleware.errors import StoreError
-from capi_middleware.store import postgres_statements as sql
-from capi_middleware.store.grouped import GroupedStore
-from capi_middleware.store.postgres_groups import columns_of, insert
-from capi_middleware.store.postgres_link import Link, Transaction
-from capi_middleware.store.postgres_rollups import (
-    fold,
-    prune_sums,
-    read_depth,
-    read_slices,
-    read_tallies,
-)
-from capi_middleware.store.queueing import claim_of
-from capi_middleware.store.records import (
-    LONGEST_LEASE,
-    LONGEST_WAIT,
-    Backlog,
-    DeadLetter,
-    Facet,
-    Known,
-    Lease,
-    LeasedEvent,
-    Pause,
-    Settlement,
-    Slice,
-    Tallies,
-    check_found,
-)
-from capi_middleware.store.submissions import Counters, LockedError, Submission
+from capi_middleware.store.records import LeasedEvent, claim_of
+from capi_middleware.store.rollups import State
+from capi_middleware.store.store import Query, named, schema
+from capi_middleware.store.writer import LockedError, at_fork
 
-#: Rows that one transaction of `prune`, `requeue` and `drop` touches.
-STEP_ROWS = 1000
-#: Rows that this process changes before it folds what they changed.
-FOLD_EVERY = 2000
-#: How long `close` waits for the last commit, in seconds.
-CLOSE_SECONDS = 5.0
+SCHEMA_VERSION = 1
+#: Changes that one transaction folds.
+FOLD_ROWS = 10_000
+#: Any numbers that other users of the database are unlikely to lock as well.
+_SCHEMA_LOCK, _FOLD_LOCK = 7_236_421_905, 7_236_421_906
+#: First and longest pause before the next try to connect, in seconds; each with jitter.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+#: A dead peer is noticed within 15 seconds, a host that does not answer within 5.
+_OPTIONS = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 15_000,
+    "application_name": "capi_middleware",
+}
+_OF_THE_DATA = (psycopg.DataError, psycopg.IntegrityError)
+#: Connections that a child inherited: closing them would end the parent's sessions.
+_abandoned: list[object] = []
 
 
-class PostgresStore(GroupedStore):
-    """The store in PostgreSQL 14 or newer; two connections per process.
+def _translated(query: Query) -> bytes:
+    """A query as psycopg wants it. Many rows are columns as arrays: a third of a query for each."""
+    text = re.sub(r"(?<!:):(\w+)", r"%(\1)s", query.text)
+    if query.columns:
+        names = ", ".join(name for name, _ in query.columns)
+        arrays = ", ".join(f"%(new_{name})b::{kind}[]" for name, kind in query.columns)
+        new = f"WITH new ({names}) AS (SELECT * FROM unnest({arrays}))"  # noqa: S608
+        text = text.replace("{new}", new)
+    return text.encode()
 
-    Opens nothing before its first use, and works on after a fork and after `close`. While the
-    server cannot be reached, what is appended waits in memory, up to `queue_limit` rows.
+
+_NAMED = named("queries.sql", "queries_postgres.sql")
+_COLUMNS = {name: [f"new_{one}" for one, _ in query.columns] for name, query in _NAMED.items()}
+QUERIES: Mapping[str, bytes] = {name: _translated(query) for name, query in _NAMED.items()}
+
+
+class PostgresTransaction:
+    """See Transaction. `xact` is its number, "" for a reader."""
+
+    def __init__(self, db: "psycopg.Connection[Any]", now: float, xact: str) -> None:
+        self.now = now
+        self.xact = xact
+        self._db = db
+
+    def read(self, query: str, **given: Any) -> list[tuple[Any, ...]]:
+        """See Transaction.read."""
+        return self._db.execute(QUERIES[query], given).fetchall()
+
+    def run(self, query: str, **given: Any) -> int:
+        """See Transaction.run."""
+        return self._db.execute(QUERIES[query], given).rowcount
+
+    def many(self, query: str, rows: Sequence[Sequence[Any]], **given: Any) -> int:
+        """See Transaction.many."""
+        if not rows:
+            return 0
+        if query == "sight":
+            rows = sorted(rows, key=tuple)  # in the order of `lock`
+        return self.run(query, **given, **_as_columns(query, rows))
+
+    def read_many(self, query: str, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """See Transaction.read_many."""
+        return self.read(query, **_as_columns(query, rows)) if rows else []
+
+    def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
+        """See Transaction.settle."""
+        by_state: dict[str, list[dict[str, Any]]] = {}
+        locked: list[int] = []
+        for state, given in outcomes:
+            some = by_state.setdefault(state, [])
+            some.append({**given, "lease_id": lease_id, "now": self.now})
+            locked += given["keys"]
+        self.read("lock", keys=locked)
+        held = 0
+        for state, some in by_state.items():
+            # In one pipeline: each of a thousand may have a delay of its own.
+            with self._db.cursor() as cursor:
+                cursor.executemany(QUERIES[f"settle_{state}"], some)
+                held += cursor.rowcount
+        return held
+
+    def alone(self) -> bool:
+        """See Transaction.alone."""
+        return bool(self.read("try_lock", number=_FOLD_LOCK)[0][0])
+
+    def take_changes(self) -> tuple[list[State], bool]:
+        """See Transaction.take_changes."""
+        taken = self.read("take_changes", limit=FOLD_ROWS)
+        more = sum([columns[-1] for columns in taken]) >= FOLD_ROWS
+        return [State(*columns[:-1]) for columns in taken], more
+
+
+def _as_columns(query: str, rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    return dict(zip(_COLUMNS[query], map(list, zip(*rows, strict=True)), strict=True))
+
+
+class PostgresEngine:
+    """See Engine: PostgreSQL 14 or newer, two connections per process.
 
     Args:
         url: a libpq connection URI; its password is never shown.
-        queue_limit: how many rows may wait in memory for their commit.
         clock: for tests; the database's clock by default. Unix time in seconds.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        queue_limit: int = 100_000,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        self._writing = Link(url, clock)
-        self._link = Link(url, clock)
+    immediate = False
+
+    def __init__(self, url: str, clock: Callable[[], float] | None = None) -> None:
+        self.writing_link = Link(url, clock)
+        self.link = Link(url, clock)
+        self.name: str = self.link.name
         #: The group whose COMMIT was not answered, and the number of its transaction.
-        self._in_doubt: tuple[Sequence[Submission], str] | None = None
-        self._changed = 0
-        super().__init__(queue_limit=queue_limit, clock=clock or time.time)
+        self._in_doubt: tuple[object, str] | None = None
 
-    def __repr__(self) -> str:
-        return f"PostgresStore({self._link.name!r})"
-
-    def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
+    @contextmanager
+    def group(self, of: object) -> Iterator[PostgresTransaction | None]:
+        """See Engine.group."""
         doubt, self._in_doubt = self._in_doubt, None
         # The writer tries the same group again: was it committed after all?
-        if doubt is not None and doubt[0] is submissions and self._was_committed(doubt):
+        if doubt is not None and doubt[0] is of and self._was_committed(doubt):
+            yield None
             return
-        with self._writing.transaction() as db:
-            insert(db, submissions, counters)
-            self._in_doubt = submissions, db.xact
+        with self.writing_link.transaction() as db:
+            yield db
+            self._in_doubt = of, db.xact
         self._in_doubt = None
 
-    def _committed(self, submissions: Sequence[Submission]) -> None:
-        super()._committed(submissions)
-        # After the commit that pages wait for, in a transaction of its own.
-        self._fold_often(self._writing, sum(len(one.items) for one in submissions))
-
-    def _fold_often(self, link: Link, changed: int) -> None:
-        """Fold when this process has changed enough rows; what fails will work another time."""
-        self._changed += changed
-        if self._changed >= FOLD_EVERY:
-            self._changed = 0
-            with suppress(StoreError), link.transaction() as db:
-                fold(db)
-
-    def _was_committed(self, doubt: tuple[Sequence[Submission], str]) -> bool:
+    def _was_committed(self, doubt: tuple[object, str]) -> bool:
         """Raises LockedError while that is not known: the writer asks again."""
         self._in_doubt = doubt
-        with self._writing.transaction(writing=False) as db:
-            (state,) = db.execute(sql.XACT_STATUS, (doubt[1],)).fetchone() or (None,)
+        with self.writing_link.transaction(writing=False) as db:
+            [(state,)] = db.read("xact_status", xact=doubt[1])
         if state == "in progress":
-            raise LockedError(f"{self._link.name}: a commit is still under way")
+            raise LockedError(f"{self.name}: a commit is still under way")
         self._in_doubt = None
         return bool(state == "committed")
 
-    def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
-        """See Store.lease."""
-        lease_id = secrets.token_hex(16)
-        while True:
-            with self._link.transaction() as db:
-                of_pixel = claim_of(pixel_id, db.now, limit)
-                db.execute(sql.RELEASE, of_pixel)
-                due = db.execute(sql.DUE, of_pixel).fetchall()
-                expired = [columns[0] for columns in due if columns[-1]]
-                if expired:
-                    db.execute(sql.EXPIRE, (expired,))
-                keys = [columns[0] for columns in due if not columns[-1]]
-                leased = _keys(db, sql.LEASE, keys, pixel_id, lease_id, db.now + seconds)
-                events = [LeasedEvent(*columns[:-1]) for columns in due if columns[0] in leased]
-            # Whole batches of expired events go one transaction at a time.
-            if events or not expired:
-                return Lease(lease_id, events)
+    @contextmanager
+    def writing(self) -> Iterator[PostgresTransaction]:
+        """See Engine.writing."""
+        with self.link.transaction() as db:
+            yield db
 
-    def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
-        """See Store.settle."""
-        held = 0
-        with self._link.transaction() as db:
-            ours = _keys(db, sql.END_LEASE, lease_id, [one.key for one in settlements])
-            for state in ("delivered", "dead", "pending"):
-                some = [one for one in settlements if one.state == state and one.key in ours]
-                if some:
-                    keys, reasons, delays, attempted, uncertain = columns_of(
-                        some, "key", "reason", "delay", "attempted", "uncertain"
-                    )
-                    given = {
-                        "now": db.now,
-                        "keys": keys,
-                        "reasons": reasons,
-                        "delays": [float(delay) for delay in delays],
-                        "attempted": [int(one) for one in attempted],
-                        "uncertain": uncertain,
-                    }
-                    held += db.execute(sql.SETTLE[state], given).rowcount
-                    ours.difference_update(keys)
-        self._fold_often(self._link, held)
-        return held
+    @contextmanager
+    def reading(self) -> Iterator[PostgresTransaction]:
+        """See Engine.reading."""
+        with self.link.transaction(writing=False) as db:
+            yield db
 
-    def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
-        """See Store.pause."""
-        with self._link.transaction() as db:
-            db.execute(sql.PAUSE, (pixel_id, db.now + seconds, reason, token))
+    @contextmanager
+    def idling(self) -> Iterator[PostgresTransaction]:
+        """See Engine.idling: where a report or a courier has the connection, another time."""
+        if not self.link.lock.acquire(blocking=False):
+            raise LockedError(f"{self.name}: the connection is in use")
+        try:
+            with self.link.transaction() as db:
+                yield db
+        finally:
+            self.link.lock.release()
 
-    def resume(self, pixel_id: str) -> None:
-        """See Store.resume."""
-        with self._link.transaction() as db:
-            db.execute(sql.RESUME, (pixel_id,))
+    def claim(
+        self, pixel_id: str, lease_id: str, *, limit: int, seconds: float
+    ) -> tuple[list[LeasedEvent], bool]:
+        """See Engine.claim."""
+        with self.writing() as db:
+            given = claim_of(pixel_id, db.now, limit)
+            db.run("release", **given)
+            due = db.read("due", **given)
+            expired = [columns[0] for columns in due if columns[-1]]
+            if expired:
+                db.run("expire", keys=expired)
+            given |= {"lease_id": lease_id, "until": db.now + seconds}
+            keys = [columns[0] for columns in due if not columns[-1]]
+            leased = {key for (key,) in db.read("lease", keys=keys, **given)} if keys else set()
+        return [LeasedEvent(*one[:-1]) for one in due if one[0] in leased], bool(expired)
 
-    def pauses(self) -> Sequence[Pause]:
-        """See Store.pauses."""
-        with self._link.transaction(writing=False) as db:
-            found = db.execute(sql.PAUSES, {"now": db.now, "wait": LONGEST_WAIT}).fetchall()
-        return [Pause(*columns) for columns in found]
-
-    def backlog(self) -> Sequence[Backlog]:
-        """See Store.backlog."""
-        with self._link.transaction(writing=False) as db:
-            rows, now = db.execute(sql.BACKLOG).fetchall(), db.now
-        return [Backlog(pixel_id, n, max(0.0, now - oldest)) for pixel_id, n, oldest in rows]
-
-    def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
-        """See Store.dead_letters."""
-        with self._link.transaction(writing=False) as db:
-            found = db.execute(sql.DEAD, (after, limit)).fetchall()
-        return [DeadLetter(*columns) for columns in found]
-
-    def requeue(self, keys: Sequence[int] | None = None) -> int:
-        """See Store.requeue."""
-
-        def step(db: Transaction, some: list[int]) -> int:
-            return db.execute(sql.REQUEUE, (db.now, some)).rowcount
-
-        done = self._each_dead(keys, step)
-        if done and self.on_commit is not None:
-            self.on_commit()
-        return done
-
-    def drop(self, keys: Sequence[int] | None = None) -> int:
-        """See Store.drop."""
-
-        def step(db: Transaction, some: list[int]) -> int:
-            dropped = Counter(db.execute(sql.DROP, (some,)).fetchall())
-            hour = int(db.now // 3600)
-            rows = [
-                (hour, "dropped", "dead_letter", name, pixel_id, n)
-                for (name, pixel_id), n in dropped.items()
-            ]
-            db.many(sql.COUNT, sorted(rows))
-            return dropped.total()
-
-        return self._each_dead(keys, step)
-
-    def _each_dead(
-        self, keys: Sequence[int] | None, step: Callable[[Transaction, list[int]], int]
-    ) -> int:
-        done, after = 0, 0
-        while True:
-            some = list(keys or ())
-            if keys is None:
-                some = [one.key for one in self.dead_letters(limit=STEP_ROWS, after=after)]
-            if some:
-                with self._link.transaction() as db:
-                    done += step(db, some)
-                after = some[-1]
-            if keys is not None or not some:
-                return done
-
-    def next_due(self, pixel_id: str) -> float | None:
-        """See Store.next_due."""
-        with self._link.transaction(writing=False) as db:
-            given = {"pixel_id": pixel_id, "now": db.now, "longest": LONGEST_LEASE}
-            times, now = db.execute(sql.NEXT_DUE, given).fetchone() or (), db.now
-        return min((max(0.0, at - now) for at in times if at is not None), default=None)
-
-    def tallies(self, start: float, end: float) -> Tallies:
-        """See Store.tallies."""
-        with self._link.transaction(writing=False, snapshot=True) as db:
-            return read_tallies(db, start, end)
-
-    def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
-        """See Store.slices."""
-        with self._link.transaction(writing=False, snapshot=True) as db:
-            return read_slices(db, facet, start, end)
-
-    def find(self, event_ids: Sequence[str]) -> Sequence[Known]:
-        """See Store.find."""
-        check_found(event_ids)
-        with self._link.transaction(writing=False) as db:
-            found = db.execute(sql.FIND, (list(event_ids),)).fetchall()
-        return [Known(*columns) for columns in found]
-
-    def recent(self, limit: int, after: int = 0) -> Sequence[Known]:
-        """See Store.recent."""
-        statement, given = (sql.RECENT, (after, limit)) if after else (sql.NEWEST, (limit,))
-        with self._link.transaction(writing=False) as db:
-            found = db.execute(statement, given).fetchall()
-        return [Known(*columns) for columns in found]
-
-    def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
-        """See Store.keep."""
-        with self._link.transaction() as db:
-            if instead_of is None:
-                return db.execute(sql.KEEP, (name, body)).rowcount == 1
-            return db.execute(sql.KEEP_INSTEAD, (body, name, instead_of)).rowcount == 1
-
-    def kept(self, name: str) -> bytes | None:
-        """See Store.kept."""
-        with self._link.transaction(writing=False) as db:
-            found = db.execute(sql.KEPT, (name,)).fetchone()
-        return found[0] if found is not None else None
-
-    def depth(self) -> dict[str, int]:
-        """See Store.depth."""
-        with self._link.transaction(writing=False, snapshot=True) as db:
-            return read_depth(db)
-
-    def prune(self, before: float) -> int:
-        """See Store.prune."""
-        pruned, deleted = 0, STEP_ROWS
-        while deleted == STEP_ROWS:
-            with self._link.transaction() as db:
-                deleted = db.execute(sql.PRUNE, (before, STEP_ROWS)).rowcount
-            pruned += deleted
-        more = True
-        while more:
-            with self._link.transaction() as db:
-                more = fold(db)
-        with self._link.transaction() as db:
-            prune_sums(db)
-        return pruned
+    def tidy(self) -> None:
+        """See Engine.tidy: autovacuum does it."""
 
     def close(self) -> None:
-        """See Store.close. Waits at most CLOSE_SECONDS for a server that does not answer."""
-        self._writer.close(CLOSE_SECONDS)
-        self._writing.close()
-        self._link.close()
+        """See Engine.close."""
+        self.writing_link.close()
+        self.link.close()
 
 
-def _keys(db: Transaction, statement: str, *given: object) -> set[int]:
-    return {key for (key,) in db.execute(statement, given).fetchall()}
+class Link:
+    """A connection for one thread at a time, opened late, again when lost, never over a fork."""
+
+    def __init__(self, url: str, clock: Callable[[], float] | None) -> None:
+        self._url = url
+        self._clock = clock
+        self.name: str = _name_of(url)
+        self._start_over()
+        at_fork(after_in_child=self._abandon)
+
+    def _start_over(self) -> None:
+        self._pid = os.getpid()
+        self.lock = threading.RLock()
+        self._db: psycopg.Connection[Any] | None = None
+        self._failures = 0
+        self._try_at = 0.0
+
+    def _abandon(self) -> None:
+        _abandoned.append(self._db)
+        self._start_over()
+
+    @contextmanager
+    def transaction(self, *, writing: bool = True) -> Iterator[PostgresTransaction]:
+        """One transaction, committed at the end; all that a reading one sees is of one moment.
+
+        Raises LockedError when the server cannot be reached or the connection was lost (the same
+        may work later), StoreError when the database refuses us. Exceptions caused by the data
+        come through as they are.
+        """
+        if self._pid != os.getpid():
+            self._abandon()
+        with self.lock:
+            db = self._connected()
+            try:
+                level = None if writing else IsolationLevel.REPEATABLE_READ
+                if db.isolation_level is not level:
+                    db.isolation_level = level
+                first = QUERIES["begin" if writing else "begin_reading"]
+                now, xact, _ = db.execute(first).fetchone() or (0.0, "", "")
+                yield PostgresTransaction(db, self._clock() if self._clock else now, xact)
+                db.commit()
+            except BaseException as error:
+                lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+                self._end(db, lost=lost or db.closed or db.broken)
+                if isinstance(error, psycopg.Error) and not isinstance(error, _OF_THE_DATA):
+                    raise self._failure(error) from None
+                raise
+
+    def close(self) -> None:
+        """Close the connection. A later use opens another."""
+        if self._pid == os.getpid():
+            with self.lock:
+                if self._db is not None:
+                    self._end(self._db, lost=True)
+
+    def _end(self, db: "psycopg.Connection[Any]", *, lost: bool) -> None:
+        try:
+            if not lost:
+                db.rollback()
+        except psycopg.Error:
+            lost = True
+        if lost:
+            self._db = None
+            with suppress(psycopg.Error):
+                db.close()
+
+    def _connected(self) -> "psycopg.Connection[Any]":
+        if self._db is not None and not self._db.closed:
+            return self._db
+        if time.monotonic() < self._try_at:
+            raise LockedError(f"{self.name}: the server cannot be reached")
+        try:
+            options: dict[str, Any] = {**_OPTIONS, "prepare_threshold": None}
+            db = psycopg.connect(self._url, **options)
+        except psycopg.Error as error:
+            self._failures += 1
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures, 10))
+            self._try_at = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311
+            raise self._failure(error) from None
+        self._failures = 0
+        try:
+            self._prepare(db)
+        except psycopg.Error as error:
+            db.close()
+            raise self._failure(error) from None
+        except BaseException:
+            db.close()
+            raise
+        self._db = db
+        return db
+
+    def _prepare(self, db: "psycopg.Connection[Any]") -> None:
+        version = self._version(db)
+        if version is None:
+            db.execute(b"SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
+            version = self._version(db)
+            if version is None:
+                version = SCHEMA_VERSION
+                for statement in schema("postgres.sql"):
+                    db.execute(statement.encode())
+                db.execute(b"CREATE TABLE capi_schema (version integer NOT NULL)")
+                db.execute(b"INSERT INTO capi_schema VALUES (%s)", (version,))
+        db.commit()
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.name}: found schema {version}, expected {SCHEMA_VERSION}: another version "
+                "of capi_middleware made these tables, use the same version or another database"
+            )
+
+    def _version(self, db: "psycopg.Connection[Any]") -> int | None:
+        if db.execute(QUERIES["has_schema"]).fetchone() is None:
+            return None
+        version = db.execute(b"SELECT version FROM capi_schema").fetchone()
+        return int(version[0]) if version is not None else None
+
+    def _failure(self, error: psycopg.Error) -> StoreError:
+        # By its code: a message of the driver's may hold the connection string.
+        what = f"{type(error).__name__}{f' ({error.sqlstate})' if error.sqlstate else ''}"
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return LockedError(f"{self.name}: the server cannot be reached or ended: {what}")
+        return StoreError(f"{self.name}: the database refused a statement: {what}")
+
+
+def _name_of(url: str) -> str:
+    """The database without user and password."""
+    try:
+        parts = conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        return "postgresql"
+    return f"postgresql://{parts.get('host') or 'localhost'}/{parts.get('dbname') or ''}"

@@ -177,3 +177,16 @@ def check_found(event_ids: Sequence[str]) -> None:
         raise ValueError(
             f"find: found {len(event_ids):,} event_ids, expected at most {MOST_FOUND:,} a call"
         )
+
+
+def claim_of(pixel_id: str, now: float, limit: int) -> dict[str, str | float]:
+    """The parameters of a claim's queries. Times in Unix seconds; see Store.lease."""
+    return {
+        "pixel_id": pixel_id,
+        "now": now,
+        "limit": limit,
+        "longest": LONGEST_LEASE,
+        "wait": LONGEST_WAIT,
+        "oldest": now - OLDEST_EVENT,
+        "dedupe": now - DEDUPE_WINDOW,
+    }

@@ -7,19 +7,22 @@ yet, so that what it reads does not depend on the number of events.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil, floor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capi_middleware.events import Count
 from capi_middleware.store.records import Difference, Facet, Freshness, Slice, Tallies, Tally
+
+if TYPE_CHECKING:
+    from capi_middleware.store.store import Transaction
 
 #: How long rollups and counters are kept, in days.
 KEPT_DAYS = 400
 #: The spans that are summed, in hours: a window of a week is 15 of them, not 168.
 HOUR, QUARTER, DAY = 1, 6, 24
 #: What `tallies` reads.
-OF_TALLIES = ("match_keys", "seconds", "differs")
+_OF_TALLIES = ("match_keys", "seconds", "differs")
 #: Hours since 1970 that every database can hold.
 _LAST_HOUR = 2**31
 
@@ -27,22 +30,22 @@ _LAST_HOUR = 2**31
 class State(NamedTuple):
     """What the sums know of a row, or of `n` equal ones; `rows` is how many more are stored.
 
-    `hour` is event_time // 3600; `server` has no "leased", that is "pending"; `match_keys` is -1
-    where `tenths` alone count; `tenths` are the tenths of a second from event_time to delivery, -1
-    without one; `differs` is 1 when both copies arrived with different values.
+    `hour` is event_time // 3600; `match_keys` is -1 where `tenths` alone count; `tenths` are the
+    tenths of a second from event_time to delivery, -1 without one; `differs` is 1 when both copies
+    arrived with different values. What differs most comes first: databases sort and compare less.
     """
 
-    hour: int
-    pixel_id: str
+    page: str
+    route: str
+    match_keys: int
+    agent: str
     event_name: str
     server: str
     browser: str
-    match_keys: int
     tenths: int
-    route: str
-    page: str
-    agent: str
     differs: int
+    hour: int
+    pixel_id: str
     n: int
     rows: int
 
@@ -139,14 +142,51 @@ def folded(changes: Iterable[State]) -> Mapping[Place, int]:
     return {place: n for place, n in sums.items() if n}
 
 
-#: The columns of a Key and n.
-Sum = tuple[str, str, str, str, str, str, int]
+def fold(db: "Transaction") -> bool:
+    """Fold changes into the sums unless another process is at it; whether there may be more."""
+    if not db.alone():
+        return False
+    states, more = db.take_changes()
+    sums = folded(states)
+    keys = list({key for _, _, key in sums})
+    numbers = _numbers(db, keys)
+    new = [key for key in keys if key not in numbers]
+    if new:
+        db.many("add_keys", new)
+        numbers |= _numbers(db, new)
+    added = [(key.facet, span, start, numbers[key], n) for (span, start, key), n in sums.items()]
+    db.many("add", added)
+    db.many("forget_empty", [one[:-1] for one in added if one[-1] < 0])
+    return more
 
 
-def tallies_of(sums: Iterable[Sum], changes: Iterable[State], counts: list[Count]) -> Tallies:
-    """The tallies of a window: its sums (none is 0), the changes not folded yet, its counters."""
+def _numbers(db: "Transaction", keys: Sequence[Key]) -> dict[Key, int]:
+    return {Key(*columns): number for *columns, number in db.read_many("find_keys", keys)}
+
+
+def prune_sums(db: "Transaction") -> None:
+    """Delete the sums and counters that are older than KEPT_DAYS."""
+    # Two processes that prune at once must not add the same twice.
+    if not db.alone():
+        return
+    oldest = oldest_hour(db.now)
+    db.run("keep_totals", oldest=oldest)
+    db.run("keep_counts", oldest=oldest)
+    for (facet,) in db.read("facets"):
+        spans = (HOUR, QUARTER, DAY)
+        if sum([db.run("prune_rollups", facet=facet, span=one, oldest=oldest) for one in spans]):
+            # Every sum but those of "hour" is in one of a day.
+            db.run("prune_keys", facet=facet, span=HOUR if facet == "hour" else DAY)
+    db.run("prune_counts", oldest=oldest)
+
+
+def read_tallies(db: "Transaction", start: float, end: float) -> Tallies:
+    """See Store.tallies."""
+    window = hours(start, end)._asdict()
+    counts = [Count(*columns) for columns in db.read("counts", **window)]
     rows, freshness, differences = list[Tally](), list[Freshness](), list[Difference]()
-    late = ((key, state.n) for state in changes for key in keys_of(state))
+    sums = db.read("sums", facets=list(_OF_TALLIES), **window)
+    late = ((key, state.n) for state in _changes(db, window) for key in keys_of(state))
     for facet, value, pixel_id, event_name, server, browser, n in _added(sums, late):
         if facet == "match_keys":
             rows.append(Tally(pixel_id, event_name, server, browser, int(value), n))
@@ -157,21 +197,39 @@ def tallies_of(sums: Iterable[Sum], changes: Iterable[State], counts: list[Count
     return Tallies(rows, freshness, counts, differences)
 
 
-def slices_of(facet: Facet, sums: Iterable[Sum], changes: Iterable[State]) -> list[Slice]:
-    """The slices of a window, as in `tallies_of`; of "hour" each sum has its hour as value."""
+def read_slices(db: "Transaction", facet: Facet, start: float, end: float) -> list[Slice]:
+    """See Store.slices; of "hour" each sum has its hour as value."""
+    window = hours(start, end)._asdict()
+    hourly = facet == "hour"
+    sums = db.read("hours", **window) if hourly else db.read("sums", facets=[facet], **window)
     late = (
-        (key._replace(value=str(state.hour * 3600)) if facet == "hour" else key, state.n)
-        for state in changes
+        (key._replace(value=str(state.hour * 3600)) if hourly else key, state.n)
+        for state in _changes(db, window)
         for key in keys_of(state)
         if key.facet == facet
     )
-    return [
-        Slice(value, pixel_id, event_name, server, browser, n)
-        for _, value, pixel_id, event_name, server, browser, n in _added(sums, late)
-    ]
+    return [Slice(*columns) for _, *columns in _added(sums, late)]
 
 
-def _added(sums: Iterable[Sum], changes: Iterable[tuple[Key, int]]) -> Iterable[Sum]:
+def read_depth(db: "Transaction") -> dict[str, int]:
+    """See Store.depth: the sums know leased rows as pending."""
+    totals = Counter[str]()
+    for server, n in db.read("depth"):
+        totals[server] += n
+    ((held,),) = db.read("held")
+    totals["pending"] -= held
+    totals["leased"] += held
+    return {server: n for server, n in totals.items() if n}
+
+
+def _changes(db: "Transaction", window: Mapping[str, int]) -> Iterator[State]:
+    return (State(*columns) for columns in db.read("changes_of_window", **window))
+
+
+def _added(
+    sums: list[tuple[Any, ...]], changes: Iterable[tuple[Key, int]]
+) -> Iterable[tuple[Any, ...]]:
+    """Sums, each the columns of a Key and n, with what is not folded yet."""
     late: Counter[Key] = Counter()
     for key, n in changes:
         late[key] += n
@@ -180,13 +238,3 @@ def _added(sums: Iterable[Sum], changes: Iterable[tuple[Key, int]]) -> Iterable[
     for *columns, n in sums:
         late[Key(*columns)] += n
     return [(*key, n) for key, n in late.items() if n]
-
-
-def depth_of(states: Iterable[tuple[str, int]], leased: int) -> dict[str, int]:
-    """Rows by state, where `states` know leased ones as pending."""
-    totals = Counter[str]()
-    for server, n in states:
-        totals[server] += n
-    totals["pending"] -= leased
-    totals["leased"] += leased
-    return {server: n for server, n in totals.items() if n}

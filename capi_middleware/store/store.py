@@ -1,33 +1,183 @@
-"""What a store promises. Every backend passes the same suite, tests/store/test_store.py."""
+"""The store: where events live from mint to report, in whatever database an engine opens."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from importlib.resources import files
+from typing import Any, NamedTuple, Protocol
 
-from capi_middleware.events import Count, Row, Sighting
+from msgspec.structs import astuple
+
+from capi_middleware.errors import StoreError
+from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
+from capi_middleware.store import rollups
 from capi_middleware.store.commits import Commit
 from capi_middleware.store.records import (
+    LONGEST_LEASE,
+    LONGEST_WAIT,
+    REPLAYED,
     Backlog,
     DeadLetter,
     Facet,
     Known,
     Lease,
+    LeasedEvent,
     Pause,
     Settlement,
     Slice,
     Tallies,
+    check_found,
 )
+from capi_middleware.store.writer import Counters, Direct, Submission, Writer
+
+#: Rows that this process changes before it folds what they changed into the sums: more cost less
+#: each, and a report reads up to so many of each process.
+FOLD_EVERY = 1000
+#: Rows that one transaction of `prune`, `requeue` and `drop` touches: others wait for milliseconds.
+STEP_ROWS = 1000
+#: How long `close` waits for the last commit, in seconds.
+CLOSE_SECONDS = 10.0
+
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
+_MANY = re.compile(r"WITH new MANY \(([^)]*)\)")
+#: What stands in braces.
+_CONSTANTS = {
+    "state": ", ".join(rollups.State._fields[:-2]),
+    "vague": ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES),
+}
 
 
-class Store(Protocol):
+class Query(NamedTuple):
+    """A query of a .sql file.
+
+    `columns` are the (name, type) of the rows that it takes at once, from {new} in its text.
+    """
+
+    text: str
+    columns: Sequence[tuple[str, str]]
+
+
+def named(*names: str) -> Mapping[str, Query]:
+    """The queries of these files beside this module, by name."""
+    found: dict[str, Query] = {}
+    for name in names:
+        script = files("capi_middleware.store").joinpath(name).read_text("utf-8")
+        for constant, value in _CONSTANTS.items():
+            script = script.replace(f"{{{constant}}}", value)
+        _, *parts = _NAME.split(script)
+        for query, text in zip(parts[::2], parts[1::2], strict=True):
+            many = _MANY.search(text)
+            columns = [one.split() for one in many.group(1).split(",")] if many else []
+            text = _MANY.sub("{new}", _COMMENT.sub("", text)).strip()
+            found[query] = Query(text, [(name, kind) for name, kind in columns])
+    return found
+
+
+def schema(name: str) -> list[str]:
+    """The statements of a file of schema/."""
+    script = files("capi_middleware.store").joinpath("schema", name).read_text("utf-8")
+    return [one for one in script.split(";\n") if one.strip()]
+
+
+class Transaction(Protocol):
+    """A running transaction; `now` is Unix time in seconds. Queries are named, see queries.sql."""
+
+    now: float
+
+    def read(self, query: str, **given: Any) -> list[tuple[Any, ...]]:
+        """What a query finds."""
+
+    def run(self, query: str, **given: Any) -> int:
+        """How many rows a query changed."""
+
+    def many(self, query: str, rows: Sequence[Sequence[Any]], **given: Any) -> int:
+        """How many rows a query changed that takes many rows at once."""
+
+    def read_many(self, query: str, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """What a query finds for many rows at once."""
+
+    def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
+        """How many events got an outcome: (state, what settle_<state> takes)."""
+
+    def alone(self) -> bool:
+        """Whether nobody else folds or prunes sums until the end of this transaction."""
+
+    def take_changes(self) -> tuple[list[rollups.State], bool]:
+        """Changes that are not in the sums yet, which forgets them; whether there may be more."""
+
+
+class Engine(Protocol):
+    """A database that many threads and processes may use at once, opened at its first use.
+
+    A transaction raises LockedError when the same may work later, StoreError when the database as
+    a whole cannot be used; what the data are the cause of comes through as it is.
+    """
+
+    #: For people, without a password.
+    name: str
+    #: Whether each call is committed in the caller's thread: a database that nobody waits for.
+    immediate: bool
+
+    def group(self, of: object) -> AbstractContextManager[Transaction | None]:
+        """A transaction for a group commit; None where the same group was committed before."""
+
+    def writing(self) -> AbstractContextManager[Transaction]:
+        """A transaction that is committed at its end."""
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """A transaction that sees one moment. Keep it short."""
+
+    def idling(self) -> AbstractContextManager[Transaction]:
+        """A transaction that is of no hurry: LockedError where it would hold up others."""
+
+    def claim(
+        self, pixel_id: str, lease_id: str, *, limit: int, seconds: float
+    ) -> tuple[list[LeasedEvent], bool]:
+        """Lease due events; whether some were too old, and expired instead."""
+
+    def tidy(self) -> None:
+        """Do what is due after some commits, when nobody waits for it."""
+
+    def close(self) -> None:
+        """Close the connections. A later use opens others."""
+
+
+class Store:
     """One store per process. All methods may be called from any thread, also after a fork.
 
     A forked child has nothing of what its parent had not committed yet: that is the parent's.
     Rows that are lost after all are counted by the store, as "dropped" with the reason
     "queue_full" or "store_error".
+
+    Args:
+        engine: opens the database.
+        queue_limit: how many rows may wait in memory for their commit.
+        clock: Unix time in seconds, for the hour of counters.
     """
 
-    #: Called (from any thread) after rows with server "pending" were committed.
-    on_commit: Callable[[], None] | None
+    def __init__(
+        self, engine: Engine, *, queue_limit: int = 100_000, clock: Callable[[], float] = time.time
+    ) -> None:
+        #: Called (from any thread) after rows with server "pending" were committed.
+        self.on_commit: Callable[[], None] | None = None
+        self._engine = engine
+        self._changed = 0
+        self._submitter: Writer | Direct
+        if engine.immediate:
+            self._submitter = Direct(
+                self._write, queue_limit=queue_limit, clock=clock, on_commit=self._committed,
+                waiting=self._waiting,
+            )  # fmt: skip
+        else:
+            self._submitter = Writer(
+                self._write, queue_limit=queue_limit, clock=clock, on_commit=self._committed
+            )
+
+    def __repr__(self) -> str:
+        return f"Store({self._engine.name!r})"
 
     def append(self, rows: Sequence[Row], *, wait: bool) -> Commit | None:
         """Keep new events, without blocking. With `wait`, their commit.
@@ -38,6 +188,7 @@ class Store(Protocol):
         front of the store is full. The commit raises StoreError when it failed; while others keep
         the database locked it waits.
         """
+        return self._submitter.submit("append", rows, wait=wait)
 
     def sight(self, sightings: Sequence[Sighting]) -> Commit:
         """Record what browsers said. Idempotent and monotone.
@@ -47,9 +198,13 @@ class Store(Protocol):
         StoreFull and StoreError like `append`. A sighting that changes nothing is counted as
         REPLAYED.
         """
+        commit = self._submitter.submit("sight", sightings, wait=True)
+        assert commit is not None
+        return commit
 
     def count(self, counts: Sequence[Count]) -> None:
         """Add to the hourly counters, without blocking. Never raises StoreFull."""
+        self._submitter.count(counts)
 
     def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
         """Claim up to `limit` due events of a pixel for `seconds`, those due longest first.
@@ -60,39 +215,106 @@ class Store(Protocol):
         known to be sent. `seconds` is at most LONGEST_LEASE. An event that is due later than
         LONGEST_WAIT from now is due: the clock went back.
         """
+        lease_id, expired = secrets.token_hex(16), True
+        events: list[LeasedEvent] = []
+        # Whole batches of expired events go one transaction at a time.
+        while expired and not events:
+            events, expired = self._engine.claim(pixel_id, lease_id, limit=limit, seconds=seconds)
+        return Lease(lease_id, events)
 
     def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
         """Record outcomes; how many were still held by this lease (others are ignored)."""
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for one in settlements:
+            key, *outcome = astuple(one)
+            alike.setdefault(tuple(outcome), []).append(key)
+        outcomes = [
+            (
+                state,
+                {"keys": keys, "reason": reason, "delay": float(delay),
+                 "attempted": int(attempted), "uncertain": int(uncertain)},
+            )
+            for (state, reason, delay, attempted, uncertain), keys in alike.items()
+        ]  # fmt: skip
+        with self._engine.writing() as db:
+            held = db.settle(lease_id, outcomes)
+            db.run("end_lease", lease_id=lease_id, keys=[one.key for one in settlements])
+        self._keep_up(held)
+        return held
 
     def next_due(self, pixel_id: str) -> float | None:
         """Seconds until the next event of this pixel is due (0.0 = now); None without any."""
+        with self._engine.reading() as db:
+            now = db.now
+            [times] = db.read("next_due", pixel_id=pixel_id, now=now, longest=LONGEST_LEASE)
+        return min((max(0.0, at - now) for at in times if at is not None), default=None)
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
         """Let a pixel rest from now on; a later call replaces an earlier one. See Pause."""
+        with self._engine.writing() as db:
+            until = db.now + seconds
+            db.run("pause", pixel_id=pixel_id, until=until, reason=reason, token=token)
 
     def resume(self, pixel_id: str) -> None:
         """End the rest of a pixel."""
+        with self._engine.writing() as db:
+            db.run("resume", pixel_id=pixel_id)
 
     def pauses(self) -> Sequence[Pause]:
         """The pixels that rest now."""
+        with self._engine.reading() as db:
+            return [Pause(*columns) for columns in db.read("pauses", now=db.now, wait=LONGEST_WAIT)]
 
     def backlog(self) -> Sequence[Backlog]:
         """What waits, by pixel."""
+        with self._engine.reading() as db:
+            return [
+                Backlog(pixel_id, n, max(0.0, db.now - oldest))
+                for pixel_id, n, oldest in db.read("backlog")
+            ]
 
     def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
         """Dead letters with a key > `after`, in the order of their keys."""
+        with self._engine.reading() as db:
+            return [DeadLetter(*columns) for columns in db.read("dead", after=after, limit=limit)]
 
     def requeue(self, keys: Sequence[int] | None = None) -> int:
         """Dead letters become pending again, with no attempts; all without `keys`; how many."""
+        done = 0
+        for some in self._dead(keys):
+            with self._engine.writing() as db:
+                done += db.run("requeue", keys=some, now=db.now)
+        if done and self.on_commit is not None:
+            self.on_commit()
+        return done
 
     def drop(self, keys: Sequence[int] | None = None) -> int:
         """Dead letters become "dropped" without payload and are counted; all without `keys`."""
+        done = 0
+        for some in self._dead(keys):
+            with self._engine.writing() as db:
+                db.run("drop_count", keys=some, hour=int(db.now // 3600))
+                done += db.run("drop", keys=some)
+        return done
+
+    def _dead(self, keys: Sequence[int] | None) -> Iterator[list[int]]:
+        """Keys of dead letters, in small steps."""
+        if keys is not None:
+            for start in range(0, len(keys), STEP_ROWS):
+                yield list(keys[start : start + STEP_ROWS])
+            return
+        after = 0
+        while some := [one.key for one in self.dead_letters(limit=STEP_ROWS, after=after)]:
+            yield some
+            after = some[-1]
 
     def tallies(self, start: float, end: float) -> Tallies:
         """Everything in the window of Unix seconds, aggregated; see `slices` for the window.
 
         The sums of rows outlive them: what was pruned is still counted.
         """
+        with self._engine.reading() as db:
+            return rollups.read_tallies(db, start, end)
 
     def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
         """The rows of a window by hour, route, page or browser family.
@@ -100,15 +322,27 @@ class Store(Protocol):
         The window is whole hours: `start` is rounded down, `end` (not part of it) up. Rows of
         which the route, page or family is not known are in no slice: what `tallies` has more.
         """
+        with self._engine.reading() as db:
+            return rollups.read_slices(db, facet, start, end)
 
     def find(self, event_ids: Sequence[str]) -> Sequence[Known]:
         """The rows of these events, at every pixel and of every name, by key.
 
         Raises ValueError for more than MOST_FOUND.
         """
+        check_found(event_ids)
+        with self._engine.reading() as db:
+            return [Known(*columns) for columns in db.read("find", event_ids=list(event_ids))]
 
     def recent(self, limit: int, after: int = 0) -> Sequence[Known]:
         """The first `limit` rows with a key > `after`; without it the newest. Always by key."""
+        with self._engine.reading() as db:
+            found = (
+                db.read("recent", after=after, limit=limit)
+                if after
+                else db.read("newest", limit=limit)
+            )
+        return [Known(*columns) for columns in found]
 
     def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
         """Keep `body` under `name`, for all processes, if `instead_of` is what is kept now.
@@ -116,12 +350,21 @@ class Store(Protocol):
         `instead_of` is None where nothing is kept. False, and nothing is changed, when another
         process was first.
         """
+        with self._engine.writing() as db:
+            if instead_of is None:
+                return db.run("keep", name=name, body=body) == 1
+            return db.run("keep_instead", name=name, body=body, instead_of=instead_of) == 1
 
     def kept(self, name: str) -> bytes | None:
         """What `keep` kept last; None without any."""
+        with self._engine.reading() as db:
+            found = db.read("kept", name=name)
+        return found[0][0] if found else None
 
     def depth(self) -> dict[str, int]:
         """How many rows are in each server state."""
+        with self._engine.reading() as db:
+            return rollups.read_depth(db)
 
     def prune(self, before: float) -> int:
         """Delete settled rows with event_time < `before`, in small steps; how many.
@@ -129,9 +372,78 @@ class Store(Protocol):
         Rows that wait for delivery stay. Their sums and the counters stay for 400 days from now,
         so that a report on a window that is over says the same for as long.
         """
+        pruned, deleted = 0, STEP_ROWS
+        while deleted == STEP_ROWS:
+            with self._engine.writing() as db:
+                deleted = db.run("prune", before=before, limit=STEP_ROWS)
+            pruned += deleted
+            self._keep_up(deleted)
+        more = True
+        while more:
+            with self._engine.writing() as db:
+                more = rollups.fold(db)
+        with self._engine.writing() as db:
+            rollups.prune_sums(db)
+        return pruned
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all that was appended is committed."""
+        return self._submitter.flush(timeout)
 
     def close(self) -> None:
         """Flush and end the store's threads and connections. A later use starts them again."""
+        self._submitter.close(CLOSE_SECONDS)
+        self._engine.close()
+
+    def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
+        """Store all in one transaction; see Writer."""
+        with self._engine.group(submissions) as db:
+            if db is None:
+                return
+            replayed, counters = 0, dict(counters)
+            for kind, items in _waves(submissions):
+                changed = db.many(kind, items, now=db.now)
+                if kind == "sight":
+                    replayed += len(items) - changed
+            if replayed:
+                key = (int(db.now // 3600), REPLAYED.kind, REPLAYED.reason, "", "")
+                counters[key] = counters.get(key, 0) + replayed
+            # In one order everywhere: two processes that count the same must not lock each other.
+            db.many("count", sorted([(*key, n) for key, n in counters.items()]))
+
+    def _committed(self, submissions: Sequence[Submission]) -> None:
+        rows = [row for one in submissions if one.kind == "append" for row in one.items]
+        if self.on_commit is not None and any(row.server == "pending" for row in rows):
+            self.on_commit()
+        self._keep_up(sum([len(one.items) for one in submissions]))
+
+    def _keep_up(self, changed: int) -> None:
+        """Fold when enough has changed, after the commit that pages wait for."""
+        self._changed += changed
+        if self._changed >= FOLD_EVERY:
+            # Another time, or another process, where it would hold up others.
+            with suppress(StoreError), self._engine.idling() as db:
+                rollups.fold(db)
+                self._changed = 0
+        with suppress(StoreError):
+            self._engine.tidy()
+
+    def _waiting(self) -> int:
+        return sum([one.waiting for one in self.backlog()])
+
+
+def _waves(submissions: Sequence[Submission]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    """Rows and sightings in order, in parts in which no event occurs twice."""
+    kind, wave, seen = "", list[tuple[Any, ...]](), set[tuple[Any, ...]]()
+    for submission in submissions:
+        for item in submission.items:
+            values = astuple(item)
+            identity = values[:3]  # event_id, event_name, pixel_id
+            if submission.kind != kind or identity in seen:
+                if wave:
+                    yield kind, wave
+                kind, wave, seen = submission.kind, [], set()
+            wave.append(values)
+            seen.add(identity)
+    if wave:
+        yield kind, wave

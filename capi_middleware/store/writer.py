@@ -5,28 +5,29 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, Protocol
+from weakref import WeakMethod
+
+from msgspec import Struct
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
+from capi_middleware.private import Private
 from capi_middleware.shield import about
-from capi_middleware.store.commits import Batch, Commit
-from capi_middleware.store.forks import at_fork
-from capi_middleware.store.gathering import Gathering
-from capi_middleware.store.queueing import room
-from capi_middleware.store.submissions import (
-    CounterKey,
-    Counters,
-    LockedError,
-    OwnLockError,
-    Submission,
-    halves,
-    reject,
-)
+from capi_middleware.store.commits import Commit, Holdup, end, ended
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
+#: A transaction takes submissions until it has this many rows (about 10 ms on a slow disk).
+GROUP_ROWS = 1000
+#: How long rows that nobody waits for wait for others, in seconds, and how many do not any more: a
+#: row that is committed alone costs ten times what it costs among fifty.
+COMPANY_SECONDS, CROWD_ROWS = 0.05, 200
+#: One part in this many of a queue takes conversions only: page views and sightings go first.
+CONVERSIONS_ONLY = 5
 #: A lock that others hold for longer than this is worth a line in the log, in seconds.
 LONG_LOCK = 1.0
 #: Pause before a write is tried again that found the database locked, in seconds.
@@ -36,13 +37,51 @@ LOOK_SECONDS = 0.1
 #: First and longest pause after an unexpected exception in the thread, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 
+#: What `n` of a counter belongs to: hour (Unix time // 3600), kind, reason, event_name, pixel_id.
+CounterKey = tuple[int, str, str, str, str]
+Counters = dict[CounterKey, int]
+#: "count" and "flush" have no items: counts wait apart, where equal ones are one number.
+Kind = Literal["append", "sight", "count", "flush", "stop"]
+
+
+class LockedError(StoreError):
+    """Somebody else holds the database's lock: the same write may work later."""
+
+
+class OwnLockError(LockedError):
+    """Another thread of this process holds the lock: it is about to let go."""
+
+
+class Submission(Private, Struct, eq=False):
+    """What one call hands to the writer, and the commit that it waits for."""
+
+    kind: Kind
+    items: Sequence[Any]
+    commit: Commit | None
+
+
+class Submitter(Protocol):
+    """What takes submissions: a Writer, or Direct for a database that nobody waits for."""
+
+    def submit(self, kind: Kind, items: Sequence[Any], *, wait: bool) -> Commit | None:
+        """Store `items`; with `wait`, their commit. Raises StoreFull; dropped rows are counted."""
+
+    def count(self, counts: Sequence[Count]) -> None:
+        """Add to the counters. Never full."""
+
+    def flush(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for all that was submitted; whether it was committed."""
+
+    def close(self, timeout: float) -> bool:
+        """Like `flush`, and what runs ends. A later submission starts it again."""
+
 
 class Writer:
     """Commits submissions in order, many at a time, on a thread that starts with the first one.
 
     `submit` and `count` never block. All methods may be called from any thread, also from a
     logging handler, a finalizer or a signal handler that interrupted one of them, and wait for
-    their commit there: groups take what comes without a lock.
+    their commit there: a SimpleQueue takes what comes without a lock of Python's.
 
     `write` stores submissions and counters in one transaction. It raises LockedError when the same
     should be tried again, another StoreError when the database as a whole cannot be written, and
@@ -72,46 +111,41 @@ class Writer:
         self._pid = os.getpid()
         self._look_at = 0.0
         self._starting = threading.RLock()
-        self._gathering = Gathering(self.is_held_up)
-        #: Rows of the transaction that is going on.
-        self._committing = 0
+        self._queue: SimpleQueue[Submission] = SimpleQueue()
+        #: Hangs there while rows wait for company: whoever cannot wait rings it.
+        self._bell: SimpleQueue[None] | None = None
+        #: Rows that were submitted and are not committed.
+        self._rows = 0
         self._counted: deque[tuple[CounterKey, int]] = deque()
         self._count_announced = False
         self._counters: Counters = {}
         self._thread: threading.Thread | None = None
         self._running = False
         self._in_trouble = False
-        self._locked_since: float | None = None
+        self._holdup = Holdup()
 
-    def is_held_up(self) -> bool:
-        """Whether others keep the database locked just now."""
-        return self._locked_since is not None
-
-    def submit(
-        self, kind: Literal["append", "sight", "flush", "stop"], items: Sequence[Any], *, wait: bool
-    ) -> Commit | None:
+    def submit(self, kind: Kind, items: Sequence[Any], *, wait: bool) -> Commit | None:
         """Queue `items`; with `wait`, their commit.
 
         Raises StoreFull when more than `queue_limit` rows would wait. Dropped rows are counted.
         """
         self._look_for_fork(at_once=wait)
         items = tuple(items)
-        queued = self._committing + self._gathering.rows() + len(items)
+        queued = self._rows + len(items)
         if items and queued > self._room and queued > room(self._queue_limit, items):
-            if kind == "append":
-                self.count(
-                    [Count("dropped", "queue_full", row.event_name, row.pixel_id) for row in items]
-                )
-            raise StoreFull(
-                f"{len(items)} rows do not fit into the queue of {self._queue_limit} (queue_limit; "
-                f"page views and sightings leave the last part of it to conversions)"
-            )
-        submission = Submission(kind, items, None)
-        self._gathering.add(submission, wait=wait)
-        # After the addition: a thread that is just ending either sees it or is replaced.
+            self.count(dropped(kind, items, "queue_full"))
+            raise full(items, self._queue_limit)
+        commit = Commit(self._holdup) if wait else None
+        self._rows += len(items)
+        self._queue.put(Submission(kind, items, commit))
+        # After the addition, both: a thread that lingers, or is just ending, either sees it or is
+        # told, or replaced.
+        bell = self._bell
+        if bell is not None and (wait or queued >= CROWD_ROWS):
+            bell.put(None)
         if not self._running:
             self._start_thread()
-        return submission.commit
+        return commit
 
     def _look_for_fork(self, *, at_once: bool = False) -> None:
         """Python tells of its own forks (at_fork); others, such as uWSGI's, are looked for.
@@ -125,24 +159,22 @@ class Writer:
         if self._pid != os.getpid():
             # What the parent queued may be stored twice, and is one row. What was queued here
             # until now must not be forgotten.
-            before = self._gathering
+            before = self._queue
             self._start_over()
-            self._gathering.take_over(before)
+            while not before.empty():
+                one = before.get()
+                self._rows += len(one.items)
+                self._queue.put(one)
             self._start_thread()
         self._look_at = now + LOOK_SECONDS
 
     def count(self, counts: Sequence[Count]) -> None:
         """Add to the counters. Never full: equal counts are one number while they wait."""
         self._look_for_fork()
-        hour = int(self._clock() // 3600)
-        self._counted.extend(
-            [((hour, c.kind, c.reason, c.event_name, c.pixel_id), c.n) for c in counts]
-        )
-        if not self._count_announced:
+        self._counted.extend(hourly(counts, self._clock()))
+        if counts and not self._count_announced:
             self._count_announced = True
-            self._gathering.knock()
-            if not self._running:
-                self._start_thread()
+            self.submit("count", (), wait=False)
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for all that was submitted; whether it was committed."""
@@ -183,44 +215,57 @@ class Writer:
             raise StoreError("the store's thread cannot start") from error
 
     def _run(self) -> None:
-        failures = 0
-        while True:
-            batch, submissions = self._gathering.take()
+        failures, stopped = 0, False
+        while not stopped:
+            group = self._take()
+            stored: list[Submission] = []
             try:
-                self._commit(batch, submissions)
+                self._count_announced = False
+                self._fold()
+                counters, self._counters = self._counters, {}
+                stored = self._store(group, counters)
                 failures = 0
             except BaseException as error:
                 # Nothing may end this thread: the process would stop storing, silently.
                 failures += 1
                 _log("the store's thread failed: %s", type(error).__name__, "thread_failed")
-                if not batch.done:
-                    reject(submissions, error)
-                    self._let_go(batch)
+                reject(group, error)
+            self._rows -= sum([len(one.items) for one in group])
+            end([one.commit for one in group if one.commit is not None])
+            try:
+                self._on_commit(stored)
+            except BaseException as error:
+                _log("on_commit failed: %s", type(error).__name__, "wake_failed")
+            if failures:
                 time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
-            stopped = any(submission.kind == "stop" for submission in submissions)
-            del batch, submissions  # rows need not stay in memory until the next ones come
-            if stopped:
-                break
+            stopped = any(one.kind == "stop" for one in group)
+            del group, stored  # rows need not stay in memory until the next ones come
         self._running = False
-        if self._gathering:
+        if not self._queue.empty():
             self._start_thread()  # somebody submitted more while this thread was ending
 
-    def _commit(self, batch: Batch, submissions: list[Submission]) -> None:
-        self._committing = sum(len(submission.items) for submission in submissions)
-        self._count_announced = False
-        self._fold()
-        counters, self._counters = self._counters, {}
-        committed = self._store(submissions, counters)
-        self._let_go(batch)
-        try:
-            self._on_commit(committed)
-        except Exception as error:
-            _log("on_commit failed: %s", type(error).__name__, "wake_failed")
+    def _take(self) -> list[Submission]:
+        """The next group: what waits now, and its company where nobody waits for any of it."""
+        if self._queue.empty():
+            self._rows = 0  # an exception may have interrupted somebody who submitted
+        group = [self._queue.get()]
+        self._fill(group)
+        if not _is_pressing(group):
+            self._bell = bell = SimpleQueue[None]()
+            self._fill(group)  # who came before the bell hung there did not ring
+            if not _is_pressing(group):
+                with suppress(Empty):
+                    bell.get(timeout=COMPANY_SECONDS)
+            self._bell = None
+            self._fill(group)
+        return group
 
-    def _let_go(self, batch: Batch) -> None:
-        """There is room for others, and those who wait go on."""
-        self._committing = 0
-        batch.end()
+    def _fill(self, group: list[Submission]) -> None:
+        rows = sum([len(one.items) for one in group])
+        with suppress(Empty):
+            while rows < GROUP_ROWS:
+                group.append(self._queue.get_nowait())
+                rows += len(group[-1].items)
 
     def _fold(self) -> None:
         while self._counted:
@@ -242,7 +287,7 @@ class Writer:
             self._lose(group, error)
         except Exception as error:
             if len(group) + len(counters) > 1:
-                parts = halves(group, counters)
+                parts = _halves(group, counters)
                 return [one for part, some in parts for one in self._store(part, some)]
             _log("something cannot be stored: %s", type(error).__name__, "lost")
             self._lose(group, error)
@@ -261,16 +306,16 @@ class Writer:
                 self._fold()
             except LockedError as error:
                 now = time.monotonic()
-                self._locked_since = self._locked_since or now
-                if now - self._locked_since > LONG_LOCK:
+                self._holdup.since = self._holdup.since or now
+                if now - self._holdup.since > LONG_LOCK:
                     self._complain(str(error))
                 time.sleep(BUSY_PAUSE)
                 self._fold()
             except BaseException:
-                self._locked_since = None
+                self._holdup.since = None
                 raise
             else:
-                self._in_trouble, self._locked_since = False, None
+                self._in_trouble, self._holdup.since = False, None
                 return
 
     def _complain(self, text: str) -> None:
@@ -280,12 +325,170 @@ class Writer:
 
     def _lose(self, group: list[Submission], error: Exception) -> None:
         reject(group, error)
-        hour = int(self._clock() // 3600)
-        for submission in group:
-            for row in submission.items:
-                if isinstance(row, Row):
-                    key = (hour, "dropped", "store_error", row.event_name, row.pixel_id)
-                    self._counters[key] = self._counters.get(key, 0) + 1
+        for one in group:
+            for key, n in hourly(dropped(one.kind, one.items, "store_error"), self._clock()):
+                self._counters[key] = self._counters.get(key, 0) + n
+
+
+class Direct:
+    """Commits each submission in the caller's thread, before the call returns. See Writer.
+
+    `waiting` tells how many rows wait for delivery: no more than `queue_limit` may.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Submission], Counters], None],
+        *,
+        queue_limit: int,
+        clock: Callable[[], float],
+        on_commit: Callable[[Sequence[Submission]], None],
+        waiting: Callable[[], int],
+    ) -> None:
+        self._write = write
+        self._queue_limit = queue_limit
+        self._clock = clock
+        self._on_commit = on_commit
+        self._waiting = waiting
+        #: So many rows have room without a look at those that wait.
+        self._left = 0
+
+    def submit(self, kind: Kind, items: Sequence[Any], *, wait: bool) -> Commit | None:
+        """Store `items`; with `wait`, their commit. Raises StoreFull; dropped rows are counted."""
+        if kind == "append" and not self._has_room(items):
+            self.count(dropped(kind, items, "queue_full"))
+            raise full(items, self._queue_limit)
+        submission = Submission(kind, items, ended() if wait else None)
+        try:
+            self._write([submission], {})
+        except Exception as error:
+            reject([submission], error)
+            self.count(dropped(kind, items, "store_error"))
+        else:
+            self._on_commit([submission])
+        return submission.commit
+
+    def _has_room(self, rows: Sequence[Any]) -> bool:
+        if len(rows) > self._left:
+            waiting = self._waiting()
+            self._left = room(self._queue_limit, ()) - waiting
+            if len(rows) > room(self._queue_limit, rows) - waiting:
+                return False
+        self._left -= len(rows)
+        return True
+
+    def count(self, counts: Sequence[Count]) -> None:
+        """Add to the counters. Never full."""
+        counters: Counters = {}
+        for key, n in hourly(counts, self._clock()):
+            counters[key] = counters.get(key, 0) + n
+        self._write([], counters)
+
+    def flush(self, timeout: float) -> bool:
+        """Nothing is ever left to commit."""
+        return True
+
+    def close(self, timeout: float) -> bool:
+        """Nothing runs."""
+        return True
+
+
+def room(queue_limit: int, items: Iterable[object]) -> int:
+    """How many rows may wait when `items` come to them."""
+    for one in items:
+        if isinstance(one, Row) and one.event_name != "PageView":
+            return queue_limit
+    return queue_limit - queue_limit // CONVERSIONS_ONLY
+
+
+def full(items: Sequence[Any], queue_limit: int) -> StoreFull:
+    """The error for rows that found no room."""
+    return StoreFull(
+        f"{len(items)} rows do not fit into the queue of {queue_limit} (queue_limit; "
+        f"page views and sightings leave the last part of it to conversions)"
+    )
+
+
+def dropped(kind: Kind, items: Sequence[Any], reason: str) -> list[Count]:
+    """What is counted for rows that are lost."""
+    if kind != "append":
+        return []
+    return [Count("dropped", reason, row.event_name, row.pixel_id) for row in items]
+
+
+def hourly(counts: Sequence[Count], now: float) -> Iterator[tuple[CounterKey, int]]:
+    """Counts as counters of the hour of `now`, Unix time in seconds."""
+    hour = int(now // 3600)
+    return (((hour, c.kind, c.reason, c.event_name, c.pixel_id), c.n) for c in counts)
+
+
+def reject(group: Sequence[Submission], error: BaseException) -> None:
+    """Everybody who waits for one of `group` gets the error, as a StoreError."""
+    failure = error
+    if not isinstance(failure, StoreError):
+        failure = StoreError(f"the rows cannot be stored: {type(error).__name__}")
+        failure.__cause__ = error
+    for submission in group:
+        if submission.commit is not None:
+            submission.commit.error = failure
+
+
+def at_fork(
+    *,
+    before: Callable[[], None] | None = None,
+    after_in_parent: Callable[[], None] | None = None,
+    after_in_child: Callable[[], None],
+) -> None:
+    """Call these bound methods around each fork, for as long as their object lives.
+
+    Python cannot unregister a hook, so what stays for ever is one small closure per method.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_weak(before) if before else _nothing,
+            after_in_parent=_weak(after_in_parent) if after_in_parent else _nothing,
+            after_in_child=_weak(after_in_child),
+        )
+
+
+def _weak(method: Callable[[], None]) -> Callable[[], None]:
+    reference = WeakMethod(method)
+
+    def call() -> None:
+        alive = reference()
+        if alive is not None:
+            alive()
+
+    return call
+
+
+def _nothing() -> None:
+    pass
+
+
+def _is_pressing(group: Sequence[Submission]) -> bool:
+    """Whether somebody waits for one of these, or they are company enough."""
+    return any(one.commit is not None for one in group) or (
+        sum([len(one.items) for one in group]) >= CROWD_ROWS
+    )
+
+
+def _halves(
+    group: list[Submission], counters: Counters
+) -> Iterator[tuple[list[Submission], Counters]]:
+    """Smaller transactions, to find what in a group cannot be stored."""
+    if group and counters:
+        yield group, {}
+        yield [], counters
+    elif group:
+        middle = len(group) // 2
+        yield group[:middle], {}
+        yield group[middle:], {}
+    else:
+        pairs = list(counters.items())
+        middle = len(pairs) // 2
+        yield [], dict(pairs[:middle])
+        yield [], dict(pairs[middle:])
 
 
 def _log(sentence: str, what: str, action: str) -> None:

@@ -14,7 +14,7 @@ from capi_middleware.meta.custom_data import clean, refused_by_meta
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.shield import Shield
-from capi_middleware.store.memory import MemoryStore
+from capi_middleware.testing.memory import MemoryStore
 
 _NOTHING = "nothing"
 

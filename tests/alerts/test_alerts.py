@@ -21,9 +21,9 @@ from starlette.routing import Route
 from capi_middleware import Alert, Config, verify_alert
 from capi_middleware.alerts import webhook
 from capi_middleware.alerts.webhook import Webhook
-from capi_middleware.store.memory import MemoryStore
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.store import Store
+from capi_middleware.testing.memory import MemoryStore
 from tests.delivery.test_delivery import answer, answering
 from tests.support.alerting import lines, plant, watcher
 from tests.support.configs import SECRET, make_config

@@ -23,12 +23,13 @@ from capi_middleware.events import Row as Event
 from capi_middleware.meta.codes import Outcome
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.store.commits import committed
-from capi_middleware.store.sqlite import SqliteStore
+from capi_middleware.store.store import Store
 from tests.benchmarks import purchase
 from tests.benchmarks.measure import Trial, constant
 from tests.benchmarks.sink import sink
 from tests.support.configs import PIXEL_ID, TOKEN
 from tests.support.processes import ROOT
+from tests.support.stores import sqlite_store
 
 _ENQUEUED = 20_000
 _BACKLOG = 20_000
@@ -60,7 +61,7 @@ async def _enqueue(waiters: int, amount: int, one: Callable[[], Awaitable[None]]
     return (time.perf_counter() - start) / (amount // waiters * waiters)
 
 
-async def _appended(store: SqliteStore) -> None:
+async def _appended(store: Store) -> None:
     commit = store.append([event(_BODY)], wait=True)
     assert commit is not None
     await committed(commit)
@@ -68,7 +69,7 @@ async def _appended(store: SqliteStore) -> None:
 
 def _enqueue_ours(waiters: int, share: float) -> float:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
-        store = SqliteStore(Path(folder) / "capi.db")
+        store = sqlite_store(Path(folder) / "capi.db")
         ends.callback(store.close)
 
         return asyncio.run(
@@ -129,7 +130,7 @@ def _enqueue_raw(waiters: int, share: float) -> float:
             db.close()
 
 
-def _fill(store: SqliteStore, amount: int) -> None:
+def _fill(store: Store, amount: int) -> None:
     for start in range(0, amount, 1000):
         store.append([event() for _ in range(start, min(start + 1000, amount))], wait=False)
         store.flush(60)
@@ -139,7 +140,7 @@ def _drain(share: float) -> float:
     """Claim, post and settle a backlog with one courier; seconds for each event."""
     amount = max(1, int(_BACKLOG * share))
     with sink() as url, tempfile.TemporaryDirectory() as folder:
-        store = SqliteStore(Path(folder) / "capi.db")
+        store = sqlite_store(Path(folder) / "capi.db")
         _fill(store, amount)
         left = itertools.count(amount - 1000, -1000)
         all_sent = threading.Event()
@@ -190,7 +191,7 @@ def _post(batches: list[list[bytes]]) -> float:
 def _memory(path: Path, amount: int) -> float:
     """Peak memory in MB of a process that delivers while `amount` events wait in its file."""
     if not path.exists():
-        store = SqliteStore(path)
+        store = sqlite_store(path)
         _fill(store, amount)
         store.close()
     with sink() as url:
@@ -206,7 +207,7 @@ def _enqueue_alone(share: float) -> float:
     """Seconds from the enqueueing of one event to its acknowledgement, nothing else going on."""
     amount = max(1, int(200 * share))
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
-        store = SqliteStore(Path(folder) / "capi.db")
+        store = sqlite_store(Path(folder) / "capi.db")
         ends.callback(store.close)
 
         async def main() -> float:
@@ -224,7 +225,7 @@ def _unawaited(share: float) -> float:
     """Seconds on the request's thread for an event that nobody waits for."""
     amount = max(1, int(2000 * share))
     with tempfile.TemporaryDirectory() as folder:
-        store = SqliteStore(Path(folder) / "capi.db")
+        store = sqlite_store(Path(folder) / "capi.db")
         rows = [[event(_BODY)] for _ in range(amount)]
         start = time.thread_time()
         for row in rows:

@@ -9,11 +9,12 @@ from typing import Any
 
 import psycopg
 
-from capi_middleware.store.postgres import PostgresStore
+from capi_middleware.store.store import Store
 from tests.benchmarks import outbox
 from tests.benchmarks.measure import Trial
 from tests.support.configs import PIXEL_ID
 from tests.support.postgres import database, execute, server
+from tests.support.stores import postgres_store
 
 _EVENTS = 10_000
 _GROUP = 500
@@ -30,7 +31,7 @@ UPDATE raw_queue SET taken = true WHERE key IN (
 """
 
 
-def _enqueue(store: PostgresStore) -> Callable[[float], float]:
+def _enqueue(store: Store) -> Callable[[float], float]:
     """Events per second into the store, duplicates looked for."""
 
     def side(share: float) -> float:
@@ -92,7 +93,7 @@ def _by_couriers(claims: Sequence[Callable[[], list[int]]], amount: int) -> floa
     return len(claimed) / taken
 
 
-def _claim(store: PostgresStore) -> list[int]:
+def _claim(store: Store) -> list[int]:
     lease = store.lease(PIXEL_ID, limit=_LIMIT, seconds=60.0)
     return [event.key for event in lease.events]
 
@@ -106,7 +107,7 @@ def _claims(url: str) -> Callable[[float], float]:
         amount = max(_GROUP, int(_EVENTS * share))
         with contextlib.ExitStack() as ends:
             fresh = ends.enter_context(database(url))
-            stores = [PostgresStore(fresh) for _ in range(_COURIERS)]
+            stores = [postgres_store(fresh) for _ in range(_COURIERS)]
             for store in stores:
                 ends.callback(store.close)
             for _ in range(amount // _GROUP):
@@ -145,7 +146,7 @@ def _bare_claims(url: str) -> Callable[[float], float]:
 def rows() -> Iterator[Trial]:
     """What the table says about PostgreSQL."""
     with server() as url, database(url) as ours, database(url) as theirs:
-        store = PostgresStore(ours)
+        store = postgres_store(ours)
         yield Trial(
             f"PostgreSQL: enqueue with dedupe, groups of {_GROUP}", "raw COPY", 0.7,
             _enqueue(store), _copy(theirs), unit="/s",

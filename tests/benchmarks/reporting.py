@@ -16,11 +16,12 @@ import pytest
 from capi_middleware.events import Row as Event
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import Window
-from capi_middleware.store import sqlite_rollups
-from capi_middleware.store.sqlite import SqliteStore
+from capi_middleware.store import store as stores
+from capi_middleware.store.store import Store
 from tests.benchmarks import purchase
 from tests.benchmarks.measure import Row, Trial
 from tests.support.configs import PIXEL_ID, make_config
+from tests.support.stores import sqlite_store
 
 _MANY, _FEW = 10_000_000, 10_000
 _ENQUEUED, _TOGETHER = 20_000, 256
@@ -64,10 +65,10 @@ _DEPTH = "UPDATE rollups SET n = n * ? WHERE span = 0"
 _SUMMED = "UPDATE summed SET key = (SELECT MAX(key) FROM events)"
 
 
-def _ledger(path: Path, amount: int) -> SqliteStore:
+def _ledger(path: Path, amount: int) -> Store:
     """A store with `amount` settled events of eight days."""
     an_hour = amount // _HOURS
-    store = SqliteStore(path, clock=lambda: _WINDOW.end)
+    store = sqlite_store(path, clock=lambda: _WINDOW.end)
     store.depth()
     first_hour = {
         "first": 0, "last": an_hour, "an_hour": an_hour, "start": _START, "pattern": an_hour,
@@ -101,9 +102,9 @@ class _Ledgers:
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
-        self._made: dict[int, SqliteStore] = {}
+        self._made: dict[int, Store] = {}
 
-    def figure(self, read: Callable[[SqliteStore], float], amount: int, share: float) -> float:
+    def figure(self, read: Callable[[Store], float], amount: int, share: float) -> float:
         amount = max(_FEW, int(amount * share))
         if amount not in self._made:
             self._made[amount] = _ledger(self._folder / f"{amount}.db", amount)
@@ -124,12 +125,12 @@ def _seconds(read: Callable[[], object]) -> float:
     return statistics.median(taken)
 
 
-def _report(store: SqliteStore) -> float:
+def _report(store: Store) -> float:
     config = make_config()
     return _seconds(lambda: read_report(store, config, _WINDOW))
 
 
-def _tallies(store: SqliteStore) -> float:
+def _tallies(store: Store) -> float:
     return _seconds(lambda: store.tallies(_WINDOW.start, _WINDOW.end))
 
 
@@ -137,10 +138,10 @@ def _enqueue(share: float, *, summed: bool) -> float:
     """Seconds for each event, in group commits."""
     amount = max(_TOGETHER, int(_ENQUEUED * share))
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patches:
-        store = SqliteStore(Path(folder) / "capi.db")
+        store = sqlite_store(Path(folder) / "capi.db")
         store.depth()
         if not summed:
-            patches.setattr(sqlite_rollups, "FOLD_ROWS", math.inf)
+            patches.setattr(stores, "FOLD_EVERY", math.inf)
         events = [_event() for _ in range(amount)]
         start = time.perf_counter()
         for at in range(0, amount, _TOGETHER):

@@ -2,17 +2,18 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
 from capi_middleware.errors import StoreError
 from capi_middleware.store import commits
-from capi_middleware.store.commits import Batch, Commit, committed, ended
+from capi_middleware.store.commits import Commit, Holdup, committed, end, ended, wait_for
 
 
-def soon(batch: Batch) -> threading.Thread:
-    """End the batch from another thread."""
-    thread = threading.Thread(target=batch.end)
+def soon(*some: Commit) -> threading.Thread:
+    """End commits from another thread."""
+    thread = threading.Thread(target=end, args=(some,))
     thread.start()
     return thread
 
@@ -23,11 +24,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commits, "COMMIT_PATIENCE", 0.02)
 
 
-def test_a_thread_waits_until_the_batch_ends() -> None:
-    commit = Commit(Batch())
+def test_a_thread_waits_until_the_commit_ends() -> None:
+    commit = Commit(Holdup())
     with pytest.raises(TimeoutError):
         commit.result(0.01)
-    thread = soon(commit.batch)
+    thread = soon(commit)
     commit.result(30)
     thread.join()
 
@@ -35,106 +36,155 @@ def test_a_thread_waits_until_the_batch_ends() -> None:
     commit.result()
 
 
-def test_the_error_is_of_one_part_of_a_batch() -> None:
-    batch = Batch()
-    bad, good = Commit(batch), Commit(batch)
+def test_the_error_is_of_one_of_those_that_end_together() -> None:
+    bad, good = Commit(Holdup()), Commit(Holdup())
     bad.error = StoreError("bad")
-    batch.end()
+    end([bad, good])
 
     good.result()
     with pytest.raises(StoreError, match="bad"):
         bad.result()
 
 
+class Counting(asyncio.SelectorEventLoop):
+    """How often another thread wakes this loop."""
+
+    woken = 0
+
+    def call_soon_threadsafe(self, *given: object, **more: object) -> asyncio.Handle:
+        self.woken += 1
+        return super().call_soon_threadsafe(*given, **more)  # type: ignore[arg-type] # as given
+
+
 def test_all_who_wait_on_a_loop_go_on_and_wake_it_once() -> None:
+    loop = Counting()
+
     async def wait() -> None:
-        batch, woken = Batch(), list[object]()
-        loop = asyncio.get_running_loop()
-        tasks = [asyncio.ensure_future(committed(Commit(batch))) for _ in range(50)]
+        some = [Commit(Holdup()) for _ in range(50)]
+        tasks = [asyncio.ensure_future(committed(one)) for one in some]
         await asyncio.sleep(0)
-        (tell,) = batch.waiting.values()
-        batch.waiting[loop] = lambda: woken.append(tell)
-        soon(batch).join()
-        assert woken == [tell]
-        tell()
+        soon(*some).join()
         await asyncio.gather(*tasks)
 
-    asyncio.run(wait())
+    loop.run_until_complete(wait())
+    loop.close()
+    assert loop.woken == 1
 
 
 def test_who_is_cancelled_leaves_the_others_waiting() -> None:
     async def wait() -> None:
-        batch = Batch()
-        first, second = (asyncio.ensure_future(committed(Commit(batch))) for _ in range(2))
+        some = [Commit(Holdup()) for _ in range(2)]
+        first, second = (asyncio.ensure_future(committed(one)) for one in some)
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.sleep(0)
         assert first.cancelled()
         assert not second.done()
-        soon(batch).join()
+        soon(*some).join()
         await second
 
     asyncio.run(wait())
 
 
-def test_who_comes_while_the_batch_ends_does_not_wait(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_two_may_wait_for_one_commit() -> None:
     async def wait() -> None:
-        batch = Batch()
-        started = commits._Arrivals.__init__
-
-        def late(*given: object) -> None:
-            started(*given)  # type: ignore[arg-type] # as they were
-            batch.waiting.clear()
-            batch.done = True
-
-        monkeypatch.setattr(commits._Arrivals, "__init__", late)
-        await asyncio.wait_for(committed(Commit(batch)), 1)
+        commit = Commit(Holdup())
+        tasks = [asyncio.ensure_future(committed(commit)) for _ in range(2)]
+        await asyncio.sleep(0)
+        soon(commit).join()
+        await asyncio.gather(*tasks)
 
     asyncio.run(wait())
 
 
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("held_up", [True, False])
-def test_patience_ends_and_who_comes_later_waits_again(held_up: bool) -> None:
+def test_who_comes_while_the_commit_ends_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     async def wait() -> None:
-        batch = Batch(lambda: held_up)
+        commit, loop = Commit(Holdup()), asyncio.get_running_loop()
+
+        def late() -> "asyncio.Future[None]":
+            end([commit])  # after the first look at it
+            return asyncio.Future(loop=loop)
+
+        monkeypatch.setattr(loop, "create_future", late)
+        await committed(commit)
+
+    start = time.monotonic()
+    asyncio.run(wait())
+    assert time.monotonic() - start < 1
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("since", [1.0, None], ids=["held up", "slow"])
+def test_patience_ends_and_who_comes_later_waits_again(since: float | None) -> None:
+    async def wait() -> None:
+        commit = Commit(Holdup(since))
         with pytest.raises(TimeoutError):
-            await committed(Commit(batch))
-        assert batch.waiting == {}
-        later = asyncio.ensure_future(committed(Commit(batch)))
+            await committed(commit)
+        later = asyncio.ensure_future(committed(commit))
         await asyncio.sleep(0)
-        soon(batch).join()
+        soon(commit).join()
         await later
 
     asyncio.run(wait())
 
 
+def test_patience_is_short_only_where_others_hold_the_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commits, "BUSY_PATIENCE", 0.01)
+    held_up, slow = Commit(Holdup(1.0)), Commit(Holdup())
+
+    async def wait() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(committed(held_up), 1)
+        waiting = asyncio.ensure_future(committed(slow))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        soon(slow).join()
+        await waiting
+
+    asyncio.run(wait())
+    with pytest.raises(TimeoutError):
+        wait_for(Commit(Holdup(1.0)))
+    wait_for(slow)
+
+
 def test_a_loop_that_is_closed_is_told_nothing() -> None:
-    batch = Batch()
+    commit = Commit(Holdup())
 
     async def give_up() -> None:
-        task = asyncio.ensure_future(committed(Commit(batch)))
+        task = asyncio.ensure_future(committed(commit))
         await asyncio.sleep(0)
         task.cancel()
 
     asyncio.run(give_up())
-    assert batch.waiting
-    batch.end()
+    end([commit])
+    assert commit.done()
+
+
+class Broken(asyncio.SelectorEventLoop):
+    """Cannot be told anything."""
+
+    def call_soon_threadsafe(self, *given: object, **more: object) -> asyncio.Handle:
+        raise OSError
 
 
 def test_who_cannot_be_told_keeps_nobody_waiting() -> None:
-    batch = Batch()
+    loop, first, second = Broken(), Commit(Holdup()), Commit(Holdup())
 
-    def fail() -> None:
-        raise OSError
+    async def give_up() -> None:
+        asyncio.ensure_future(committed(first)).cancel()
+        task = asyncio.ensure_future(committed(first))
+        await asyncio.sleep(0)
+        task.cancel()
 
-    batch.waiting["broken"] = fail
-    soon(batch).join()
-
-    Commit(batch).result(9)
-    assert batch.waiting == {}
+    loop.run_until_complete(give_up())
+    loop.close()
+    waiting = threading.Thread(target=second.result, args=(9,))
+    waiting.start()
+    end([first, second])
+    waiting.join(9)
+    assert not waiting.is_alive()
 
 
 def test_what_has_ended_is_not_waited_for() -> None:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from capi_middleware.store.postgres import PostgresStore
 from capi_middleware.store.records import Settlement
+from capi_middleware.store.store import Store
 from tests.support.pgbouncer import pooled
-from tests.support.stores import PIXEL, row
+from tests.support.stores import PIXEL, postgres_store, row
 
 
 @pytest.fixture
@@ -18,10 +18,10 @@ def pool_url(postgres_url: str) -> Iterator[str]:
 
 
 def test_stores_that_share_one_connection_lose_and_double_nothing(pool_url: str) -> None:
-    stores = [PostgresStore(pool_url) for _ in range(4)]
+    stores = [postgres_store(pool_url) for _ in range(4)]
     claimed: list[str] = []
 
-    def work(number: int, store: PostgresStore) -> None:
+    def work(number: int, store: Store) -> None:
         for n in range(25):
             future = store.append([row(f"e{number}-{n}")], wait=True)
             assert future is not None
@@ -43,7 +43,7 @@ def test_stores_that_share_one_connection_lose_and_double_nothing(pool_url: str)
 
 
 def test_a_first_start_through_the_pool_makes_the_tables_once(pool_url: str) -> None:
-    stores = [PostgresStore(pool_url) for _ in range(8)]
+    stores = [postgres_store(pool_url) for _ in range(8)]
     threads = [threading.Thread(target=store.depth) for store in stores]
     for thread in threads:
         thread.start()

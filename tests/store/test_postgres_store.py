@@ -13,12 +13,12 @@ import pytest
 from capi_middleware.cli.tail import Watch
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count, Sighting
-from capi_middleware.store.postgres import PostgresStore
-from capi_middleware.store.postgres_link import Link
+from capi_middleware.store.postgres import Link
 from capi_middleware.store.records import Settlement
+from capi_middleware.store.store import Store
 from tests.support.postgres import execute
 from tests.support.servers import closed_port
-from tests.support.stores import NOON, PIXEL, row, store_rows
+from tests.support.stores import NOON, PIXEL, postgres_store, row, store_rows
 
 KILL = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -27,24 +27,24 @@ KILL = (
 
 
 @pytest.fixture
-def store(postgres_url: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(postgres_url)
+def store(postgres_url: str) -> Iterator[Store]:
+    store = postgres_store(postgres_url)
     yield store
     store.close()
 
 
 def test_nothing_is_opened_before_the_first_use() -> None:
-    store = PostgresStore("postgresql://nobody:pa55word@127.0.0.1:1/none")
+    store = postgres_store("postgresql://nobody:pa55word@127.0.0.1:1/none")
     store.close()
 
 
-def test_two_couriers_never_claim_the_same_event(store: PostgresStore, postgres_url: str) -> None:
+def test_two_couriers_never_claim_the_same_event(store: Store, postgres_url: str) -> None:
     rows = [row(f"e{n}", event_time=time.time()) for n in range(400)]
     store_rows(store, *rows)
-    stores = [PostgresStore(postgres_url) for _ in range(4)]
+    stores = [postgres_store(postgres_url) for _ in range(4)]
     claimed: list[int] = []
 
-    def claim(one: PostgresStore) -> None:
+    def claim(one: Store) -> None:
         while events := one.lease(PIXEL, limit=7, seconds=60).events:
             claimed.extend(event.key for event in events)
 
@@ -60,7 +60,7 @@ def test_two_couriers_never_claim_the_same_event(store: PostgresStore, postgres_
 
 
 def test_the_leases_of_a_store_without_clock_are_by_the_clock_of_the_database(
-    store: PostgresStore, postgres_url: str
+    store: Store, postgres_url: str
 ) -> None:
     store_rows(store, row(event_time=time.time()))
     store.lease(PIXEL, limit=1, seconds=60)
@@ -71,9 +71,7 @@ def test_the_leases_of_a_store_without_clock_are_by_the_clock_of_the_database(
     assert 50 < left <= 60
 
 
-def test_a_connection_that_is_ended_is_opened_again(
-    store: PostgresStore, postgres_url: str
-) -> None:
+def test_a_connection_that_is_ended_is_opened_again(store: Store, postgres_url: str) -> None:
     store_rows(store, row("e1", event_time=time.time()))
     assert store.depth() == {"pending": 1}
     execute(postgres_url, KILL)
@@ -86,7 +84,7 @@ def test_a_connection_that_is_ended_is_opened_again(
 
 
 def test_what_is_appended_while_the_connection_breaks_is_stored_and_counted_once(
-    store: PostgresStore, postgres_url: str
+    store: Store, postgres_url: str
 ) -> None:
     store.count([Count("error", "x")])
     store_rows(store, row("first", event_time=time.time()))
@@ -112,7 +110,7 @@ def test_what_is_appended_while_the_connection_breaks_is_stored_and_counted_once
 
 
 def test_a_commit_whose_answer_was_lost_is_not_made_twice(
-    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store_rows(store, row("e1", event_time=time.time()))
     honest = psycopg.Connection.commit
@@ -137,7 +135,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(
 def test_a_server_that_comes_late_gets_what_waited(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = PostgresStore(postgres_url)
+    store = postgres_store(postgres_url)
     honest, tries = psycopg.connect, []
 
     def connect(*given: object, **more: object) -> object:
@@ -155,7 +153,7 @@ def test_a_server_that_comes_late_gets_what_waited(
     store.close()
 
 
-def test_what_cannot_be_stored_fails_alone(store: PostgresStore) -> None:
+def test_what_cannot_be_stored_fails_alone(store: Store) -> None:
     bad = row("nul\0", event_time=time.time())
     futures = [store.append([one], wait=True) for one in (row("e1"), bad, row("e2"))]
     results = [future.exception(30) for future in futures if future is not None]
@@ -169,7 +167,7 @@ def test_the_password_is_in_no_repr_error_or_log(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     refused = closed_port().replace("http://", "postgresql://someone:pa55word@") + "/shop"
-    store = PostgresStore(refused)
+    store = postgres_store(refused)
     with pytest.raises(StoreError) as caught:
         store.depth()
     assert "pa55word" not in f"{caught.value!r} {caught.value} {store!r} {caplog.text}"
@@ -177,11 +175,11 @@ def test_the_password_is_in_no_repr_error_or_log(
     assert caught.value.__cause__ is None
 
 
-def test_a_newer_schema_is_refused(store: PostgresStore, postgres_url: str) -> None:
+def test_a_newer_schema_is_refused(store: Store, postgres_url: str) -> None:
     store_rows(store, row())
     execute(postgres_url, "UPDATE capi_schema SET version = 999")
-    other = PostgresStore(postgres_url)
-    with pytest.raises(StoreError, match="found schema 999, expected 3 or older"):
+    other = postgres_store(postgres_url)
+    with pytest.raises(StoreError, match="found schema 999, expected 1"):
         other.depth()
     other.close()
 
@@ -189,7 +187,7 @@ def test_a_newer_schema_is_refused(store: PostgresStore, postgres_url: str) -> N
 def test_missing_rights_are_one_clear_error(postgres_url: str) -> None:
     execute(postgres_url, "REVOKE ALL ON SCHEMA public FROM public")
     execute(postgres_url, f"CREATE ROLE reader_{os.getpid()} LOGIN PASSWORD 'x'")
-    store = PostgresStore(postgres_url.replace("//postgres:", f"//reader_{os.getpid()}:"))
+    store = postgres_store(postgres_url.replace("//postgres:", f"//reader_{os.getpid()}:"))
     with pytest.raises(StoreError, match=r"the database refused a statement: \w+ \(\w{5}\)"):
         store.depth()
     store.close()
@@ -197,10 +195,10 @@ def test_missing_rights_are_one_clear_error(postgres_url: str) -> None:
 
 
 def test_eight_first_starts_at_once_make_one_schema(postgres_url: str) -> None:
-    stores = [PostgresStore(postgres_url) for _ in range(8)]
+    stores = [postgres_store(postgres_url) for _ in range(8)]
     errors: list[BaseException] = []
 
-    def use(store: PostgresStore, n: int) -> None:
+    def use(store: Store, n: int) -> None:
         try:
             store_rows(store, row(f"e{n}", event_time=time.time()))
         except BaseException as error:
@@ -219,7 +217,7 @@ def test_eight_first_starts_at_once_make_one_schema(postgres_url: str) -> None:
 
 
 def test_a_child_uses_connections_of_its_own_and_leaves_those_of_its_parent(
-    store: PostgresStore,
+    store: Store,
 ) -> None:
     store_rows(store, row("e1", event_time=time.time()))
     child = os.fork()
@@ -238,13 +236,13 @@ def test_a_child_uses_connections_of_its_own_and_leaves_those_of_its_parent(
 
 
 def test_two_processes_that_count_and_sight_the_same_do_not_lock_each_other(
-    store: PostgresStore, postgres_url: str
+    store: Store, postgres_url: str
 ) -> None:
-    other = PostgresStore(postgres_url)
+    other = postgres_store(postgres_url)
     rows = [row(f"e{n}", browser="not_run") for n in range(50)]
     store_rows(store, *rows)
 
-    def work(one: PostgresStore, order: int) -> None:
+    def work(one: Store, order: int) -> None:
         for _ in range(20):
             some = rows[::order]
             one.count([Count("error", f"r{n}") for n in range(10)][::order])
@@ -264,9 +262,7 @@ def test_two_processes_that_count_and_sight_the_same_do_not_lock_each_other(
     other.close()
 
 
-def test_late_words_about_a_lease_that_ran_out_are_ignored(
-    store: PostgresStore, postgres_url: str
-) -> None:
+def test_late_words_about_a_lease_that_ran_out_are_ignored(store: Store, postgres_url: str) -> None:
     store_rows(store, row(event_time=time.time()))
     old = store.lease(PIXEL, limit=1, seconds=0.01)
     time.sleep(0.05)
@@ -277,7 +273,7 @@ def test_late_words_about_a_lease_that_ran_out_are_ignored(
 
 
 def test_tail_prints_what_another_process_commits_late(
-    store: PostgresStore, postgres_url: str, capsys: pytest.CaptureFixture[str]
+    store: Store, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     watch = Watch(None, None, as_json=True)
     store_rows(store, row("before"))

@@ -1,54 +1,30 @@
-"""PostgresStore's sums: an older schema brought up to date, and many processes at once."""
+"""PostgresStore's sums: what is pruned with them, and many processes at once."""
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
-from capi_middleware.store import postgres, postgres_rollups
-from capi_middleware.store.postgres import PostgresStore
-from capi_middleware.store.postgres_link import SCHEMA_VERSION
-from capi_middleware.store.records import Freshness, Slice, Tally
-from tests.support import postgres as server
+from capi_middleware.store import postgres
+from capi_middleware.store import store as stores
+from capi_middleware.store.records import Slice
+from capi_middleware.store.store import Store
 from tests.support.postgres import execute
-from tests.support.stores import NOON, PIXEL, Clock, row, store_rows
-
-#: What version 1 writes.
-OLD_INSERT = (
-    "INSERT INTO capi_events (event_id, event_name, pixel_id, event_time, created_at, payload, "
-    "server, due_at, browser, match_keys, delivered_at) "
-    "VALUES (%s, 'Purchase', %s, %s, 0, '{}', %s, 0, %s, 3, %s)"
-)
+from tests.support.stores import NOON, PIXEL, Clock, postgres_store, row, store_rows
 
 
 @pytest.fixture
-def open_store(postgres_url: str) -> Iterator[Callable[[], PostgresStore]]:
-    opened: list[PostgresStore] = []
+def open_store(postgres_url: str) -> Iterator[Callable[[], Store]]:
+    opened: list[Store] = []
 
-    def open_one() -> PostgresStore:
-        opened.append(PostgresStore(postgres_url, clock=Clock()))
+    def open_one() -> Store:
+        opened.append(postgres_store(postgres_url, clock=Clock()))
         return opened[-1]
 
     yield open_one
     for store in opened:
         store.close()
-
-
-@pytest.fixture(params=[1, 2])
-def old_url(postgres_url: str, request: pytest.FixtureRequest) -> str:
-    """A database of an older schema with some events."""
-    script = (Path(__file__).parents[1] / "data" / f"postgres_{request.param}.sql").read_text()
-    with psycopg.connect(postgres_url) as db:
-        db.execute(script.encode())
-        db.execute(b"CREATE TABLE capi_schema (version integer NOT NULL)")
-        db.execute(b"INSERT INTO capi_schema VALUES (%s)", (request.param,))
-        db.execute(OLD_INSERT.encode(), ("e1", PIXEL, NOON, "pending", "sent", None))
-        for n in range(3):
-            given = (f"d{n}", PIXEL, NOON, "delivered", "csp", NOON + 12.3)
-            db.execute(OLD_INSERT.encode(), given)
-    return postgres_url
 
 
 def run_all(works: list[Callable[[], None]]) -> list[BaseException]:
@@ -69,83 +45,9 @@ def run_all(works: list[Callable[[], None]]) -> list[BaseException]:
     return errors
 
 
-def test_an_older_database_is_brought_up_to_date_with_its_rows(
-    old_url: str, open_store: Callable[[], PostgresStore]
-) -> None:
-    store = open_store()
-    tallies = store.tallies(NOON, NOON + 1)
-
-    assert sorted(tallies.rows, key=repr) == [
-        Tally(PIXEL, "Purchase", "delivered", "csp", 3, 3),
-        Tally(PIXEL, "Purchase", "pending", "sent", 3, 1),
-    ]
-    assert tallies.freshness == [Freshness(PIXEL, "Purchase", 12.0, 3)]
-    assert store.depth() == {"delivered": 3, "pending": 1}
-    assert [one.event_id for one in store.lease(PIXEL, limit=9, seconds=9).events] == ["e1"]
-
-
-SCHEMA = (
-    "SELECT table_name, column_name, data_type, column_default FROM information_schema.columns "
-    "WHERE table_name LIKE 'capi%' ORDER BY 1, 2",
-    "SELECT indexdef FROM pg_indexes WHERE tablename LIKE 'capi%' ORDER BY 1",
-    "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1",
-    "SELECT proname, prosrc FROM pg_proc WHERE proname LIKE 'capi%' ORDER BY 1",
-    "SELECT relname, reloptions FROM pg_class WHERE relname LIKE 'capi%' ORDER BY 1",
-    "SELECT version FROM capi_schema",
-)
-
-
-def test_the_migrations_make_what_a_new_database_has(
-    old_url: str, postgres_server: str, open_store: Callable[[], PostgresStore]
-) -> None:
-    open_store().depth()
-    with server.database(postgres_server) as fresh_url:
-        fresh = PostgresStore(fresh_url)
-        fresh.depth()
-        fresh.close()
-        for statement in SCHEMA:
-            assert execute(old_url, statement) == execute(fresh_url, statement)
-
-
-def test_many_processes_migrate_at_once_while_an_older_one_writes(
-    old_url: str, open_store: Callable[[], PostgresStore]
-) -> None:
-    writing, ended = threading.Event(), threading.Event()
-
-    def older() -> None:
-        with psycopg.connect(old_url, autocommit=True) as db:
-            for n in range(2000):
-                given = (f"old{n}", PIXEL, NOON, "pending", "csp", None)
-                db.execute(OLD_INSERT.encode(), given)
-                writing.set()
-                if ended.is_set() and n > 100:
-                    break
-            written.append(n + 1)
-
-    def newer(n: int) -> Callable[[], None]:
-        def use() -> None:
-            writing.wait(30)
-            store_rows(open_store(), row(f"new{n}", match_keys=3, browser="csp"))
-
-        return use
-
-    written: list[int] = []
-    old = threading.Thread(target=older)
-    old.start()
-    errors = run_all([newer(n) for n in range(6)])
-    ended.set()
-    old.join(60)
-
-    assert errors == []
-    assert execute(old_url, "SELECT version FROM capi_schema") == [(SCHEMA_VERSION,)]
-    tallies = open_store().tallies(NOON, NOON + 1)
-    found = {(one.server, one.browser): one.n for one in tallies.rows}
-    assert found["pending", "csp"] == written[0] + 6
-
-
 def test_the_keys_of_sums_that_are_over_are_pruned_with_them(postgres_url: str) -> None:
     clock = Clock()
-    store = PostgresStore(postgres_url, clock=clock)
+    store = postgres_store(postgres_url, clock=clock)
     store_rows(store, row("e1", server="unmapped", page="/old", route="GET /both"))
     store.prune(NOON + 1)
     clock.now += 401 * 86_400
@@ -162,13 +64,15 @@ def test_the_keys_of_sums_that_are_over_are_pruned_with_them(postgres_url: str) 
 
 
 def test_nobody_waits_for_who_folds(
-    postgres_url: str, open_store: Callable[[], PostgresStore], monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, open_store: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "FOLD_EVERY", 1)
+    monkeypatch.setattr(stores, "FOLD_EVERY", 1)
     store = open_store()
     store.depth()
     with psycopg.connect(postgres_url) as other:
-        assert other.execute(postgres_rollups.TRY_LOCK.encode()).fetchone() == (True,)
+        assert other.execute(
+            postgres.QUERIES["try_lock"], {"number": postgres._FOLD_LOCK}
+        ).fetchone() == (True,)
         for event_id in ("e1", "e2"):
             store_rows(store, row(event_id, route="GET /a"))
         store.close()
@@ -183,10 +87,10 @@ def test_nobody_waits_for_who_folds(
 
 
 def test_a_report_is_of_one_moment_while_others_write_and_fold(
-    open_store: Callable[[], PostgresStore], monkeypatch: pytest.MonkeyPatch
+    open_store: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "FOLD_EVERY", 1)
-    monkeypatch.setattr(postgres_rollups, "FOLD_ROWS", 3)
+    monkeypatch.setattr(stores, "FOLD_EVERY", 1)
+    monkeypatch.setattr(postgres, "FOLD_ROWS", 3)
     reader, ended = open_store(), threading.Event()
     reader.depth()
 

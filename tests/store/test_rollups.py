@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from capi_middleware.events import BROWSER_CAUSES, SENT, Row, Sighting
-from capi_middleware.store import postgres, postgres_rollups, sqlite_rollups
-from capi_middleware.store.memory import MemoryStore
+from capi_middleware.store import postgres
+from capi_middleware.store import store as stores
 from capi_middleware.store.records import Facet, Lease, Settlement
+from capi_middleware.store.sqlite import SqliteEngine
 from capi_middleware.store.store import Store
 from tests.support.postgres import execute
 from tests.support.stores import NOON, Clock, store_rows
@@ -47,11 +48,10 @@ class Raw(NamedTuple):
 
 
 def raw_rows(store: Store, url: str) -> list[Raw]:
-    if isinstance(store, MemoryStore):
-        found = [
-            tuple(getattr(record, name) for name in Raw._fields)
-            for record in store._records.values()
-        ]
+    if url == "memory:":
+        assert isinstance(store._engine, SqliteEngine)
+        with store._engine.database.reading() as db:
+            found = db.execute(f"SELECT {COLUMNS.format('')} FROM events").fetchall()
     elif url.startswith("sqlite"):
         db = sqlite3.connect(url.removeprefix("sqlite:///"))
         found = db.execute(f"SELECT {COLUMNS.format('')} FROM events").fetchall()
@@ -194,9 +194,8 @@ class Operations:
 @pytest.fixture(params=[1, 7, 100_000], ids=["folded at once", "folded often", "not folded"])
 def folds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many changes are folded together."""
-    monkeypatch.setattr(sqlite_rollups, "FOLD_ROWS", request.param)
-    monkeypatch.setattr(postgres_rollups, "FOLD_ROWS", request.param)
-    monkeypatch.setattr(postgres, "FOLD_EVERY", request.param)
+    monkeypatch.setattr(postgres, "FOLD_ROWS", request.param)
+    monkeypatch.setattr(stores, "FOLD_EVERY", request.param)
 
 
 @pytest.mark.usefixtures("folds")

@@ -1,4 +1,4 @@
-"""SqliteStore and MemoryStore answer every sequence of calls in the same way."""
+"""A file that is closed and opened, and memory, answer every sequence of calls in the same way."""
 
 import tempfile
 from pathlib import Path
@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from capi_middleware.events import BROWSER_CAUSES, SENT, Count, Row, Sighting
-from capi_middleware.store.memory import MemoryStore
 from capi_middleware.store.records import Lease, Settlement
-from capi_middleware.store.sqlite import SqliteStore
 from capi_middleware.store.store import Store
-from tests.support.stores import NOON, Clock, states
+from capi_middleware.testing.memory import MemoryStore
+from tests.support.stores import NOON, Clock, sqlite_store, states
 
 EVENT_IDS = st.sampled_from(["e1", "e2", "e3", "e4"])
 PIXELS = st.sampled_from(["1", "2"])
@@ -40,7 +39,7 @@ class TwoStores(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.directory = tempfile.TemporaryDirectory()
-        self.sqlite = SqliteStore(Path(self.directory.name) / "capi.db", clock=self.clock)
+        self.sqlite = sqlite_store(Path(self.directory.name) / "capi.db", clock=self.clock)
         self.memory = MemoryStore(clock=self.clock)
         self.stores: tuple[Store, Store] = (self.sqlite, self.memory)
 

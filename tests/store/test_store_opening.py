@@ -6,14 +6,19 @@ from pathlib import Path
 import pytest
 
 from capi_middleware.errors import ConfigError
-from capi_middleware.store.memory import MemoryStore
 from capi_middleware.store.opening import check_url, open_store
-from capi_middleware.store.sqlite import SqliteStore
 from tests.support.stores import row, store_rows
 
 
-def test_memory_opens_a_memory_store() -> None:
-    assert isinstance(open_store("memory:", queue_limit=10), MemoryStore)
+def test_memory_opens_a_store_that_is_its_own_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = (open_store("memory:", queue_limit=10) for _ in range(2))
+    store_rows(one, row())
+
+    assert (one.depth(), other.depth()) == ({"pending": 1}, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_three_slashes_are_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +27,7 @@ def test_three_slashes_are_a_relative_path(tmp_path: Path, monkeypatch: pytest.M
     store_rows(store, row())
     store.close()
 
-    assert isinstance(store, SqliteStore)
+    assert repr(store).endswith("capi.db')")
     assert (tmp_path / "capi.db").exists()
 
 
@@ -70,7 +75,7 @@ def test_other_urls_are_refused_with_what_was_found_and_expected(url: str, found
 def test_a_postgresql_url_opens_nothing_yet_and_hides_its_password(scheme: str) -> None:
     store = open_store(f"{scheme}://user:hunter2@host/db", queue_limit=10)
 
-    assert repr(store) == "PostgresStore('postgresql://host/db')"
+    assert repr(store) == "Store('postgresql://host/db')"
     store.close()
 
 

@@ -1,19 +1,41 @@
 """What tests of stores share: a clock to set, rows, and a look at a store as a whole."""
 
+import os
+import time
 from collections.abc import Callable
 from typing import Any
 
 from capi_middleware.events import Row
+from capi_middleware.store.sqlite import SqliteEngine
 from capi_middleware.store.store import Store
 from capi_middleware.testing import FrozenClock as Clock
 
-__all__ = ["NOON", "PIXEL", "Clock", "row", "states", "store_rows"]
+__all__ = [
+    "NOON", "PIXEL", "Clock", "postgres_store", "row", "sqlite_store", "states", "store_rows"
+]  # fmt: skip
 
 NOON = 1_800_000_000.0
 PIXEL = "1234567890"
 
 #: A store with a queue limit, of the backend that a test is about.
 MakeStore = Callable[[int], Store]
+
+
+def sqlite_store(
+    path: str | os.PathLike[str],
+    *,
+    queue_limit: int = 100_000,
+    clock: Callable[[], float] = time.time,
+) -> Store:
+    """The store in a file."""
+    return Store(SqliteEngine(path, clock), queue_limit=queue_limit, clock=clock)
+
+
+def postgres_store(url: str, *, clock: Callable[[], float] | None = None) -> Store:
+    """The store in a database; its leases are by the clock of the database where none is given."""
+    from capi_middleware.store.postgres import PostgresEngine
+
+    return Store(PostgresEngine(url, clock), clock=clock or time.time)
 
 
 def row(event_id: str = "e1", **fields: Any) -> Row:

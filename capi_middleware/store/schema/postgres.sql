@@ -1,4 +1,4 @@
--- Schema 3. Statements end with a semicolon at the end of a line, where no other semicolon is.
+-- Schema 1. Statements end with a semicolon at the end of a line, where no other semicolon is.
 
 -- One event for one pixel, from mint to report. Times are Unix seconds.
 -- Room for updates in the page: every row is updated twice and then rarely again.
@@ -14,26 +14,30 @@ CREATE TABLE capi_events (
     reason text NOT NULL DEFAULT '',
     attempts integer NOT NULL DEFAULT 0,
     due_at double precision NOT NULL,
-    -- Of versions before schema 3, as is the server state 'leased'.
-    lease_id text,
-    lease_until double precision,
     delivered_at double precision,
     browser text NOT NULL,
     browser_at double precision,
     match_keys bigint NOT NULL,
-    uncertain boolean NOT NULL DEFAULT false,
+    uncertain integer NOT NULL DEFAULT 0,
     route text NOT NULL DEFAULT '',
     page text NOT NULL DEFAULT '',
     agent text NOT NULL DEFAULT '',
     digest text NOT NULL DEFAULT '',
     browser_digest text NOT NULL DEFAULT '',
+    -- What the sums know of a row, see rollups.State.
+    hour bigint GENERATED ALWAYS AS (floor(event_time / 3600)) STORED,
+    tenths bigint GENERATED ALWAYS AS (CASE server WHEN 'delivered'
+        THEN floor(greatest(0, coalesce(delivered_at - event_time, 0)) * 10 + 0.5)
+        ELSE -1 END) STORED,
+    differs integer GENERATED ALWAYS AS ((server = 'delivered' AND browser = 'sent' AND digest <> ''
+        AND browser_digest <> '' AND digest <> browser_digest)::int) STORED,
     UNIQUE (event_id, event_name, pixel_id),
-    CHECK (server NOT IN ('pending', 'leased') OR payload IS NOT NULL)
+    CHECK (server <> 'pending' OR payload IS NOT NULL)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 1);
 
--- Claims: due events of one pixel in order, its living leases, and the age of what waits.
-CREATE INDEX capi_events_waiting ON capi_events (pixel_id, server, due_at, key)
-    INCLUDE (event_time) WHERE server IN ('pending', 'leased');
+-- Claims: due events of one pixel in order, and the age of what waits.
+CREATE INDEX capi_events_waiting ON capi_events (pixel_id, due_at, key)
+    INCLUDE (event_time) WHERE server = 'pending';
 
 CREATE INDEX capi_events_dead ON capi_events (key) WHERE server = 'dead';
 
@@ -47,6 +51,14 @@ CREATE TABLE capi_leases (
     lease_id text NOT NULL,
     until double precision NOT NULL
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0);
+
+-- What is known of each event.
+CREATE VIEW capi_known AS SELECT key, event_id, event_name, pixel_id, event_time,
+    CASE WHEN server = 'pending' AND EXISTS (
+        SELECT FROM capi_leases AS leases WHERE leases.key = events.key
+    ) THEN 'leased' ELSE server END AS server,
+    browser, reason, attempts
+FROM capi_events AS events;
 
 CREATE TABLE capi_counts (
     hour bigint NOT NULL,
@@ -107,57 +119,33 @@ CREATE TABLE capi_changes (
     rows bigint NOT NULL
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0);
 
--- Triggers, so that an older version that is connected keeps the sums right as well. What an update
--- leaves as it was cancels out.
-CREATE FUNCTION capi_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-INSERT INTO capi_changes
-    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
-    differs, n, rows)
-SELECT
-    floor(event_time / 3600)::bigint, pixel_id, event_name,
-    CASE server WHEN 'leased' THEN 'pending' ELSE server END, browser, match_keys,
-    CASE server WHEN 'delivered'
-        THEN floor(greatest(0, coalesce(delivered_at - event_time, 0)) * 10 + 0.5)::bigint
-        ELSE -1 END,
-    route, page, agent,
-    (server = 'delivered' AND browser = 'sent' AND digest <> ''
-        AND browser_digest <> '' AND digest <> browser_digest)::int,
-    COUNT(*), COUNT(*)
-FROM new_rows GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; RETURN NULL; END $$;
+CREATE VIEW capi_unsummed AS SELECT * FROM capi_changes;
 
+CREATE FUNCTION capi_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+INSERT INTO capi_changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
+    page, agent, differs, n, rows)
+SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
+    COUNT(*), COUNT(*)
+FROM new_rows
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; RETURN NULL; END $$;
+
+-- What an update leaves as it was cancels out.
 CREATE FUNCTION capi_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-INSERT INTO capi_changes
-    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
-    differs, n, rows)
-SELECT
-    floor(event_time / 3600)::bigint, pixel_id, event_name,
-    CASE server WHEN 'leased' THEN 'pending' ELSE server END, browser, match_keys,
-    CASE server WHEN 'delivered'
-        THEN floor(greatest(0, coalesce(delivered_at - event_time, 0)) * 10 + 0.5)::bigint
-        ELSE -1 END,
-    route, page, agent,
-    (server = 'delivered' AND browser = 'sent' AND digest <> ''
-        AND browser_digest <> '' AND digest <> browser_digest)::int,
+INSERT INTO capi_changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
+    page, agent, differs, n, rows)
+SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
     SUM(n), SUM(n)
 FROM (SELECT *, -1 AS n FROM old_rows UNION ALL SELECT *, 1 FROM new_rows) AS states
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 HAVING SUM(n) <> 0; RETURN NULL; END $$;
 
 -- What is pruned is still counted, it is only not stored any more.
 CREATE FUNCTION capi_removed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-INSERT INTO capi_changes
-    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
-    differs, n, rows)
-SELECT
-    floor(event_time / 3600)::bigint, pixel_id, event_name,
-    CASE server WHEN 'leased' THEN 'pending' ELSE server END, browser, match_keys,
-    CASE server WHEN 'delivered'
-        THEN floor(greatest(0, coalesce(delivered_at - event_time, 0)) * 10 + 0.5)::bigint
-        ELSE -1 END,
-    route, page, agent,
-    (server = 'delivered' AND browser = 'sent' AND digest <> ''
-        AND browser_digest <> '' AND digest <> browser_digest)::int,
+INSERT INTO capi_changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
+    page, agent, differs, n, rows)
+SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
     0, -COUNT(*)
-FROM old_rows GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; RETURN NULL; END $$;
+FROM old_rows
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; RETURN NULL; END $$;
 
 CREATE TRIGGER capi_added AFTER INSERT ON capi_events
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION capi_added();

@@ -1,4 +1,4 @@
--- Schema 4. Statements end with a semicolon at the end of a line, where no other semicolon is.
+-- Schema 1. Statements end with a semicolon at the end of a line, where no other semicolon is.
 
 -- One event for one pixel, from mint to report. Times are Unix seconds.
 CREATE TABLE events (
@@ -13,9 +13,6 @@ CREATE TABLE events (
     reason TEXT NOT NULL DEFAULT '',
     attempts INTEGER NOT NULL DEFAULT 0,
     due_at REAL NOT NULL,
-    -- Of versions before schema 4, as is the server state 'leased'.
-    lease_id TEXT,
-    lease_until REAL,
     delivered_at REAL,
     browser TEXT NOT NULL,
     browser_at REAL,
@@ -27,14 +24,21 @@ CREATE TABLE events (
     agent TEXT NOT NULL DEFAULT '',
     digest TEXT NOT NULL DEFAULT '',
     browser_digest TEXT NOT NULL DEFAULT '',
+    -- What the sums know of a row, see rollups.State.
+    hour INTEGER AS (CAST(event_time / 3600 AS INTEGER)),
+    tenths INTEGER AS (CASE server WHEN 'delivered'
+        THEN CAST(MAX(0.0, COALESCE(delivered_at - event_time, 0.0)) * 10 + 0.5 AS INTEGER)
+        ELSE -1 END),
+    differs INTEGER AS (server = 'delivered' AND browser = 'sent' AND digest <> ''
+        AND browser_digest <> '' AND digest <> browser_digest),
     UNIQUE (event_id, event_name, pixel_id),
     -- A server copy without a body could never be delivered.
-    CHECK (server NOT IN ('pending', 'leased') OR payload IS NOT NULL)
+    CHECK (server <> 'pending' OR payload IS NOT NULL)
 );
 
--- Claims: due events of one pixel in order, its living leases, and the age of what waits.
-CREATE INDEX events_waiting ON events (pixel_id, server, due_at, key, event_time)
-    WHERE server IN ('pending', 'leased');
+-- Claims: due events of one pixel in order, and the age of what waits.
+CREATE INDEX events_waiting ON events (pixel_id, due_at, key, event_time, server)
+    WHERE server = 'pending';
 
 -- What somebody has to look at.
 CREATE INDEX events_dead ON events (key) WHERE server = 'dead';
@@ -49,6 +53,13 @@ CREATE TABLE leases (
     lease_id TEXT NOT NULL,
     until REAL NOT NULL
 );
+
+-- What is known of each event.
+CREATE VIEW known AS SELECT key, event_id, event_name, pixel_id, event_time,
+    CASE WHEN server = 'pending' AND key IN (SELECT key FROM leases) THEN 'leased' ELSE server END
+        AS server,
+    browser, reason, attempts
+FROM events;
 
 -- What leaves no row; hour is Unix time // 3600.
 CREATE TABLE counts (
@@ -119,68 +130,34 @@ CREATE TABLE summed (
 INSERT INTO summed VALUES (1, 0);
 
 -- The state of each.
-CREATE VIEW fresh AS SELECT
-    CAST(event_time / 3600 AS INTEGER) AS hour, pixel_id, event_name,
-    CASE server WHEN 'leased' THEN 'pending' ELSE server END AS server, browser, match_keys,
-    CASE server WHEN 'delivered'
-        THEN CAST(MAX(0.0, COALESCE(delivered_at - event_time, 0.0)) * 10 + 0.5 AS INTEGER)
-        ELSE -1 END AS tenths,
-    route, page, agent,
-    server = 'delivered' AND browser = 'sent' AND digest <> ''
-        AND browser_digest <> '' AND digest <> browser_digest AS differs,
-    1 AS n, 1 AS rows
+CREATE VIEW fresh AS SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
+    page, agent, differs, 1 AS n, 1 AS rows
 FROM events WHERE key > (SELECT key FROM summed);
 
 -- All that is not in rollups yet.
-CREATE VIEW unsummed AS
-SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
-    n, rows FROM changes
+CREATE VIEW unsummed AS SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths,
+    route, page, agent, differs, n, rows FROM changes
 UNION ALL SELECT * FROM fresh;
 
--- Triggers, so that an older version that has the file open keeps the sums right as well.
 CREATE TRIGGER events_changed
-AFTER UPDATE OF event_time, server, browser, match_keys, delivered_at, route, page, agent, digest,
-    browser_digest ON events
-WHEN (OLD.browser <> NEW.browser OR OLD.event_time <> NEW.event_time
-    OR OLD.server <> NEW.server AND NOT (
-        OLD.server IN ('pending', 'leased') AND NEW.server IN ('pending', 'leased')))
+AFTER UPDATE OF event_time, server, browser ON events
+WHEN (OLD.browser <> NEW.browser OR OLD.event_time <> NEW.event_time OR OLD.server <> NEW.server)
     AND OLD.key <= (SELECT key FROM summed)
-BEGIN INSERT INTO changes
-    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
-    differs, n, rows)
-VALUES (
-    CAST(OLD.event_time / 3600 AS INTEGER), OLD.pixel_id, OLD.event_name,
-    CASE OLD.server WHEN 'leased' THEN 'pending' ELSE OLD.server END, OLD.browser, OLD.match_keys,
-    CASE OLD.server WHEN 'delivered'
-        THEN CAST(MAX(0.0, COALESCE(OLD.delivered_at - OLD.event_time, 0.0)) * 10 + 0.5 AS INTEGER) ELSE -1 END,
-    OLD.route, OLD.page, OLD.agent,
-    OLD.server = 'delivered' AND OLD.browser = 'sent' AND OLD.digest <> ''
-        AND OLD.browser_digest <> '' AND OLD.digest <> OLD.browser_digest,
-    -1, -1
-), (
-    CAST(NEW.event_time / 3600 AS INTEGER), NEW.pixel_id, NEW.event_name,
-    CASE NEW.server WHEN 'leased' THEN 'pending' ELSE NEW.server END, NEW.browser, NEW.match_keys,
-    CASE NEW.server WHEN 'delivered'
-        THEN CAST(MAX(0.0, COALESCE(NEW.delivered_at - NEW.event_time, 0.0)) * 10 + 0.5 AS INTEGER) ELSE -1 END,
-    NEW.route, NEW.page, NEW.agent,
-    NEW.server = 'delivered' AND NEW.browser = 'sent' AND NEW.digest <> ''
-        AND NEW.browser_digest <> '' AND NEW.digest <> NEW.browser_digest,
-    1, 1
+BEGIN INSERT INTO changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
+    page, agent, differs, n, rows)
+VALUES (OLD.hour, OLD.pixel_id, OLD.event_name, OLD.server, OLD.browser, OLD.match_keys, OLD.tenths,
+    OLD.route, OLD.page, OLD.agent, OLD.differs, -1, -1
+), (NEW.hour, NEW.pixel_id, NEW.event_name, NEW.server, NEW.browser, NEW.match_keys, NEW.tenths,
+    NEW.route, NEW.page, NEW.agent, NEW.differs, 1, 1
 ); END;
 
 -- What is pruned is still counted, it is only not stored any more. And a new row may get the key of
 -- the last one.
 CREATE TRIGGER events_removed AFTER DELETE ON events BEGIN INSERT INTO changes
-    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent,
-    differs, n, rows)
-VALUES (
-    CAST(OLD.event_time / 3600 AS INTEGER), OLD.pixel_id, OLD.event_name,
-    CASE OLD.server WHEN 'leased' THEN 'pending' ELSE OLD.server END, OLD.browser, OLD.match_keys,
-    CASE OLD.server WHEN 'delivered'
-        THEN CAST(MAX(0.0, COALESCE(OLD.delivered_at - OLD.event_time, 0.0)) * 10 + 0.5 AS INTEGER) ELSE -1 END,
-    OLD.route, OLD.page, OLD.agent,
-    OLD.server = 'delivered' AND OLD.browser = 'sent' AND OLD.digest <> ''
-        AND OLD.browser_digest <> '' AND OLD.digest <> OLD.browser_digest,
+    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
+    n, rows)
+VALUES (OLD.hour, OLD.pixel_id, OLD.event_name, OLD.server, OLD.browser, OLD.match_keys, OLD.tenths,
+    OLD.route, OLD.page, OLD.agent, OLD.differs,
     OLD.key > (SELECT key FROM summed), -(OLD.key <= (SELECT key FROM summed))
 ); UPDATE summed SET key = (SELECT COALESCE(MAX(key), 0) FROM events)
 WHERE key > (SELECT COALESCE(MAX(key), 0) FROM events); END;

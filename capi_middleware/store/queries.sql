@@ -1,0 +1,235 @@
+-- What every engine runs. A line "-- name: x" begins a query; ":x" is a parameter, "= ANY(:x)" wants
+-- a list, {state} are the columns of rollups.State. "WITH new MANY (column type, …)" takes many rows
+-- at once. SQLite knows no prefix capi_ and needs no FOR UPDATE.
+
+-- name: append
+-- One row may be in it only once. The columns are the fields of events.Row, in their order.
+INSERT INTO capi_events AS events (event_id, event_name, pixel_id, event_time, payload, server,
+    browser, match_keys, route, page, agent, digest, created_at, due_at)
+WITH new MANY (event_id text, event_name text, pixel_id text, event_time float8, payload bytea,
+    server text, browser text, match_keys bigint, route text, page text, agent text, digest text)
+SELECT event_id, event_name, pixel_id, event_time, payload, server, browser, match_keys, route,
+    page, agent, digest, :now, :now
+FROM new WHERE true
+ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
+    event_time = CASE events.server WHEN 'unknown' THEN excluded.event_time
+                 ELSE events.event_time END,
+    payload = CASE events.server WHEN 'unknown' THEN excluded.payload ELSE events.payload END,
+    due_at = CASE events.server WHEN 'unknown' THEN excluded.due_at ELSE events.due_at END,
+    match_keys = CASE events.server WHEN 'unknown' THEN excluded.match_keys
+                 ELSE events.match_keys END,
+    route = CASE events.server WHEN 'unknown' THEN excluded.route ELSE events.route END,
+    page = CASE events.server WHEN 'unknown' THEN excluded.page ELSE events.page END,
+    agent = CASE events.server WHEN 'unknown' THEN excluded.agent ELSE events.agent END,
+    digest = CASE events.server WHEN 'unknown' THEN excluded.digest ELSE events.digest END,
+    server = CASE events.server WHEN 'unknown' THEN excluded.server ELSE events.server END,
+    browser = CASE events.browser WHEN 'not_rendered' THEN excluded.browser
+              ELSE events.browser END
+WHERE events.server = 'unknown' OR events.browser = 'not_rendered'
+
+-- name: sight
+-- One event may be in it only once. The columns are the fields of events.Sighting.
+INSERT INTO capi_events AS events (event_id, event_name, pixel_id, browser, browser_digest,
+    event_time, created_at, due_at, browser_at, server, match_keys)
+WITH new MANY (event_id text, event_name text, pixel_id text, outcome text, digest text)
+SELECT event_id, event_name, pixel_id, outcome, digest, :now, :now, :now, :now, 'unknown', 0
+FROM new WHERE true
+ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
+    browser = excluded.browser, browser_at = excluded.browser_at,
+    browser_digest = excluded.browser_digest
+WHERE events.browser <> excluded.browser
+  AND (excluded.browser = 'sent' OR events.browser IN ({vague}))
+  AND events.browser <> 'sent'
+
+-- name: count
+INSERT INTO capi_counts AS counts (hour, kind, reason, event_name, pixel_id, n)
+WITH new MANY (hour bigint, kind text, reason text, event_name text, pixel_id text, n bigint)
+SELECT hour, kind, reason, event_name, pixel_id, n FROM new WHERE true
+ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.n + excluded.n
+
+-- name: expire
+UPDATE capi_events SET server = 'expired', payload = NULL WHERE key = ANY(:keys)
+
+-- name: settle_delivered
+UPDATE capi_events AS events SET server = 'delivered', payload = NULL, delivered_at = :now,
+    reason = :reason, attempts = attempts + :attempted
+WHERE key = ANY(:keys) AND EXISTS (
+    SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key AND lease_id = :lease_id
+)
+
+-- name: settle_dead
+UPDATE capi_events AS events SET server = 'dead', reason = :reason, attempts = attempts + :attempted
+WHERE key = ANY(:keys) AND EXISTS (
+    SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key AND lease_id = :lease_id
+)
+
+-- name: settle_pending
+UPDATE capi_events AS events SET due_at = :now + :delay, reason = :reason,
+    attempts = attempts + :attempted,
+    uncertain = CASE WHEN :uncertain > 0 THEN 1 ELSE uncertain END
+WHERE key = ANY(:keys) AND EXISTS (
+    SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key AND lease_id = :lease_id
+)
+
+-- name: end_lease
+DELETE FROM capi_leases WHERE key = ANY(:keys) AND lease_id = :lease_id
+
+-- name: next_due
+-- A lease that ends too far in the future was taken before the clock went back.
+SELECT
+    (SELECT due_at FROM capi_events AS events WHERE pixel_id = :pixel_id AND server = 'pending'
+       AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
+     ORDER BY due_at LIMIT 1),
+    (SELECT MIN(CASE WHEN until > :now + :longest THEN :now ELSE until END)
+     FROM capi_leases WHERE pixel_id = :pixel_id)
+
+-- name: pause
+INSERT INTO capi_pauses (pixel_id, until, reason, token) VALUES (:pixel_id, :until, :reason, :token)
+ON CONFLICT (pixel_id) DO UPDATE SET
+    until = excluded.until, reason = excluded.reason, token = excluded.token
+
+-- name: resume
+DELETE FROM capi_pauses WHERE pixel_id = :pixel_id
+
+-- name: pauses
+SELECT pixel_id, until, reason, token FROM capi_pauses WHERE until > :now AND until <= :now + :wait
+
+-- name: backlog
+SELECT pixel_id, COUNT(*), MIN(event_time) FROM capi_events WHERE server = 'pending'
+GROUP BY pixel_id
+
+-- name: dead
+SELECT key, event_id, event_name, pixel_id, event_time, reason, attempts, payload FROM capi_events
+WHERE server = 'dead' AND key > :after ORDER BY key LIMIT :limit
+
+-- name: requeue
+UPDATE capi_events SET server = 'pending', due_at = :now, attempts = 0, uncertain = 0
+WHERE server = 'dead' AND payload IS NOT NULL AND key = ANY(:keys)
+
+-- name: drop_count
+INSERT INTO capi_counts AS counts (hour, kind, reason, event_name, pixel_id, n)
+SELECT :hour, 'dropped', 'dead_letter', event_name, pixel_id, COUNT(*) FROM (
+    SELECT event_name, pixel_id FROM capi_events
+    WHERE server = 'dead' AND key = ANY(:keys) ORDER BY key FOR UPDATE
+) AS dead WHERE true GROUP BY event_name, pixel_id ORDER BY event_name, pixel_id
+ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.n + excluded.n
+
+-- name: drop
+UPDATE capi_events SET server = 'dropped', payload = NULL WHERE server = 'dead' AND key = ANY(:keys)
+
+-- name: find
+SELECT * FROM capi_known WHERE event_id = ANY(:event_ids) ORDER BY key
+
+-- name: recent
+SELECT * FROM capi_known WHERE key > :after ORDER BY key LIMIT :limit
+
+-- name: newest
+SELECT * FROM (SELECT * FROM capi_known ORDER BY key DESC LIMIT :limit) AS newest ORDER BY key
+
+-- name: keep
+INSERT INTO capi_kept (name, body) VALUES (:name, :body) ON CONFLICT DO NOTHING
+
+-- name: keep_instead
+UPDATE capi_kept SET body = :body WHERE name = :name AND body = :instead_of
+
+-- name: kept
+SELECT body FROM capi_kept WHERE name = :name
+
+-- name: prune
+DELETE FROM capi_events WHERE key IN (
+    SELECT key FROM capi_events WHERE event_time < :before AND server <> 'pending' LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+)
+
+-- name: add_keys
+INSERT INTO capi_rollup_keys (facet, value, pixel_id, event_name, server, browser)
+WITH new MANY (facet text, value text, pixel_id text, event_name text, server text, browser text)
+SELECT facet, value, pixel_id, event_name, server, browser FROM new WHERE true
+ON CONFLICT DO NOTHING
+
+-- name: find_keys
+WITH new MANY (facet text, value text, pixel_id text, event_name text, server text, browser text)
+SELECT facet, value, pixel_id, event_name, server, browser, key
+FROM new JOIN capi_rollup_keys USING (facet, value, pixel_id, event_name, server, browser)
+
+-- name: add
+INSERT INTO capi_rollups AS rollups (facet, span, start, key, n)
+WITH new MANY (facet text, span smallint, start bigint, key bigint, n bigint)
+SELECT facet, span, start, key, n FROM new WHERE true
+ON CONFLICT (facet, span, start, key) DO UPDATE SET n = rollups.n + excluded.n
+
+-- name: forget_empty
+-- What went on to another state leaves no empty sum behind.
+DELETE FROM capi_rollups WHERE (facet, span, start, key) IN (
+    WITH new MANY (facet text, span smallint, start bigint, key bigint)
+    SELECT facet, span, start, key FROM new
+) AND n = 0
+
+-- name: sums
+-- See rollups.Window: ranges of the primary key for each facet.
+SELECT k.facet, k.value, k.pixel_id, k.event_name, k.server, k.browser, s.n FROM (
+    SELECT key, CAST(SUM(n) AS bigint) AS n FROM (
+        SELECT key, n FROM capi_rollups
+        WHERE facet = ANY(:facets) AND span = 1 AND start >= :start AND start < :first_quarter
+        UNION ALL SELECT key, n FROM capi_rollups
+        WHERE facet = ANY(:facets) AND span = 6 AND start >= :first_quarter AND start < :first_day
+        UNION ALL SELECT key, n FROM capi_rollups
+        WHERE facet = ANY(:facets) AND span = 24 AND start >= :first_day AND start < :last_day
+        UNION ALL SELECT key, n FROM capi_rollups
+        WHERE facet = ANY(:facets) AND span = 6 AND start >= :last_day AND start < :last_quarter
+        UNION ALL SELECT key, n FROM capi_rollups
+        WHERE facet = ANY(:facets) AND span = 1 AND start >= :last_quarter AND start < :end
+    ) AS parts GROUP BY key
+) AS s JOIN capi_rollup_keys AS k ON k.key = s.key
+
+-- name: hours
+SELECT 'hour', CAST(r.start * 3600 AS TEXT), k.pixel_id, k.event_name, k.server, k.browser, r.n
+FROM capi_rollups AS r JOIN capi_rollup_keys AS k ON k.key = r.key
+WHERE r.facet = 'hour' AND r.span = 1 AND r.start >= :start AND r.start < :end
+
+-- name: changes_of_window
+SELECT {state}, CAST(SUM(n) AS bigint), 0 FROM capi_unsummed
+WHERE hour >= :start AND hour < :end GROUP BY {state}
+
+-- name: counts
+SELECT kind, reason, event_name, pixel_id, CAST(SUM(n) AS bigint) FROM capi_counts
+WHERE hour >= :start AND hour < :end
+GROUP BY kind, reason, event_name, pixel_id
+
+-- name: depth
+SELECT k.server, r.n FROM capi_rollups AS r JOIN capi_rollup_keys AS k ON k.key = r.key
+WHERE r.facet = 'depth' AND r.span = 0
+UNION ALL SELECT server, CAST(SUM(rows) AS bigint) FROM capi_unsummed GROUP BY server
+
+-- name: held
+SELECT COUNT(*) FROM capi_leases
+
+-- name: keep_totals
+-- What is older than all windows lives on in hour 0: the counters of /metrics never go back.
+INSERT INTO capi_rollups AS rollups (facet, span, start, key, n)
+SELECT facet, span, 0, key, CAST(SUM(n) AS bigint) FROM capi_rollups
+WHERE facet = 'match_keys' AND span = 24 AND start > 0 AND start < :oldest
+GROUP BY facet, span, key
+ON CONFLICT (facet, span, start, key) DO UPDATE SET n = rollups.n + excluded.n
+
+-- name: keep_counts
+INSERT INTO capi_counts AS counts (hour, kind, reason, event_name, pixel_id, n)
+SELECT 0, kind, reason, event_name, pixel_id, CAST(SUM(n) AS bigint) FROM capi_counts
+WHERE hour > 0 AND hour < :oldest GROUP BY kind, reason, event_name, pixel_id
+ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.n + excluded.n
+
+-- name: facets
+SELECT DISTINCT facet FROM capi_rollup_keys WHERE facet <> 'depth'
+
+-- name: prune_rollups
+DELETE FROM capi_rollups WHERE facet = :facet AND span = :span AND start > 0 AND start < :oldest
+
+-- name: prune_keys
+-- Of keys that no sum of `span` has any more.
+DELETE FROM capi_rollup_keys WHERE key IN (
+    SELECT key FROM capi_rollup_keys WHERE facet = :facet
+    EXCEPT SELECT key FROM capi_rollups WHERE facet = :facet AND span = :span
+)
+
+-- name: prune_counts
+DELETE FROM capi_counts WHERE hour > 0 AND hour < :oldest

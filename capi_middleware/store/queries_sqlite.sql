@@ -1,0 +1,57 @@
+-- What SQLite does in its own way. Each step of a statement lets go of the interpreter's lock: lists
+-- of keys are one value in JSON, and what is leased is read after the commit.
+
+-- name: release
+-- A lease that ends too far in the future was taken before the clock went back.
+DELETE FROM leases WHERE until <= :now OR until > :now + :longest
+
+-- name: hurry
+-- A due time too far in the future was set before the clock went back.
+UPDATE events SET due_at = :now
+WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at > :now + :wait
+
+-- name: due
+-- The keys that are due, in order, and those of them that are too old.
+SELECT json_group_array(key), json_group_array(key) FILTER (WHERE too_old) FROM (
+    SELECT key, event_time < CASE WHEN uncertain OR browser = 'sent' THEN :dedupe ELSE :oldest END
+           AS too_old
+    FROM events
+    WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at <= :now
+      AND key NOT IN (SELECT key FROM leases)
+    ORDER BY due_at, key LIMIT :limit
+)
+
+-- name: lease
+INSERT INTO leases (key, pixel_id, lease_id, until)
+SELECT key, pixel_id, :lease_id, :until FROM events
+WHERE server = 'pending' AND key = ANY(:due)
+
+-- name: leased
+SELECT events.key, event_id, event_name, event_time, payload, attempts
+FROM json_each(:due) AS due CROSS JOIN events ON events.key = due.value
+WHERE events.key IN (SELECT key FROM leases WHERE lease_id = :lease_id) ORDER BY due.key
+
+-- name: note
+-- What a settlement is about to change, or changed, for all its rows together. See trigger.
+INSERT INTO changes ({state}, n, rows)
+SELECT {state}, :n * COUNT(*), :n * COUNT(*) FROM events
+WHERE key <= (SELECT key FROM summed) AND key = ANY(:keys) AND EXISTS (
+    SELECT 1 FROM leases WHERE leases.key = events.key AND lease_id = :lease_id
+) GROUP BY {state}
+
+-- name: trigger
+-- Off and on: the triggers fire for nothing that is not summed.
+UPDATE summed SET key = -1 - key
+
+-- name: changes
+-- Apart from the fresh ones, as SQLite sorts what comes from one table for less.
+SELECT {state}, SUM(n), SUM(rows) FROM changes GROUP BY {state}
+
+-- name: fresh
+SELECT {state}, COUNT(*), COUNT(*) FROM fresh GROUP BY {state}
+
+-- name: forget_changes
+DELETE FROM changes
+
+-- name: all_summed
+UPDATE summed SET key = (SELECT COALESCE(MAX(key), 0) FROM events)
