@@ -5,7 +5,9 @@ import hmac
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property, partial
 from hashlib import sha256
@@ -56,8 +58,11 @@ class CAPI:
     def __init__(self, config: Config) -> None:
         if not isinstance(config, Config):
             raise ConfigError(f"found a {type(config).__name__}, expected a Config or a CAPI")
+        if Issuer.tap is not None:
+            config = replace(config, store="memory:", delivery=False)
         self.config = config
-        self.store: Store = open_store(config.store, queue_limit=config.queue_limit)
+        self._own: Store = open_store(config.store, queue_limit=config.queue_limit)
+        self.store: Store = self._own
         self.issuer: Issuer = Issuer(config, self.store)
         self._routes = RouteIndex(config.routes, reserved=config.prefix)
         #: See RouteIndex.may_want; `path` is below any mount.
@@ -123,13 +128,15 @@ class CAPI:
         end = time.monotonic() + timeout
         if not self.store.flush(timeout):
             return False
-        self._deliverer.wake()
+        delivers = self.config.delivery and not self._is_elsewhere
+        if delivers:
+            self._deliverer.wake()
         pause = threading.Event()
         while True:
             depth = self.store.depth()
             if not depth.get("pending", 0) + depth.get("leased", 0):
                 return True
-            if not self.config.delivery or time.monotonic() >= end:
+            if not delivers or time.monotonic() >= end:
                 return False
             pause.wait(0.02)
 
@@ -138,7 +145,7 @@ class CAPI:
 
         Does nothing where nothing was started in this process, or when it was closed before.
         """
-        if not self.started:
+        if not self.started or self._is_elsewhere:
             return
         self.started = False
         end = time.monotonic() + timeout
@@ -146,6 +153,25 @@ class CAPI:
         self._housekeeping.stop(timeout * 0.2)
         self._deliverer.stop(max(0.1, end - time.monotonic()))
         self.store.close()
+
+    @contextmanager
+    def into(self, store: Store) -> Iterator[None]:
+        """Events go into another `store` and are not delivered, until the context ends.
+
+        For tests: nothing is opened, started or closed meanwhile.
+        """
+        before = self.store, self.started
+        self.store = self.issuer.store = store
+        self.started = True
+        try:
+            yield
+        finally:
+            self.store, self.started = before
+            self.issuer.store = self.store
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return self.store is not self._own
 
     # -- for the doors ---------------------------------------------------------------------------
 

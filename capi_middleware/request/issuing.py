@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from msgspec.structs import replace
 
@@ -39,15 +39,28 @@ _MOST_PAGES = 200
 _PERSONAL = re.compile(r"[\d@]")
 
 
+class Tap(Protocol):
+    """Hears what leaves the issuers of a process: a test's."""
+
+    def issued(self, issuer: "Issuer", events: Sequence[Event]) -> None:
+        """These events are on their way to the store."""
+
+    def counted(self, counts: Sequence[Count]) -> None:
+        """This is on its way to the counters."""
+
+
 class Issuer:
     """Mints, completes and stores events. One per process."""
+
+    #: Of all issuers, present and to come.
+    tap: ClassVar[Tap | None] = None
 
     def __init__(
         self, config: Config, store: Store, clock: Callable[[], float] = time.time
     ) -> None:
         self.config = config
         self.store = store
-        self.shield: Shield = Shield(store.count)
+        self.shield: Shield = Shield(lambda counts: self.store.count(counts))
         self.notices: Notices = Notices(config.debug)
         self.minter: Minter = Minter(config.secrets)
         self._takes = {one.id: one.events for one in config.pixels}
@@ -200,6 +213,8 @@ class Issuer:
 
         `browser` is the cause that stands until the browser says otherwise.
         """
+        if self.tap is not None:
+            self.tap.issued(self, events)
         if visitor is not None:
             self._count_repeats(events, visitor)
         rows = self._rows(events, visitor, browser)
@@ -292,6 +307,8 @@ class Issuer:
     def count(self, *counts: Count) -> None:
         """Add to the counters."""
         if counts:
+            if self.tap is not None:
+                self.tap.counted(counts)
             self.store.count(counts)
 
     def suppressed(self, reason: str, event: Event) -> None:

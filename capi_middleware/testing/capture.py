@@ -2,18 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
-from capi_middleware.capi import CAPI, living
-from capi_middleware.config.settings import Config
-from capi_middleware.delivery.courier import Deliverer
+from capi_middleware.capi import living
 from capi_middleware.events import Count, Event, EventName
 from capi_middleware.meta.custom_data import clean, refused_by_meta
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.request.issuing import Issuer
-from capi_middleware.shield import Shield
 from capi_middleware.testing.memory import MemoryStore
 
 _NOTHING = "nothing"
@@ -102,14 +97,16 @@ class Captured:
             *(f"left out: {what}, missing or unusable" for what in self._left_out),
         ]
 
-    def _add(self, issuer: Issuer, events: Sequence[Event]) -> None:
+    def issued(self, issuer: Issuer, events: Sequence[Event]) -> None:
+        """See request.issuing.Tap."""
         for event in events:
             if event.send != "browser" and refused_by_meta(event.event_name, event.custom_data):
                 self._refused.append(event)
             elif event.pixel_ids:
                 self._kept.append(_Kept(event, issuer))
 
-    def _count(self, counts: Sequence[Count]) -> None:
+    def counted(self, counts: Sequence[Count]) -> None:
+        """See request.issuing.Tap."""
         for one in counts:  # one for each pixel
             what = (one.event_name, one.reason)
             if one.kind == "suppressed" and what not in self._suppressed:
@@ -125,43 +122,15 @@ def capture() -> Iterator[Captured]:
     Nothing is opened, stored or sent. Afterwards each goes on with its own store; one that was
     made meanwhile stays in memory.
     """
-    captured = Captured()
-    honest_init, honest_count, honest_issue = CAPI.__init__, Issuer.count, Issuer.issue
+    captured, before = Captured(), Issuer.tap
     with ExitStack() as stack:
-
-        def init(self: CAPI, config: Config) -> None:
-            if isinstance(config, Config):
-                config = replace(config, store="memory:", delivery=False)
-            honest_init(self, config)
-
-        def count(self: Issuer, *counts: Count) -> None:
-            captured._count(counts)
-            honest_count(self, *counts)
-
-        def issue(self: Issuer, events: Sequence[Event], *given: Any, **more: Any) -> Any:
-            captured._add(self, events)
-            return honest_issue(self, events, *given, **more)
-
-        stack.enter_context(patch.object(CAPI, "__init__", init))
-        stack.enter_context(patch.object(Issuer, "count", count))
-        stack.enter_context(patch.object(Issuer, "issue", issue))
         for capi in list(living):
-            _switch(capi, stack)
-        yield captured
-
-
-def _switch(capi: CAPI, stack: ExitStack) -> None:
-    """Let a CAPI use a store in memory, and deliver nothing, until the stack ends."""
-    store = MemoryStore()
-    for owner, name, value in (
-        (capi, "store", store),
-        (capi, "config", replace(capi.config, delivery=False)),
-        (capi, "_deliverer", Deliverer([])),
-        (capi, "started", False),
-        (capi.issuer, "store", store),
-        (capi.issuer, "shield", Shield(store.count)),
-    ):
-        stack.enter_context(patch.object(owner, name, value))
+            stack.enter_context(capi.into(MemoryStore()))
+        Issuer.tap = captured
+        try:
+            yield captured
+        finally:
+            Issuer.tap = before
 
 
 def _size(difference: tuple[list[str], Event]) -> int:

@@ -236,3 +236,16 @@ def test_the_fake_meta_of_the_plugin_takes_events_on_a_port(fake_meta: FakeMeta)
     assert capi.flush(10)
     capi.close()
     assert [one.event["event_name"] for one in fake_meta.received.server] == ["Lead"]
+
+
+def test_events_go_into_another_store_until_the_context_ends(tmp_path: Path) -> None:
+    capi = CAPI(make_config(store=f"sqlite:///{tmp_path / 'capi.db'}", delivery=True))
+    store = MemoryStore()
+    with capi.into(store):
+        capi.track("Lead")
+        assert not capi.flush(5)
+        capi.close()
+        capi.track("Contact")
+    assert [one.event_name for one in store.recent(9)] == ["Lead", "Contact"]
+    assert list(tmp_path.iterdir()) == []
+    assert not capi.started
