@@ -98,7 +98,7 @@ class Captured:
         ]
 
     def issued(self, issuer: Issuer, events: Sequence[Event]) -> None:
-        """See request.issuing.Tap."""
+        """Called with the `events` that an `issuer` sends on."""
         for event in events:
             if event.send != "browser" and refused_by_meta(event.event_name, event.custom_data):
                 self._refused.append(event)
@@ -106,7 +106,7 @@ class Captured:
                 self._kept.append(_Kept(event, issuer))
 
     def counted(self, counts: Sequence[Count]) -> None:
-        """See request.issuing.Tap."""
+        """Called with the `counts` that go to the store."""
         for one in counts:  # one for each pixel
             what = (one.event_name, one.reason)
             if one.kind == "suppressed" and what not in self._suppressed:
