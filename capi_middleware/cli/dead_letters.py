@@ -1,12 +1,21 @@
-"""Dead letters: what Meta refused, and what to do with it."""
+"""dead-letters: what Meta refused, and what to do with it."""
 
 import json
 from typing import Any
 
 import click
+import msgspec
 
-from capi_middleware.cli.opening import opened
-from capi_middleware.cli.printing import JSON, console, print_json, progress, table
+from capi_middleware.cli.terminal import (
+    JSON,
+    JSON_LINES,
+    console,
+    opened,
+    print_done,
+    print_json,
+    progress,
+    table,
+)
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import DeadLetter
 from capi_middleware.store.store import Store
@@ -21,7 +30,7 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, one object for each line.")
+@JSON_LINES
 @click.pass_obj
 def list_letters(source: str, as_json: bool) -> None:
     """All dead letters with Meta's error code."""
@@ -62,7 +71,7 @@ def requeue(source: str, keys: tuple[int, ...], every: bool, as_json: bool) -> N
     wanted = _wanted(keys, every)
     with opened(source) as capi, progress("requeueing"):
         requeued = capi.store.requeue(wanted)
-    print_json({"requeued": requeued}) if as_json else click.echo(f"{requeued} requeued")
+    print_done(as_json, requeued, "requeued")
 
 
 @dead_letters.command()
@@ -75,7 +84,7 @@ def drop(source: str, keys: tuple[int, ...], every: bool, as_json: bool) -> None
     wanted = _wanted(keys, every)
     with opened(source) as capi, progress("dropping"):
         dropped = capi.store.drop(wanted)
-    print_json({"dropped": dropped}) if as_json else click.echo(f"{dropped} dropped")
+    print_done(as_json, dropped, "dropped")
 
 
 def _wanted(keys: tuple[int, ...], every: bool) -> list[int] | None:
@@ -95,15 +104,9 @@ def _letters(store: Store) -> list[DeadLetter]:
 
 
 def _as_dict(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "key": letter.key,
-        "event_name": letter.event_name,
-        "pixel_id": letter.pixel_id,
-        "event_id": letter.event_id,
-        "event_time": iso(letter.event_time),
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-    }
+    shown = msgspec.structs.asdict(letter) | {"event_time": iso(letter.event_time)}
+    del shown["payload"]
+    return shown
 
 
 def _payload(letter: DeadLetter) -> Any:

@@ -1,4 +1,4 @@
-"""A first capi.toml with every setting, its default and why."""
+"""init: a first capi.toml with every setting, its default and why."""
 
 import secrets
 from importlib.resources import files
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capi_middleware.cli.printing import JSON, print_json
+from capi_middleware.cli.terminal import JSON, print_json
 
 
 @click.command()

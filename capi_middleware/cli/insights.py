@@ -1,12 +1,19 @@
-"""Meta's own view on a terminal, beside our numbers."""
+"""insights: Meta's own view on a terminal, beside our numbers."""
 
 import sys
 import time
 
 import click
 
-from capi_middleware.cli.opening import opened
-from capi_middleware.cli.printing import JSON, console, print_json, print_line, progress, table
+from capi_middleware.cli.terminal import (
+    JSON,
+    console,
+    opened,
+    print_json,
+    print_line,
+    progress,
+    table,
+)
 from capi_middleware.insights.keeping import refresh
 from capi_middleware.insights.model import Comparison, Insights, problems
 from capi_middleware.report.numbers import percent
@@ -43,8 +50,8 @@ def insights(source: str, fetch: bool, as_json: bool) -> None:
 def _print(found: Insights, compared: list[Comparison]) -> None:
     print_line(f"Asked {found.fetched_at}")
     for what, problem in problems(found):
-        print_line(f"{problem.state.replace('_', ' ')}: {what}: {problem.explanation}")
-        print_line(f"  fix: {problem.fix}")
+        state = problem.state.replace("_", " ")
+        print_line(f"{state}: {what}: {problem.explanation}", problem.fix)
     shown = table("event", "pixel", "measure", numbers=("ours", "Meta's"), after=("verdict",))
     for one in compared:
         metas = one.told.replace("_", " ") or _amount(one, one.metas)
@@ -53,8 +60,7 @@ def _print(found: Insights, compared: list[Comparison]) -> None:
     console.print(shown if compared else "Meta told no numbers.")
     for one in compared:
         if one.verdict in ("differs", "low"):
-            print_line(f"{one.event_name} at pixel {one.pixel_id}: {one.explanation}")
-            print_line(f"  fix: {one.fix}")
+            print_line(f"{one.event_name} at pixel {one.pixel_id}: {one.explanation}", one.fix)
     if found.opportunity and found.opportunity.score is not None:
         account = found.opportunity
         print_line(f"Opportunity score of {account.account}: {account.score:g} of 100")

@@ -1,31 +1,194 @@
-"""Paid orders against what reached Meta; what is missing can be sent after all."""
+"""reconcile: paid orders against what reached Meta; the rest with its cause, and sent after all."""
 
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
 from capi_middleware.capi import CAPI
-from capi_middleware.cli.ledger import YES, Judged, Ledger, sums
-from capi_middleware.cli.opening import opened
-from capi_middleware.cli.orders import Orders, OrdersError, read_orders
-from capi_middleware.cli.printing import JSON, console, print_json, print_line, progress, table
+from capi_middleware.cli.orders import USUAL, Order, Orders, OrdersError, in_batches, read_orders
+from capi_middleware.cli.terminal import (
+    JSON,
+    console,
+    opened,
+    print_json,
+    print_line,
+    progress,
+    table,
+)
+from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
+from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.report.window import iso
-from capi_middleware.store.records import MOST_FOUND
+from capi_middleware.signing import Minter
+from capi_middleware.store.records import DEDUPE_WINDOW, MOST_FOUND, OLDEST_EVENT, Known
+from capi_middleware.store.store import Store
 
 _SHOWN = 50
 _ON_ITS_WAY = frozenset({"pending", "leased", "delivered"})
-_COLUMNS = ("id", "time", "value", "currency", "status", "email", "phone", "consent")
+_HOUR = 3600
+#: An order that may be sent after all.
+YES = "yes"
+Reached = Literal["both", "server", "browser", "waiting", "no"]
+#: Server states that come to an outcome by themselves.
+_WAITING = frozenset({"pending", "leased"})
+
+
+class Judged(Struct, frozen=True, kw_only=True):
+    """One order at one pixel.
+
+    `reached` says by which channel Meta got it ("waiting": the server copy is still on its way).
+    `why` names the cause of an order that did not; `replay` is YES, or why it may not be sent.
+    """
+
+    order: Order
+    pixel_id: str
+    reached: Reached
+    why: str = ""
+    replay: str = ""
+
+
+class Ledger:
+    """Judges orders by what the store knows of one event name."""
+
+    def __init__(
+        self, config: Config, store: Store, event_name: str, now: float, *, consented: bool
+    ) -> None:
+        self._config, self._store = config, store
+        self._event_name, self._now, self._consented = event_name, now, consented
+        # An event_id was signed by the key of its day: each that still verifies may have.
+        self._minters = [Minter([secret]) for secret in config.secrets]
+        self._known: dict[str, list[Known]] = {}
+        self._free: Counter[tuple[str, int]] = Counter()
+        self._denied = 0
+
+    def read(self, orders: Sequence[Order], advance: Callable[[int], None]) -> None:
+        """Look all orders up; `advance` is told how many more have been."""
+        for batch in in_batches(orders, MOST_FOUND // len(self._minters)):
+            ids = {event_id: order.id for order in batch for event_id in self._ids(order)}
+            for known in self._store.find(list(ids)):
+                if known.event_name == self._event_name:
+                    self._known.setdefault(ids[known.event_id], []).append(known)
+            advance(len(batch))
+        if not orders:
+            return
+        start = min(one.time - one.slack for one in orders) - _HOUR
+        end = max(one.time + one.slack for one in orders) + 2 * _HOUR
+        self._count_unclaimed(start, end)
+        self._denied = sum(
+            count.n
+            for count in self._store.tallies(start, end).counts
+            if (count.kind, count.reason) == ("suppressed", "consent")
+            and count.event_name == self._event_name
+        )
+
+    def _ids(self, order: Order) -> list[str]:
+        return [one.mint(self._event_name, self._now, order.id) for one in self._minters]
+
+    def _count_unclaimed(self, start: float, end: float) -> None:
+        """Events by pixel and hour that belong to no order of the file."""
+        for piece in self._store.slices("hour", start, end):
+            if piece.event_name == self._event_name:
+                self._free[piece.pixel_id, int(piece.value)] += piece.n
+        for rows in self._known.values():
+            for known in rows:
+                self._free[known.pixel_id, int(known.event_time) // _HOUR * _HOUR] -= 1
+
+    def judge(self, order: Order) -> list[Judged]:
+        """What became of an order, at each pixel that takes the event."""
+        rows = {known.pixel_id: known for known in self._known.get(order.id, ())}
+        pixel_ids = self._config.pixel_ids(self._event_name)
+        unknown = [self._unknown_at(order, one) for one in pixel_ids if one not in rows]
+        known = [self._known_at(order, rows[one]) for one in pixel_ids if one in rows]
+        # A replay goes to all pixels: what must not go to one must not go at all.
+        held = next((one.replay for one in unknown if one.replay != YES), None)
+        return [
+            replace(one, replay=held) if held is not None and one.replay == YES else one
+            for one in (*known, *unknown)
+        ]
+
+    def _known_at(self, order: Order, known: Known) -> Judged:
+        server, browser = known.server == "delivered", known.browser == SENT
+        pixel_id = known.pixel_id
+        if server or browser:
+            reached: Reached = "both" if server and browser else "server" if server else "browser"
+            return Judged(order=order, pixel_id=pixel_id, reached=reached)
+        if known.server in _WAITING:
+            return Judged(order=order, pixel_id=pixel_id, reached="waiting", why="pending")
+        browser_half = f"browser: {known.browser}"
+        match known.server:
+            case "dead":
+                why, replay = f"rejected by Meta, {known.reason}", "see dead-letters requeue"
+            case "expired":
+                why, replay = "expired", "too old, or Meta may have counted it"
+            case "unknown":
+                why, replay = "the browser alone made it", self._may_replay(order)
+                # Nobody saw the browser copy leave, nor fail; Meta no longer knows duplicates.
+                vague = known.browser in VAGUE_BROWSER_CAUSES
+                if vague and order.time - order.slack < self._now - DEDUPE_WINDOW:
+                    replay = "the browser copy may have reached Meta" if replay == YES else replay
+            case state:
+                why, replay = f"no server copy ({state})", "the ledger holds it without a copy"
+        return Judged(
+            order=order, pixel_id=pixel_id, reached="no", why=f"{why}, {browser_half}",
+            replay=replay,
+        )  # fmt: skip
+
+    def _unknown_at(self, order: Order, pixel_id: str) -> Judged:
+        first, last = (
+            int(order.time + slack) // _HOUR * _HOUR for slack in (-order.slack, order.slack)
+        )
+        hours = range(first - _HOUR, last + 2 * _HOUR, _HOUR)
+        nearby = sum(max(0, self._free[pixel_id, hour]) for hour in hours)
+        kept = self._now - self._config.retention_days * 86_400
+        if order.time < kept:
+            why, replay = "older than the ledger", "older than the ledger"
+        elif nearby:
+            why = f"not in the ledger; {nearby:,} events of that time have no order of this file"
+            replay = "it may be one of them under another event_id (no dedupe_key)"
+        elif self._denied and not (self._consented or order.consent):
+            why = "never tracked; some visitors of these days denied consent"
+            replay = "consent unknown: give a consent column or --consented"
+        else:
+            why, replay = "never tracked", self._may_replay(order)
+        return Judged(order=order, pixel_id=pixel_id, reached="no", why=why, replay=replay)
+
+    def _may_replay(self, order: Order) -> str:
+        """YES, or why Meta would refuse the order or must not get it."""
+        if order.consent is False:
+            return "the visitor denied consent"
+        if order.time < self._now - OLDEST_EVENT:
+            return "Meta takes no event of more than seven days ago"
+        if order.time > self._now + 60:
+            return "its time is in the future"
+        if self._event_name == "Purchase" and (order.value is None or not order.currency):
+            return "a Purchase needs a value and a currency"
+        if not (order.email or order.phone):
+            return "Meta needs an email or a phone"
+        return YES
+
+
+def _sums(orders: Sequence[Order]) -> Mapping[str, float]:
+    """The value by currency."""
+    totals: dict[str, Decimal] = {}
+    for one in orders:
+        if one.value is not None:
+            currency = one.currency or "?"
+            totals[currency] = totals.get(currency, Decimal(0)) + one.value
+    return {currency: round(float(total), 2) for currency, total in totals.items()}
 
 
 def _column_options(command: Any) -> Any:
-    for name in reversed(_COLUMNS):
+    for name in reversed(USUAL):
         text = f"The column of the {name}; by its usual names without it."
         command = click.option(f"--{name}-column", help=text)(command)
     return command
@@ -60,7 +223,7 @@ def reconcile(
     and phone are hashed in memory. Exit code 0 when every order reached Meta, is on its way or was
     queued; 1 when one is missing; 2 when the file holds no paid order.
     """
-    chosen = {name: columns[f"{name}_column"] for name in _COLUMNS}
+    chosen = {name: columns[f"{name}_column"] for name in USUAL}
     try:
         zone = ZoneInfo(timezone) if timezone else None
         read = read_orders(file, chosen, currency=currency, zone=zone)
@@ -144,7 +307,7 @@ def _as_json(read: Orders, judged: Sequence[Judged], queued: dict[str, str]) -> 
                 "reached": group[0].reached,
                 "why": group[0].why,
                 "orders": len(group),
-                "value": sums([one.order for one in group]),
+                "value": _sums([one.order for one in group]),
             }
             for (pixel_id, _), group in _causes(judged).items()
         ],
@@ -176,7 +339,7 @@ def _print(event: str, read: Orders, judged: Sequence[Judged], queued: dict[str,
         console.print(f"... {len(read.bad_lines):,} bad lines in all")
     shown = table("pixel", f"{event} reached Meta", numbers=("orders", "value"), after=("why not",))
     for (pixel_id, _), group in _causes(judged).items():
-        value = ", ".join(f"{n:,.2f} {c}" for c, n in sums([one.order for one in group]).items())
+        value = ", ".join(f"{n:,.2f} {c}" for c, n in _sums([one.order for one in group]).items())
         shown.add_row(pixel_id, group[0].reached, f"{len(group):,}", value, group[0].why)
     console.print(shown)
     missing = [one for one in judged if one.reached == "no"]

@@ -1,12 +1,11 @@
-"""The parity report on a terminal: the numbers of the page, and an exit code for CI."""
+"""report: the parity report on a terminal: the numbers of the page, and an exit code for CI."""
 
 import sys
 import time
 
 import click
 
-from capi_middleware.cli.opening import opened
-from capi_middleware.cli.printing import JSON, console, print_line, table
+from capi_middleware.cli.terminal import JSON, console, opened, print_line, table
 from capi_middleware.report.html import to_json
 from capi_middleware.report.model import SIDES, EventReport, Report
 from capi_middleware.report.numbers import MIN_EVENTS, percent, surely_below
@@ -99,5 +98,5 @@ def _print(found: Report) -> None:
                 print_line(f"{one.event_name} at pixel {one.pixel_id}, no {side} copy: {parts}")
     for flag in found.flags:
         who = " ".join(word for word in (flag.event_name, flag.pixel_id) if word)
-        print_line(f"{flag.severity}: {who + ': ' if who else ''}{flag.explanation}")
-        print_line(f"  fix: {flag.fix}")
+        who = who and f"{who}: "
+        print_line(f"{flag.severity}: {who}{flag.explanation}", flag.fix)

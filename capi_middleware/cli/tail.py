@@ -1,4 +1,4 @@
-"""Live events on a terminal, each with the state of both copies."""
+"""tail: live events on a terminal, each with the state of both copies."""
 
 import time
 from collections import OrderedDict
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import click
 import msgspec
 
-from capi_middleware.cli.opening import opened
-from capi_middleware.cli.printing import print_json, print_line
+from capi_middleware.cli.terminal import JSON_LINES, opened, print_json, print_line
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Known
@@ -28,7 +27,7 @@ _POLL = 1.0
 @click.option("--event", help="Only this event name.")
 @click.option("--pixel", help="Only this pixel.")
 @click.option("--once", is_flag=True, help=f"The newest {_NEWEST}, then end.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, one object for each line.")
+@JSON_LINES
 @click.pass_obj
 def tail(source: str, event: str | None, pixel: str | None, once: bool, as_json: bool) -> None:
     """Events as they happen, with the state of the server and of the browser copy; until Ctrl-C.

@@ -49,11 +49,12 @@ _SECRETS = "secret_key"
 _DEBUG_ONLY = frozenset({"no_transform", "csp", "no_lifespan"})
 
 #: File systems that lose what is written, or whose locks SQLite cannot rely on.
-_PASSING = frozenset({"tmpfs", "ramfs"})
-_NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs"}
+PASSING = frozenset({"tmpfs", "ramfs"})
+NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs",
+     "vboxsf"}
     | {"fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone"}
-)
+)  # fmt: skip
 
 
 class Notices:
@@ -73,10 +74,10 @@ class Notices:
         if not url.startswith("sqlite:///"):
             return
         path = Path(url.removeprefix("sqlite:///")).resolve()
-        kind = filesystem_of(path, _mounts())
-        if kind in _PASSING:
+        kind = filesystem_of(path, mounts())
+        if kind in PASSING:
             why = "which a restart of the machine empties, expected a disk"
-        elif kind in _NETWORK:
+        elif kind in NETWORK:
             why = (
                 "a network file system where SQLite's locks are not safe, expected a local disk; "
                 "use postgresql:// for several machines"
@@ -125,7 +126,8 @@ def filesystem_of(path: Path, mounts: str) -> str:
     return kind
 
 
-def _mounts() -> str:
+def mounts() -> str:
+    """What /proc/mounts says; "" where there is none."""
     try:
         return Path("/proc/mounts").read_text("utf-8", "replace")
     except OSError:  # not Linux

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from capi_middleware import CAPIMiddleware, Config
-from capi_middleware.cli.checks.store import file_system
+from capi_middleware.config.notices import filesystem_of
 from capi_middleware.testing import FakeMeta
 from tests.support.commands import Site, site
 from tests.support.configs import PIXEL_ID, SECRET
@@ -103,7 +103,7 @@ def test_a_store_that_cannot_be_opened_is_an_error(shop: Site) -> None:
 )  # fmt: skip
 def test_the_file_system_is_that_of_the_deepest_mount(path: str, kind: str) -> None:
     mounts = "/dev/sda1 / ext4 rw\nhost:/x /srv/data nfs4 rw\n\ntmpfs /run/a\\040b tmpfs rw\n"
-    assert file_system(Path(path), mounts) == kind
+    assert filesystem_of(Path(path), mounts) == kind
 
 
 def test_delivery_that_stands_still_is_found(shop: Site) -> None:

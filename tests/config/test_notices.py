@@ -151,7 +151,7 @@ def test_the_nearest_mount_says_what_a_file_is_on(path: str, kind: str) -> None:
 def test_a_store_on_a_network_file_system_is_warned_of(
     said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("capi_middleware.config.notices._mounts", lambda: MOUNTS)
+    monkeypatch.setattr("capi_middleware.config.notices.mounts", lambda: MOUNTS)
     notices = Notices(debug=False)
     for path in ("/srv/my shop/capi.db", "/srv/my shop/capi.db", "/srv/my shop/local/capi.db"):
         notices.about_store(f"sqlite:///{path}")

@@ -1,4 +1,4 @@
-"""Delivery apart from the web processes, and whether it gets on."""
+"""deliver: delivery apart from the web processes."""
 
 import signal
 import sys
@@ -9,11 +9,8 @@ from types import FrameType
 import click
 
 from capi_middleware.capi import CAPI
-from capi_middleware.cli.opening import capi_of, opened
-from capi_middleware.cli.printing import JSON, print_json
+from capi_middleware.cli.terminal import JSON, capi_of, print_json
 from capi_middleware.errors import StoreError
-from capi_middleware.report.flags import Facts, flags_of
-from capi_middleware.report.read import read_health
 
 
 @click.command()
@@ -72,15 +69,3 @@ def _nothing_is_due(capi: CAPI) -> bool:
             return False
     # Last: what a courier took meanwhile is due no more, and not done.
     return not capi.store.depth().get("leased")
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON, which it always is.")
-@click.pass_obj
-def health(source: str, as_json: bool) -> None:
-    """What waits and what rests, as JSON; exit code 1 when a pixel rests or events are stale."""
-    with opened(source) as capi:
-        found = read_health(capi.store, capi.config)
-    flags = flags_of(Facts(health=found))
-    print_json({"health": found, "flags": flags})
-    sys.exit(1 if flags else 0)

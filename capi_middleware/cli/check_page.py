@@ -1,4 +1,4 @@
-"""A page of the site, as a browser would get it: the tag, other pixels, the policy, the caches."""
+"""check --url: a page of the site, as a browser gets it."""
 
 import re
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from urllib.parse import urljoin
 
 import httpx
 
-from capi_middleware.cli.checks.model import Finding, error, ok, warning
+from capi_middleware.cli.check import Finding, flagged
 from capi_middleware.config.settings import Config
 from capi_middleware.events import Count
 from capi_middleware.page.csp import own_address, rule
-from capi_middleware.report.flags import Facts, flags_of
+from capi_middleware.report.flags import Facts
 
 _LIMIT = 4 * 1024 * 1024
 _HEADERS = {
@@ -32,7 +32,7 @@ _DATA = re.compile(r'<script type="application/json" data-c>(.*?)</script>', re.
 def check_page(config: Config, url: str) -> Iterator[Finding]:
     """Get `url` like a browser without cookies, at most 4 MB of it, and look at it."""
     if re.match(r"https?://[^/\[\]]", url) is None:
-        yield error("page", "no http(s) address", "Give --url https://your.site/.")
+        yield Finding("page", "error", "no http(s) address", "Give --url https://your.site/.")
         return
     with httpx.Client(
         headers=_HEADERS, timeout=10.0, follow_redirects=True, max_redirects=5, trust_env=False
@@ -41,23 +41,17 @@ def check_page(config: Config, url: str) -> Iterator[Finding]:
             with client.stream("GET", url) as response:
                 html = _read(response)
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
-            yield error(
-                "page",
-                f"no answer ({type(failure).__name__})",
-                "Check that the site runs and that this machine reaches it.",
-            )
+            fix = "Check that the site runs and that this machine reaches it."
+            yield Finding("page", "error", f"no answer ({type(failure).__name__})", fix)
             return
         address = str(response.url)
         kind = response.headers.get("content-type", "no content type")
-        good = response.status_code == 200 and "html" in kind
-        yield Finding(
-            "page",
-            "ok" if good else "error",
-            f"{address}: http {response.status_code}, {kind}",
-            "" if good else "Give the address of an HTML page that visitors see.",
-        )
-        if not good:
+        told = f"{address}: http {response.status_code}, {kind}"
+        if response.status_code != 200 or "html" not in kind:
+            fix = "Give the address of an HTML page that visitors see."
+            yield Finding("page", "error", told, fix)
             return
+        yield Finding("page", "ok", told)
         tag = re.search(rf'src="([^"]*{re.escape(config.prefix)}/s\.js\?v=[^"]*)"', html)
         ruling = _ruling(response, html)
         yield from _tag(config, tag is not None)
@@ -79,15 +73,14 @@ def _read(response: httpx.Response) -> str:
 
 def _tag(config: Config, found: bool) -> Iterator[Finding]:
     if found:
-        yield ok("tag", f"our script is in the page, from {config.prefix}/s.js")
+        yield Finding("tag", "ok", f"our script is in the page, from {config.prefix}/s.js")
         return
-    yield error(
-        "tag",
-        "our script is not in the page",
+    yield Finding(
+        "tag", "error", "our script is not in the page",
         "Wrap the app with CAPIMiddleware as the outermost middleware but for one that compresses, "
         "restart it, and purge caches in front of it. The page must be HTML with a <head>, the "
         "visitor's consent not denied, and the policy must allow scripts of 'self'.",
-    )
+    )  # fmt: skip
 
 
 def _script(client: httpx.Client, address: str) -> Iterator[Finding]:
@@ -97,12 +90,8 @@ def _script(client: httpx.Client, address: str) -> Iterator[Finding]:
         good = answer.status_code == 200 and "javascript" in answer.headers.get("content-type", "")
     except httpx.HTTPError as failure:
         status, good = type(failure).__name__, False
-    yield Finding(
-        "script",
-        "ok" if good else "error",
-        f"s.js: {status}",
-        "" if good else "Let a CDN, firewall or login pass the prefix through.",
-    )
+    fix = "" if good else "Let a CDN, firewall or login pass the prefix through."
+    yield Finding("script", "ok" if good else "error", f"s.js: {status}", fix)
 
 
 def _caches(response: httpx.Response, html: str) -> Iterator[Finding]:
@@ -116,44 +105,39 @@ def _caches(response: httpx.Response, html: str) -> Iterator[Finding]:
     if carries and (
         shared or "hit" in hit.lower() or response.headers.get("age", "0").strip("0, ")
     ):
-        yield error(
-            "cache",
-            f"a shared cache keeps this page with its event_ids ({shown})",
+        yield Finding(
+            "cache", "error", f"a shared cache keeps this page with its event_ids ({shown})",
             "Let the app itself send Cache-Control: public on pages that a cache may share, so "
             "that their script asks for event_ids; or keep the cache from sharing this page.",
-        )
+        )  # fmt: skip
     elif carries:
-        yield ok("cache", f"the page carries its event_ids, for one visitor ({shown})")
+        told = f"the page carries its event_ids, for one visitor ({shown})"
+        yield Finding("cache", "ok", told)
     else:
-        yield ok("cache", f"the page asks for its event_ids when shown ({shown})")
+        told = f"the page asks for its event_ids when shown ({shown})"
+        yield Finding("cache", "ok", told)
 
 
 def _others(config: Config, html: str) -> Iterator[Finding]:
     ours = {one.id for one in config.pixels}
     ids = dict.fromkeys(_INIT.findall(html))
     for pixel_id in ids:
-        mine = pixel_id in ours
-        yield Finding(
-            "pixel",
-            "warning" if mine else "ok",
-            f"the page initialises {'our' if mine else 'another'} pixel {pixel_id} itself",
-            "Its events of this page take our event_id; set mirror for the others, or remove the "
-            "snippet."
-            if mine
-            else "",
-        )
+        if pixel_id in ours:
+            yield Finding(
+                "pixel", "warning", f"the page initialises our pixel {pixel_id} itself",
+                "Its events of this page take our event_id; set mirror for the others, or remove "
+                "the snippet.",
+            )  # fmt: skip
+        else:
+            told = f"the page initialises another pixel {pixel_id} itself"
+            yield Finding("pixel", "ok", told)
     for container in dict.fromkeys(_GTM.findall(html)):
-        yield warning(
-            "pixel",
-            f"a tag manager, {container}, may fire the pixel too",
-            "Look for Meta tags in it: remove them, or set mirror.",
-        )
+        fix = "Look for Meta tags in it: remove them, or set mirror."
+        told = f"a tag manager, {container}, may fire the pixel too"
+        yield Finding("pixel", "warning", told, fix)
     if not ids and _LIBRARY.search(html):
-        yield warning(
-            "pixel",
-            "the page loads Meta's library itself",
-            "Look for the snippet that does: remove it, or set mirror.",
-        )
+        fix = "Look for the snippet that does: remove it, or set mirror."
+        yield Finding("pixel", "warning", "the page loads Meta's library itself", fix)
 
 
 def _ruling(response: httpx.Response, html: str) -> list[Finding]:
@@ -165,16 +149,11 @@ def _ruling(response: httpx.Response, html: str) -> list[Finding]:
         if "content-security-policy" in tag.lower() and (content := _CONTENT.search(tag))
     ]
     if not enforced:
-        return [ok("csp", "the page has no Content-Security-Policy")]
+        return [Finding("csp", "ok", "the page has no Content-Security-Policy")]
     own = own_address(response.url.scheme, response.url.netloc.decode())
     ruling = rule(enforced, headers.get_list("content-security-policy-report-only"), own)
     counts = [Count("csp", note) for note in ruling.notes]
     if not ruling.allowed:
         counts.append(Count("skipped", "csp"))
-    found = [
-        Finding(
-            "csp", "error" if flag.severity == "critical" else "warning", flag.explanation, flag.fix
-        )
-        for flag in flags_of(Facts(counts=counts))
-    ]
-    return found or [ok("csp", "the policy allows the tag, the pixel and the beacon")]
+    told = "the policy allows the tag, the pixel and the beacon"
+    return flagged("csp", Facts(counts=counts)) or [Finding("csp", "ok", told)]

@@ -1,0 +1,114 @@
+"""What all commands share: from --config to an opened CAPI, and how results are printed."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import TimeElapsedColumn as Elapsed
+from rich.table import Table
+
+from capi_middleware.capi import CAPI
+from capi_middleware.config.settings import Config
+from capi_middleware.errors import CapiError, ConfigError
+
+JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+JSON_LINES = click.option(
+    "--json", "as_json", is_flag=True, help="As JSON, one object for each line."
+)
+
+#: Where people look at results. Nothing of what is printed is markup.
+console: Console = Console(markup=False, highlight=False, emoji=False)
+
+
+def config_of(source: str) -> Config:
+    """The Config that `source` names. Raises ConfigError."""
+    module, colon, name = source.partition(":")
+    if not colon or Path(source).exists():
+        return Config.load(source)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"--config: found no {source} ({error}), expected module:name") from None
+    if isinstance(found, CAPI):
+        found = found.config
+    if not isinstance(found, Config):
+        kind = type(found).__name__
+        raise ConfigError(f"--config: found a {kind} at {source}, expected a Config or a CAPI")
+    return found
+
+
+def capi_of(source: str, *, delivery: bool) -> CAPI:
+    """The CAPI that `source` names; its errors are lines for people."""
+    try:
+        return CAPI(replace(config_of(source), delivery=delivery))
+    except CapiError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@contextmanager
+def opened(source: str) -> Iterator[CAPI]:
+    """A CAPI that delivers nothing, its store closed at the end; errors are lines for people."""
+    capi = capi_of(source, delivery=False)
+    try:
+        yield capi
+    except CapiError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        capi.close()
+        capi.store.close()
+
+
+def table(*texts: str, numbers: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> Table:
+    """A table of text columns, then columns of numbers, then text columns again.
+
+    Without lines and borders: eight columns of numbers must fit a terminal of 80 characters.
+    """
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in texts:
+        made.add_column(name, overflow="fold")
+    for name in numbers:
+        made.add_column(name, justify="right", no_wrap=True)
+    for name in after:
+        made.add_column(name, overflow="fold")
+    return made
+
+
+def print_line(text: str, fix: str = "") -> None:
+    """One line, however long, and one for its `fix`: a terminal wraps it, a file keeps it whole."""
+    console.print(f"{text}\n  fix: {fix}" if fix else text, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on standard output."""
+    click.echo(msgspec.json.encode(value).decode())
+
+
+def print_done(as_json: bool, n: int, word: str, text: str = "") -> None:
+    """How many events something was done to: {word: n} for programs, `text` for people."""
+    print_json({word: n}) if as_json else click.echo(text or f"{n} {word}")
+
+
+@contextmanager
+def progress(text: str, total: int | None = None) -> Iterator[Progress]:
+    """Shows on a terminal that something takes long: `total` steps, or nobody knows how many.
+
+    Yields the Progress; its one task has the id 0.
+    """
+    screen = Console(stderr=True)
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), Elapsed()]
+    more = [BarColumn(), MofNCompleteColumn()] if total is not None else []
+    with Progress(
+        *columns, *more, console=screen, transient=True, disable=not screen.is_terminal
+    ) as shown:
+        shown.add_task(text, total=total)
+        yield shown
