@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -25,31 +25,33 @@ class Holdup(Struct):
     since: float | None = None
 
 
-class Commit:
-    """What was submitted is on disk when it has ended, unless there is an `error`."""
+class Commit(Struct, eq=False, gc=False):
+    """What was submitted is on disk when it has ended, unless there is an `error`.
 
-    __slots__ = ("_ended", "_holdup", "_waiting", "error")
+    Many live while the disk is slow: what holds no circle for long is no work for the collector.
+    """
 
-    def __init__(self, holdup: Holdup) -> None:
-        self.error: Exception | None = None
-        self._holdup = holdup
-        self._ended = False
-        self._waiting: list[threading.Event | tuple[_Loop, Future[None]]] = []
+    holdup: Holdup
+    error: Exception | None = None
+    ended: bool = False
+    #: Since when somebody on a loop waits, in the loop's seconds.
+    since: float = 0.0
+    waiting: list["threading.Event | Future[None]"] = field(default_factory=list)
 
     def done(self) -> bool:
         """Whether waiting would end at once."""
-        return self._ended
+        return self.ended
 
     def is_held_up(self) -> bool:
         """Whether others keep the database locked just now."""
-        return self._holdup.since is not None
+        return self.holdup.since is not None
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """The error, after up to `timeout` seconds. Raises TimeoutError; it may still come."""
-        if not self._ended:
+        if not self.ended:
             told = threading.Event()
-            self._waiting.append(told)
-            if not self._ended and not told.wait(timeout):
+            self.waiting.append(told)
+            if not self.ended and not told.wait(timeout):
                 raise TimeoutError("the commit takes too long")
         return self.error
 
@@ -70,17 +72,19 @@ def ended(error: Exception | None = None) -> Commit:
 
 def end(commits: Iterable[Commit]) -> None:
     """End these and tell all who wait; each event loop is woken once. From any thread."""
-    loops: dict[_Loop, list[Future[None]]] = {}
+    loops: dict[AbstractEventLoop, list[Future[None]]] = {}
     for commit in commits:
         # First this: who comes from now on does not wait, and all others are listed.
-        commit._ended = True
-        for waiting in commit._waiting:
-            if isinstance(waiting, tuple):
-                loops.setdefault(waiting[0], []).append(waiting[1])
+        commit.ended = True
+        for one in commit.waiting:
+            if isinstance(one, threading.Event):
+                one.set()
             else:
-                waiting.set()
+                loops.setdefault(one.get_loop(), []).append(one)
     for loop, futures in loops.items():
-        loop.wake(futures)
+        # A loop that was closed has nobody who waits, and must not keep others waiting.
+        with suppress(Exception):
+            loop.call_soon_threadsafe(_end, futures)
 
 
 async def committed(commit: Commit) -> None:
@@ -88,9 +92,9 @@ async def committed(commit: Commit) -> None:
 
     It may still come.
     """
-    if not commit._ended:
+    if not commit.ended:
         await _here().join(commit)
-        if not commit._ended:
+        if not commit.ended:
             raise TimeoutError("the commit takes too long")
     commit.result()
 
@@ -110,40 +114,32 @@ class _Loop:
 
     def __init__(self, loop: "AbstractEventLoop") -> None:
         self.loop = loop
-        #: Since when, in the loop's seconds.
-        self._waiting: list[tuple[float, Commit, Future[None]]] = []
+        self._commits: list[Commit] = []
         self._is_looking = False
 
     def join(self, commit: Commit) -> "Future[None]":
         """Ends with the commit, or when patience does."""
         future = self.loop.create_future()
-        commit._waiting.append((self, future))
-        if commit._ended:
+        commit.waiting.append(future)
+        if commit.ended:
             _end([future])  # it ended before we were listed
             return future
-        self._waiting.append((self.loop.time(), commit, future))
+        commit.since = self.loop.time()
+        self._commits.append(commit)
         if not self._is_looking:
             self._is_looking = True
             self.loop.call_later(BUSY_PATIENCE, self._look)
         return future
 
-    def wake(self, futures: "list[Future[None]]") -> None:
-        """Their commits ended. From any thread."""
-        # A loop that was closed has nobody who waits, and must not keep others waiting.
-        with suppress(Exception):
-            self.loop.call_soon_threadsafe(_end, futures)
-
     def _look(self) -> None:
-        now = self.loop.time()
-        still = []
-        for since, commit, future in self._waiting:
+        now, still = self.loop.time(), []
+        for commit in self._commits:
             patience = BUSY_PATIENCE if commit.is_held_up() else BUSY_PATIENCE + COMMIT_PATIENCE
-            if since + patience <= now:
-                _end([future])
-            elif not future.done():
-                still.append((since, commit, future))
-        self._waiting = still
-        self._is_looking = bool(still)
+            if commit.since + patience <= now:
+                _end([one for one in commit.waiting if not isinstance(one, threading.Event)])
+            elif not commit.ended:
+                still.append(commit)
+        self._commits, self._is_looking = still, bool(still)
         if still:
             self.loop.call_later(BUSY_PATIENCE, self._look)
 

@@ -81,11 +81,8 @@ class PostgresTransaction:
 
     def many(self, query: str, rows: Sequence[Sequence[Any]], **given: Any) -> int:
         """See Transaction.many."""
-        if not rows:
-            return 0
-        if query == "sight":
-            rows = sorted(rows, key=tuple)  # in the order of `lock`
-        return self.run(query, **given, **_as_columns(query, rows))
+        waves = _waves(rows) if query in ("append", "sight") else [rows] if rows else []
+        return sum([self.run(query, **given, **_as_columns(query, wave)) for wave in waves])
 
     def read_many(self, query: str, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """See Transaction.read_many."""
@@ -117,6 +114,19 @@ class PostgresTransaction:
         taken = self.read("take_changes", limit=FOLD_ROWS)
         more = sum([columns[-1] for columns in taken]) >= FOLD_ROWS
         return [State(*columns[:-1]) for columns in taken], more
+
+
+def _waves(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
+    """Rows in order, in parts in which no event occurs twice."""
+    wave: dict[tuple[Any, ...], Sequence[Any]] = {}
+    for row in rows:
+        identity = (row[0], row[1], row[2])  # event_id, event_name, pixel_id
+        if identity in wave:
+            yield list(wave.values())
+            wave = {}
+        wave[identity] = row
+    if wave:
+        yield list(wave.values())
 
 
 def _as_columns(query: str, rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:

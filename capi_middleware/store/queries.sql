@@ -33,7 +33,7 @@ INSERT INTO capi_events AS events (event_id, event_name, pixel_id, browser, brow
     event_time, created_at, due_at, browser_at, server, match_keys)
 WITH new MANY (event_id text, event_name text, pixel_id text, outcome text, digest text)
 SELECT event_id, event_name, pixel_id, outcome, digest, :now, :now, :now, :now, 'unknown', 0
-FROM new WHERE true
+FROM new WHERE true ORDER BY event_id, event_name, pixel_id
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     browser = excluded.browser, browser_at = excluded.browser_at,
     browser_digest = excluded.browser_digest
@@ -51,25 +51,19 @@ ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.
 UPDATE capi_events SET server = 'expired', payload = NULL WHERE key = ANY(:keys)
 
 -- name: settle_delivered
-UPDATE capi_events AS events SET server = 'delivered', payload = NULL, delivered_at = :now,
+UPDATE capi_events SET server = 'delivered', payload = NULL, delivered_at = :now,
     reason = :reason, attempts = attempts + :attempted
-WHERE key = ANY(:keys) AND EXISTS (
-    SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key AND lease_id = :lease_id
-)
+WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
 -- name: settle_dead
-UPDATE capi_events AS events SET server = 'dead', reason = :reason, attempts = attempts + :attempted
-WHERE key = ANY(:keys) AND EXISTS (
-    SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key AND lease_id = :lease_id
-)
+UPDATE capi_events SET server = 'dead', reason = :reason, attempts = attempts + :attempted
+WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
 -- name: settle_pending
-UPDATE capi_events AS events SET due_at = :now + :delay, reason = :reason,
+UPDATE capi_events SET due_at = :now + :delay, reason = :reason,
     attempts = attempts + :attempted,
     uncertain = CASE WHEN :uncertain > 0 THEN 1 ELSE uncertain END
-WHERE key = ANY(:keys) AND EXISTS (
-    SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key AND lease_id = :lease_id
-)
+WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
 -- name: end_lease
 DELETE FROM capi_leases WHERE key = ANY(:keys) AND lease_id = :lease_id

@@ -32,12 +32,15 @@ FROM json_each(:due) AS due CROSS JOIN events ON events.key = due.value
 WHERE events.key IN (SELECT key FROM leases WHERE lease_id = :lease_id) ORDER BY due.key
 
 -- name: note
--- What a settlement is about to change, or changed, for all its rows together. See trigger.
+-- What a settlement changed, for all its rows together: before, they were {waiting}. See trigger.
 INSERT INTO changes ({state}, n, rows)
-SELECT {state}, :n * COUNT(*), :n * COUNT(*) FROM events
-WHERE key <= (SELECT key FROM summed) AND key = ANY(:keys) AND EXISTS (
-    SELECT 1 FROM leases WHERE leases.key = events.key AND lease_id = :lease_id
-) GROUP BY {state}
+WITH settled AS (
+    SELECT {state}, COUNT(*) AS n FROM events
+    WHERE key IN (SELECT key FROM leases WHERE lease_id = :lease_id AND key = ANY(:keys))
+      AND key <= (SELECT key FROM summed)
+    GROUP BY {state}
+)
+SELECT {state}, n, n FROM settled UNION ALL SELECT {waiting}, -n, -n FROM settled
 
 -- name: trigger
 -- Off and on: the triggers fire for nothing that is not summed.

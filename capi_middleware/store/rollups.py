@@ -50,6 +50,10 @@ class State(NamedTuple):
     rows: int
 
 
+#: What a State is while a row waits for delivery, in SQL; all else is the same before and after.
+WAITING = {"server": "'pending'", "tenths": "-1", "differs": "0"}
+
+
 class Key(NamedTuple):
     """What is summed: `value` is the facet's own, as text."""
 

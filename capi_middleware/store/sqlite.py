@@ -77,11 +77,10 @@ class SqliteTransaction:
             if state == "pending":  # to the sums it was that before
                 held += self.run("settle_pending", now=self.now, **given)
                 continue
-            self.run("note", n=-1, **given)
             self.run("trigger")
             held += self.run(f"settle_{state}", now=self.now, **given)
             self.run("trigger")
-            self.run("note", n=1, **given)
+            self.run("note", **given)
         return held
 
     def alone(self) -> bool:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from importlib.resources import files
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 from msgspec.structs import astuple
@@ -34,7 +36,7 @@ from capi_middleware.store.writer import Counters, Direct, Submission, Writer
 
 #: Rows that this process changes before it folds what they changed into the sums: more cost less
 #: each, and a report reads up to so many of each process.
-FOLD_EVERY = 1000
+FOLD_EVERY = 2000
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches: others wait for milliseconds.
 STEP_ROWS = 1000
 #: How long `close` waits for the last commit, in seconds.
@@ -46,6 +48,7 @@ _MANY = re.compile(r"WITH new MANY \(([^)]*)\)")
 #: What stands in braces.
 _CONSTANTS = {
     "state": ", ".join(rollups.State._fields[:-2]),
+    "waiting": ", ".join(rollups.WAITING.get(one, one) for one in rollups.State._fields[:-2]),
     "vague": ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES),
 }
 
@@ -401,8 +404,9 @@ class Store:
             if db is None:
                 return
             replayed, counters = 0, dict(counters)
-            for kind, items in _waves(submissions):
-                changed = db.many(kind, items, now=db.now)
+            for kind, some in groupby(submissions, key=attrgetter("kind")):
+                items = [astuple(item) for one in some for item in one.items]
+                changed = db.many(kind, items, now=db.now) if items else 0
                 if kind == "sight":
                     replayed += len(items) - changed
             if replayed:
@@ -412,8 +416,12 @@ class Store:
             db.many("count", sorted([(*key, n) for key, n in counters.items()]))
 
     def _committed(self, submissions: Sequence[Submission]) -> None:
-        rows = [row for one in submissions if one.kind == "append" for row in one.items]
-        if self.on_commit is not None and any(row.server == "pending" for row in rows):
+        if self.on_commit is not None and any(
+            row.server == "pending"
+            for one in submissions
+            if one.kind == "append"
+            for row in one.items
+        ):
             self.on_commit()
         self._keep_up(sum([len(one.items) for one in submissions]))
 
@@ -430,20 +438,3 @@ class Store:
 
     def _waiting(self) -> int:
         return sum([one.waiting for one in self.backlog()])
-
-
-def _waves(submissions: Sequence[Submission]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
-    """Rows and sightings in order, in parts in which no event occurs twice."""
-    kind, wave, seen = "", list[tuple[Any, ...]](), set[tuple[Any, ...]]()
-    for submission in submissions:
-        for item in submission.items:
-            values = astuple(item)
-            identity = values[:3]  # event_id, event_name, pixel_id
-            if submission.kind != kind or identity in seen:
-                if wave:
-                    yield kind, wave
-                kind, wave, seen = submission.kind, [], set()
-            wave.append(values)
-            seen.add(identity)
-    if wave:
-        yield kind, wave

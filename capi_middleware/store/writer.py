@@ -25,7 +25,7 @@ logger: logging.Logger = logging.getLogger("capi_middleware.store")
 GROUP_ROWS = 1000
 #: How long rows that nobody waits for wait for others, in seconds, and how many do not any more: a
 #: row that is committed alone costs ten times what it costs among fifty.
-COMPANY_SECONDS, CROWD_ROWS = 0.05, 200
+COMPANY_SECONDS, CROWD_ROWS = 0.1, 200
 #: One part in this many of a queue takes conversions only: page views and sightings go first.
 CONVERSIONS_ONLY = 5
 #: A lock that others hold for longer than this is worth a line in the log, in seconds.
@@ -52,7 +52,7 @@ class OwnLockError(LockedError):
     """Another thread of this process holds the lock: it is about to let go."""
 
 
-class Submission(Private, Struct, eq=False):
+class Submission(Private, Struct, eq=False, gc=False):
     """What one call hands to the writer, and the commit that it waits for."""
 
     kind: Kind

@@ -299,3 +299,42 @@ def test_a_link_that_failed_waits_before_it_tries_again() -> None:
         with pytest.raises(StoreError), link.transaction():
             pass
     assert link._failures == 1
+
+
+def test_couriers_and_pages_that_meet_at_the_same_events_do_not_lock_each_other(
+    store: Store, postgres_url: str
+) -> None:
+    rows = [row(f"e{n}", event_time=time.time(), browser="not_run") for n in range(1200)]
+    store_rows(store, *rows)
+    stores = [postgres_store(postgres_url) for _ in range(4)]
+    errors: list[BaseException] = []
+
+    def deliver(one: Store) -> None:
+        try:
+            for _ in range(25):
+                leased = one.lease(PIXEL, limit=300, seconds=0.001)
+                settled = [Settlement(event.key, "pending") for event in leased.events[::-1]]
+                one.settle(leased.lease_id, settled)
+        except StoreError as error:
+            errors.append(error)
+
+    def sight(one: Store) -> None:
+        for _ in range(10):
+            some = [Sighting(r.event_id, r.event_name, PIXEL, "csp") for r in rows[::-1]]
+            errors.extend(filter(None, [one.sight(some).exception(30)]))
+
+    threads = [threading.Thread(target=deliver, args=(one,)) for one in stores]
+    threads.append(threading.Thread(target=sight, args=(stores[0],)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for one in stores:
+        one.close()
+
+    assert errors == []
+    ((deadlocks,),) = execute(
+        postgres_url,
+        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()",
+    )
+    assert deadlocks == 0

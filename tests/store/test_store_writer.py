@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,14 @@ import pytest
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count
 from capi_middleware.store.commits import Commit
-from capi_middleware.store.writer import GROUP_ROWS, Counters, LockedError, Submission, Writer
+from capi_middleware.store.writer import (
+    CROWD_ROWS,
+    GROUP_ROWS,
+    Counters,
+    LockedError,
+    Submission,
+    Writer,
+)
 from tests.support.processes import until
 from tests.support.stores import Clock, row
 
@@ -190,6 +198,65 @@ def test_what_was_committed_does_not_stay_in_memory(database: Database) -> None:
     commit.result(30)
     until("it is forgotten", lambda: kept() is None)
     writer.close(30)
+
+
+# company
+
+
+@pytest.fixture
+def long_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("capi_middleware.store.writer.COMPANY_SECONDS", 30.0)
+
+
+def post(writer: Writer, *event_ids: str) -> None:
+    writer.submit("append", [row(event_id) for event_id in event_ids], wait=False)
+
+
+def test_rows_that_nobody_waits_for_are_committed_with_those_that_come_soon_after(
+    writer: Writer, database: Database
+) -> None:
+    for event_id in ("e1", "e2", "e3"):
+        post(writer, event_id)
+        time.sleep(0.01)
+    assert database.groups == []
+    until("they are stored", lambda: bool(database.groups))
+
+    assert database.groups == [["e1", "e2", "e3"]]
+
+
+@pytest.mark.usefixtures("long_company")
+@pytest.mark.parametrize(
+    "hurry",
+    [
+        lambda writer: append(writer, "e2").result(9),
+        lambda writer: writer.flush(9),
+        lambda writer: writer.close(9),
+    ],
+    ids=["a waiting row", "flush", "close"],
+)
+def test_who_waits_takes_along_what_lingers(
+    writer: Writer, database: Database, hurry: Callable[[Writer], object]
+) -> None:
+    post(writer, "e1")
+    writer.count([SKIPPED])
+    time.sleep(0.05)
+    start = time.monotonic()
+    hurry(writer)
+
+    assert time.monotonic() - start < 5
+    assert database.event_ids()[0] == "e1"
+    assert database.counters == [{SKIPPED_KEY: 1}]
+    assert len(database.groups) == 1
+
+
+@pytest.mark.usefixtures("long_company")
+def test_a_crowd_does_not_linger(writer: Writer, database: Database) -> None:
+    post(writer, "e1")
+    time.sleep(0.05)
+    post(writer, *["e"] * CROWD_ROWS)
+    until("they are stored", lambda: bool(database.groups))
+
+    assert [len(group) for group in database.groups] == [CROWD_ROWS + 1]
 
 
 # the limit
@@ -412,7 +479,7 @@ def test_what_interrupts_a_submission_may_submit_and_wait(
         sys.settrace(None)
     outer.result(30)
 
-    assert len(lines) > 15
+    assert len(lines) > 12
     assert set(database.event_ids()) == {
         "e0", "outer", *(f"inner-{n + 1}" for n in range(len(lines)))
     }  # fmt: skip
