@@ -8,6 +8,8 @@ Recommendations", from the SDK, and from answers that others have seen.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
+from statistics import median
 from typing import Any
 
 from starlette.requests import Request
@@ -16,8 +18,7 @@ from starlette.routing import Route
 
 from capi_middleware.meta import codes
 from capi_middleware.testing.faults import Endpoint, Fault, graph_error
-from capi_middleware.testing.quality import quality_of
-from capi_middleware.testing.received import Received
+from capi_middleware.testing.received import BrowserHit, Received, ServerEvent
 
 #: What a token may do besides posting events.
 READ_QUALITY, READ_ADS = "read_ads_dataset_quality", "ads_read"
@@ -34,6 +35,14 @@ _AGGREGATIONS = frozenset(
     }
 )  # fmt: skip
 _PAGE = 25
+_WEEK = 7 * 86_400
+_GOAL = 75
+#: user_data keys by the names that the API uses, and what each adds to the stand-in's score.
+_IDENTIFIERS = {
+    "em": ("email", 3.0), "fbc": ("fbc", 2.0), "ph": ("phone", 1.5), "external_id":
+    ("external_id", 1.0), "fbp": ("fbp", 1.0), "client_ip_address": ("ip_address", 0.8),
+    "client_user_agent": ("user_agent", 0.7),
+}  # fmt: skip
 
 
 class FakeInsights:
@@ -86,43 +95,54 @@ class FakeInsights:
             Route("/{version}/act_{number}/recommendations", self._recommendations),
         ]
 
+    async def _answer(
+        self, request: Request, endpoint: Endpoint, pixel_id: str | None, scope: str,
+        make: Callable[[], Any],
+    ) -> Response:  # fmt: skip
+        """What `make` makes, or why the request is refused; a scripted fault goes before."""
+        self.requests.append((str(request.url), dict(request.headers)))
+        truth = self._denied(request, pixel_id, scope)
+        if truth is None:
+            try:
+                truth = JSONResponse(make())
+            except ValueError as error:
+                told = graph_error(f"(#100) {error}", codes.INVALID)
+                truth = JSONResponse(told, 400)
+            except LookupError as error:
+                truth = JSONResponse(graph_error(str(error.args[0]), codes.NO_SUCH_OBJECT), 400)
+        return await self._fault(endpoint, pixel_id).answer(truth)
+
     async def _dataset_quality(self, request: Request) -> Response:
         pixel_id = request.query_params.get("dataset_id")
-        truth = self._refused(request, pixel_id, READ_QUALITY)
-        if truth is None and pixel_id is None:
-            truth = _bad("The parameter dataset_id is required")
-        if truth is None:
-            assert pixel_id is not None
+
+        def make() -> Any:
+            if pixel_id is None:
+                raise ValueError("The parameter dataset_id is required")
             found = self.quality.get(pixel_id)
             if found is None:
                 found = quality_of(self._received(), pixel_id, self._clock())
-            try:
-                wanted = _fields(request.query_params.get("fields", "web"))
-                truth = JSONResponse(_picked(found, wanted))
-            except ValueError as error:
-                truth = _bad(str(error))
-        return await self._fault("dataset_quality", pixel_id).answer(truth)
+            return _picked(found, _fields(request.query_params.get("fields", "web")))
+
+        return await self._answer(request, "dataset_quality", pixel_id, READ_QUALITY, make)
 
     async def _stats(self, request: Request) -> Response:
         pixel_id = request.path_params["pixel_id"]
-        truth = self._refused(request, pixel_id, READ_ADS)
-        if truth is None:
-            truth = self._counted(request, pixel_id)
-        return await self._fault("stats", pixel_id).answer(truth)
+        make = partial(self._counted, request, pixel_id)
+        return await self._answer(request, "stats", pixel_id, READ_ADS, make)
 
-    def _counted(self, request: Request, pixel_id: str) -> Response:
+    def _counted(self, request: Request, pixel_id: str) -> dict[str, Any]:
         given = request.query_params
         source = given.get("event_source", "")
         if given.get("aggregation") not in _AGGREGATIONS:
-            return _bad("Param aggregation must be one of the known aggregations")
+            raise ValueError("Param aggregation must be one of the known aggregations")
         if source not in ("WEB_ONLY", "SERVER_ONLY"):
-            return _bad("Param event_source must be one of {WEB_ONLY, SERVER_ONLY}")
+            raise ValueError("Param event_source must be one of {WEB_ONLY, SERVER_ONLY}")
         now = self._clock()
         try:
             start, end = int(given.get("start_time", 0)), int(given.get("end_time", now + 1))
             offset, limit = int(given.get("after", 0)), int(given.get("limit", _PAGE))
         except ValueError:
-            return _bad("Param start_time must be a valid datetime")
+            raise ValueError("Param start_time must be a valid datetime") from None
         hours = self.stats.get(pixel_id, {}).get(source)
         if hours is None:
             hours = self._hours(pixel_id, source)
@@ -145,7 +165,7 @@ class FakeInsights:
                 token = request.headers.get("authorization", "").removeprefix("Bearer ")
                 url = request.url.include_query_params(after=after, access_token=token)
                 answer["paging"]["next"] = str(url)
-        return JSONResponse(answer)
+        return answer
 
     def _hours(self, pixel_id: str, source: str) -> dict[int, dict[str, int]]:
         received = self._received()
@@ -165,34 +185,27 @@ class FakeInsights:
 
     async def _account(self, request: Request) -> Response:
         number = request.path_params["number"]
-        truth = self._refused(request, None, READ_ADS) or _no_account(number)
-        if truth is None:
+
+        def make() -> Any:
+            _check_account(number)
+            wanted = _fields(request.query_params.get("fields", "id"))
+            if unknown := set(wanted) - set(_ACCOUNT_FIELDS):
+                raise ValueError(f"Tried accessing nonexisting field ({min(unknown)})")
             found: dict[str, Any] = {"id": f"act_{number}"}
-            if self.opportunity_score is not None:
-                found |= {
-                    "opportunity_score": self.opportunity_score,
-                    "opportunity_score_weight": 1,
-                }
-            try:
-                wanted = _fields(request.query_params.get("fields", "id"))
-                if unknown := set(wanted) - set(_ACCOUNT_FIELDS):
-                    raise ValueError(f"Tried accessing nonexisting field ({min(unknown)})")
-                truth = JSONResponse({k: v for k, v in found.items() if k in wanted or k == "id"})
-            except ValueError as error:
-                truth = _bad(str(error))
-        return await self._fault("account", None).answer(truth)
+            score = self.opportunity_score
+            if score is not None:
+                found |= {"opportunity_score": score, "opportunity_score_weight": 1}
+            return {key: one for key, one in found.items() if key in wanted or key == "id"}
+
+        return await self._answer(request, "account", None, READ_ADS, make)
 
     async def _recommendations(self, request: Request) -> Response:
-        number = request.path_params["number"]
-        truth = self._refused(request, None, READ_ADS) or _no_account(number)
-        if truth is None:
+        def make() -> Any:
+            _check_account(request.path_params["number"])
             given = self.recommendations
-            truth = JSONResponse({"data": [{"recommendations": given}] if given else []})
-        return await self._fault("recommendations", None).answer(truth)
+            return {"data": [{"recommendations": given}] if given else []}
 
-    def _refused(self, request: Request, pixel_id: str | None, scope: str) -> Response | None:
-        self.requests.append((str(request.url), dict(request.headers)))
-        return self._denied(request, pixel_id, scope)
+        return await self._answer(request, "recommendations", None, READ_ADS, make)
 
 
 async def _unknown_path(request: Request) -> Response:
@@ -207,14 +220,9 @@ def no_permission(scope: str) -> Response:
     return JSONResponse(graph_error("(#200) Permissions error", codes.FORBIDDEN), 403)
 
 
-def _bad(message: str) -> Response:
-    return JSONResponse(graph_error(f"(#100) {message}", codes.INVALID), 400)
-
-
-def _no_account(number: str) -> Response | None:
-    if number.isdecimal():
-        return None
-    return JSONResponse(graph_error("Object does not exist", codes.NO_SUCH_OBJECT), 400)
+def _check_account(number: str) -> None:
+    if not number.isdecimal():
+        raise LookupError("Object does not exist")
 
 
 Wanted = dict[str, "Wanted"]
@@ -265,3 +273,89 @@ def _picked(found: Any, wanted: Wanted, known: Wanted = _KNOWN) -> Any:
         for name, below in (wanted or known).items()
         if name in found
     }
+
+
+# -- what is said of the quality of what was received ---------------------------------------------
+
+
+def quality_of(received: Received, pixel_id: str, now: float) -> dict[str, Any]:
+    """The answer of dataset_quality for a pixel; `{}` when nothing came within seven days."""
+    server = [
+        one for one in received.server if one.pixel_id == pixel_id and now - one.arrived < _WEEK
+    ]
+    hits = [hit for hit in received.browser if hit.id == pixel_id and now - hit.arrived < _WEEK]
+    names = dict.fromkeys(one.event["event_name"] for one in server)
+    web = [
+        _event(
+            name,
+            [one for one in server if one.event["event_name"] == name],
+            [hit for hit in hits if hit.ev == name],
+        )
+        for name in names
+    ]
+    return {"web": web} if web else {}
+
+
+def _event(name: str, server: list[ServerEvent], hits: list[BrowserHit]) -> dict[str, Any]:
+    ids = {one.event["event_id"] for one in server if one.event.get("event_id")}
+    eids = {hit.eid for hit in hits if hit.eid}
+    browser = len(eids) + sum(not hit.eid for hit in hits)
+    shares = {
+        identifier: _percentage(sum(key in one.event["user_data"] for one in server), len(server))
+        for key, (identifier, _) in _IDENTIFIERS.items()
+    }
+    score = sum(weight * shares[identifier] / 100 for identifier, weight in _IDENTIFIERS.values())
+    found: dict[str, Any] = {
+        "event_name": name,
+        "event_match_quality": {
+            "composite_score": round(score, 1),
+            "match_key_feedback": [
+                {"identifier": identifier, "coverage": {"percentage": share}}
+                for identifier, share in shares.items()
+            ],
+            "diagnostics": [],
+        },
+        "data_freshness": {
+            "upload_frequency": _frequency(server),
+            "description": "How fast events arrive",
+        },
+    }
+    if not browser:
+        return found
+    matched = len(ids & eids)
+    return found | {
+        "event_coverage": {
+            "percentage": _percentage(matched, browser),
+            "goal_percentage": _GOAL,
+            "description": "Pixel events that the Conversions API covers",
+        },
+        "dedupe_key_feedback": [
+            {
+                "dedupe_key": "event_id",
+                "browser_events_with_dedupe_key": {
+                    "percentage": _percentage(sum(bool(hit.eid) for hit in hits), len(hits))
+                },
+                "server_events_with_dedupe_key": {
+                    "percentage": _percentage(
+                        sum(bool(one.event.get("event_id")) for one in server), len(server)
+                    )
+                },
+                "overall_browser_coverage_from_dedupe_key": {
+                    "percentage": _percentage(matched, browser)
+                },
+            }
+        ],
+        "acr": {
+            "percentage": _percentage(len(ids - eids), browser),
+            "description": "Additional conversions reported in the last 7 days",
+        },
+    }
+
+
+def _frequency(server: list[ServerEvent]) -> str:
+    seconds = median(one.arrived - one.event["event_time"] for one in server)
+    return "real_time" if seconds < 600 else "hourly" if seconds < 7200 else "daily"
+
+
+def _percentage(part: int, whole: int) -> float:
+    return round(100 * part / whole, 1)

@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import re
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,17 +17,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from capi_middleware.meta import codes
-from capi_middleware.testing.bodies import BodyError, fields_of
 from capi_middleware.testing.fake_insights import FakeInsights, no_permission
 from capi_middleware.testing.faults import Drop, Endpoint, Fault, Faults, graph_error
-from capi_middleware.testing.graph_rules import Refusal, refusal
+from capi_middleware.testing.graph_rules import BodyError, Refusal, fields_of, refusal
 from capi_middleware.testing.received import Received, ServerEvent
-from capi_middleware.testing.serving import serve
 
 MAX_EVENTS = 1000
 _GIF = bytes.fromhex(
     "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
 )
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _PIXEL_ID = re.compile(r"[1-9][0-9]{0,25}")
 _VERSION = re.compile(r"v\d+\.\d+")
 
@@ -64,16 +65,11 @@ class FakeMeta:
                 Route("/received", self._clear, methods=["DELETE"]),
                 Route("/faults", self._script, methods=["POST"]),
                 Route("/faults", self._unscript, methods=["DELETE"]),
-                Route("/tr", self._tr, methods=["GET", "POST"]),
-                Route("/tr/", self._tr, methods=["GET", "POST"]),
+                *(Route(path, self._tr, methods=["GET", "POST"]) for path in ("/tr", "/tr/")),
                 Route("/signals/config/{pixel_id}", self._config, methods=["GET"]),
                 Route("/{locale}/fbevents.js", self._fbevents, methods=["GET"]),
                 *self.insights.routes,
-                Route(
-                    "/{version}/{pixel_id}/events",
-                    self._events,
-                    methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-                ),
+                Route("/{version}/{pixel_id}/events", self._events, methods=_METHODS),
             ]
         )
         self.app.state.fake = self
@@ -112,7 +108,7 @@ class FakeMeta:
             status=status, body=body, times=times, delay=delay, pixel_id=pixel_id, drop=drop,
             headers=headers or {}, endpoint=endpoint,
         )  # fmt: skip
-        self._faults.add(fault)
+        self._faults.append(fault)
 
     @property
     def faults_left(self) -> int:
@@ -132,9 +128,9 @@ class FakeMeta:
 
     async def _accept(self, request: Request, pixel_id: str) -> Response:
         if not _VERSION.fullmatch(request.path_params["version"]):
-            return JSONResponse(graph_error("Unknown path components", codes.UNKNOWN_PATH), 400)
+            return _told("Unknown path components", codes.UNKNOWN_PATH)
         if request.method != "POST":
-            return JSONResponse(graph_error("Unsupported request", codes.NO_SUCH_OBJECT), 400)
+            return _told("Unsupported request", codes.NO_SUCH_OBJECT)
         try:
             fields = fields_of(request.headers.get("content-type", ""), await request.body())
         except BodyError as error:
@@ -178,12 +174,12 @@ class FakeMeta:
         self, request: Request, token: str, fields: dict[str, Any], known: bool
     ) -> Response | None:
         if not known:
-            return JSONResponse(graph_error("Invalid OAuth access token", codes.TOKEN_REFUSED), 401)
+            return _told("Invalid OAuth access token", codes.TOKEN_REFUSED, 401)
         if self._app_secret is not None:
             proof = hmac.new(self._app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
             given = fields.get("appsecret_proof") or request.query_params.get("appsecret_proof")
             if given != proof:
-                return JSONResponse(graph_error("Invalid appsecret_proof", codes.WRONG_PROOF), 400)
+                return _told("Invalid appsecret_proof", codes.WRONG_PROOF)
         return None
 
     async def _fbevents(self, request: Request) -> Response:
@@ -243,15 +239,45 @@ def _token(request: Request, fields: dict[str, Any]) -> str:
     return str(fields.get("access_token") or request.query_params.get("access_token") or "")
 
 
-def _no_object() -> Response:
-    message = "Object does not exist or cannot be loaded due to missing permissions"
-    return JSONResponse(graph_error(message, codes.NO_SUCH_OBJECT), 400)
+def _told(message: str, code: str, status: int = 400, blame: str = "") -> Response:
+    return JSONResponse(graph_error(message, code, blame=blame), status)
 
 
 def _refused(why: Refusal) -> Response:
-    return JSONResponse(graph_error(why.message, why.code, blame=why.field), 400)
+    return _told(why.message, why.code, blame=why.field)
+
+
+def _no_object() -> Response:
+    message = "Object does not exist or cannot be loaded due to missing permissions"
+    return _told(message, codes.NO_SUCH_OBJECT)
 
 
 def create_app() -> Starlette:
     """A new fake Meta as an app: `uvicorn --factory capi_middleware.testing:create_app`."""
     return FakeMeta().app
+
+
+@contextmanager
+def serve(app: Any, port: int = 0) -> Iterator[str]:
+    """Serve an ASGI app while the context lasts; yields its base URL without a slash at the end.
+
+    A `port` of 0 takes a free one. Raises ImportError where uvicorn is not installed.
+    """
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise ImportError(
+            f"found no uvicorn ({error}), expected it: pip install 'capi-middleware[testing]'"
+        ) from None
+    listener = socket.create_server(("127.0.0.1", port))
+    config = uvicorn.Config(app, log_level="critical", lifespan="auto", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        server.force_exit = True  # answers that hang on purpose are not waited for
+        thread.join(30)
+        listener.close()

@@ -61,26 +61,12 @@ class Fault:
         return Response(body, self.status, headers, media_type="text/plain")
 
 
-class Faults:
+class Faults(list[Fault]):
     """The queue of scripted answers, first in first out per endpoint and pixel."""
-
-    def __init__(self) -> None:
-        self._queue: list[Fault] = []
-
-    def add(self, fault: Fault) -> None:
-        """Script one more answer."""
-        self._queue.append(fault)
-
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    def clear(self) -> None:
-        """Forget all scripted answers."""
-        self._queue.clear()
 
     def take(self, endpoint: Endpoint, pixel_id: str | None) -> Fault:
         """The fault for this request; one that does nothing if it is to be answered truly."""
-        for fault in self._queue:
+        for fault in self:
             if fault.endpoint == endpoint and fault.pixel_id in (None, pixel_id):
                 break
         else:
@@ -88,7 +74,7 @@ class Faults:
         if fault.times is not None:
             fault.times -= 1
             if fault.times <= 0:
-                self._queue.remove(fault)
+                self.remove(fault)
         return fault
 
 
@@ -97,12 +83,8 @@ class CutConnection(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Promise a body and never send it. A client in this process gets the error itself."""
-        start = {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-length", b"9")],
-        }
-        await send(start)
+        headers = [(b"content-length", b"9")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         raise httpx.ReadError("the connection was cut")
 
 
@@ -122,11 +104,9 @@ def graph_error(
     """An error body in the shape of Meta's page "Handling Errors"; `code` as in meta/codes.py."""
     number, _, subcode = code.partition("/")
     error: dict[str, Any] = {
-        "message": message,
-        "type": "OAuthException",
-        "code": int(number),
+        "message": message, "type": "OAuthException", "code": int(number),
         "is_transient": is_transient,
-    }
+    }  # fmt: skip
     if subcode:
         error |= {"error_subcode": int(subcode)}
     if blame:

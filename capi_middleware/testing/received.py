@@ -82,14 +82,9 @@ class Received:
         """Copies per (pixel, event_name, event_id), in order of arrival."""
         server = Counter(event.key for event in self.server)
         browser = Counter(hit.key for hit in self.browser)
+        names = ("pixel_id", "event_name", "event_id")
         return [
-            {
-                "pixel_id": key[0],
-                "event_name": key[1],
-                "event_id": key[2],
-                "server": server[key],
-                "browser": browser[key],
-            }
+            dict(zip(names, key, strict=True)) | {"server": server[key], "browser": browser[key]}
             for key in dict.fromkeys([*server, *browser])
         ]
 
@@ -98,14 +93,11 @@ class Received:
         return {
             "server": [
                 {
-                    "pixel_id": event.pixel_id,
-                    "event_name": event.event["event_name"],
-                    "event_id": event.event.get("event_id"),
-                    "event": event.event,
-                    "test_event_code": event.test_event_code,
-                    "arrived": event.arrived,
+                    "event_name": one.event["event_name"],
+                    "event_id": one.event.get("event_id"),
+                    **asdict(one),
                 }
-                for event in self.server
+                for one in self.server
             ],
             "browser": [asdict(hit) for hit in self.browser],
             "pairs": self.pairs(),

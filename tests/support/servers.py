@@ -2,7 +2,7 @@
 
 import socket
 
-from capi_middleware.testing.serving import serve
+from capi_middleware.testing.fake_meta import serve
 
 __all__ = ["closed_port", "serve"]
 
