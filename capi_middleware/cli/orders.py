@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from msgspec import Struct
 
 from capi_middleware.errors import CapiError
+
+T = TypeVar("T")
 
 #: By meaning: the usual names of a column, best first, in lower case without blanks and marks.
 USUAL: dict[str, tuple[str, ...]] = {
@@ -224,7 +226,7 @@ def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-def in_batches(orders: Sequence[Order], size: int) -> Iterator[Sequence[Order]]:
-    """The orders, at most `size` at a time."""
-    for start in range(0, len(orders), size):
-        yield orders[start : start + size]
+def in_batches(some: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """All of them, at most `size` at a time."""
+    for start in range(0, len(some), size):
+        yield some[start : start + size]

@@ -38,6 +38,7 @@ _ON_ITS_WAY = frozenset({"pending", "leased", "delivered"})
 _HOUR = 3600
 #: An order that may be sent after all.
 YES = "yes"
+_QUEUED = "queued"
 Reached = Literal["both", "server", "browser", "waiting", "no"]
 #: Server states that come to an outcome by themselves.
 _WAITING = frozenset({"pending", "leased"})
@@ -236,20 +237,25 @@ def reconcile(
         with progress("looking orders up", len(read.orders)) as shown:
             ledger.read(read.orders, lambda n: shown.advance(shown.tasks[0].id, n))
         judged = [one for order in read.orders for one in ledger.judge(order)]
-        queued = _replay(capi, event, judged) if replay else {}
-    missing = [one for one in judged if one.reached == "no" and not _is_queued(one, queued)]
-    if as_json:
-        print_json(_as_json(read, judged, queued))
-    else:
-        _print(event, read, judged, queued)
+        queued = _replay(capi, event, judged) if replay else frozenset()
+    # At another pixel the same order may be a dead letter: there its row stays as it is.
+    judged = [
+        replace(one, replay=_QUEUED) if one.replay == YES and one.order.id in queued else one
+        for one in judged
+    ]
+    told = _told(read, judged) | {"queued": len(queued)}
+    print_json(told) if as_json else _print(event, told)
+    missing = any(one.reached == "no" and one.replay != _QUEUED for one in judged)
     sys.exit(2 if not read.orders else 1 if missing or read.bad_lines else 0)
 
 
-def _replay(capi: CAPI, event: str, judged: Sequence[Judged]) -> dict[str, str]:
-    """Queue each order that may be sent, once; its event_id by order id."""
+def _replay(capi: CAPI, event: str, judged: Sequence[Judged]) -> frozenset[str]:
+    """Queue each order that may be sent, once; the ids of those that are on their way.
+
+    A full store drops what it cannot take.
+    """
     wanted = {one.order.id: one.order for one in judged if one.replay == YES}
-    # At a pixel that has the order already, its row stays as it is.
-    queued = {}
+    queued: dict[str, str] = {}
     with progress("queueing", len(wanted)) as shown:
         for order in wanted.values():
             try:
@@ -264,24 +270,12 @@ def _replay(capi: CAPI, event: str, judged: Sequence[Judged]) -> dict[str, str]:
             except (CapiError, ValueError) as error:
                 click.echo(f"line {order.line}: not queued ({error})", err=True)
             else:
-                queued[order.id] = made.event_id
+                queued[made.event_id] = order.id
             shown.advance(shown.tasks[0].id)
-    return _stored(capi, queued)
-
-
-def _stored(capi: CAPI, queued: dict[str, str]) -> dict[str, str]:
-    """Those that are in the store and on their way: a full store drops what it cannot take."""
     capi.store.flush(10.0)
-    orders, found = list(queued), set()
-    for start in range(0, len(orders), MOST_FOUND):
-        ids = [queued[order] for order in orders[start : start + MOST_FOUND]]
-        found |= {one.event_id for one in capi.store.find(ids) if one.server in _ON_ITS_WAY}
-    return {order: event_id for order, event_id in queued.items() if event_id in found}
-
-
-def _is_queued(one: Judged, queued: dict[str, str]) -> bool:
-    # At another pixel the same order may be a dead letter: there its row stays as it is.
-    return one.replay == YES and one.order.id in queued
+    known = [one for ids in in_batches(list(queued), MOST_FOUND) for one in capi.store.find(ids)]
+    found = {one.event_id for one in known if one.server in _ON_ITS_WAY}
+    return frozenset(order for event_id, order in queued.items() if event_id in found)
 
 
 def _causes(judged: Sequence[Judged]) -> dict[tuple[str, str], list[Judged]]:
@@ -295,7 +289,7 @@ def _causes(judged: Sequence[Judged]) -> dict[tuple[str, str], list[Judged]]:
     )
 
 
-def _as_json(read: Orders, judged: Sequence[Judged], queued: dict[str, str]) -> dict[str, Any]:
+def _told(read: Orders, judged: Sequence[Judged]) -> dict[str, Any]:
     return {
         "columns": read.columns,
         "orders": len(read.orders),
@@ -320,36 +314,32 @@ def _as_json(read: Orders, judged: Sequence[Judged], queued: dict[str, str]) -> 
                 "currency": one.order.currency,
                 "pixel_id": one.pixel_id,
                 "why": one.why,
-                "replay": "queued" if _is_queued(one, queued) else one.replay,
+                "replay": one.replay,
             }
             for one in judged
             if one.reached == "no"
         ],
-        "queued": len(queued),
     }
 
 
-def _print(event: str, read: Orders, judged: Sequence[Judged], queued: dict[str, str]) -> None:
-    columns = ", ".join(f"{meaning} from {name!r}" for meaning, name in read.columns.items())
+def _print(event: str, told: dict[str, Any]) -> None:
+    columns = ", ".join(f"{meaning} from {name!r}" for meaning, name in told["columns"].items())
     print_line(f"Columns: {columns}")
-    console.print(f"{len(read.orders):,} paid orders, {read.unpaid:,} unpaid left out")
-    for bad in read.bad_lines[:_SHOWN]:
+    console.print(f"{told['orders']:,} paid orders, {told['unpaid']:,} unpaid left out")
+    bad_lines, missing, queued = told["bad_lines"], told["missing"], told["queued"]
+    for bad in bad_lines[:_SHOWN]:
         console.print(f"line {bad.line}: {bad.why}")
-    if len(read.bad_lines) > _SHOWN:
-        console.print(f"... {len(read.bad_lines):,} bad lines in all")
+    if len(bad_lines) > _SHOWN:
+        console.print(f"... {len(bad_lines):,} bad lines in all")
     shown = table("pixel", f"{event} reached Meta", numbers=("orders", "value"), after=("why not",))
-    for (pixel_id, _), group in _causes(judged).items():
-        value = ", ".join(f"{n:,.2f} {c}" for c, n in _sums([one.order for one in group]).items())
-        shown.add_row(pixel_id, group[0].reached, f"{len(group):,}", value, group[0].why)
+    for one in told["outcomes"]:
+        value = ", ".join(f"{n:,.2f} {currency}" for currency, n in one["value"].items())
+        shown.add_row(one["pixel_id"], one["reached"], f"{one['orders']:,}", value, one["why"])
     console.print(shown)
-    missing = [one for one in judged if one.reached == "no"]
     for one in missing[:_SHOWN]:
-        replay = "queued" if _is_queued(one, queued) else one.replay
-        print_line(
-            f"order {one.order.id} (line {one.order.line}, {iso(one.order.time)}): "
-            f"{one.why}; replay: {replay}"
-        )
+        place = f"order {one['order']} (line {one['line']}, {one['time']})"
+        print_line(f"{place}: {one['why']}; replay: {one['replay']}")
     if len(missing) > _SHOWN:
         console.print(f"... {len(missing):,} missing in all; --json lists them")
     if queued:
-        console.print(f"{len(queued):,} queued; they leave with the next delivery")
+        console.print(f"{queued:,} queued; they leave with the next delivery")
