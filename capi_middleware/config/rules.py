@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from capi_middleware.capture.consent.cookies import READY_RULES
 from capi_middleware.config.expressions import parse
 from capi_middleware.config.loading import fail, kind_of
 from capi_middleware.errors import ConfigError
@@ -11,8 +12,6 @@ from capi_middleware.meta.user_data import unknown_keys
 
 #: What `user_data` and `consent` may be: a callable taking the request, or expressions.
 Rule = Callable[[Any], Any] | Mapping[str, Any] | None
-#: The cookies of consent banners that we can read.
-READY = ("tcf", "onetrust", "cookiebot", "cookieyes", "google")
 _READY_KEYS = frozenset({"rule", "requires", "cookie"})
 _DECLARED_KEYS = frozenset({"value", "granted", "limited", "country", "state"})
 
@@ -44,7 +43,7 @@ def _check_consent(rule: Mapping[str, Any]) -> None:
         if "value" not in rule:
             fail("consent", sorted(rule), "the key rule; or value, granted and perhaps limited")
         return
-    if rule["rule"] not in READY:
-        fail("consent", repr(rule["rule"]), f"one of {list(READY)}")
+    if rule["rule"] not in READY_RULES:
+        fail("consent", repr(rule["rule"]), f"one of {list(READY_RULES)}")
     if isinstance(rule.get("requires"), str):
         fail("consent.requires", repr(rule["requires"]), "a list")

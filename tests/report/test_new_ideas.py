@@ -3,21 +3,15 @@
 In a scratch copy of the package, as somebody would write them.
 """
 
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import capi_middleware
 from capi_middleware.report.flags import CHECKS
 from demo.faults import FAULTS, PAUSED
 from tests.support.ideas import forgotten
 from tests.support.processes import ROOT
+from tests.support.scratch import Scratch
 
 FLAGS = "capi_middleware/report/flags"
 NEW_FLAG = '''
@@ -49,34 +43,6 @@ print(json.dumps({
 """
 
 
-class Scratch:
-    """A copy of the package and the README, to be changed."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.touched: set[str] = set()
-        package = Path(capi_middleware.__file__).parent
-        shutil.copytree(package, root / "capi_middleware")
-        shutil.copy(ROOT / "README.md", root)
-
-    def write(self, path: str, old: str, new: str) -> None:
-        """Put `new` before the first `old` of a file; at its end where `old` is ""."""
-        file = self._root / path
-        text = file.read_text("utf-8") if file.exists() else ""
-        assert old in text, (path, old)
-        before, _, after = text.partition(old) if old else (text, "", "")
-        file.write_text(before + new + old + after, "utf-8")
-        self.touched.add(path)
-
-    def shown(self) -> dict[str, Any]:
-        """What a process that has the copy shows."""
-        environment = {**os.environ, "PYTHONPATH": f"{self._root}{os.pathsep}{ROOT}"}
-        command = [sys.executable, "-c", SHOW, str(self._root)]
-        done = subprocess.run(command, env=environment, cwd=self._root, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()
-        return json.loads(done.stdout)  # type: ignore[no-any-return]
-
-
 @pytest.fixture
 def scratch(tmp_path: Path) -> Scratch:
     return Scratch(tmp_path)
@@ -94,7 +60,7 @@ def test_the_flags_of_the_demo_are_there() -> None:
 def test_a_new_flag_is_one_function_and_a_word_in_the_readme(scratch: Scratch) -> None:
     scratch.write(f"{FLAGS}/copies.py", "", NEW_FLAG)
     scratch.write("README.md", "| `sudden_drop` |", "| `moon_is_full` | how the moon is |\n")
-    shown = scratch.shown()
+    shown = scratch.ran(SHOW)
     (flag,) = (one for one in shown["flags"] if one["code"] == "moon_is_full")
     assert (flag["event_name"], flag["severity"]) == ("Purchase", "warning")
     assert "It shines." in shown["html"]
@@ -107,7 +73,7 @@ def test_a_new_cause_is_a_word_and_its_meaning_and_a_word_in_the_readme(scratch:
     scratch.write("capi_middleware/events.py", '{"not_rendered"', '{"moonlight"} - ')
     scratch.write("capi_middleware/report/causes.py", '    "replay": Cause(', f"    {NEW_CAUSE}\n")
     scratch.write("README.md", "| `replay` |", "| `moonlight` | the moon |\n")
-    shown = scratch.shown()
+    shown = scratch.ran(SHOW)
     (flag,) = (one for one in shown["flags"] if one["code"] == "browser_missing")
     assert "because the moon shone on it (moonlight: 9 of 9)" in flag["explanation"]
     assert flag["fix"] == "Draw the curtains."
@@ -123,7 +89,7 @@ def test_each_forgotten_place_is_named(scratch: Scratch) -> None:
     scratch.write(f"{FLAGS}/copies.py", "", NEW_FLAG.replace("@check\n", ""))
     scratch.write(f"{FLAGS}/site.py", "", NEW_FLAG.replace("moon_is_full", "moon_is_new"))
     scratch.write("capi_middleware/events.py", '    "replay",\n', '    "moonlight",\n')
-    assert scratch.shown()["forgotten"] == [
+    assert scratch.ran(SHOW)["forgotten"] == [
         "report/flags/__init__.py: SUBJECTS does not import moon.py",
         "report/flags/copies.py: moon_is_full has no @check",
         "README.md, Flags: moon_is_new is not there",
