@@ -20,8 +20,8 @@ from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import check_event_name
 from capi_middleware.config.settings import Config
 from capi_middleware.delivery.courier import Courier, Deliverer
-from capi_middleware.delivery.housekeeping import Housekeeping, Job
-from capi_middleware.delivery.skew import ClockCheck
+from capi_middleware.delivery.jobs import Housekeeping, Job
+from capi_middleware.delivery.telemetry import ClockCheck
 from capi_middleware.errors import CapiError, ConfigError
 from capi_middleware.events import Event, EventName
 from capi_middleware.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
@@ -133,6 +133,7 @@ class CAPI:
             self._deliverer.wake()
         pause = threading.Event()
         while True:
+            self._deliverer.hurry()
             depth = self.store.depth()
             if not depth.get("pending", 0) + depth.get("leased", 0):
                 return True
@@ -266,7 +267,7 @@ class CAPI:
             Job("prune", PRUNE_SECONDS, self._prune),
             Job("secrets", PRUNE_SECONDS, compare),
             Job("alerts", CHECK_SECONDS, alerting.check, alerting.give_up),
-            Job("insights", LOOKOUT_SECONDS, lookout.tick, lookout.stop),
+            Job("insights", LOOKOUT_SECONDS, lookout.tick, lookout.halt),
         ]
 
     def _prune(self) -> None:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from capi_middleware.delivery.retry import pause, rest
+from capi_middleware.delivery.daemon import Daemon
+from capi_middleware.delivery.retry import BATCH, Pace, gathering, pause, rest
 from capi_middleware.delivery.telemetry import Attempt, measure
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
@@ -19,16 +20,11 @@ from capi_middleware.store.store import Store
 
 logger: logging.Logger = logging.getLogger("capi_middleware.delivery")
 
-#: Meta takes 1 to 1000 events in a request.
-BATCH = 1000
 #: How long a courier holds a batch, in seconds: twice what a request may take (graph.DEADLINE),
 #: and no longer, because the events of a killed process wait for the end of its lease.
 LEASE_SECONDS = 20.0
 #: How often an idle courier looks for events of other processes, in seconds.
 POLL_SECONDS = 2.0
-#: How long a new event waits for company, in seconds: a request for each event would cost the
-#: process more than its pages do.
-COMPANY_SECONDS = 0.05
 #: Attempts that may fail without an answer from Meta before an event is a dead letter: with the
 #: capped backoff more than six days, so that Meta's own limit of seven days ends it first.
 MOST_ATTEMPTS = 1000
@@ -44,7 +40,7 @@ class Client(Protocol):
         """Close the connection."""
 
 
-class Courier:
+class Courier(Daemon):
     """Delivers the events of one pixel; a slow or dead pixel holds up nobody else."""
 
     def __init__(
@@ -54,17 +50,21 @@ class Courier:
         make_client: Callable[[], Client],
         token: str = "",
     ) -> None:
+        super().__init__(f"capi-courier-{pixel_id}")
         self._store = store
         self._pixel_id = pixel_id
         self._make_client = make_client
         self._token = token
-        self._client: Client | None = None
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._pid = 0
         self._failures = 0
+        self._pace = Pace()
+        self._forked()
+
+    def _forked(self) -> None:
+        self._wake = threading.Event()
+        #: Somebody waits for all to be delivered: gathering is over.
+        self._hurry = threading.Event()
+        self._client: Client | None = None
         #: The lease of the batch that is being delivered, its events without an outcome by key, and
         #: those of them that are in the request being answered.
         self._lease_id = ""
@@ -77,41 +77,38 @@ class Courier:
     @property
     def alive(self) -> bool:
         """Whether a thread delivers in this process, or none is needed now."""
-        thread = self._thread
-        if self._stop.is_set() or thread is None or self._pid != os.getpid():
-            return True
-        return thread.is_alive()
+        here = self._thread is not None and self._pid == os.getpid()
+        return self.running or self._stop.is_set() or not here
 
     def start(self) -> None:
-        """Deliver from now on, also after stop()."""
-        self._stop.clear()
-        self.wake()
+        """Deliver from now on, also after stop() and in a forked process."""
+        super().start()
+        self._wake.set()
 
     def wake(self) -> None:
         """There may be something to deliver. Starts the thread, again after a fork."""
-        if self._stop.is_set():
-            return
-        if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
-            self._start_thread()
-        self._wake.set()
+        if not self._stop.is_set():
+            self.start()
+
+    def hurry(self) -> None:
+        """Deliver what is there without waiting for more."""
+        self._hurry.set()
 
     def halt(self) -> None:
         """Ask the thread to end after the request in flight."""
-        self._stop.set()
+        super().halt()
+        self._hurry.set()
         self._wake.set()
 
-    def stop(self, timeout: float) -> None:
+    def stop(self, timeout: float) -> bool:
         """End the thread after the request in flight, waiting up to `timeout` seconds.
 
         A request that takes longer is given up: its events are due at once for whoever comes next.
         """
-        self.halt()
-        thread = self._thread
-        if thread is None or self._pid != os.getpid() or thread is threading.current_thread():
-            return
-        thread.join(timeout)
-        if thread.is_alive():
+        ended = super().stop(timeout)
+        if not ended:
             self._give_back()
+        return ended
 
     def _give_back(self) -> None:
         """What has no outcome need not wait for the lease to run out."""
@@ -123,18 +120,7 @@ class Courier:
         if left:
             self._store.settle(self._lease_id, left)
 
-    def _start_thread(self) -> None:
-        if self._pid != os.getpid():
-            # Events and connections of the parent are not ours to use or to close.
-            self._wake, self._client = threading.Event(), None
-            self._held, self._flying, self._unsettled = {}, [], []
-        self._pid = os.getpid()
-        self._thread = threading.Thread(
-            target=self._run, name=f"capi-courier-{self._pixel_id}", daemon=True
-        )
-        self._thread.start()
-
-    def _run(self) -> None:
+    def _work(self) -> None:
         while not self._stop.is_set():
             self._wake.clear()
             try:
@@ -145,8 +131,9 @@ class Courier:
                 extra = about("fail_round", pixel_id=self._pixel_id, error=kind)
                 logger.error("courier of pixel %s: %s", self._pixel_id, kind, extra=extra)
                 seconds = POLL_SECONDS
-            if seconds > 0 and self._wake.wait(min(seconds, POLL_SECONDS)):
-                self._stop.wait(COMPANY_SECONDS)
+            woken = self._wake.wait(min(seconds, POLL_SECONDS))
+            if seconds and (woken or seconds < POLL_SECONDS):
+                self._hurry.wait(gathering(self._pace.rate(time.monotonic())))
         if self._client is not None:
             self._client.close()
 
@@ -157,17 +144,23 @@ class Courier:
             self._unsettled.pop(0)
         if self._rests():
             return POLL_SECONDS
+        self._hurry.clear()
         lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS)
         if not lease.events:
-            due = self._store.next_due(self._pixel_id)
-            return POLL_SECONDS if due is None else max(due, 0.01)
+            return self._until_due()
+        self._pace.add(len(lease.events), time.monotonic())
         self._lease_id, self._held = lease.lease_id, {one.key: one for one in lease.events}
         try:
             self._deliver(lease)
         finally:
+            left = bool(self._held)
             self._give_back()
             self._held = {}
-        return 0.0
+        return 0.0 if left or len(lease.events) == BATCH else self._until_due()
+
+    def _until_due(self) -> float:
+        due = self._store.next_due(self._pixel_id)
+        return POLL_SECONDS if due is None else max(due, 0.01)
 
     def _rests(self) -> bool:
         """Whether some process found that this pixel must rest, and nothing changed since."""
@@ -272,6 +265,11 @@ class Deliverer:
         """There may be something to deliver."""
         for courier in self._couriers:
             courier.wake()
+
+    def hurry(self) -> None:
+        """Deliver what is there without waiting for more."""
+        for courier in self._couriers:
+            courier.hurry()
 
     @property
     def alive(self) -> bool:

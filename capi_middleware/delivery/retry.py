@@ -1,9 +1,17 @@
-"""Retry: what to do after a request to the Graph API, decided by values alone."""
+"""Retry: when to ask the Graph API, the first time and again, decided by values alone."""
 
+import math
 import random
 
 from capi_middleware.meta.codes import THROTTLE_DELAY, Outcome
 
+#: Meta takes 1 to 1000 events in a request.
+BATCH = 1000
+#: How long a new event waits for company, in seconds: alone, and where many come. Meta wants events
+#: in real time, and the way there takes its part of two seconds.
+SHORTEST_GATHERING, LONGEST_GATHERING = 0.05, 1.5
+#: What counts as lately, in seconds.
+LATELY = 10.0
 #: Seconds before the second attempt, and the longest wait between two attempts.
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 900.0
@@ -32,3 +40,29 @@ def rest(outcome: Outcome, failures: int) -> float:
         return float(min(LONGEST_DELAY, PROBE_DELAY * 2.0 ** min(max(failures - 1, 0), 10)))
     wanted = THROTTLE_DELAY if outcome.delay is None else outcome.delay
     return min(LONGEST_THROTTLE, max(1.0, wanted))
+
+
+def gathering(rate: float) -> float:
+    """Seconds that a new event waits for company, when `rate` events a second came lately.
+
+    A request for each event would cost the process more than its pages do. A lonely event goes at
+    once; the more come, the longer it pays to wait, but never for more than a batch holds.
+    """
+    wanted = min(rate, 1.0) * LONGEST_GATHERING
+    return max(SHORTEST_GATHERING, min(wanted, BATCH / max(rate, 1.0)))
+
+
+class Pace:
+    """How many events a second came lately: those of the last seconds count most."""
+
+    def __init__(self) -> None:
+        self._events = 0.0
+        self._at = 0.0
+
+    def add(self, events: int, now: float) -> None:
+        """`events` more came by `now`, in seconds of any clock that only goes forward."""
+        self._events, self._at = self.rate(now) * LATELY + events, now
+
+    def rate(self, now: float) -> float:
+        """Events a second as of `now`."""
+        return self._events / LATELY * math.exp(min(0.0, self._at - now) / LATELY)

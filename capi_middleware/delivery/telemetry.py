@@ -1,15 +1,18 @@
-"""Telemetry: a span and metrics for each request to Meta, where the host has OpenTelemetry's API.
+"""Telemetry: what each request to Meta tells: a span and metrics, and whether our clock is right.
 
-Without `opentelemetry-api` nothing is imported and nothing is measured. Which exporter takes what
-is made here is the host's to say. No URL, token or text of Meta's is in it, and nothing personal.
+Spans and metrics need `opentelemetry-api`: without it nothing is imported and measured. Which
+exporter takes what is made here is the host's to say. No URL, token or text of Meta's is in it, and
+nothing personal.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Literal
 
+from capi_middleware.events import Count
 from capi_middleware.meta.codes import Outcome
 
 #: first: none of the events was sent before; repeat: some were; split: a part of a batch that Meta
@@ -79,3 +82,43 @@ def measure() -> Measure:
 
 def _just_send(send: Send, pixel_id: str, n: int, attempt: Attempt) -> Outcome:
     return send()
+
+
+#: Clocks that differ by more are counted, in seconds: an answer may be ten seconds under way.
+TOLERANCE = 60.0
+#: How often the same pixel is counted at most, in seconds.
+HOUR = 3600.0
+
+
+class ClockCheck:
+    """Holds the Date of Meta's answers against our clock: Meta judges event_time by its own.
+
+    One per pixel and process.
+    """
+
+    def __init__(
+        self,
+        pixel_id: str,
+        count: Callable[[Sequence[Count]], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._pixel_id = pixel_id
+        self._count = count
+        self._clock = clock
+        self._told_at: float | None = None
+
+    def __call__(self, date: str | None) -> None:
+        """Count "skewed" if the header `date` of an answer that just came is not now."""
+        ours = self._clock()
+        try:
+            ahead = ours - parsedate_to_datetime(date or "").timestamp()
+        except (ValueError, OverflowError):
+            return
+        if abs(ahead) <= TOLERANCE:
+            return
+        # A clock that is set right moves in either direction.
+        if self._told_at is not None and abs(ours - self._told_at) < HOUR:
+            return
+        self._told_at = ours
+        reason = "ahead" if ahead > 0 else "behind"
+        self._count([Count("skewed", reason, pixel_id=self._pixel_id)])

@@ -1,16 +1,15 @@
 """Keeping: the last look lives in the store, for all processes, and when the next is due."""
 
-import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from capi_middleware.config.settings import Config
-from capi_middleware.insights.graph import GivenUp, Reader
+from capi_middleware.delivery.daemon import Daemon
 from capi_middleware.insights.looking import look
 from capi_middleware.insights.model import Insights, problems
+from capi_middleware.insights.reading import GivenUp, Reader
 from capi_middleware.store.records import Slice
 from capi_middleware.store.store import Store
 
@@ -39,10 +38,10 @@ def _decoded(body: bytes | None) -> Insights | None:
 
 
 def refresh(config: Config, store: Store, reader: Reader | None = None) -> Insights:
-    """Look now and keep it; may take up to graph.ROUND_SECONDS.
+    """Look now and keep it; may take up to reading.ROUND_SECONDS.
 
     Where another process kept one meanwhile, that one stays and is returned. Raises StoreError
-    when the store cannot be used, and graph.GivenUp when the `reader` is closed meanwhile: then
+    when the store cannot be used, and reading.GivenUp when the `reader` is closed meanwhile: then
     nothing is kept.
     """
     if reader is None:
@@ -78,7 +77,7 @@ def claim(store: Store, now: float, seconds: float) -> bool:
     return store.keep(DUE, repr(now + min(CLAIM_SECONDS, seconds)).encode(), instead_of=kept)
 
 
-class Lookout:
+class Lookout(Daemon):
     """Looks on a schedule while events are delivered, on a thread of its own.
 
     `caught` takes what goes wrong: nothing of this may touch delivery.
@@ -87,44 +86,36 @@ class Lookout:
     def __init__(
         self, config: Config, store: Store, caught: Callable[[BaseException, str], None]
     ) -> None:
+        super().__init__("capi-insights")
         wanted = config.ad_account is not None or any(one.read_token for one in config.pixels)
         self._seconds = config.insights_hours * 3600.0 if wanted else 0.0
         self._config, self._store, self._caught = config, store, caught
-        self._pid = 0
-        self._thread: threading.Thread | None = None
+        self._forked()
+
+    def _forked(self) -> None:
         self._reader: Reader | None = None
-        self._stopped = threading.Event()
 
     def tick(self) -> None:
         """Start a look if one is due. Returns at once; never raises."""
-        if not self._seconds:
+        if not self._seconds or self.running:
             return
         try:
-            busy = self._pid == os.getpid() and self._thread and self._thread.is_alive()
-            if busy or not claim(self._store, time.time(), self._seconds):
-                return
+            if claim(self._store, time.time(), self._seconds):
+                self.start()
         except Exception as error:
             self._caught(error, "insights")
-            return
-        self._pid, self._reader, self._stopped = os.getpid(), None, threading.Event()
-        self._thread = threading.Thread(
-            target=self._look, args=(self._stopped,), name="capi-insights", daemon=True
-        )
-        self._thread.start()
 
-    def stop(self) -> None:
+    def halt(self) -> None:
         """Give a look in progress up, without waiting for its thread: nothing is kept any more."""
-        if self._pid != os.getpid():
-            return
-        self._stopped.set()  # before the reader is read: there may be none yet
+        super().halt()  # before the reader is read: there may be none yet
         reader = self._reader
-        if reader is not None:
+        if reader is not None and self.running:
             reader.close()
 
-    def _look(self, stopped: threading.Event) -> None:
+    def _work(self) -> None:
         try:
             with Reader(self._config.graph_url, self._config.graph_version) as self._reader:
-                if stopped.is_set():
+                if self._stop.is_set():
                     return
                 found = refresh(self._config, self._store, self._reader)
             again = self._seconds

@@ -15,15 +15,16 @@ from capi_middleware.insights.answers import (
     quality_of,
     recommendations_of,
 )
-from capi_middleware.insights.graph import Reader
-from capi_middleware.insights.history import with_today
 from capi_middleware.insights.model import (
+    Day,
+    EventPoint,
     HourCount,
     Insights,
     Opportunity,
     PixelInsights,
     Problem,
 )
+from capi_middleware.insights.reading import Reader
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Slice
 
@@ -32,6 +33,8 @@ HOUR = 3600
 HOURS = 7 * 24
 #: Events of one pixel and week whose hours are kept: those with the most.
 _MOST_NAMES = 30
+#: Days of which a point is kept.
+MOST_DAYS = 90
 
 #: Our own counts by hour of the window [start, end), as Store.slices("hour", …) gives them.
 OurHours = Callable[[float, float], Iterable[Slice]]
@@ -183,3 +186,34 @@ def _opportunity(
         at=iso(now),
         problem=problem,
     )
+
+
+def with_today(insights: Insights, previous: Insights | None) -> Insights:
+    """`insights` with the history of `previous` and its own point; the last of a day stays.
+
+    Only what was read now makes a point: a number left from before is not today's.
+    """
+    day = insights.fetched_at[:10]
+    opportunity = insights.opportunity
+    today = Day(
+        day=day,
+        opportunity_score=opportunity.score
+        if opportunity is not None and opportunity.at[:10] == day
+        else None,
+        events=[
+            EventPoint(
+                pixel_id=pixel.pixel_id,
+                event_name=event.event_name,
+                match_quality=event.match_quality,
+                coverage=event.coverage,
+                acr=event.acr,
+            )
+            for pixel in insights.pixels
+            if pixel.quality_at[:10] == day
+            for event in pixel.quality
+        ],
+    )
+    before = [one for one in (previous.history if previous is not None else []) if one.day < day]
+    known = today.events or today.opportunity_score is not None
+    history = [*before, today] if known else before
+    return replace(insights, history=history[-MOST_DAYS:])

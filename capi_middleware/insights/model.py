@@ -3,7 +3,7 @@
 Shares are 0 to 1 where Meta says percent; None where Meta says nothing. Times are ISO 8601 in UTC.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from msgspec import Struct
@@ -177,3 +177,49 @@ def problems(insights: Insights) -> Iterator[tuple[str, Problem]]:
             yield f"counts of pixel {pixel.pixel_id}", pixel.hours_problem
     if insights.opportunity and insights.opportunity.problem:
         yield f"ad account {insights.opportunity.account}", insights.opportunity.problem
+
+
+class TrendLine(Struct, frozen=True):
+    """One line over the days: what it shows, and its (day, value) points.
+
+    `share`: the values are shares, 0 to 1.
+    """
+
+    label: str
+    points: list[tuple[str, float]]
+    share: bool = False
+
+
+def trends(insights: Insights) -> list[TrendLine]:
+    """The lines that have at least two points: score, additional conversions, quality, coverage."""
+    lines = [
+        TrendLine(
+            "Opportunity score",
+            [
+                (one.day, one.opportunity_score)
+                for one in insights.history
+                if one.opportunity_score is not None
+            ],
+        )
+    ]
+    events = dict.fromkeys(
+        (event.event_name, event.pixel_id) for one in insights.history for event in one.events
+    )
+    for label, of, share in _MEASURES:
+        for name, pixel_id in events:
+            points = [
+                (one.day, value)
+                for one in insights.history
+                for event in one.events
+                if (event.event_name, event.pixel_id) == (name, pixel_id)
+                and (value := of(event)) is not None
+            ]
+            lines.append(TrendLine(f"{label} of {name} at pixel {pixel_id}", points, share))
+    return [one for one in lines if len(one.points) > 1]
+
+
+_MEASURES: tuple[tuple[str, Callable[[EventPoint], float | None], bool], ...] = (
+    ("Additional conversions reported", lambda one: one.acr, True),
+    ("Event match quality", lambda one: one.match_quality, False),
+    ("Event coverage", lambda one: one.coverage, True),
+)

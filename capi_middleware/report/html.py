@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
-from capi_middleware.insights.history import trends
+from capi_middleware.insights.model import trends
 from capi_middleware.report.match_keys import PRIORITIES
 from capi_middleware.report.model import TARGET, Flag, Report
 from capi_middleware.report.numbers import goal, percent, verdict

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from capi_middleware import CAPI, Pixel
 from capi_middleware.delivery.courier import Courier
 from capi_middleware.delivery.retry import LONGEST_DELAY, backoff, rest
-from capi_middleware.delivery.skew import ClockCheck
+from capi_middleware.delivery.telemetry import ClockCheck
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
 from capi_middleware.meta import graph

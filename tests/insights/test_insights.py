@@ -11,8 +11,7 @@ import pytest
 from starlette.responses import RedirectResponse
 
 from capi_middleware import CAPI, Pixel
-from capi_middleware.insights import graph
-from capi_middleware.insights.history import trends, with_today
+from capi_middleware.insights import reading
 from capi_middleware.insights.keeping import (
     CLAIM_SECONDS,
     DUE,
@@ -22,8 +21,8 @@ from capi_middleware.insights.keeping import (
     hasten,
     refresh,
 )
-from capi_middleware.insights.looking import HOUR
-from capi_middleware.insights.model import Insights, Problem
+from capi_middleware.insights.looking import HOUR, with_today
+from capi_middleware.insights.model import Insights, Problem, trends
 from capi_middleware.testing import FakeMeta
 from tests.support.configs import PIXEL_ID, TOKEN
 from tests.support.insights import READ, Shelf, reading_config, slice_of
@@ -171,7 +170,7 @@ def test_an_answer_that_is_none_leaves_the_last_numbers(
 def test_a_slow_answer_ends_at_the_deadline_and_the_rest_is_asked(
     fake: FakeMeta, look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph, "QUESTION_SECONDS", 0.3)
+    monkeypatch.setattr(reading, "QUESTION_SECONDS", 0.3)
     fill(fake)
     fake.fail_next(200, delay=1, endpoint="dataset_quality")
     found = look()
@@ -185,7 +184,7 @@ def test_a_slow_answer_ends_at_the_deadline_and_the_rest_is_asked(
 def test_a_round_ends_at_its_deadline(
     fake: FakeMeta, look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph, "ROUND_SECONDS", 0.3)
+    monkeypatch.setattr(reading, "ROUND_SECONDS", 0.3)
     fake.fail_next(200, delay=1, times=None, endpoint="dataset_quality")
     found = look()
     assert found.pixels[0].hours_problem is not None
@@ -196,7 +195,7 @@ def test_the_pages_of_a_long_answer_are_followed_without_a_token_in_any_address(
     fake: FakeMeta, look: Look, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(graph, "PAGE", 2)
+    monkeypatch.setattr(reading, "PAGE", 2)
     now = int(time.time()) // HOUR * HOUR
     hours = {now - n * HOUR: {"Lead": n} for n in range(1, 8)}
     fake.insights.stats[PIXEL_ID] = {"WEB_ONLY": hours, "SERVER_ONLY": {}}
@@ -208,7 +207,7 @@ def test_the_pages_of_a_long_answer_are_followed_without_a_token_in_any_address(
         assert "access_token" not in url
         assert headers["authorization"] == f"Bearer {READ}"
     assert READ not in caplog.text
-    monkeypatch.setattr(graph, "MOST_PAGES", 3)
+    monkeypatch.setattr(reading, "MOST_PAGES", 3)
     problem = look().pixels[0].hours_problem
     assert problem is not None
     assert "more than 3 pages" in problem.explanation
@@ -289,7 +288,7 @@ def test_nothing_is_asked_without_a_read_token_or_an_ad_account(fake: FakeMeta, 
     lookout = Lookout(reading_config(meta), shelf, lambda error, where: failed.append(error))
     lookout.tick()
     until("a look", lambda: NAME in shelf.bodies)
-    lookout.stop()
+    lookout.halt()
     assert failed == []
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import jinja2
 
-from capi_middleware.insights.history import TrendLine
 from capi_middleware.insights.model import (
     Comparison,
     Diagnosis,
@@ -13,6 +12,7 @@ from capi_middleware.insights.model import (
     PixelInsights,
     Problem,
     Recommendation,
+    TrendLine,
 )
 from capi_middleware.report.numbers import percent
 from tests.report.test_report import HOSTILE, Page
