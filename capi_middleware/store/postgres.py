@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -22,10 +23,12 @@ from psycopg import IsolationLevel, conninfo
 from capi_middleware.errors import StoreError
 from capi_middleware.store.records import LeasedEvent, claim_of
 from capi_middleware.store.rollups import State
-from capi_middleware.store.store import Query, named, schema
+from capi_middleware.store.store import Query, Transaction, named, schema
 from capi_middleware.store.writer import LockedError, at_fork
 
 SCHEMA_VERSION = 1
+#: Rows that one statement takes at once.
+PART_ROWS = 250
 #: Changes that one transaction folds.
 FOLD_ROWS = 10_000
 #: Any numbers that other users of the database are unlikely to lock as well.
@@ -63,54 +66,58 @@ _COLUMNS = {name: [f"new_{one}" for one, _ in query.columns] for name, query in 
 QUERIES: Mapping[str, bytes] = {name: _translated(query) for name, query in _NAMED.items()}
 
 
-class PostgresTransaction:
-    """See Transaction. `xact` is its number, "" for a reader."""
+class _Transaction(Transaction):
+    """`xact` is its number, "" for a reader."""
 
     def __init__(self, db: "psycopg.Connection[Any]", now: float, xact: str) -> None:
         self.now = now
         self.xact = xact
         self._db = db
 
-    def read(self, query: str, **given: Any) -> list[tuple[Any, ...]]:
-        """See Transaction.read."""
-        return self._db.execute(QUERIES[query], given).fetchall()
-
-    def run(self, query: str, **given: Any) -> int:
-        """See Transaction.run."""
-        return self._db.execute(QUERIES[query], given).rowcount
-
     def many(self, query: str, rows: Sequence[Sequence[Any]], **given: Any) -> int:
-        """See Transaction.many."""
-        waves = _waves(rows) if query in ("append", "sight") else [rows] if rows else []
-        return sum([self.run(query, **given, **_as_columns(query, wave)) for wave in waves])
+        """The server works on a part while the next is made."""
+        waves = list(_waves(rows)) if query in ("append", "sight") else [rows]
+        if query == "sight":
+            waves = [sorted(wave, key=itemgetter(0, 1, 2)) for wave in waves]  # as `lock` does
+        parts = [
+            {**given, **_as_columns(query, wave[at : at + PART_ROWS])}
+            for wave in waves
+            for at in range(0, len(wave), PART_ROWS)
+        ]
+        return self._each(query, parts)
 
-    def read_many(self, query: str, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """See Transaction.read_many."""
-        return self.read(query, **_as_columns(query, rows)) if rows else []
+    def _each(self, query: str, given: Sequence[Mapping[str, Any]]) -> int:
+        if not given:
+            return 0
+        with self._db.cursor() as cursor:
+            cursor.executemany(QUERIES[query], given)
+            return cursor.rowcount
+
+    def _execute(self, query: str, given: Mapping[str, Any]) -> "psycopg.Cursor[Any]":
+        return self._db.execute(QUERIES[query], given)
+
+    def _execute_many(
+        self, query: str, rows: Sequence[Sequence[Any]], given: Mapping[str, Any]
+    ) -> Iterator["psycopg.Cursor[Any]"]:
+        if rows:
+            yield self._execute(query, {**given, **_as_columns(query, rows)})
 
     def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
-        """See Transaction.settle."""
         by_state: dict[str, list[dict[str, Any]]] = {}
         locked: list[int] = []
         for state, given in outcomes:
             some = by_state.setdefault(state, [])
             some.append({**given, "lease_id": lease_id, "now": self.now})
             locked += given["keys"]
+        # Events before leases, as a claim does: nobody waits in a circle.
         self.read("lock", keys=locked)
-        held = 0
-        for state, some in by_state.items():
-            # In one pipeline: each of a thousand may have a delay of its own.
-            with self._db.cursor() as cursor:
-                cursor.executemany(QUERIES[f"settle_{state}"], some)
-                held += cursor.rowcount
-        return held
+        # Each of a thousand may have a delay of its own.
+        return sum([self._each(f"settle_{state}", some) for state, some in by_state.items()])
 
     def alone(self) -> bool:
-        """See Transaction.alone."""
         return bool(self.read("try_lock", number=_FOLD_LOCK)[0][0])
 
     def take_changes(self) -> tuple[list[State], bool]:
-        """See Transaction.take_changes."""
         taken = self.read("take_changes", limit=FOLD_ROWS)
         more = sum([columns[-1] for columns in taken]) >= FOLD_ROWS
         return [State(*columns[:-1]) for columns in taken], more
@@ -151,7 +158,7 @@ class PostgresEngine:
         self._in_doubt: tuple[object, str] | None = None
 
     @contextmanager
-    def group(self, of: object) -> Iterator[PostgresTransaction | None]:
+    def group(self, of: object) -> Iterator[_Transaction | None]:
         """See Engine.group."""
         doubt, self._in_doubt = self._in_doubt, None
         # The writer tries the same group again: was it committed after all?
@@ -174,27 +181,28 @@ class PostgresEngine:
         return bool(state == "committed")
 
     @contextmanager
-    def writing(self) -> Iterator[PostgresTransaction]:
+    def writing(self) -> Iterator[_Transaction]:
         """See Engine.writing."""
         with self.link.transaction() as db:
             yield db
 
     @contextmanager
-    def reading(self) -> Iterator[PostgresTransaction]:
+    def reading(self) -> Iterator[_Transaction]:
         """See Engine.reading."""
         with self.link.transaction(writing=False) as db:
             yield db
 
     @contextmanager
-    def idling(self) -> Iterator[PostgresTransaction]:
+    def idling(self) -> Iterator[_Transaction]:
         """See Engine.idling: where a report or a courier has the connection, another time."""
-        if not self.link.lock.acquire(blocking=False):
+        lock = self.link.lock
+        if not lock.acquire(blocking=False):
             raise LockedError(f"{self.name}: the connection is in use")
         try:
             with self.link.transaction() as db:
                 yield db
         finally:
-            self.link.lock.release()
+            lock.release()
 
     def claim(
         self, pixel_id: str, lease_id: str, *, limit: int, seconds: float
@@ -243,7 +251,7 @@ class Link:
         self._start_over()
 
     @contextmanager
-    def transaction(self, *, writing: bool = True) -> Iterator[PostgresTransaction]:
+    def transaction(self, *, writing: bool = True) -> Iterator[_Transaction]:
         """One transaction, committed at the end; all that a reading one sees is of one moment.
 
         Raises LockedError when the server cannot be reached or the connection was lost (the same
@@ -260,7 +268,7 @@ class Link:
                     db.isolation_level = level
                 first = QUERIES["begin" if writing else "begin_reading"]
                 now, xact, _ = db.execute(first).fetchone() or (0.0, "", "")
-                yield PostgresTransaction(db, self._clock() if self._clock else now, xact)
+                yield _Transaction(db, self._clock() if self._clock else now, xact)
                 db.commit()
             except BaseException as error:
                 lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)

@@ -33,7 +33,7 @@ INSERT INTO capi_events AS events (event_id, event_name, pixel_id, browser, brow
     event_time, created_at, due_at, browser_at, server, match_keys)
 WITH new MANY (event_id text, event_name text, pixel_id text, outcome text, digest text)
 SELECT event_id, event_name, pixel_id, outcome, digest, :now, :now, :now, :now, 'unknown', 0
-FROM new WHERE true ORDER BY event_id, event_name, pixel_id
+FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     browser = excluded.browser, browser_at = excluded.browser_at,
     browser_digest = excluded.browser_digest

@@ -52,7 +52,8 @@ ON CONFLICT DO NOTHING RETURNING key
 -- name: lock
 -- Events before leases, as a claim does, and in the order of `sight`: nobody waits in a circle.
 SELECT COUNT(*) FROM (
-    SELECT FROM capi_events WHERE key = ANY(:keys) ORDER BY event_id, event_name, pixel_id FOR UPDATE
+    SELECT FROM capi_events WHERE key = ANY(:keys)
+    ORDER BY event_id COLLATE "C", event_name COLLATE "C", pixel_id COLLATE "C" FOR UPDATE
 ) AS locked
 
 -- name: try_lock

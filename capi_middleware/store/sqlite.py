@@ -14,7 +14,7 @@ from typing import Any
 from capi_middleware.store.records import LeasedEvent, claim_of
 from capi_middleware.store.rollups import State
 from capi_middleware.store.sqlite_file import CHECKPOINT_COMMITS, LOCK_PATIENCE, File, Memory
-from capi_middleware.store.store import Query, named
+from capi_middleware.store.store import Query, Transaction, named
 
 #: How many rows a statement takes at once: any number is a sum of few of these. Each step of a
 #: statement lets go of the interpreter's lock and waits for it again: up to 5 ms while pages keep
@@ -46,31 +46,13 @@ QUERIES: Mapping[str, dict[int, str]] = {
 }
 
 
-class SqliteTransaction:
-    """See Transaction: on one connection."""
-
+class _Transaction(Transaction):
     def __init__(self, db: sqlite3.Connection, now: float) -> None:
         self.now = now
         self._db = db
 
-    def read(self, query: str, **given: Any) -> list[tuple[Any, ...]]:
-        """See Transaction.read."""
-        return self._execute(query, given).fetchall()
-
-    def run(self, query: str, **given: Any) -> int:
-        """See Transaction.run."""
-        return self._execute(query, given).rowcount
-
-    def many(self, query: str, rows: Sequence[Sequence[Any]], **given: Any) -> int:
-        """See Transaction.many."""
-        return sum([one.rowcount for one in self._execute_many(query, rows, given)])
-
-    def read_many(self, query: str, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-        """See Transaction.read_many."""
-        return list(chain.from_iterable(self._execute_many(query, rows, {})))
-
     def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
-        """See Transaction.settle. The triggers would write down row by row what changes."""
+        # The triggers would write down row by row what changes.
         held = 0
         for state, outcome in outcomes:
             given = {**outcome, "lease_id": lease_id, "keys": json.dumps(outcome["keys"])}
@@ -83,12 +65,7 @@ class SqliteTransaction:
             self.run("note", **given)
         return held
 
-    def alone(self) -> bool:
-        """See Transaction.alone. One process at a time writes."""
-        return True
-
     def take_changes(self) -> tuple[list[State], bool]:
-        """See Transaction.take_changes."""
         taken = [State(*columns) for name in ("changes", "fresh") for columns in self.read(name)]
         self.run("forget_changes")
         self.run("all_summed")
@@ -128,31 +105,31 @@ class SqliteEngine:
         self._commits = 0
 
     @contextmanager
-    def group(self, of: object) -> Iterator[SqliteTransaction]:
+    def group(self, of: object) -> Iterator[_Transaction]:
         """See Engine.group. A failed COMMIT has stored nothing: no group is asked for twice."""
         self.database.check_space()
         with self.database.writing(LOCK_PATIENCE) as db:
-            yield SqliteTransaction(db, self._clock())
+            yield _Transaction(db, self._clock())
         self._commits += 1
 
     @contextmanager
-    def writing(self) -> Iterator[SqliteTransaction]:
+    def writing(self) -> Iterator[_Transaction]:
         """See Engine.writing."""
         with self.database.writing() as db:
-            yield SqliteTransaction(db, self._clock())
+            yield _Transaction(db, self._clock())
         self._commits += 1
 
     @contextmanager
-    def reading(self) -> Iterator[SqliteTransaction]:
+    def reading(self) -> Iterator[_Transaction]:
         """See Engine.reading: it holds up the checkpoint of everybody."""
         with self.database.reading() as db:
-            yield SqliteTransaction(db, self._clock())
+            yield _Transaction(db, self._clock())
 
     @contextmanager
-    def idling(self) -> Iterator[SqliteTransaction]:
+    def idling(self) -> Iterator[_Transaction]:
         """See Engine.idling. It may bring what is in the WAL into the database."""
         with self.database.writing(LOCK_PATIENCE, checkpoint=True) as db:
-            yield SqliteTransaction(db, self._clock())
+            yield _Transaction(db, self._clock())
         self._commits = 0
 
     def claim(

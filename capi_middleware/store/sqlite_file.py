@@ -266,16 +266,19 @@ class Memory:
         at_fork(
             before=self._before_fork,
             after_in_parent=self._after_fork_in_parent,
-            after_in_child=self._start_over,
+            after_in_child=self._abandon,
         )
 
     def _start_over(self) -> None:
         # In a forked child: the parent delivers what it has; here it would go out twice.
-        _abandoned.append(getattr(self, "_db", None))
         self._db: sqlite3.Connection | None = None
         # Reentrant: what interrupts us, a signal handler or a finalizer, joins our transaction.
         self._lock = threading.RLock()
         self._is_held = False
+
+    def _abandon(self) -> None:
+        _abandoned.append(self._db)
+        self._start_over()
 
     def _before_fork(self) -> None:
         self._is_held = self._lock.acquire(timeout=FORK_SECONDS)
@@ -289,8 +292,7 @@ class Memory:
         self, patience: float = BUSY_SECONDS, *, checkpoint: bool = False
     ) -> Iterator[sqlite3.Connection]:
         """One transaction that commits at its end. Nobody else can hold a lock for long."""
-        with self._lock:
-            db = self._db = self._db or _memory()
+        with self.reading() as db:
             if db.in_transaction:
                 yield db
                 return
@@ -306,7 +308,10 @@ class Memory:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """One consistent view."""
         with self._lock:
-            self._db = self._db or _memory()
+            if self._db is None:
+                self._db = _connect_to(":memory:")
+                for statement in schema("sqlite.sql"):
+                    self._db.execute(statement)
             yield self._db
 
     def check_space(self) -> None:
@@ -319,15 +324,6 @@ class Memory:
         """Nothing: the events stay, as there is nowhere else to read them from."""
 
 
-def _memory() -> sqlite3.Connection:
-    db = sqlite3.connect(
-        ":memory:", isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
-    )
-    for statement in schema("sqlite.sql"):
-        db.execute(statement)
-    return db
-
-
 def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     """A connection in autocommit mode to the database at `path`, which is made when missing.
 
@@ -336,11 +332,7 @@ def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     _create_file(path)
     inode = _inode_of(path)
     try:
-        # The busy timeout is set with the opening: everything after it may meet a lock.
-        db = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
-            cached_statements=_STATEMENTS,
-        )  # fmt: skip
+        db = _connect_to(path)
         try:
             _prepare(db, path)
             if readonly:
@@ -353,6 +345,14 @@ def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
             quarantine(path, inode)
         raise _failure(error, path) from error
     return db
+
+
+def _connect_to(path: str | Path) -> sqlite3.Connection:
+    # The busy timeout is set with the opening: everything after it may meet a lock.
+    return sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
+        cached_statements=_STATEMENTS,
+    )  # fmt: skip
 
 
 def _inode_of(path: Path) -> int | None:

@@ -3,10 +3,11 @@
 import re
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from importlib.resources import files
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -32,7 +33,7 @@ from capi_middleware.store.records import (
     Tallies,
     check_found,
 )
-from capi_middleware.store.writer import Counters, Direct, Submission, Writer
+from capi_middleware.store.writer import Counters, Submission, Writer
 
 #: Rows that this process changes before it folds what they changed into the sums: more cost less
 #: each, and a report reads up to so many of each process.
@@ -85,31 +86,50 @@ def schema(name: str) -> list[str]:
     return [one for one in script.split(";\n") if one.strip()]
 
 
-class Transaction(Protocol):
+class Transaction(ABC):
     """A running transaction; `now` is Unix time in seconds. Queries are named, see queries.sql."""
 
     now: float
 
     def read(self, query: str, **given: Any) -> list[tuple[Any, ...]]:
         """What a query finds."""
+        found: list[tuple[Any, ...]] = self._execute(query, given).fetchall()
+        return found
 
     def run(self, query: str, **given: Any) -> int:
         """How many rows a query changed."""
+        changed: int = self._execute(query, given).rowcount
+        return changed
 
     def many(self, query: str, rows: Sequence[Sequence[Any]], **given: Any) -> int:
         """How many rows a query changed that takes many rows at once."""
+        return sum([one.rowcount for one in self._execute_many(query, rows, given)])
 
     def read_many(self, query: str, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
         """What a query finds for many rows at once."""
-
-    def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
-        """How many events got an outcome: (state, what settle_<state> takes)."""
+        return list(chain.from_iterable(self._execute_many(query, rows, {})))
 
     def alone(self) -> bool:
         """Whether nobody else folds or prunes sums until the end of this transaction."""
+        return True
 
+    @abstractmethod
+    def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
+        """How many events got an outcome: (state, what settle_<state> takes)."""
+
+    @abstractmethod
     def take_changes(self) -> tuple[list[rollups.State], bool]:
         """Changes that are not in the sums yet, which forgets them; whether there may be more."""
+
+    @abstractmethod
+    def _execute(self, query: str, given: dict[str, Any]) -> Any:
+        """The driver's cursor."""
+
+    @abstractmethod
+    def _execute_many(
+        self, query: str, rows: Sequence[Sequence[Any]], given: Mapping[str, Any]
+    ) -> Iterator[Any]:
+        """The driver's cursors, of which each takes some of the rows."""
 
 
 class Engine(Protocol):
@@ -168,16 +188,10 @@ class Store:
         self.on_commit: Callable[[], None] | None = None
         self._engine = engine
         self._changed = 0
-        self._submitter: Writer | Direct
-        if engine.immediate:
-            self._submitter = Direct(
-                self._write, queue_limit=queue_limit, clock=clock, on_commit=self._committed,
-                waiting=self._waiting,
-            )  # fmt: skip
-        else:
-            self._submitter = Writer(
-                self._write, queue_limit=queue_limit, clock=clock, on_commit=self._committed
-            )
+        self._writer = Writer(
+            self._write, queue_limit=queue_limit, clock=clock, on_commit=self._committed,
+            inline=engine.immediate,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"Store({self._engine.name!r})"
@@ -191,7 +205,7 @@ class Store:
         front of the store is full. The commit raises StoreError when it failed; while others keep
         the database locked it waits.
         """
-        return self._submitter.submit("append", rows, wait=wait)
+        return self._writer.submit("append", rows, wait=wait)
 
     def sight(self, sightings: Sequence[Sighting]) -> Commit:
         """Record what browsers said. Idempotent and monotone.
@@ -201,13 +215,13 @@ class Store:
         StoreFull and StoreError like `append`. A sighting that changes nothing is counted as
         REPLAYED.
         """
-        commit = self._submitter.submit("sight", sightings, wait=True)
+        commit = self._writer.submit("sight", sightings, wait=True)
         assert commit is not None
         return commit
 
     def count(self, counts: Sequence[Count]) -> None:
         """Add to the hourly counters, without blocking. Never raises StoreFull."""
-        self._submitter.count(counts)
+        self._writer.count(counts)
 
     def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
         """Claim up to `limit` due events of a pixel for `seconds`, those due longest first.
@@ -391,11 +405,11 @@ class Store:
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all that was appended is committed."""
-        return self._submitter.flush(timeout)
+        return self._writer.flush(timeout)
 
     def close(self) -> None:
         """Flush and end the store's threads and connections. A later use starts them again."""
-        self._submitter.close(CLOSE_SECONDS)
+        self._writer.close(CLOSE_SECONDS)
         self._engine.close()
 
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
@@ -435,6 +449,3 @@ class Store:
                 self._changed = 0
         with suppress(StoreError):
             self._engine.tidy()
-
-    def _waiting(self) -> int:
-        return sum([one.waiting for one in self.backlog()])

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from weakref import WeakMethod
 
 from msgspec import Struct
@@ -17,7 +17,7 @@ from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
 from capi_middleware.private import Private
 from capi_middleware.shield import about
-from capi_middleware.store.commits import Commit, Holdup, end, ended
+from capi_middleware.store.commits import Commit, Holdup, end
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
@@ -60,22 +60,6 @@ class Submission(Private, Struct, eq=False, gc=False):
     commit: Commit | None
 
 
-class Submitter(Protocol):
-    """What takes submissions: a Writer, or Direct for a database that nobody waits for."""
-
-    def submit(self, kind: Kind, items: Sequence[Any], *, wait: bool) -> Commit | None:
-        """Store `items`; with `wait`, their commit. Raises StoreFull; dropped rows are counted."""
-
-    def count(self, counts: Sequence[Count]) -> None:
-        """Add to the counters. Never full."""
-
-    def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for all that was submitted; whether it was committed."""
-
-    def close(self, timeout: float) -> bool:
-        """Like `flush`, and what runs ends. A later submission starts it again."""
-
-
 class Writer:
     """Commits submissions in order, many at a time, on a thread that starts with the first one.
 
@@ -86,7 +70,8 @@ class Writer:
     `write` stores submissions and counters in one transaction. It raises LockedError when the same
     should be tried again, another StoreError when the database as a whole cannot be written, and
     anything else when something in the submissions cannot be stored. `on_commit` gets the
-    submissions that were committed.
+    submissions that were committed. With `inline` each call commits in its caller's thread, before
+    it returns: for a database that nobody waits for.
     """
 
     def __init__(
@@ -96,8 +81,10 @@ class Writer:
         queue_limit: int,
         clock: Callable[[], float],
         on_commit: Callable[[Sequence[Submission]], None],
+        inline: bool = False,
     ) -> None:
         self._write = write
+        self._inline = inline
         self._queue_limit = queue_limit
         self._room = room(queue_limit, ())
         self._clock = clock
@@ -134,9 +121,15 @@ class Writer:
         queued = self._rows + len(items)
         if items and queued > self._room and queued > room(self._queue_limit, items):
             self.count(dropped(kind, items, "queue_full"))
-            raise full(items, self._queue_limit)
+            raise StoreFull(
+                f"{len(items)} rows do not fit into the queue of {self._queue_limit} (queue_limit; "
+                f"page views and sightings leave the last part of it to conversions)"
+            )
         commit = Commit(self._holdup) if wait else None
         self._rows += len(items)
+        if self._inline:
+            self._commit([Submission(kind, items, commit)])
+            return commit
         self._queue.put(Submission(kind, items, commit))
         # After the addition, both: a thread that lingers, or is just ending, either sees it or is
         # told, or replaced.
@@ -154,7 +147,7 @@ class Writer:
         seen to spend 12 µs of each page.
         """
         now = time.monotonic()
-        if now < self._look_at and not at_once:
+        if self._inline or (now < self._look_at and not at_once):
             return
         if self._pid != os.getpid():
             # What the parent queued may be stored twice, and is one row. What was queued here
@@ -218,31 +211,36 @@ class Writer:
         failures, stopped = 0, False
         while not stopped:
             group = self._take()
-            stored: list[Submission] = []
             try:
-                self._count_announced = False
-                self._fold()
-                counters, self._counters = self._counters, {}
-                stored = self._store(group, counters)
+                self._commit(group)
                 failures = 0
             except BaseException as error:
                 # Nothing may end this thread: the process would stop storing, silently.
                 failures += 1
                 _log("the store's thread failed: %s", type(error).__name__, "thread_failed")
-                reject(group, error)
-            self._rows -= sum([len(one.items) for one in group])
-            end([one.commit for one in group if one.commit is not None])
-            try:
-                self._on_commit(stored)
-            except BaseException as error:
-                _log("on_commit failed: %s", type(error).__name__, "wake_failed")
-            if failures:
                 time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
             stopped = any(one.kind == "stop" for one in group)
-            del group, stored  # rows need not stay in memory until the next ones come
+            del group  # rows need not stay in memory until the next ones come
         self._running = False
         if not self._queue.empty():
             self._start_thread()  # somebody submitted more while this thread was ending
+
+    def _commit(self, group: list[Submission]) -> None:
+        try:
+            self._count_announced = False
+            self._fold()
+            counters, self._counters = self._counters, {}
+            stored = self._store(group, counters)
+        except BaseException as error:
+            reject(group, error)
+            raise
+        finally:
+            self._rows -= sum([len(one.items) for one in group])
+            end([one.commit for one in group if one.commit is not None])
+        try:
+            self._on_commit(stored)
+        except Exception as error:
+            _log("on_commit failed: %s", type(error).__name__, "wake_failed")
 
     def _take(self) -> list[Submission]:
         """The next group: what waits now, and its company where nobody waits for any of it."""
@@ -330,83 +328,12 @@ class Writer:
                 self._counters[key] = self._counters.get(key, 0) + n
 
 
-class Direct:
-    """Commits each submission in the caller's thread, before the call returns. See Writer.
-
-    `waiting` tells how many rows wait for delivery: no more than `queue_limit` may.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[Sequence[Submission], Counters], None],
-        *,
-        queue_limit: int,
-        clock: Callable[[], float],
-        on_commit: Callable[[Sequence[Submission]], None],
-        waiting: Callable[[], int],
-    ) -> None:
-        self._write = write
-        self._queue_limit = queue_limit
-        self._clock = clock
-        self._on_commit = on_commit
-        self._waiting = waiting
-        #: So many rows have room without a look at those that wait.
-        self._left = 0
-
-    def submit(self, kind: Kind, items: Sequence[Any], *, wait: bool) -> Commit | None:
-        """Store `items`; with `wait`, their commit. Raises StoreFull; dropped rows are counted."""
-        if kind == "append" and not self._has_room(items):
-            self.count(dropped(kind, items, "queue_full"))
-            raise full(items, self._queue_limit)
-        submission = Submission(kind, items, ended() if wait else None)
-        try:
-            self._write([submission], {})
-        except Exception as error:
-            reject([submission], error)
-            self.count(dropped(kind, items, "store_error"))
-        else:
-            self._on_commit([submission])
-        return submission.commit
-
-    def _has_room(self, rows: Sequence[Any]) -> bool:
-        if len(rows) > self._left:
-            waiting = self._waiting()
-            self._left = room(self._queue_limit, ()) - waiting
-            if len(rows) > room(self._queue_limit, rows) - waiting:
-                return False
-        self._left -= len(rows)
-        return True
-
-    def count(self, counts: Sequence[Count]) -> None:
-        """Add to the counters. Never full."""
-        counters: Counters = {}
-        for key, n in hourly(counts, self._clock()):
-            counters[key] = counters.get(key, 0) + n
-        self._write([], counters)
-
-    def flush(self, timeout: float) -> bool:
-        """Nothing is ever left to commit."""
-        return True
-
-    def close(self, timeout: float) -> bool:
-        """Nothing runs."""
-        return True
-
-
 def room(queue_limit: int, items: Iterable[object]) -> int:
     """How many rows may wait when `items` come to them."""
     for one in items:
         if isinstance(one, Row) and one.event_name != "PageView":
             return queue_limit
     return queue_limit - queue_limit // CONVERSIONS_ONLY
-
-
-def full(items: Sequence[Any], queue_limit: int) -> StoreFull:
-    """The error for rows that found no room."""
-    return StoreFull(
-        f"{len(items)} rows do not fit into the queue of {queue_limit} (queue_limit; "
-        f"page views and sightings leave the last part of it to conversions)"
-    )
 
 
 def dropped(kind: Kind, items: Sequence[Any], reason: str) -> list[Count]:
@@ -445,25 +372,21 @@ def at_fork(
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
-            before=_weak(before) if before else _nothing,
-            after_in_parent=_weak(after_in_parent) if after_in_parent else _nothing,
+            before=_weak(before),
+            after_in_parent=_weak(after_in_parent),
             after_in_child=_weak(after_in_child),
         )
 
 
-def _weak(method: Callable[[], None]) -> Callable[[], None]:
-    reference = WeakMethod(method)
+def _weak(method: Callable[[], None] | None) -> Callable[[], None]:
+    reference = WeakMethod(method) if method is not None else None
 
     def call() -> None:
-        alive = reference()
+        alive = reference() if reference is not None else None
         if alive is not None:
             alive()
 
     return call
-
-
-def _nothing() -> None:
-    pass
 
 
 def _is_pressing(group: Sequence[Submission]) -> bool:
@@ -477,18 +400,12 @@ def _halves(
     group: list[Submission], counters: Counters
 ) -> Iterator[tuple[list[Submission], Counters]]:
     """Smaller transactions, to find what in a group cannot be stored."""
-    if group and counters:
-        yield group, {}
-        yield [], counters
-    elif group:
-        middle = len(group) // 2
-        yield group[:middle], {}
-        yield group[middle:], {}
-    else:
-        pairs = list(counters.items())
-        middle = len(pairs) // 2
-        yield [], dict(pairs[:middle])
-        yield [], dict(pairs[middle:])
+    pairs = list(counters.items())
+    rows, counts = len(group) // 2, len(pairs) // 2
+    if group and pairs:
+        rows, counts = len(group), 0
+    yield group[:rows], dict(pairs[:counts])
+    yield group[rows:], dict(pairs[counts:])
 
 
 def _log(sentence: str, what: str, action: str) -> None:

@@ -29,7 +29,7 @@ class MemoryStore(Store):
     """The store in this process's memory. Every call is done when it returns, commits as well.
 
     Args:
-        queue_limit: how many events may wait for delivery.
+        queue_limit: the most rows of one call, as nothing waits for a disk.
         clock: Unix time in seconds.
     """
 

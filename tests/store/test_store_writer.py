@@ -648,7 +648,7 @@ for number in range(5000):
     store.append([row(str(number))], wait=False)
 child = os.fork()
 if child == 0:
-    ok = store.flush(20) and not store._submitter._running
+    ok = store.flush(20) and not store._writer._running
     os._exit(0 if ok else 1)
 wait_for(child)
 assert store.flush(60)
@@ -720,7 +720,7 @@ sqlite_file.FORK_SECONDS = 0.05
 release, held = threading.Event(), threading.Event()
 
 def hold():
-    with store._submitter._starting, sqlite_file._creating, store._engine.reading():
+    with store._writer._starting, sqlite_file._creating, store._engine.reading():
         held.set()
         release.wait(60)
 
