@@ -26,8 +26,8 @@ def health(source: str, as_json: bool) -> None:
 @JSON
 @click.pass_obj
 def migrate(source: str, as_json: bool) -> None:
-    """Make the store, or bring its schema up to date, before the web processes start."""
-    with opened(source) as capi, progress("bringing the store up to date"):
+    """Make the tables of the store before the web processes start."""
+    with opened(source) as capi, progress("opening the store"):
         rows = sum(capi.store.depth().values())
     print_done(as_json, rows, "events", f"the store is up to date, {rows} events")
 

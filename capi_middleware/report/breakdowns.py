@@ -7,7 +7,8 @@ from typing import Literal
 from capi_middleware.report.model import Breakdown, EventReport, Part, Place, Trend
 from capi_middleware.report.numbers import Copies, copies_of
 from capi_middleware.report.window import iso
-from capi_middleware.store.records import Facet, Slice
+from capi_middleware.store.records import Slice
+from capi_middleware.store.rollups import Facet
 
 #: More parts than these are summed up as OTHER: a page is read by people.
 MOST_PARTS = 12

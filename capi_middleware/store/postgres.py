@@ -21,7 +21,7 @@ import psycopg
 from psycopg import IsolationLevel, conninfo
 
 from capi_middleware.errors import StoreError
-from capi_middleware.store.records import LeasedEvent, claim_of
+from capi_middleware.store.records import LeasedEvent
 from capi_middleware.store.rollups import State
 from capi_middleware.store.store import Query, Transaction, named, schema
 from capi_middleware.store.writer import LockedError, at_fork
@@ -209,9 +209,9 @@ class PostgresEngine:
     ) -> tuple[list[LeasedEvent], bool]:
         """See Engine.claim."""
         with self.writing() as db:
-            given = claim_of(pixel_id, db.now, limit)
+            given = {"pixel_id": pixel_id, "now": db.now}
             db.run("release", **given)
-            due = db.read("due", **given)
+            due = db.read("due", limit=limit, **given)
             expired = [columns[0] for columns in due if columns[-1]]
             if expired:
                 db.run("expire", keys=expired)

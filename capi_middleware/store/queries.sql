@@ -1,5 +1,5 @@
 -- What every engine runs. A line "-- name: x" begins a query; ":x" is a parameter, "= ANY(:x)" wants
--- a list, {state} are the columns of rollups.State. "WITH new MANY (column type, …)" takes many rows
+-- a list, what stands in braces is in store.py. "WITH new MANY (column type, …)" takes many rows
 -- at once. SQLite knows no prefix capi_ and needs no FOR UPDATE.
 
 -- name: append
@@ -74,7 +74,7 @@ SELECT
     (SELECT due_at FROM capi_events AS events WHERE pixel_id = :pixel_id AND server = 'pending'
        AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
      ORDER BY due_at LIMIT 1),
-    (SELECT MIN(CASE WHEN until > :now + :longest THEN :now ELSE until END)
+    (SELECT MIN(CASE WHEN until > :now + {longest} THEN :now ELSE until END)
      FROM capi_leases WHERE pixel_id = :pixel_id)
 
 -- name: pause
@@ -86,7 +86,7 @@ ON CONFLICT (pixel_id) DO UPDATE SET
 DELETE FROM capi_pauses WHERE pixel_id = :pixel_id
 
 -- name: pauses
-SELECT pixel_id, until, reason, token FROM capi_pauses WHERE until > :now AND until <= :now + :wait
+SELECT pixel_id, until, reason, token FROM capi_pauses WHERE until > :now AND until <= :now + {wait}
 
 -- name: backlog
 SELECT pixel_id, COUNT(*), MIN(event_time) FROM capi_events WHERE server = 'pending'

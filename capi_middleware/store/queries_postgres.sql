@@ -22,21 +22,21 @@ SELECT pg_xact_status(CAST(:xact AS xid8))
 -- set that is too far.
 WITH ended AS (
     DELETE FROM capi_leases WHERE key IN (
-        SELECT key FROM capi_leases WHERE until <= :now OR until > :now + :longest
+        SELECT key FROM capi_leases WHERE until <= :now OR until > :now + {longest}
         FOR UPDATE SKIP LOCKED
     )
 )
 UPDATE capi_events SET due_at = :now
 WHERE key IN (
     SELECT key FROM capi_events
-    WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at > :now + :wait
+    WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at > :now + {wait}
     FOR UPDATE SKIP LOCKED
 )
 
 -- name: due
 SELECT key, event_id, event_name, event_time, payload, attempts,
-       event_time < CASE WHEN uncertain > 0 OR browser = 'sent' THEN CAST(:dedupe AS float8)
-                    ELSE CAST(:oldest AS float8) END
+       event_time < :now - CASE WHEN uncertain > 0 OR browser = 'sent' THEN {dedupe}
+                    ELSE {oldest} END
 FROM capi_events AS events
 WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at <= :now
   AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)

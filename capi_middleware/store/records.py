@@ -135,10 +135,6 @@ class Tallies(Struct, frozen=True):
     differences: Sequence[Difference] = ()
 
 
-#: What a report can be split by.
-Facet = Literal["hour", "route", "page", "agent"]
-
-
 class Slice(Struct, frozen=True):
     """`n` events of one hour, route, page or browser family that share these states.
 
@@ -169,24 +165,3 @@ class Known(Struct, frozen=True):
 
 #: How many event_ids one call of `Store.find` takes.
 MOST_FOUND = 1000
-
-
-def check_found(event_ids: Sequence[str]) -> None:
-    """Raise ValueError for more event_ids than `Store.find` takes."""
-    if len(event_ids) > MOST_FOUND:
-        raise ValueError(
-            f"find: found {len(event_ids):,} event_ids, expected at most {MOST_FOUND:,} a call"
-        )
-
-
-def claim_of(pixel_id: str, now: float, limit: int) -> dict[str, str | float]:
-    """The parameters of a claim's queries. Times in Unix seconds; see Store.lease."""
-    return {
-        "pixel_id": pixel_id,
-        "now": now,
-        "limit": limit,
-        "longest": LONGEST_LEASE,
-        "wait": LONGEST_WAIT,
-        "oldest": now - OLDEST_EVENT,
-        "dedupe": now - DEDUPE_WINDOW,
-    }

@@ -9,10 +9,10 @@ yet, so that what it reads does not depend on the number of events.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil, floor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from capi_middleware.events import Count
-from capi_middleware.store.records import Difference, Facet, Freshness, Slice, Tallies, Tally
+from capi_middleware.store.records import Difference, Freshness, Slice, Tallies, Tally
 
 if TYPE_CHECKING:
     from capi_middleware.store.store import Transaction
@@ -25,6 +25,10 @@ HOUR, QUARTER, DAY = 1, 6, 24
 _OF_TALLIES = ("match_keys", "seconds", "differs")
 #: Hours since 1970 that every database can hold.
 _LAST_HOUR = 2**31
+
+
+#: What a report can be split by: see keys_of.
+Facet = Literal["hour", "route", "page", "agent"]
 
 
 class State(NamedTuple):

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from capi_middleware.store.records import LeasedEvent, claim_of
+from capi_middleware.store.records import LeasedEvent
 from capi_middleware.store.rollups import State
 from capi_middleware.store.sqlite_file import CHECKPOINT_COMMITS, LOCK_PATIENCE, File, Memory
 from capi_middleware.store.store import Query, Transaction, named
@@ -137,10 +137,9 @@ class SqliteEngine:
     ) -> tuple[list[LeasedEvent], bool]:
         """See Engine.claim."""
         with self.writing() as db:
-            given = claim_of(pixel_id, db.now, limit)
-            db.run("release", **given)
-            db.run("hurry", **given)
-            [(due, expired)] = db.read("due", **given)
+            db.run("release", now=db.now)
+            db.run("hurry", pixel_id=pixel_id, now=db.now)
+            [(due, expired)] = db.read("due", pixel_id=pixel_id, now=db.now, limit=limit)
             if expired != _NONE:
                 db.run("expire", keys=expired)
             if due != expired:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 from capi_middleware.errors import StoreError
 from capi_middleware.shield import about
@@ -39,7 +38,6 @@ FORK_SECONDS = 2.0
 
 #: How many prepared statements a connection keeps: all of ours.
 _STATEMENTS = 200
-_T = TypeVar("_T")
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: Free bytes, or share of the disk where that is less, that are left to the acknowledgements of
@@ -334,7 +332,7 @@ def _connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     try:
         db = _connect_to(path)
         try:
-            _prepare(db, path)
+            _patiently(lambda: _prepare(db, path))
             if readonly:
                 db.execute("PRAGMA query_only = ON")
         except BaseException:
@@ -443,15 +441,14 @@ def _create_file(path: Path) -> None:
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    version = _patiently(lambda: _version(db, path))  # before anything of another one is changed
+    version = _version(db, path)  # before anything of another application is changed
     # Switching to WAL ignores the busy timeout when two processes do it at once.
-    mode = _patiently(lambda: db.execute("PRAGMA journal_mode = WAL").fetchone()[0])
-    if mode != "wal":
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise StoreError(f"{path}: this file system cannot hold a database in WAL mode")
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     if version == 0:
-        _patiently(lambda: _make(db, path))
+        _make(db, path)
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
@@ -490,7 +487,7 @@ def _code(error: Exception) -> int:
     return code & 0xFF
 
 
-def _patiently(action: Callable[[], _T]) -> _T:
+def _patiently(action: Callable[[], None]) -> None:
     """Try again while other processes hold the lock."""
     deadline = time.monotonic() + OPENING_SECONDS
     while True:

@@ -18,12 +18,14 @@ from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
 from capi_middleware.store import rollups
 from capi_middleware.store.commits import Commit
 from capi_middleware.store.records import (
+    DEDUPE_WINDOW,
     LONGEST_LEASE,
     LONGEST_WAIT,
+    MOST_FOUND,
+    OLDEST_EVENT,
     REPLAYED,
     Backlog,
     DeadLetter,
-    Facet,
     Known,
     Lease,
     LeasedEvent,
@@ -31,8 +33,8 @@ from capi_middleware.store.records import (
     Settlement,
     Slice,
     Tallies,
-    check_found,
 )
+from capi_middleware.store.rollups import Facet
 from capi_middleware.store.writer import Counters, Submission, Writer
 
 #: Rows that this process changes before it folds what they changed into the sums: more cost less
@@ -50,6 +52,10 @@ _MANY = re.compile(r"WITH new MANY \(([^)]*)\)")
 _CONSTANTS = {
     "state": ", ".join(rollups.State._fields[:-2]),
     "waiting": ", ".join(rollups.WAITING.get(one, one) for one in rollups.State._fields[:-2]),
+    "dedupe": str(DEDUPE_WINDOW),
+    "oldest": str(OLDEST_EVENT),
+    "longest": str(LONGEST_LEASE),
+    "wait": str(LONGEST_WAIT),
     "vague": ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES),
 }
 
@@ -263,7 +269,7 @@ class Store:
         """Seconds until the next event of this pixel is due (0.0 = now); None without any."""
         with self._engine.reading() as db:
             now = db.now
-            [times] = db.read("next_due", pixel_id=pixel_id, now=now, longest=LONGEST_LEASE)
+            [times] = db.read("next_due", pixel_id=pixel_id, now=now)
         return min((max(0.0, at - now) for at in times if at is not None), default=None)
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
@@ -280,7 +286,7 @@ class Store:
     def pauses(self) -> Sequence[Pause]:
         """The pixels that rest now."""
         with self._engine.reading() as db:
-            return [Pause(*columns) for columns in db.read("pauses", now=db.now, wait=LONGEST_WAIT)]
+            return [Pause(*columns) for columns in db.read("pauses", now=db.now)]
 
     def backlog(self) -> Sequence[Backlog]:
         """What waits, by pixel."""
@@ -347,7 +353,10 @@ class Store:
 
         Raises ValueError for more than MOST_FOUND.
         """
-        check_found(event_ids)
+        if len(event_ids) > MOST_FOUND:
+            raise ValueError(
+                f"find: found {len(event_ids):,} event_ids, expected at most {MOST_FOUND:,} a call"
+            )
         with self._engine.reading() as db:
             return [Known(*columns) for columns in db.read("find", event_ids=list(event_ids))]
 

@@ -28,7 +28,8 @@ from capi_middleware.errors import BadVisitor
 from capi_middleware.events import Sighting
 from capi_middleware.page.tag import TagMaker
 from capi_middleware.request.visit import Visit
-from capi_middleware.store.records import Facet, Settlement
+from capi_middleware.store.records import Settlement
+from capi_middleware.store.rollups import Facet
 from tests.support.configs import PIXEL_ID, TOKEN, make_config
 
 PAGE = "<!doctype html><html><head><title>x</title></head><body>hi</body></html>"

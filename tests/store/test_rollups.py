@@ -13,7 +13,8 @@ import pytest
 from capi_middleware.events import BROWSER_CAUSES, SENT, Row, Sighting
 from capi_middleware.store import postgres
 from capi_middleware.store import store as stores
-from capi_middleware.store.records import Facet, Lease, Settlement
+from capi_middleware.store.records import Lease, Settlement
+from capi_middleware.store.rollups import Facet
 from capi_middleware.store.sqlite import SqliteEngine
 from capi_middleware.store.store import Store
 from tests.support.postgres import execute

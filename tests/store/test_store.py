@@ -15,7 +15,6 @@ from capi_middleware.store.records import (
     Backlog,
     DeadLetter,
     Difference,
-    Facet,
     Freshness,
     Known,
     Lease,
@@ -26,6 +25,7 @@ from capi_middleware.store.records import (
     Tallies,
     Tally,
 )
+from capi_middleware.store.rollups import Facet
 from capi_middleware.store.store import Store
 from tests.support.stores import NOON, PIXEL, Clock, MakeStore, row, states, store_rows
 

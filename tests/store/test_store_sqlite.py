@@ -248,14 +248,7 @@ def test_one_thread_after_another_uses_the_same_connection(path: Path) -> None:
     assert seen[0] is seen[1]
 
 
-OF_PIXEL = {
-    "pixel_id": PIXEL,
-    "now": NOON,
-    "longest": 600.0,
-    "limit": 10,
-    "oldest": 0,
-    "dedupe": 0,
-}
+OF_PIXEL = {"pixel_id": PIXEL, "now": NOON, "limit": 10}
 
 
 def plan(path: Path, query: str, given: Any = OF_PIXEL) -> str:
@@ -303,7 +296,7 @@ def test_a_group_of_any_size_is_stored_whole_and_in_order(store: Store, n: int) 
 def test_what_waits_is_found_by_the_index(store: Store, path: Path, query: str) -> None:
     store_rows(store, row())
 
-    steps = plan(path, query, {**OF_PIXEL, "wait": 3600.0})
+    steps = plan(path, query)
     assert "SCAN events" not in steps
     assert "INDEX events_waiting (pixel_id=?" in steps
 
