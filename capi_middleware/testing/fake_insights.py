@@ -301,18 +301,19 @@ def _event(name: str, server: list[ServerEvent], hits: list[BrowserHit]) -> dict
     eids = {hit.eid for hit in hits if hit.eid}
     browser = len(eids) + sum(not hit.eid for hit in hits)
     shares = {
-        identifier: _percentage(sum(key in one.event["user_data"] for one in server), len(server))
-        for key, (identifier, _) in _IDENTIFIERS.items()
+        key: _share(sum(key in one.event["user_data"] for one in server), len(server))
+        for key in _IDENTIFIERS
     }
-    score = sum(weight * shares[identifier] / 100 for identifier, weight in _IDENTIFIERS.values())
+    score = sum(weight * shares[key]["percentage"] for key, (_, weight) in _IDENTIFIERS.items())
+    feedback = [
+        {"identifier": identifier, "coverage": shares[key]}
+        for key, (identifier, _) in _IDENTIFIERS.items()
+    ]
     found: dict[str, Any] = {
         "event_name": name,
         "event_match_quality": {
-            "composite_score": round(score, 1),
-            "match_key_feedback": [
-                {"identifier": identifier, "coverage": {"percentage": share}}
-                for identifier, share in shares.items()
-            ],
+            "composite_score": round(score / 100, 1),
+            "match_key_feedback": feedback,
             "diagnostics": [],
         },
         "data_freshness": {
@@ -322,31 +323,25 @@ def _event(name: str, server: list[ServerEvent], hits: list[BrowserHit]) -> dict
     }
     if not browser:
         return found
-    matched = len(ids & eids)
+    covered = _share(len(ids & eids), browser)
+    with_id = sum(bool(one.event.get("event_id")) for one in server)
+    feedback = [
+        {
+            "dedupe_key": "event_id",
+            "browser_events_with_dedupe_key": _share(sum(bool(h.eid) for h in hits), len(hits)),
+            "server_events_with_dedupe_key": _share(with_id, len(server)),
+            "overall_browser_coverage_from_dedupe_key": covered,
+        }
+    ]
     return found | {
         "event_coverage": {
-            "percentage": _percentage(matched, browser),
+            **covered,
             "goal_percentage": _GOAL,
             "description": "Pixel events that the Conversions API covers",
         },
-        "dedupe_key_feedback": [
-            {
-                "dedupe_key": "event_id",
-                "browser_events_with_dedupe_key": {
-                    "percentage": _percentage(sum(bool(hit.eid) for hit in hits), len(hits))
-                },
-                "server_events_with_dedupe_key": {
-                    "percentage": _percentage(
-                        sum(bool(one.event.get("event_id")) for one in server), len(server)
-                    )
-                },
-                "overall_browser_coverage_from_dedupe_key": {
-                    "percentage": _percentage(matched, browser)
-                },
-            }
-        ],
+        "dedupe_key_feedback": feedback,
         "acr": {
-            "percentage": _percentage(len(ids - eids), browser),
+            **_share(len(ids - eids), browser),
             "description": "Additional conversions reported in the last 7 days",
         },
     }
@@ -357,5 +352,5 @@ def _frequency(server: list[ServerEvent]) -> str:
     return "real_time" if seconds < 600 else "hourly" if seconds < 7200 else "daily"
 
 
-def _percentage(part: int, whole: int) -> float:
-    return round(100 * part / whole, 1)
+def _share(part: int, whole: int) -> dict[str, float]:
+    return {"percentage": round(100 * part / whole, 1)}
