@@ -19,6 +19,7 @@ from capi_middleware.config.index import RouteIndex
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import check_event_name
 from capi_middleware.config.settings import Config
+from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.courier import Courier, Deliverer
 from capi_middleware.delivery.jobs import Housekeeping, Job
 from capi_middleware.delivery.telemetry import ClockCheck
@@ -256,7 +257,12 @@ class CAPI:
         # Tells what was refused apart without telling it: the store keeps it with a pause.
         asked = f"{config.graph_version} {pixel.access_token}".encode()
         mark = hmac.new(config.secrets[0].encode(), asked, sha256)
-        return Courier(self.store, pixel.id, connect, mark.hexdigest()[:16])
+        before_send = None
+        if config.before_send is not None:
+            before_send = BeforeSend(
+                config.before_send, pixel.id, config.default_region, self.store.count
+            )
+        return Courier(self.store, pixel.id, connect, mark.hexdigest()[:16], before_send)
 
     def _jobs(self) -> list[Job]:
         shield = self.issuer.shield

@@ -42,10 +42,11 @@ BEACON_OUTCOMES = frozenset(
     {SENT, *BROWSER_CAUSES} - {"not_rendered", "not_run", "replay"},
 )
 
-#: States of a server copy. `leased` is shown as pending; `dead` as rejected.
+#: States of a server copy. `leased` is shown as pending, `dead` as rejected; `stopped` is one that
+#: the host's before_send stopped.
 ServerState = Literal[
-    "pending", "leased", "delivered", "dead", "expired", "dropped", "consent", "bot", "unmapped",
-    "unknown",
+    "pending", "leased", "delivered", "dead", "expired", "dropped", "stopped", "consent", "bot",
+    "unmapped", "unknown",
 ]  # fmt: skip
 
 

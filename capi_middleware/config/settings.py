@@ -17,6 +17,7 @@ from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import EventRoute
 from capi_middleware.config.rules import Rule, check_rules
 from capi_middleware.errors import ConfigError
+from capi_middleware.events import Event
 
 SECRET_LENGTH = 32
 _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
@@ -67,6 +68,10 @@ class Config:
             ad_account or a read_token is configured; 0 for never.
         alert_webhook: the https address that is told of flags that open and close; never shown.
         on_alert: called with each Alert, on a thread of ours, in one process of all.
+        before_send: called with each Event and pixel just before it is sent to Meta, on a thread of
+            ours, again when it is sent again; it should be quick. Returns the Event to send (its
+            event_time, user_data and custom_data may be changed; raw customer information is
+            hashed) or None to stop the server copy. The pixel's own copy is out by then.
         graph_url, graph_version, pixel_script_url: Meta's addresses.
         debug: the report without a token, errors raised instead of swallowed in `track`.
     """
@@ -97,6 +102,7 @@ class Config:
     insights_hours: int = 6
     alert_webhook: str | None = None
     on_alert: Callable[..., object] | None = None
+    before_send: Callable[[Event], Event | None] | None = None
     graph_url: str = "https://graph.facebook.com"
     graph_version: str = "v26.0"
     pixel_script_url: str = "https://connect.facebook.net/en_US/fbevents.js"
@@ -109,6 +115,7 @@ class Config:
         self._check_types()
         self._check_addresses()
         self._check_alerts()
+        self._check_callables()
         check_rules(self.user_data, self.consent)
 
     def __repr__(self) -> str:
@@ -236,11 +243,13 @@ class Config:
             if not host or not (scheme == "https" or (scheme == "http" and host in _LOOPBACK)):
                 found = f"the scheme {scheme!r} and {'a' if host else 'no'} host"
                 fail("alert_webhook", found, "an https:// address (http:// on this machine)")
-        if self.on_alert is not None and (
-            not callable(self.on_alert) or iscoroutinefunction(self.on_alert)
-        ):
-            found = "an async function" if callable(self.on_alert) else kind_of(self.on_alert)
-            fail("on_alert", found, "a function that takes an Alert")
+
+    def _check_callables(self) -> None:
+        for name, takes in (("on_alert", "Alert"), ("before_send", "Event")):
+            given = getattr(self, name)
+            if given is not None and (not callable(given) or iscoroutinefunction(given)):
+                found = "an async function" if callable(given) else kind_of(given)
+                fail(name, found, f"a function that takes an {takes}")
 
     def _check_addresses(self) -> None:
         if not isinstance(self.store, str) or not _STORES.match(self.store):

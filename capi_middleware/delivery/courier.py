@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.daemon import Daemon
 from capi_middleware.delivery.retry import BATCH, Pace, gathering, pause, rest
 from capi_middleware.delivery.telemetry import Attempt, measure
@@ -49,12 +50,14 @@ class Courier(Daemon):
         pixel_id: str,
         make_client: Callable[[], Client],
         token: str = "",
+        before_send: BeforeSend | None = None,
     ) -> None:
         super().__init__(f"capi-courier-{pixel_id}")
         self._store = store
         self._pixel_id = pixel_id
         self._make_client = make_client
         self._token = token
+        self._before_send = before_send
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._failures = 0
         self._pace = Pace()
@@ -185,7 +188,12 @@ class Courier(Daemon):
     def _deliver(self, lease: Lease) -> None:
         """Send all events of a lease, halving the batch around an event that Meta refuses."""
         whole = list(lease.events)
-        waiting = [whole]
+        if self._before_send is not None:
+            whole, stopped = self._before_send(whole)
+            if stopped:
+                settled = [Settlement(key, "stopped", "before_send") for key in stopped]
+                self._record(lease, settled)
+        waiting = [whole] if whole else []
         half_time = time.monotonic() + LEASE_SECONDS / 2
         while waiting and not self._stop.is_set() and time.monotonic() < half_time:
             batch = waiting.pop()

@@ -30,6 +30,9 @@ class EventObject(Private, Struct, omit_defaults=True):
     data_processing_options_state: int | None = None
 
 
+_decode = msgspec.json.Decoder(EventObject).decode
+
+
 def known_of(visitor: Visitor) -> dict[str, str]:
     """What is known of the visitor as user_data; what the app gave goes before it."""
     known = {}
@@ -68,4 +71,26 @@ def encode(event: Event, visitor: Visitor | None) -> bytes:
             made.data_processing_options = ["LDU"]
             made.data_processing_options_country = visitor.data_processing_options_country
             made.data_processing_options_state = visitor.data_processing_options_state
+    return dumps(made)
+
+
+def read_event(body: bytes, pixel_id: str) -> Event:
+    """The Event that an event object is of, at one pixel."""
+    made = _decode(body)
+    return Event(
+        made.event_id,
+        made.event_name,
+        float(made.event_time),
+        (pixel_id,),
+        made.custom_data or {},
+        made.user_data,
+    )
+
+
+def with_changes(
+    body: bytes, event_time: int, user_data: dict[str, Any], custom_data: dict[str, Any]
+) -> bytes:
+    """The event object with another time and other data; all else stays."""
+    made = _decode(body)
+    made.event_time, made.user_data, made.custom_data = event_time, user_data, custom_data or None
     return dumps(made)

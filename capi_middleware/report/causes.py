@@ -99,6 +99,9 @@ _SERVER = {
         "the server copy was given up before it was stored",
         "Look at the log: where the queue was full raise queue_limit, where the database failed "
         "repair the disk or the server that the store setting names."),
+    "stopped": Cause(
+        "your before_send stopped the server copy, although the pixel sent its own",
+        "Nothing to fix if that is meant; an event that Meta must not know at all needs no route."),
     "consent": Cause(
         "the server was told that the visitor has not agreed, although the pixel sent its copy",
         "Give the pixel the same answer as the consent setting: load the consent banner before "

@@ -59,6 +59,10 @@ WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = A
 UPDATE capi_events SET server = 'dead', reason = :reason, attempts = attempts + :attempted
 WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
+-- name: settle_stopped
+UPDATE capi_events SET server = 'stopped', payload = NULL, reason = :reason
+WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
+
 -- name: settle_pending
 UPDATE capi_events SET due_at = :now + :delay, reason = :reason,
     attempts = attempts + :attempted,

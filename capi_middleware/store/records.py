@@ -44,14 +44,14 @@ class Lease(Private, Struct, frozen=True):
 class Settlement(Struct, frozen=True):
     """The outcome for one leased event.
 
-    `state`: delivered, dead, or pending again (then `delay` is the wait in seconds before the
-    next attempt, `attempted` says whether this counts as an attempt, and `uncertain` that nobody
-    knows whether Meta took it). `reason` is a short text without personal data: an error code,
-    never a response body.
+    `state`: delivered, dead, stopped by the host, or pending again (then `delay` is the wait in
+    seconds before the next attempt, `attempted` says whether this counts as an attempt, and
+    `uncertain` that nobody knows whether Meta took it). `reason` is a short text without personal
+    data: an error code, never a response body.
     """
 
     key: int
-    state: Literal["delivered", "dead", "pending"]
+    state: Literal["delivered", "dead", "stopped", "pending"]
     reason: str = ""
     delay: float = 0.0
     attempted: bool = True

@@ -173,7 +173,7 @@ class Operations:
     def settle(self) -> None:
         if self.leases:
             lease = self.leases.pop(self.random.randrange(len(self.leases)))
-            states = ("delivered", "delivered", "dead", "pending")
+            states = ("delivered", "stopped", "dead", "pending")
             settlements = [
                 Settlement(one.key, self.random.choice(states))  # type: ignore[arg-type] # as above
                 for one in lease.events

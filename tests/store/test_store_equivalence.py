@@ -93,7 +93,7 @@ class TwoStores(RuleBasedStateMachine):
     @rule(
         pair=leases,
         some=st.integers(1, 4),
-        state=st.sampled_from(["delivered", "dead", "pending"]),
+        state=st.sampled_from(["delivered", "dead", "stopped", "pending"]),
         delay=st.sampled_from([0.0, 30.0, 3600.0]),
         attempted=st.booleans(),
     )
