@@ -21,7 +21,7 @@ from capi_middleware.config.routes import check_event_name
 from capi_middleware.config.settings import Config
 from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.courier import Courier, Deliverer
-from capi_middleware.delivery.jobs import Housekeeping, Job
+from capi_middleware.delivery.daemon import Housekeeping, Job
 from capi_middleware.delivery.telemetry import ClockCheck
 from capi_middleware.errors import CapiError, ConfigError
 from capi_middleware.events import Event, EventName
@@ -252,7 +252,10 @@ class CAPI:
         def connect() -> Any:
             code = pixel.test_event_code or config.test_event_code
             check_date = ClockCheck(pixel.id, self.store.count)
-            return GraphClient(config.graph_url, config.graph_version, pixel, code, check_date)
+            return GraphClient(
+                config.graph_url, config.graph_version, pixel.id, pixel.access_token,
+                app_secret=pixel.app_secret, test_code=code, check_date=check_date,
+            )  # fmt: skip
 
         # Tells what was refused apart without telling it: the store keeps it with a pause.
         asked = f"{config.graph_version} {pixel.access_token}".encode()

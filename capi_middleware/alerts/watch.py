@@ -2,16 +2,17 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 
 import msgspec
 
 from capi_middleware.alerts import rules as alerts
 from capi_middleware.alerts.rules import Alert, State
-from capi_middleware.alerts.webhook import Webhook
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import StoreError
+from capi_middleware.meta.http import HTTPClient, NoAnswer
 from capi_middleware.report.read import read_report
 from capi_middleware.report.signing import HEADER, sign
 from capi_middleware.report.window import last_day
@@ -24,8 +25,37 @@ logger: logging.Logger = logging.getLogger("capi_middleware.alerts")
 NAME = "alerts"
 #: How often a process asks the store whether there is something to do, in seconds.
 CHECK_SECONDS = 15.0
+#: Total time for one message in seconds, whatever the server does.
+DEADLINE = 10.0
+#: At most this much of an answer is read, in bytes.
+ANSWER_LIMIT = 4 * 1024
 #: How often a change is tried while other processes change the same.
 _MOST_TRIES = 20
+
+
+class Webhook:
+    """Posts to one address. `close` ends a message that is under way, from any thread."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._http: HTTPClient | None = None
+
+    def post(self, body: bytes, headers: Mapping[str, str]) -> str:
+        """Send one message; "" when it was taken (2xx), else why not, without any address."""
+        self._http = HTTPClient(ANSWER_LIMIT)
+        with closing(self._http):
+            try:
+                answer = self._http.send(
+                    "POST", self._url, seconds=DEADLINE, headers=headers, content=body
+                )
+            except NoAnswer as error:
+                return str(error)
+        return "" if 200 <= answer.status < 300 else f"http {answer.status}"
+
+    def close(self) -> None:
+        """End a message that is under way."""
+        if self._http is not None:
+            self._http.close()
 
 
 class Alerting:

@@ -265,7 +265,10 @@ def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
         pixel_ids=(pixel.id,),
         user_data=UserData(em="check@example.com").hashed()[0],
     )
-    client = GraphClient(config.graph_url, config.graph_version, pixel, code)
+    client = GraphClient(
+        config.graph_url, config.graph_version, pixel.id, pixel.access_token,
+        app_secret=pixel.app_secret, test_code=code,
+    )  # fmt: skip
     try:
         status, answer = client.ask([encode(event, None)])
     except NoAnswer as failure:

@@ -1,8 +1,9 @@
 """Comparing: our numbers beside Meta's, and each difference in a plain sentence. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from math import sqrt
+from typing import NamedTuple
 
 from capi_middleware.insights.model import (
     ENOUGH,
@@ -143,42 +144,31 @@ _COUNT_CAUSES: dict[tuple[str, str], tuple[str, str]] = {
 # -- quality: our shares and times of one event beside Meta's ------------------------------------
 
 
-def compare_quality(event: EventReport, quality: EventQuality) -> list[Comparison]:
+class _Found(NamedTuple):
+    """What one measure came to; see Comparison."""
+
+    ours: float | None
+    metas: float | None
+    verdict: Verdict
+    explanation: str
+    fix: str = ""
+    told: str = ""
+
+
+def compare_quality(event: EventReport, quality: EventQuality) -> Iterator[Comparison]:
     """What the Dataset Quality API says about one event, beside our report on it."""
-    made = (
-        _coverage(event, quality),
-        _freshness(event, quality),
-        _dedupe_key(event, quality),
-        _match_keys(event, quality),
-        _match_quality(event, quality),
-    )
-    return [one for one in made if one is not None]
+    for measure, compare in _QUALITIES.items():
+        found = compare(event, quality)
+        if found is not None:
+            yield Comparison(
+                event_name=event.event_name,
+                pixel_id=event.pixel_id,
+                measure=measure,
+                **found._asdict(),
+            )
 
 
-def _made(
-    event: EventReport,
-    measure: Measure,
-    ours: float | None,
-    metas: float | None,
-    verdict: Verdict,
-    explanation: str,
-    fix: str = "",
-    told: str = "",
-) -> Comparison:
-    return Comparison(
-        event_name=event.event_name,
-        pixel_id=event.pixel_id,
-        measure=measure,
-        ours=ours,
-        metas=metas,
-        verdict=verdict,
-        explanation=explanation,
-        fix=fix,
-        told=told,
-    )
-
-
-def _coverage(event: EventReport, quality: EventQuality) -> Comparison | None:
+def _coverage(event: EventReport, quality: EventQuality) -> _Found | None:
     metas, ours = quality.coverage, event.coverage
     if metas is None:
         return None
@@ -187,23 +177,23 @@ def _coverage(event: EventReport, quality: EventQuality) -> Comparison | None:
     text = f"Meta's event coverage of the last 7 days is {percent(metas)}, {stands} its goal of " \
            f"{percent(goal)}"  # fmt: skip
     if ours is None or event.browser < ENOUGH:
-        return _made(
-            event, "coverage", ours, metas, "unknown",
+        return _Found(
+            ours, metas, "unknown",
             f"{text}; our own window has {event.browser:,} browser events, too few to compare.",
         )  # fmt: skip
     text += f"; ours in this window is {percent(ours)}"
     if abs(ours - metas) <= APART:
-        return _made(event, "coverage", ours, metas, "agrees", f"{text}: they agree.")
+        return _Found(ours, metas, "agrees", f"{text}: they agree.")
     if metas < ours:
-        return _made(
-            event, "coverage", ours, metas, "differs",
+        return _Found(
+            ours, metas, "differs",
             f"{text}: Meta sees browser events that we do not, without our event_id, or the setup "
             "improved within these days.",
             "Look for a second installation of this pixel (tag manager, theme) and remove it, or "
             "set mirror so that its events get an event_id.",
         )  # fmt: skip
-    return _made(
-        event, "coverage", ours, metas, "differs",
+    return _Found(
+        ours, metas, "differs",
         f"{text}: Meta pairs events that we do not, by external_id or fbp or from another sender, "
         "or the setup got worse within these days.",
         "Look at what is missing on the server in the table above; another sender to this dataset "
@@ -211,7 +201,7 @@ def _coverage(event: EventReport, quality: EventQuality) -> Comparison | None:
     )  # fmt: skip
 
 
-def _freshness(event: EventReport, quality: EventQuality) -> Comparison | None:
+def _freshness(event: EventReport, quality: EventQuality) -> _Found | None:
     told, ours = quality.upload_frequency, event.freshness_seconds.p95
     if not told:
         return None
@@ -219,12 +209,12 @@ def _freshness(event: EventReport, quality: EventQuality) -> Comparison | None:
     quick = word in ("real time", "realtime")
     if ours is None:
         text = f"Meta sees these events arrive {word}; we delivered none in this window."
-        return _made(event, "freshness", None, None, "unknown", text, told=told)
+        return _Found(None, None, "unknown", text, told=told)
     text = f"Meta sees these events arrive {word}; 95 % of ours were accepted within {ours:g} s"
     if quick or ours > 3600:
-        return _made(event, "freshness", ours, None, "agrees", f"{text}: they agree.", told=told)
-    return _made(
-        event, "freshness", ours, None, "differs",
+        return _Found(ours, None, "agrees", f"{text}: they agree.", told=told)
+    return _Found(
+        ours, None, "differs",
         f"{text}: another sender uploads events of this name late, or delivery stood still "
         "earlier in these days.",
         "Stop late uploads of the same event (a nightly job, an offline import), and look at "
@@ -233,7 +223,7 @@ def _freshness(event: EventReport, quality: EventQuality) -> Comparison | None:
     )  # fmt: skip
 
 
-def _dedupe_key(event: EventReport, quality: EventQuality) -> Comparison | None:
+def _dedupe_key(event: EventReport, quality: EventQuality) -> _Found | None:
     key = next((one for one in quality.dedupe_keys if one.key == "event_id"), None)
     if key is None or key.browser is None or key.server is None:
         return None
@@ -243,7 +233,7 @@ def _dedupe_key(event: EventReport, quality: EventQuality) -> Comparison | None:
     )
     lower = min(key.browser, key.server)
     if lower >= 1 - APART:
-        return _made(event, "dedupe key", 1.0, lower, "agrees", f"{text}: they agree.")
+        return _Found(1.0, lower, "agrees", f"{text}: they agree.")
     side = "browser" if key.browser <= key.server else "server"
     fix = (
         "Look for pixel code that fires this event by itself (tag manager, theme): remove it, or "
@@ -251,13 +241,13 @@ def _dedupe_key(event: EventReport, quality: EventQuality) -> Comparison | None:
         if side == "browser" else
         "Stop the other sender of this event to the dataset, or let it send the same event_id."
     )  # fmt: skip
-    return _made(
-        event, "dedupe key", 1.0, lower, "differs",
+    return _Found(
+        1.0, lower, "differs",
         f"{text}: {side} events that are not ours lack it and may count twice.", fix,
     )  # fmt: skip
 
 
-def _match_keys(event: EventReport, quality: EventQuality) -> Comparison | None:
+def _match_keys(event: EventReport, quality: EventQuality) -> _Found | None:
     """The key on whose share we and Meta differ most."""
     gaps = [
         (abs(one.share - event.match_keys.get(key, 0.0)), key, one.share)
@@ -271,9 +261,9 @@ def _match_keys(event: EventReport, quality: EventQuality) -> Comparison | None:
     text = f"Meta finds {key} in {percent(metas)} of the server events, we sent it in " \
            f"{percent(ours)}"  # fmt: skip
     if gap <= APART:
-        return _made(event, "match keys", ours, metas, "agrees", f"{text}: they agree.")
-    return _made(
-        event, "match keys", ours, metas, "differs",
+        return _Found(ours, metas, "agrees", f"{text}: they agree.")
+    return _Found(
+        ours, metas, "differs",
         f"{text}: another sender posts this event too, or what the app supplies changed within "
         "these days.",
         "Give every server event the same keys (user_data in the config or in track()), and see in "
@@ -281,23 +271,30 @@ def _match_keys(event: EventReport, quality: EventQuality) -> Comparison | None:
     )  # fmt: skip
 
 
-def _match_quality(event: EventReport, quality: EventQuality) -> Comparison | None:
+def _match_quality(event: EventReport, quality: EventQuality) -> _Found | None:
     score = quality.match_quality
     if score is None:
         return None
     wanted = [one for one in quality.match_keys if one.potential]
     text = f"Meta scores the match quality {score:g} of 10"
     if score >= GOOD_QUALITY:
-        return _made(
-            event, "match quality", None, score, "good", f"{text}: {GOOD_QUALITY:g} is good."
-        )
+        return _Found(None, score, "good", f"{text}: {GOOD_QUALITY:g} is good.")
     most = max(wanted, key=lambda one: one.potential or 0, default=None)
     hint = f"Send {most.identifier} with more of these events" if most else "Send more match keys"
     more = (
         f" (Meta expects up to {percent(most.potential)} more conversions from it)"
         if most and most.potential else ""
     )  # fmt: skip
-    return _made(
-        event, "match quality", None, score, "low", f"{text}: {GOOD_QUALITY:g} or more is good.",
+    return _Found(
+        None, score, "low", f"{text}: {GOOD_QUALITY:g} or more is good.",
         f"{hint}{more}: see Match keys for where the app could supply them.",
     )  # fmt: skip
+
+
+_QUALITIES: dict[Measure, Callable[[EventReport, EventQuality], _Found | None]] = {
+    "coverage": _coverage,
+    "freshness": _freshness,
+    "dedupe key": _dedupe_key,
+    "match keys": _match_keys,
+    "match quality": _match_quality,
+}

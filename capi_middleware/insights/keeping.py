@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import msgspec
 
@@ -45,7 +46,7 @@ def refresh(config: Config, store: Store, reader: Reader | None = None) -> Insig
     nothing is kept.
     """
     if reader is None:
-        with Reader(config.graph_url, config.graph_version) as reader:
+        with closing(Reader(config.graph_url, config.graph_version)) as reader:
             return refresh(config, store, reader)
     before = store.kept(NAME)
 
@@ -114,7 +115,8 @@ class Lookout(Daemon):
 
     def _work(self) -> None:
         try:
-            with Reader(self._config.graph_url, self._config.graph_version) as self._reader:
+            self._reader = Reader(self._config.graph_url, self._config.graph_version)
+            with closing(self._reader):
                 if self._stop.is_set():
                     return
                 found = refresh(self._config, self._store, self._reader)

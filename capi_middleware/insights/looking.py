@@ -8,13 +8,6 @@ from msgspec.structs import replace
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.settings import Config
 from capi_middleware.events import SENT
-from capi_middleware.insights.answers import (
-    QUALITY_FIELDS,
-    counts_of,
-    number,
-    quality_of,
-    recommendations_of,
-)
 from capi_middleware.insights.model import (
     Day,
     EventPoint,
@@ -24,7 +17,14 @@ from capi_middleware.insights.model import (
     PixelInsights,
     Problem,
 )
-from capi_middleware.insights.reading import Reader
+from capi_middleware.insights.reading import (
+    QUALITY_FIELDS,
+    Reader,
+    counts_of,
+    number,
+    quality_of,
+    recommendations_of,
+)
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Slice
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from typing import Any
 
 from capi_middleware.meta.codes import THROTTLE_DELAY, Outcome, judge, read_error
 from capi_middleware.meta.http import Answer, HTTPClient, NoAnswer
@@ -20,43 +20,30 @@ ANSWER_LIMIT = 64 * 1024
 _USAGE = ("call_count", "total_cputime", "total_time")
 
 
-class Target(Protocol):
-    """What must be known of a pixel to post to it."""
-
-    @property
-    def id(self) -> str:
-        """Its number."""
-
-    @property
-    def access_token(self) -> str:
-        """A token that may post to it."""
-
-    @property
-    def app_secret(self) -> str | None:
-        """Signs each request when given."""
-
-
 class GraphClient:
-    """Posts batches for one pixel. One per courier thread; not shared.
+    """Posts batches for one pixel with its access token. One per courier thread; not shared.
 
-    `check_date` gets the Date header of each answer of Meta's own.
+    `app_secret` signs each request. `check_date` gets the Date header of each answer of Meta's own.
     """
 
     def __init__(
         self,
         graph_url: str,
         version: str,
-        pixel: Target,
-        test_code: str | None,
+        pixel_id: str,
+        token: str,
+        *,
+        app_secret: str | None = None,
+        test_code: str | None = None,
         check_date: Callable[[str | None], None] = lambda date: None,
     ) -> None:
         self._check_date = check_date
-        self._url = f"{graph_url.rstrip('/')}/{version}/{pixel.id}/events"
-        more = proof(pixel.access_token, pixel.app_secret)
+        self._url = f"{graph_url.rstrip('/')}/{version}/{pixel_id}/events"
+        more = proof(token, app_secret)
         if test_code:
             more["test_event_code"] = test_code
         self._more = b"," + json.dumps(more)[1:-1].encode() if more else b""
-        self._headers = {**bearer(pixel.access_token), "Content-Type": "application/json"}
+        self._headers = {**bearer(token), "Content-Type": "application/json"}
         self._http = HTTPClient(ANSWER_LIMIT)
 
     def send(self, payloads: Sequence[bytes]) -> Outcome:

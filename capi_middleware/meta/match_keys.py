@@ -7,12 +7,12 @@ A new key needs a row at the end of the table, a field in user_data.Fields, and 
 """
 
 from collections.abc import Iterable
+from datetime import date
 from typing import Literal
 
 from msgspec import Struct
 
 from capi_middleware.meta import normalising as rules
-from capi_middleware.meta.places import country_code
 
 Priority = Literal["high", "medium", "low"]
 
@@ -59,7 +59,7 @@ _TABLE = (
              word="external_id", what="your own id of the customer", field="customer_id"),
     MatchKey("fbp", plain=rules.browser_id, priority="medium", word="fbp",
              what="the browser's id"),
-    MatchKey("country", lower=country_code, common=True, matching=True, priority="medium",
+    MatchKey("country", lower=rules.country_code, common=True, matching=True, priority="medium",
              what="the country", field="country"),
     MatchKey("db", lower=rules.birth, matching=True, priority="medium",
              what="the date of birth", field="birth_date"),
@@ -79,12 +79,13 @@ _TABLE = (
     MatchKey("subscription_id", plain=rules.identifier),
     MatchKey("anon_id", plain=rules.identifier),
     MatchKey("madid", plain=rules.identifier),
-    MatchKey("f5first", lower=rules.first_five, single=True),
-    MatchKey("f5last", lower=rules.first_five, single=True),
-    MatchKey("fi", lower=rules.initial, single=True),
-    MatchKey("dobd", lower=rules.day, single=True),
-    MatchKey("dobm", lower=rules.month, single=True),
-    MatchKey("doby", lower=rules.year, single=True),
+    MatchKey("f5first", lower=rules.beginning(5), single=True),
+    MatchKey("f5last", lower=rules.beginning(5), single=True),
+    MatchKey("fi", lower=rules.beginning(1), single=True),
+    MatchKey("dobd", lower=rules.number_of(2, 1, lambda: 31), single=True),
+    MatchKey("dobm", lower=rules.number_of(2, 1, lambda: 12), single=True),
+    MatchKey("doby", single=True, lower=rules.number_of(
+        4, rules.FIRST_YEAR, lambda: date.today().year)),
     MatchKey("page_id", plain=rules.identifier),
     MatchKey("page_scoped_user_id", plain=rules.identifier),
     MatchKey("ctwa_clid", plain=rules.identifier),

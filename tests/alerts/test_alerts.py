@@ -19,8 +19,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from capi_middleware import Alert, Config, verify_alert
-from capi_middleware.alerts import webhook
-from capi_middleware.alerts.webhook import Webhook
+from capi_middleware.alerts import watch
+from capi_middleware.alerts.watch import Webhook
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.store import Store
 from capi_middleware.testing.memory import MemoryStore
@@ -309,7 +309,7 @@ def test_a_refused_connection_is_named_without_its_address() -> None:
 
 
 def test_an_answer_that_drips_is_ended_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "DEADLINE", 0.5)
+    monkeypatch.setattr(watch, "DEADLINE", 0.5)
     with answering(answer("200 OK", b""), drip=0.2) as base:
         # Waited for to its end, it would be taken.
         assert Webhook(base).post(b"{}", {}) != ""

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import httpx
 
-from capi_middleware.config.pixels import Pixel
 from capi_middleware.delivery.courier import Courier
 from capi_middleware.events import Row as Event
 from capi_middleware.meta.codes import Outcome
@@ -144,7 +143,6 @@ def _drain(share: float) -> float:
         _fill(store, amount)
         left = itertools.count(amount - 1000, -1000)
         all_sent = threading.Event()
-        pixel = Pixel(PIXEL_ID, access_token=TOKEN)
 
         class Client(GraphClient):
             def send(self, payloads: Sequence[bytes]) -> Outcome:
@@ -153,7 +151,7 @@ def _drain(share: float) -> float:
                     all_sent.set()
                 return outcome
 
-        courier = Courier(store, PIXEL_ID, lambda: Client(url, "v26.0", pixel, None))
+        courier = Courier(store, PIXEL_ID, lambda: Client(url, "v26.0", PIXEL_ID, TOKEN))
         start = time.perf_counter()
         courier.start()
         if not all_sent.wait(120):

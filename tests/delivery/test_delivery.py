@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware import CAPI, Pixel
+from capi_middleware import CAPI
 from capi_middleware.delivery.courier import Courier
 from capi_middleware.delivery.retry import LONGEST_DELAY, backoff, rest
 from capi_middleware.delivery.telemetry import ClockCheck
@@ -98,7 +98,7 @@ def fake() -> FakeMeta:
 @pytest.fixture
 def client(fake: FakeMeta) -> Iterator[GraphClient]:
     with serve(fake.app) as url:
-        client = GraphClient(url, "v26.0", Pixel(PIXEL, access_token="secret-token"), None)
+        client = GraphClient(url, "v26.0", PIXEL, "secret-token")
         yield client
         client.close()
 
@@ -127,7 +127,7 @@ def test_a_connection_that_breaks_is_a_retry(
 
 
 def test_a_refused_connection_is_a_retry() -> None:
-    client = GraphClient(closed_port(), "v26.0", Pixel(PIXEL, access_token="t"), None)
+    client = GraphClient(closed_port(), "v26.0", PIXEL, "t")
     assert client.send([EVENT % NOON]) == Outcome("retry", "ConnectError")
     client.close()
 
@@ -419,7 +419,7 @@ def answering(raw: bytes, drip: float = 0.0) -> Iterator[str]:
 
 def sent_to(raw: bytes, drip: float = 0.0) -> Outcome:
     with answering(raw, drip) as url:
-        client = GraphClient(url, "v26.0", Pixel(PIXEL, access_token="t"), None)
+        client = GraphClient(url, "v26.0", PIXEL, "t")
         try:
             return client.send([EVENT % NOON])
         finally:
@@ -471,7 +471,7 @@ ANSWERS = [
 def test_only_the_date_of_metas_own_answers_is_read(raw: bytes, uncertain: bool) -> None:
     dates: list[str | None] = []
     with answering(raw.replace(b"Connection", b"Date: then\r\nConnection", 1)) as url:
-        client = GraphClient(url, "v26.0", Pixel(PIXEL, access_token="t"), None, dates.append)
+        client = GraphClient(url, "v26.0", PIXEL, "t", check_date=dates.append)
         client.send([EVENT % NOON])
         client.close()
     assert dates == ([] if uncertain else ["then"])
@@ -527,7 +527,7 @@ def test_only_an_answer_of_metas_own_is_certain(raw: bytes, uncertain: bool) -> 
 
 
 def test_a_refused_connection_is_certain() -> None:
-    client = GraphClient(closed_port(), "v26.0", Pixel(PIXEL, access_token="t"), None)
+    client = GraphClient(closed_port(), "v26.0", PIXEL, "t")
     outcome = client.send([EVENT % NOON])
     client.close()
     assert (outcome.kind, outcome.uncertain) == ("retry", False)

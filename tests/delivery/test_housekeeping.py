@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from capi_middleware import CAPI
-from capi_middleware.delivery.jobs import Housekeeping, Job
+from capi_middleware.delivery.daemon import Housekeeping, Job
 from tests.support.configs import make_config
 from tests.support.processes import until
 

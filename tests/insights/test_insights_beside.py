@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from capi_middleware.insights.answers import counts_of, quality_of, recommendations_of
 from capi_middleware.insights.comparing import beside
 from capi_middleware.insights.model import (
     Comparison,
@@ -15,6 +14,7 @@ from capi_middleware.insights.model import (
     PixelInsights,
     Problem,
 )
+from capi_middleware.insights.reading import counts_of, quality_of, recommendations_of
 from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.store.records import Freshness
 from tests.support.insights import insights_of

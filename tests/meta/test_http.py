@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
@@ -11,20 +12,20 @@ from tests.support.servers import closed_port
 
 
 def test_an_answer_longer_than_wanted_is_cut_and_says_so() -> None:
-    with answering(answer("200 OK", b"x" * 5000)) as url, HTTPClient(1000) as client:
+    with answering(answer("200 OK", b"x" * 5000)) as url, closing(HTTPClient(1000)) as client:
         got = client.send("GET", url, seconds=5, headers={})
     assert (got.status, len(got.body), got.cut) == (200, 1000, True)
 
 
 def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     raw = answer("302 Found", b"", "Location: http://127.0.0.1:1/")
-    with answering(raw) as url, HTTPClient(1000) as client:
+    with answering(raw) as url, closing(HTTPClient(1000)) as client:
         assert client.send("GET", url, seconds=5, headers={}).status == 302
 
 
 @pytest.mark.parametrize("body", [b"", b"x" * 50])
 def test_an_answer_that_drips_ends_in_time_and_the_next_request_works(body: bytes) -> None:
-    with HTTPClient(1000) as client:
+    with closing(HTTPClient(1000)) as client:
         with answering(answer("200 OK", body), drip=0.1) as url:
             start = time.monotonic()
             with pytest.raises(NoAnswer) as failed:
@@ -36,7 +37,7 @@ def test_an_answer_that_drips_ends_in_time_and_the_next_request_works(body: byte
 
 
 def test_what_surely_was_not_sent_is_told_apart_and_no_address_is_named() -> None:
-    with HTTPClient(1000) as client, pytest.raises(NoAnswer) as failed:
+    with closing(HTTPClient(1000)) as client, pytest.raises(NoAnswer) as failed:
         client.send("GET", closed_port() + "/secret", seconds=5, headers={})
     assert (str(failed.value), failed.value.sent) == ("ConnectError", False)
     assert failed.value.__suppress_context__
