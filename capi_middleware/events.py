@@ -95,13 +95,6 @@ class PageEvent(
     once: int = 0
 
 
-def page_event(event: Event) -> PageEvent:
-    """What the script is told of an event."""
-    name = event.event_name
-    is_custom = 0 if name in STANDARD_EVENTS else 1
-    return PageEvent(name, event.event_id, event.custom_data, event.pixel_ids, is_custom)
-
-
 class Row(Private, Struct, frozen=True):
     """One event for one pixel, as the store keeps it from mint to report.
 

@@ -1,7 +1,7 @@
 """Reading: what expressions find in a request, whichever door it came through."""
 
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
@@ -37,19 +37,6 @@ class BodyTee:
         return bytes(self._kept)
 
 
-def text_headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Header values by name, as ASGI has it in lower case; repeated ones joined as HTTP says."""
-    joined = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    if len(joined) == len(headers):
-        return joined
-    joined = {}
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        separator = "; " if name == "cookie" else ", "
-        joined[name] = joined[name] + separator + value if name in joined else value
-    return joined
-
-
 class Fields(Private, Struct, dict=True):
     """What expressions find in one request, an ASGI http scope; answers `Lookup` questions.
 
@@ -59,14 +46,10 @@ class Fields(Private, Struct, dict=True):
     _scope: MutableMapping[str, Any]
     _headers: Mapping[str, str]
     _tee: BodyTee | None
-    #: Parameters of the path template that is being evaluated.
-    path: Mapping[str, Any] = {}
 
     def __call__(self, root: str, names: tuple[str, ...]) -> Any:
         """The value of {root.names}; MISSING when the request has none."""
         match root:
-            case "path":
-                return self.path.get(names[0], MISSING)
             case "json":
                 return _walk(self._json, names)
             case "state":

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from msgspec import Struct
+
 from capi_middleware.errors import ConfigError
 
 ROOTS: Final = ("path", "query", "form", "json", "cookie", "header", "state")
@@ -60,11 +62,18 @@ class Expression:
         """Which parts of the request it reads, e.g. {"form"}."""
         return {part[0] for part in self._parts if not isinstance(part, str)}
 
-    def evaluate(self, lookup: Lookup) -> Any:
-        """The value; MISSING when any field of it is missing or empty."""
+    def evaluate(self, lookup: Lookup, parameters: Mapping[str, Any]) -> Any:
+        """The value; MISSING when any field of it is missing or empty.
+
+        `parameters` are those of the path; `lookup` finds what is in the rest of the request.
+        """
         values: list[Any] = []
         for part in self._parts:
-            value = part if isinstance(part, str) else lookup(*part)
+            value: Any = part
+            if type(part) is tuple:
+                root, names = part
+                in_path = root == "path"
+                value = parameters.get(names[0], MISSING) if in_path else lookup(root, names)
             if value is MISSING or value is None or value == "":
                 return MISSING
             values.append(value)
@@ -78,14 +87,23 @@ def _explain(text: str, found: str) -> str:
     )
 
 
+class Call(Struct, frozen=True, eq=False):
+    """A callable of the host's inside of a configured value; it is asked with the request."""
+
+    rule: Callable[..., Any]
+
+
 #: What parse() makes of a configured value.
 Template = Any
+#: What the host answered, for each Call of a template.
+Called = Mapping[Call, Any]
 
 
 def parse(value: Any) -> Template:
     """Turn the strings with braces inside a (nested) configured value into Expressions.
 
-    Callables and other values stay as they are. Raises ConfigError for a bad expression.
+    A callable becomes a Call; other values stay as they are. Raises ConfigError for a bad
+    expression.
     """
     if isinstance(value, str):
         return Expression(value) if "{" in value or "}" in value else value
@@ -93,11 +111,11 @@ def parse(value: Any) -> Template:
         return {str(key): parse(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [parse(item) for item in value]
-    return value
+    return Call(value) if callable(value) else value
 
 
 def leaves(template: Template) -> Iterator[Any]:
-    """Every Expression, callable or literal inside a parsed template."""
+    """Every Expression, Call or literal inside a parsed template."""
     if isinstance(template, dict):
         for item in template.values():
             yield from leaves(item)
@@ -118,30 +136,44 @@ def roots_of(template: Template) -> set[str]:
 
 
 def fill(
-    template: Template, lookup: Lookup, called: Mapping[int, Any], missing: list[str], at: str = ""
+    template: Template,
+    lookup: Lookup,
+    parameters: Mapping[str, Any],
+    called: Called,
+    missing: list[str],
+    at: str = "",
 ) -> Any:
     """Evaluate a parsed template; the dotted names of what is missing go to `missing`.
 
-    `called` holds the results of the callables inside the template, by id(). Missing members of
-    mappings and lists are left out; a missing lone value is MISSING.
+    `parameters` are those of the path, see Expression.evaluate. Missing members of mappings and
+    lists are left out; a missing lone value is MISSING.
     """
-    if isinstance(template, Expression):
-        value = template.evaluate(lookup)
+    kind = type(template)
+    if kind is Expression:
+        value = template.evaluate(lookup, parameters)
         if value is MISSING:
             missing.append(at or template.text)
         return value
-    if isinstance(template, dict):
-        filled = {
-            key: fill(item, lookup, called, missing, f"{at}.{key}" if at else key)
-            for key, item in template.items()
-        }
-        return {key: value for key, value in filled.items() if value is not MISSING}
-    if isinstance(template, list):
-        items = [fill(item, lookup, called, missing, at) for item in template]
-        return [value for value in items if value is not MISSING]
-    if callable(template):
-        value = called.get(id(template), MISSING)
-        if value is None or value == "" or value is MISSING:
+    if kind is dict:
+        filled = {}
+        for key, item in template.items():
+            if type(item) is not str:
+                where = f"{at}.{key}" if at else key
+                item = fill(item, lookup, parameters, called, missing, where)
+            if item is not MISSING:
+                filled[key] = item
+        return filled
+    if kind is list:
+        items = []
+        for item in template:
+            if type(item) is not str:
+                item = fill(item, lookup, parameters, called, missing, at)
+            if item is not MISSING:
+                items.append(item)
+        return items
+    if kind is Call:
+        value = called.get(template)
+        if value is None or value == "":
             missing.append(at or "callable")
             return MISSING
         return value

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from capi_middleware.config.expressions import Expression, Template, leaves, parse, roots_of
+from capi_middleware.config.expressions import Call, Expression, Template, leaves, parse, roots_of
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import EventName
 from capi_middleware.meta.user_data import unknown_keys
@@ -128,7 +128,9 @@ class EventRoute:
     path: PathTemplate = field(init=False, repr=False, compare=False)
     templates: dict[str, Template] = field(init=False, repr=False, compare=False)
     statuses: frozenset[str] = field(init=False, repr=False)
-    callables: tuple[Callable[..., Any], ...] = field(init=False, repr=False, compare=False)
+    callables: tuple[Call, ...] = field(init=False, repr=False, compare=False)
+    #: The statuses of a response that is the event.
+    counted: frozenset[int] = field(init=False, repr=False, compare=False)
     constants: frozenset[str] = field(init=False, repr=False, compare=False)
     reads_body: bool = field(init=False, repr=False, compare=False)
 
@@ -183,12 +185,13 @@ class EventRoute:
         set_(self, "path", template)
         set_(self, "templates", templates)
         set_(self, "statuses", statuses)
+        set_(self, "counted", frozenset(filter(self._is_counted, range(100, 600))))
         every = list(templates.values())
-        set_(self, "callables", tuple(leaf for leaf in leaves(every) if callable(leaf)))
+        set_(self, "callables", tuple(leaf for leaf in leaves(every) if isinstance(leaf, Call)))
         constants = (
             name
             for name, template in templates.items()
-            if not any(callable(leaf) or isinstance(leaf, Expression) for leaf in leaves(template))
+            if not any(isinstance(leaf, Call | Expression) for leaf in leaves(template))
         )
         set_(self, "constants", frozenset(constants))
         set_(self, "reads_body", bool({"form", "json"} & roots_of(every)))
@@ -210,8 +213,7 @@ class EventRoute:
             and self.path.match(other.path.sample) is not None
         )
 
-    def counts(self, status: int) -> bool:
-        """Whether a response with this `status` is the event."""
+    def _is_counted(self, status: int) -> bool:
         return f"{status // 100}xx" in self.statuses or str(status) in self.statuses
 
 

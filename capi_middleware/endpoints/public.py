@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from capi_middleware.capture import beacon
 from capi_middleware.capture.allowance import Allowance
+from capi_middleware.capture.client import text_headers
 from capi_middleware.capture.mirroring import made_by
-from capi_middleware.capture.reading import text_headers
 from capi_middleware.capture.urls import urlsplit_safely
 from capi_middleware.endpoints.answers import PRIVATE, bare
 from capi_middleware.endpoints.reporting import Asked, Reporting, Routes

@@ -4,9 +4,16 @@ The gate decides whether a response may be touched, an injector streams its body
 are adjusted to it. All of it is pure: bytes in, bytes out.
 """
 
-from capi_middleware.page.gate import Verdict, inspect, is_public, may_be_page
+from capi_middleware.page.gate import (
+    Header,
+    Verdict,
+    inspect,
+    is_public,
+    may_be_page,
+    rewrite,
+    rewrite_head,
+)
 from capi_middleware.page.gzip import GzipInjector
-from capi_middleware.page.headers import Header, rewrite, rewrite_head
 from capi_middleware.page.injector import Injector, Piece
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The gate: may the body of this response be touched? Decided on its status and headers alone."""
+"""The gate decides by status and headers whether a body may be touched, and what they become."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ from functools import lru_cache
 from msgspec import Struct
 
 from capi_middleware.page.csp import Ruling, own_address, rule
-from capi_middleware.page.headers import Header
+
+Header = tuple[bytes, bytes]
 
 
 class Verdict(Struct, frozen=True):
@@ -111,7 +112,8 @@ def inspect(
             enforced.append(value.decode("latin-1"))
         elif lower == b"content-security-policy-report-only":
             report_only.append(value.decode("latin-1"))
-    has_length = not lengths or (len(lengths) == 1 and _is_length(lengths[0]))
+    digits = lengths[0].strip() if len(lengths) == 1 else b""
+    has_length = not lengths or (digits.isdigit() and len(digits) <= _LONGEST_LENGTH)
     reason, public, gzip = _judge(status, has_length, *relevant)
     if reason:
         return Verdict(inject=False, reason=reason, public=public)
@@ -224,11 +226,6 @@ def _is_inline(disposition: bytes) -> bool:
     return kind in (b"", b"inline") or b"=" in kind
 
 
-def _is_length(value: bytes) -> bool:
-    digits = value.strip()
-    return digits.isdigit() and len(digits) <= _LONGEST_LENGTH
-
-
 def _is_public(fields: Fields) -> bool:
     """Whether shared caches may store it: RFC 9111, and the fields that only they read."""
     directives = _tokens(fields, b"cache-control")
@@ -258,3 +255,47 @@ def _tokens(fields: Fields, name: bytes) -> list[bytes]:
         return []
     tokens = (token.strip().lower() for value in values for token in value.split(b","))
     return [token for token in tokens if token]
+
+
+# Each of them describes the bytes or the byte ranges of the body the app made.
+_BROKEN = frozenset(
+    [b"accept-ranges", b"content-digest", b"content-md5", b"digest", b"repr-digest"]
+)
+
+
+def rewrite(headers: Sequence[Header], *, event_ids: bool, length: int | None) -> list[Header]:
+    """The headers of an injected page: a new list, with order and duplicates kept.
+
+    `length` in bytes replaces Content-Length where the app sent one; None removes it.
+
+    A page with `event_ids` loses ETag and Last-Modified: a revalidated copy would show the same
+    ids for another view, and Meta drops the second event of an id. Without them a strong ETag
+    becomes weak (RFC 9110, section 8.8.1: the bytes differ from those the app tagged).
+    """
+    rewritten: list[Header] = []
+    for header in headers:
+        name = header[0].lower()
+        if name in _BROKEN:
+            continue
+        if name == b"content-length":
+            if length is not None:
+                rewritten.append((header[0], b"%d" % length))
+        elif name == b"etag":
+            etag = header[1].strip()
+            if event_ids:
+                continue
+            if etag.startswith(b"W/"):
+                rewritten.append(header)
+            elif etag.startswith(b'"'):
+                rewritten.append((header[0], b"W/" + etag))
+        elif name != b"last-modified" or not event_ids:
+            rewritten.append(header)
+    return rewritten
+
+
+def rewrite_head(headers: Sequence[Header]) -> list[Header]:
+    """The headers of the HEAD answer of a page that GET would inject.
+
+    The length of what GET would send is unknown, and the validator has to look like GET's.
+    """
+    return rewrite(headers, event_ids=False, length=None)

@@ -1,12 +1,277 @@
-"""The injector finds where the tag belongs in a streamed page, without copying or holding it up."""
+"""The injector finds where the tag belongs in a streamed page, without copying or holding it up.
+
+The place is just before the first token that ends the parser's "in head" insertion mode
+(WHATWG HTML, "Tree construction"): behind every meta element, so that the encoding and any
+policy the page declares stay valid, and before anything that is content.
+"""
+
+import re
 
 from msgspec import Struct, field
 
-from capi_middleware.page.scanner import Scanner
+from capi_middleware.page.markup import (
+    RAW_TEXT_ELEMENTS,
+    WHITESPACE,
+    Comment,
+    Construct,
+    Plaintext,
+    RawText,
+    Script,
+    Tag,
+    Until,
+)
 
 Piece = bytes | bytearray | memoryview
 #: What feed() says: the pieces to send now, and whether the place of the tag is reached.
 Fed = tuple[list[Piece], bool]
+
+# Ordinary heads are skipped by one regular expression, token by token in C. It takes only whole
+# tokens in their usual spelling, on which it and the tokenizer agree, and leaves the others to
+# the tokenizer. Its repetitions are bounded or possessive, so it never backtracks far.
+_SPACE = rb"[%b]*+" % WHITESPACE
+
+
+_VALUE = rb"=(?:\"[^\"]*+\"|'[^']*+'|[^%b\"'`=<>]++)" % WHITESPACE
+#: From after the name of a tag to its end. A run of characters without meaning may hold several
+#: attributes without a value: what matters is where quotes open, and that no "=" starts a name.
+_ATTRIBUTES = rb"(?=[%b/>])(?:%b[^%b/<>\"'`=][^/<>\"'`=]*+%b)*+[^/<>\"'`=]*+/?>" % (
+    WHITESPACE, _SPACE, WHITESPACE, _VALUE,
+)  # fmt: skip
+_NOT_AMP_ATTRIBUTES = rb"(?:[%b]++(?![aA][mM][pP])[a-zA-Z][a-zA-Z0-9:_.-]*+(?:%b)?){0,24}%b/?>" % (
+    WHITESPACE, _VALUE, _SPACE,
+)  # fmt: skip
+#: How nearly all tags of a head are written, without the choices of _ATTRIBUTES: twice as fast.
+_PLAIN = rb' [a-z-]++="[^"]*+"'
+_ORDINARY_TOKENS = rb"""(?:<(?:
+    meta%(plain)b%(plain)b ?/?>
+    |link%(plain)b%(plain)b(?:%(plain)b)*+ ?/?>
+    |(?:meta|link|base)%(attributes)b
+    |title%(attributes)b[^<]*+</title>
+    |script%(attributes)b[^<]*+(?:<(?!!--|/[sS])[^<]*+){0,200}</script>
+    |style%(attributes)b[^<]*+</style>
+    |!--(?!-?>)[^-]*+(?:-(?!->|-!>)[^-]*+){0,200}-->
+)%(space)b){0,100}(</head>)?""" % {
+    b"attributes": _ATTRIBUTES, b"plain": _PLAIN, b"space": _SPACE,
+}  # fmt: skip
+# re.VERBOSE would drop the space that WHITESPACE stands for, so the layout goes by hand.
+_ORDINARY = _SPACE + re.sub(rb"\n *", b"", _ORDINARY_TOKENS)
+_HEAD = re.compile(_ORDINARY)
+_PAGE = re.compile(
+    rb"%b<!(?:doctype|DOCTYPE) (?:html|HTML)>%b(?:<html%b%b)?(?:<head%b)?%b"
+    % (_SPACE, _SPACE, _NOT_AMP_ATTRIBUTES, _SPACE, _ATTRIBUTES, _ORDINARY)
+)
+
+_LONGEST_NAME = 12  # longer than every name that has a meaning here
+_NAME_END = re.compile(rb"[%b/>]" % WHITESPACE)
+
+_HEAD_VOID = frozenset([b"base", b"basefont", b"bgsound", b"link", b"meta"])
+_HEAD_TEXT = frozenset([b"noframes", b"noscript", b"style", b"title"])
+_HEAD_ENDING_END_TAGS = frozenset([b"body", b"br", b"head", b"html"])
+_DOCUMENT_TAGS = frozenset([b"body", b"head", b"html"])
+_FOREIGN_ROOTS = frozenset([b"math", b"svg"])
+
+_DOCTYPE = b"<!doctype"
+_COMMENT = b"<!--"
+_CDATA = b"<![CDATA["
+_DECLARATIONS = (_DOCTYPE, _COMMENT, _CDATA.lower())
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF_16_MARKS = (b"\xfe\xff", b"\xff\xfe")
+_UNFINISHED_MARKS = frozenset([b"", b"\xef", b"\xef\xbb", b"\xfe", b"\xff"])
+
+# Answers of the steps below that are not a position to go on from.
+_HELD = -1
+_PLACE = -2
+
+
+class Scanner:
+    """Finds the place for the tag, in linear time, whatever the chunks are.
+
+    `is_document` is None until a doctype, `<html`, `<head` or `<body` (True) or content without
+    one of them (False) was seen. `skip_reason` is "amp" or "charset" (UTF-16 by its byte order
+    mark; ISO-2022-JP, in which the bytes of `</head>` can be text) for a page to be left alone.
+    """
+
+    is_document: bool | None = None
+    skip_reason: str | None = None
+    _at_start = True
+    _inside: Construct | None = None
+    _template_depth = 0
+    _foreign_depth = 0
+
+    def scan(self, data: bytes, last: bool) -> tuple[int, bool]:
+        """How much of `data` is known to be before the place, and whether the place is there.
+
+        Without a place or a `skip_reason` the rest (16 bytes at most) must be given again in front
+        of the next chunk.
+        """
+        end, found = self._start(data, last) if self._at_start else (0, False)
+        if not (found or self._at_start):
+            end, found = self._scan(data, end, last)
+        # No page has a control character ESC, but ISO-2022-JP begins every Japanese text with it,
+        # and browsers detect that encoding even when it is not declared.
+        if data.find(b"\x1b", 0, end) >= 0:
+            self.skip_reason = "charset"
+        if self.is_document is None and (found or last):
+            self.is_document = False
+        return end, found
+
+    def _scan(self, data: bytes, position: int, last: bool) -> tuple[int, bool]:
+        while True:
+            if self._inside is not None:
+                position, ended = self._inside.skip(data, position)
+                if ended:
+                    self._leave(self._inside)
+                if not ended or self.skip_reason:
+                    return position, False
+            elif self._template_depth:
+                position = data.find(b"<", position)
+                if position < 0:
+                    return len(data), False
+                following = self._markup(data, position, last)
+                if following == _HELD:
+                    return position, False
+                position = following
+            else:
+                head = _HEAD.match(data, position)
+                if head:
+                    if head.lastindex:
+                        return head.start(1), True
+                    position = head.end()
+                if position == len(data):
+                    return position, last
+                following = self._markup(data, position, last)
+                if following < 0:
+                    return position, following == _PLACE
+                position = following
+
+    def _start(self, data: bytes, last: bool) -> tuple[int, bool]:
+        """Read the byte order mark, and an ordinary page up to something that is not ordinary."""
+        if not last and len(data) < 3 and data in _UNFINISHED_MARKS:
+            return 0, False
+        if data.startswith(_UTF_16_MARKS):
+            self.skip_reason = "charset"
+            return 0, False
+        self._at_start = False
+        position = len(_BYTE_ORDER_MARK) if data.startswith(_BYTE_ORDER_MARK) else 0
+        page = _PAGE.match(data, position)
+        if page:
+            self.is_document = True
+            if page.lastindex:
+                return page.start(1), True
+            position = page.end()
+        return position, False
+
+    def _leave(self, construct: Construct) -> None:
+        self._inside = construct.then
+        if isinstance(construct, Tag):
+            if construct.amp:
+                self.skip_reason = "amp"
+            if construct.self_closing and self._foreign_depth:
+                # In SVG and MathML a slash really closes: <style/> has no text to wait the end of.
+                self._inside = None
+                if construct.opens:
+                    self._foreign_depth -= 1
+
+    def _markup(self, data: bytes, position: int, last: bool) -> int:
+        """Take in the start of the token at `position`; where to go on, or _HELD or _PLACE."""
+        if data[position : position + 1] != b"<":
+            return _PLACE
+        slash = data[position + 1 : position + 2] == b"/"
+        first = data[position + 1 + slash : position + 2 + slash]
+        if first.isalpha():
+            return self._tag(data, position, closing=slash)
+        if not first and not last:
+            return _HELD
+        if first and (slash or first == b"?"):
+            self._inside = Until(b">")
+            return position + 1 + slash
+        if first == b"!":
+            return self._declaration(data, position, last)
+        return position + 1 if self._template_depth else _PLACE
+
+    def _declaration(self, data: bytes, position: int, last: bool) -> int:
+        opening = data[position : position + len(_DOCTYPE)]
+        if opening.lower() == _DOCTYPE:
+            if not self._template_depth:
+                self.is_document = True
+            self._inside = Until(b">")
+            return position + len(_DOCTYPE)
+        if opening.startswith(_COMMENT):
+            content = data[position + len(_COMMENT) : position + len(_COMMENT) + 2]
+            if content in (b"", b"-") and not last:
+                return _HELD
+            if content.startswith((b">", b"->")):
+                return data.index(b">", position) + 1
+            self._inside = Comment()
+            return position + len(_COMMENT)
+        if opening == _CDATA and self._foreign_depth:
+            self._inside = Until(b"]]>")
+            return position + len(_CDATA)
+        if any(mark.startswith(opening.lower()) for mark in _DECLARATIONS) and not last:
+            return _HELD
+        self._inside = Until(b">")
+        return position + 2
+
+    def _tag(self, data: bytes, position: int, *, closing: bool) -> int:
+        start = position + 1 + closing
+        name = data[start : start + _LONGEST_NAME]
+        found = _NAME_END.search(name)
+        if found:
+            name = name[: found.start()]
+        elif len(name) < _LONGEST_NAME:
+            return _HELD
+        name = name.lower()
+        if not closing:
+            tag = self._template_tag(name) if self._template_depth else self._head_tag(name)
+            if tag is None:
+                return _PLACE
+            self._inside = tag
+        elif self._template_depth:
+            if name == b"template":
+                self._template_depth -= 1
+                self._foreign_depth = 0
+            elif name in _FOREIGN_ROOTS and self._foreign_depth:
+                self._foreign_depth -= 1
+            self._inside = Tag()
+        elif name in _HEAD_ENDING_END_TAGS:
+            return _PLACE
+        else:
+            self._inside = Tag()
+        return start + len(name)
+
+    def _head_tag(self, name: bytes) -> Tag | None:
+        """The start tag that belongs to a head; None for one that ends it."""
+        if name in _HEAD_VOID:
+            return Tag()
+        if name == b"script":
+            return Tag(then=Script())
+        if name in _HEAD_TEXT:
+            # The parser runs with scripting on, so noscript is raw text like the others.
+            return Tag(then=RawText(name))
+        if name == b"template":
+            self._template_depth = 1
+            return Tag()
+        if name in _DOCUMENT_TAGS:
+            self.is_document = True
+            if name != b"body":
+                return Tag(watch_amp=name == b"html")
+        return None
+
+    def _template_tag(self, name: bytes) -> Tag:
+        """The start tag inside a template, where every element is allowed."""
+        if name == b"script":
+            return Tag(then=Script())
+        if name in RAW_TEXT_ELEMENTS:
+            return Tag(then=RawText(name))
+        if name == b"plaintext":
+            return Tag(then=Plaintext())
+        if name == b"template":
+            self._template_depth += 1
+            self._foreign_depth = 0
+        elif name in _FOREIGN_ROOTS:
+            self._foreign_depth += 1
+            return Tag(opens=name)
+        return Tag()
 
 
 class Injector(Struct, eq=False):

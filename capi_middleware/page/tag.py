@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from capi_middleware.events import PageEvent
+from capi_middleware.events import STANDARD_EVENTS, Event, PageEvent
 from capi_middleware.meta.match_keys import ADVANCED_MATCHING
 from capi_middleware.private import Private
 
@@ -57,13 +57,14 @@ class PageConsent(NamedTuple):
     limits: tuple[int, int] | None = None
 
 
-GRANTED = PageConsent()
+#: Nothing is held back.
+OPEN = PageConsent()
 
 
 def page_consent(consent: str, country: int, state: int) -> PageConsent:
     """The consent as the script reads it; `country` and `state` are codes of limited data use."""
     if consent == "granted":
-        return GRANTED
+        return OPEN
     return PageConsent(consent, (country, state) if consent == "limited" else None)
 
 
@@ -97,6 +98,16 @@ def pixel_entries(
     ]
 
 
+def page_events(events: Sequence[Event]) -> list[PageEvent]:
+    """The events as the script reads them."""
+    told = []
+    for event in events:
+        name = event.event_name
+        is_custom = 0 if name in STANDARD_EVENTS else 1
+        told.append(PageEvent(name, event.event_id, event.custom_data, event.pixel_ids, is_custom))
+    return told
+
+
 class TagMaker:
     """Makes the tags of one site. `prefix` is the path of our endpoints below any mount.
 
@@ -115,7 +126,7 @@ class TagMaker:
         *,
         mount: str = "",
         ask: bool = False,
-        consent: PageConsent = GRANTED,
+        consent: PageConsent = OPEN,
         key: tuple[str, str] | None = None,
         nonce: str | None = None,
     ) -> bytes:

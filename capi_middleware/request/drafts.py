@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from capi_middleware.config.expressions import MISSING, fill, leaves
+from capi_middleware.config.expressions import MISSING, Call, Called, Template, fill, leaves
 from capi_middleware.config.index import Match
 from capi_middleware.events import Event
 from capi_middleware.meta.user_data import UserData
@@ -74,7 +74,9 @@ class Drafts(Private, Struct, eq=False):
             None,
         )
         if dedupe_key is None and match is not None:
-            dedupe_key = self._filled(visit, match, "dedupe_key", _called_now(visit, match))
+            template = match.route.templates.get("dedupe_key")
+            called = {template: visit.ask_now(template)} if isinstance(template, Call) else {}
+            dedupe_key = self._filled(visit, match, "dedupe_key", called)
         route = match.route if match is not None else None
         event = self._issuer.new_event(event_name, dedupe_key, route)
         for draft in self.events:
@@ -89,7 +91,7 @@ class Drafts(Private, Struct, eq=False):
         issuer = self._issuer
         rule = issuer.user_data
         if rule is not None and (self.events or self.matches or page_view):
-            self.shared = await self._user_data(visit, waits, rule, None)
+            self.shared = await self._user_data(visit, waits, rule, {})
         done: list[str] = []
         for match in self.matches:
             route = match.route
@@ -97,9 +99,9 @@ class Drafts(Private, Struct, eq=False):
             if name in done:
                 continue
             done.append(name)
-            called: dict[int, Any] = {}
-            for rule in route.callables:
-                called[id(rule)] = await visit.ask(rule, waits)
+            called: dict[Call, Any] = {}
+            for call in route.callables:
+                called[call] = await visit.ask(call, waits)
             event: Event | None = None
             for one in self.events:
                 if one.match is match:
@@ -119,42 +121,33 @@ class Drafts(Private, Struct, eq=False):
                 event.custom_data = issuer.custom_data(name, filled or {}) | event.custom_data
             template = route.templates.get("user_data")
             if template is not None:
-                given = await self._user_data(visit, waits, template, match)
+                given = await self._user_data(visit, waits, template, match.parameters)
                 event.user_data = given | event.user_data
         if self.shared:
             for draft in self.events:
                 draft.event.user_data = self.shared | draft.event.user_data
 
-    def _filled(self, visit: Visit, match: Match, name: str, called: Mapping[int, Any]) -> Any:
+    def _filled(self, visit: Visit, match: Match, name: str, called: Called) -> Any:
         route = match.route
         template = route.templates.get(name)
         if template is None or name in route.constants:
             return template
-        visit.fields.path = match.parameters
         missing: list[str] = []
-        value = fill(template, visit.fields, called, missing)
+        value = fill(template, visit.fields, match.parameters, called, missing)
         if missing:
             self._issuer.left_out(route.event_name, missing)
         return None if value is MISSING else value
 
     async def _user_data(
-        self, visit: Visit, waits: Waits, rule: Any, match: Match | None
+        self, visit: Visit, waits: Waits, rule: Template, parameters: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The hashed user_data that a parsed rule gives: a callable, or a mapping."""
-        if callable(rule):
+        if isinstance(rule, Call):
             value = await visit.ask(rule, waits)
         else:
-            called: dict[int, Any] = {}
+            called: dict[Call, Any] = {}
             for leaf in leaves(rule):
-                if callable(leaf):
-                    called[id(leaf)] = await visit.ask(leaf, waits)
-            if match is not None:
-                visit.fields.path = match.parameters
-            value = fill(rule, visit.fields, called, [])
+                if isinstance(leaf, Call):
+                    called[leaf] = await visit.ask(leaf, waits)
+            value = fill(rule, visit.fields, parameters, called, [])
         return self._issuer.given_user_data(value)
-
-
-def _called_now(visit: Visit, match: Match) -> dict[int, Any]:
-    """The dedupe_key of a route that is a plain callable: track() cannot wait."""
-    rule = match.route.templates.get("dedupe_key")
-    return {id(rule): visit.ask_now(rule)} if callable(rule) else {}

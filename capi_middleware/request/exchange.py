@@ -7,9 +7,10 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from capi_middleware.capture.beacon import Call
+from capi_middleware.capture.consent import GRANTED
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.index import Match
-from capi_middleware.events import Count, Event, PageEvent, page_event
+from capi_middleware.events import Count, Event
 from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
@@ -23,7 +24,7 @@ from capi_middleware.page import (
     rewrite,
     rewrite_head,
 )
-from capi_middleware.page.tag import GRANTED, page_consent
+from capi_middleware.page.tag import OPEN, page_consent, page_events
 from capi_middleware.private import Private
 from capi_middleware.request.drafts import Draft, Drafts
 from capi_middleware.request.issuing import Issuer
@@ -157,7 +158,7 @@ class Exchange(Private):
         if drafts.matches:
             counted = []
             for match in drafts.matches:
-                if match.route.counts(status):
+                if status in match.route.counted:
                     counted.append(match)
             drafts.matches = counted
         landing = 300 <= status < 400 and not self._excluded
@@ -173,8 +174,10 @@ class Exchange(Private):
             and (not visit.scripted or visit.shows_page())
         )
         self._asks = page and (verdict.public or prefetch)
-        await visit.decide(waits)
-        refusal = visit.refusal()
+        refusal = visit.noise
+        if refusal is None and visit.permission is not GRANTED:
+            await visit.decide(waits)
+            refusal = visit.refusal()
         if refusal is not None and not prefetch:
             self._suppress(refusal, keep_page=self._asks)
             # A page that others may see must not depend on this visitor: its question decides.
@@ -207,7 +210,8 @@ class Exchange(Private):
         length = sum(map(len, pieces)) if last else None
         headers = rewrite(self.headers, event_ids=self._event_ids, length=length)
         if not self._asks:
-            headers += visit.cookies(self.headers)
+            if visit.has_new_cookies:
+                headers += visit.cookies(self.headers)
             if visit.brings:
                 headers += visit.cleared()
         return headers, pieces
@@ -257,7 +261,7 @@ class Exchange(Private):
         drafts.matches = [
             match
             for match in drafts.matches
-            if match.route.counts(200) and match.route.event_name != "Purchase"
+            if 200 in match.route.counted and match.route.event_name != "Purchase"
         ]
         await visit.decide(waits)
         self._page_view = issuer.config.page_view and not self._excluded
@@ -275,11 +279,11 @@ class Exchange(Private):
             visit.deny()
             self._suppress(refusal)
         consent = page_consent(*visit.permitted())
-        told: dict[str, Any] = {"e": [page_event(event) for event in events]}
+        told: dict[str, Any] = {"e": page_events(events)}
         if refusal is None:
             carried = visit.carried(for_page=True)
             visit.take(carried)
-            told["k"] = issuer.key(told["e"])
+            told["k"] = issuer.page_key(events)
             told["e"] += carried
         if consent.state is not None:
             told["x"] = consent.state
@@ -352,7 +356,7 @@ class Exchange(Private):
             if draft.event.send != "server" and draft.event.pixel_ids
         ]
         if not is_public(self.headers):
-            headers, n = visit.send_on([page_event(draft.event) for draft in drafts], status)
+            headers, n = visit.send_on(page_events([draft.event for draft in drafts]), status)
             self.headers = self.headers + headers
             if headers and not 300 <= status < 400:
                 self._handed = True
@@ -378,21 +382,20 @@ class Exchange(Private):
                 self._drafts.add_page_view()
             drafts: list[Draft] = []
             events: list[Event] = []
-            told: list[PageEvent] = []
             for draft in self._drafts.events:
                 if draft.event.send != "server":
                     drafts.append(draft)
                     events.append(draft.event)
-                    told.append(page_event(draft.event))
-            key = issuer.key(told)
+            told = page_events(events)
             carried = visit.carried() if visit.brings else []
             pixels = issuer.pixels
             if issuer.config.advanced_matching:
                 pixels = issuer.pixels_knowing(self._known(events))
             permission = visit.permission or visit.permitted()
-            consent = GRANTED if permission.consent == "granted" else page_consent(*permission)
+            consent = OPEN if permission is GRANTED else page_consent(*permission)
             tag = issuer.tags.tag(
-                pixels, told + carried, mount=self._mount, consent=consent, key=key,
+                pixels, told + carried, mount=self._mount, consent=consent,
+                key=issuer.page_key(events),
                 nonce=verdict.nonce,
             )  # fmt: skip
             self._store(visit, drafts, events, "not_run", sets_cookies=sets_cookies)

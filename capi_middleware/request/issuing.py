@@ -15,7 +15,6 @@ from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.digesting import ValueDigest
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.repeats import OFTEN, Repeats
-from capi_middleware.capture.urls import urlsplit_safely
 from capi_middleware.config.expressions import Template, parse
 from capi_middleware.config.notices import Notices
 from capi_middleware.config.routes import EventRoute
@@ -171,7 +170,7 @@ class Issuer:
 
     # -- tags ------------------------------------------------------------------------------------
 
-    def key(self, events: Sequence[PageEvent]) -> tuple[str, str]:
+    def page_key(self, events: Sequence[Event]) -> tuple[str, str]:
         """What shows later that a page is ours: an event_id that it has anyway, or its own."""
         for event in events:
             if event.event_id[0] == "t":  # minted now, not from a dedupe_key
@@ -215,8 +214,6 @@ class Issuer:
         """
         if self.tap is not None:
             self.tap.issued(self, events)
-        if visitor is not None:
-            self._count_repeats(events, visitor)
         rows = self._rows(events, visitor, browser)
         if not rows:
             return None
@@ -233,21 +230,16 @@ class Issuer:
             self.shield.caught(error, "the store")
             return None
 
-    def _count_repeats(self, events: Sequence[Event], visitor: Visitor) -> None:
+    def _count_repeat(self, event: Event, visitor: Visitor) -> None:
         """An order that is counted twice, because nothing says that it is the same one."""
         who = visitor.fbp or (
             visitor.client_ip_address and (visitor.client_ip_address, visitor.client_user_agent)
         )
-        if not who:
+        if not who or event.event_name in OFTEN:
             return  # behind an unnamed proxy, all who have the same browser are alike
-        for event in events:
-            value = event.custom_data.get("value")
-            random = event.event_id.startswith("t")
-            if value is None or not random or event.event_name in OFTEN:
-                continue
-            currency = event.custom_data.get("currency")
-            if self._repeats.seen(who, event.event_name, value, currency, now=self.clock()):
-                self.count(*(Count("repeated", "", event.event_name, p) for p in event.pixel_ids))
+        value, currency = event.custom_data["value"], event.custom_data.get("currency")
+        if self._repeats.seen(who, event.event_name, value, currency, now=self.clock()):
+            self.count(*(Count("repeated", "", event.event_name, p) for p in event.pixel_ids))
 
     def rendered(self, events: Iterable[PageEvent]) -> None:
         """Events of an earlier request are in what the browser gets now."""
@@ -273,15 +265,19 @@ class Issuer:
         page = agent = ""
         known: dict[str, str] = {}
         if visitor is not None:
+            if visitor.event_source_url:
+                page = self._listed(_page_name_of(visitor.event_source_url))
             known = payload.known_of(visitor)
-            page = self._page_of_url(visitor.event_source_url or "")
             agent = agent_of(visitor.client_user_agent)
         rows: list[Row] = []
         for event in events:
             name, given = event.event_name, event.custom_data
+            value = given.get("value")
+            if value is not None and visitor is not None and event.event_id[0] == "t":
+                self._count_repeat(event, visitor)
             user_data = event.user_data
-            for key, value in known.items():
-                user_data.setdefault(key, value)
+            for key, text in known.items():
+                user_data.setdefault(key, text)
             match_keys = 0
             for key in user_data:
                 match_keys |= BITS.get(key, 0)
@@ -295,8 +291,8 @@ class Issuer:
                 self.count(*(Count("dropped", "invalid", name, one) for one in event.pixel_ids))
             else:
                 body, state = payload.encode(event, visitor), "pending"
-                if "value" in given:
-                    digest = self.digest(given["value"], given.get("currency"))
+                if value is not None:
+                    digest = self.digest(value, given.get("currency"))
             for pixel_id in event.pixel_ids:
                 rows.append(
                     Row(event.event_id, name, pixel_id, event.event_time, body, state, browser,
@@ -318,13 +314,9 @@ class Issuer:
 
     def page_of(self, path: str) -> str:
         """A page for the counters: its path without what is personal, at most 200 of them."""
-        return self._one_of_the_pages(_page_name(path))
+        return self._listed(_page_name(path))
 
-    def _page_of_url(self, url: str) -> str:
-        """The same of an address as the visitor's event_source_url is."""
-        return self._one_of_the_pages(_page_name_of(url)) if url else ""
-
-    def _one_of_the_pages(self, page: str) -> str:
+    def _listed(self, page: str) -> str:
         if page not in self._pages and len(self._pages) < _MOST_PAGES:
             self._pages.add(page)
         return page if page in self._pages else ""
@@ -348,4 +340,5 @@ def _page_name(path: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _page_name_of(url: str) -> str:
-    return _page_name(urlsplit_safely(url).path or "/")
+    """The same of an address that source_url() made."""
+    return _page_name("/" + url.partition("?")[0].split("/", 3)[-1])

@@ -5,12 +5,12 @@ from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from capi_middleware.capture import carrying
-from capi_middleware.capture.client import Client, read_client
-from capi_middleware.capture.consent import DENIED, Permission
+from capi_middleware.capture.client import Client, noise, read_client, text_headers
+from capi_middleware.capture.consent import DENIED, GRANTED, Permission
 from capi_middleware.capture.identity import Identity, click_of, identify, set_cookie_header
-from capi_middleware.capture.noise import noise
-from capi_middleware.capture.reading import BodyTee, Fields, text_headers
+from capi_middleware.capture.reading import BodyTee, Fields
 from capi_middleware.capture.urls import scrub_url, source_url
+from capi_middleware.config.expressions import Call
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, PageEvent
 from capi_middleware.meta.visitor import Visitor
@@ -52,7 +52,7 @@ class Visit(Private):
 
     __slots__ = (
         "_brought", "_identity", "_issuer", "_scope", "_took", "_visitor", "brings", "client",
-        "fields", "headers", "noise", "permission", "scripted",
+        "fields", "has_new_cookies", "headers", "noise", "permission", "scripted",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +71,11 @@ class Visit(Private):
         self.scripted: bool = carrying.is_scripted(headers) if wanted is None else wanted == "empty"
         #: Whether the request seems to bring events along.
         self.brings: bool = _CARRIED in headers.get("cookie", "")
+        rule = issuer.consent
         self.permission: Permission | None = None
+        if rule.is_open and self.noise is None and not (rule.gpc and "sec-gpc" in headers):
+            self.permission = GRANTED
+        self.has_new_cookies = False
         self._identity: Identity | None = None
         self._visitor: Visitor | None = None
         self._brought: tuple[list[PageEvent], bool] | None = None
@@ -88,10 +92,10 @@ class Visit(Private):
 
         return self._scope.get(REQUEST) or Request(self._scope)
 
-    async def ask(self, rule: Callable[..., Any], waits: Waits) -> Any:
+    async def ask(self, call: Call, waits: Waits) -> Any:
         """The answer of a callable of the configuration; None when it fails."""
         try:
-            answer = rule(self._request())
+            answer = call.rule(self._request())
             if isawaitable(answer):
                 answer = await waits.host(answer)
         except Exception as error:
@@ -99,10 +103,10 @@ class Visit(Private):
             return None
         return answer
 
-    def ask_now(self, rule: Callable[..., Any]) -> Any:
+    def ask_now(self, call: Call) -> Any:
         """The answer of a callable where nobody can wait: None when it is asynchronous."""
         try:
-            answer = rule(self._request())
+            answer = call.rule(self._request())
         except Exception as error:
             self._issuer.shield.caught(error, "a callable of the configuration")
             return None
@@ -118,12 +122,7 @@ class Visit(Private):
         """Ask the site's rule of consent, once; noise is not asked."""
         if self.permission is None and self.noise is None:
             rule = self._issuer.consent
-            if rule.is_open:
-                answer: Any = True
-            elif rule.ask is None:
-                answer = rule.read(self.fields)
-            else:
-                answer = await self.ask(rule.ask, waits)
+            answer = rule.read(self.fields) if rule.ask is None else await self.ask(rule.ask, waits)
             self.permission = rule.decide(answer, self.headers)
 
     def permitted(self) -> Permission:
@@ -158,6 +157,7 @@ class Visit(Private):
                 host=self.client.host,
                 now_ms=int(self._issuer.clock() * 1000),
             )
+            self.has_new_cookies = bool(self._identity.new_cookies)
         return self._identity
 
     def visitor(self, *, sets_cookies: bool) -> Visitor:
@@ -168,7 +168,7 @@ class Visit(Private):
         """
         identity = self._identity or self.identity()
         fbp = identity.fbp
-        if not sets_cookies and any(name == "_fbp" for name, _ in identity.new_cookies):
+        if self.has_new_cookies and not sets_cookies and "_fbp" in dict(identity.new_cookies):
             fbp = None
         consent, country, state = self.permission or self.permitted()
         kept = self._visitor

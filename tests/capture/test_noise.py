@@ -2,7 +2,7 @@
 
 import pytest
 
-from capi_middleware.capture.noise import noise
+from capi_middleware.capture.client import noise
 
 CHROME = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{}.0.0.0 "

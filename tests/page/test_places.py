@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware.page import Injector, inspect, scanner
+from capi_middleware.page import Injector, inspect
+from capi_middleware.page import injector as scanning
 from tests.support.injection_cases import (
     TAG,
     Case,
@@ -180,8 +181,8 @@ PAGES = st.lists(st.sampled_from([*SNIPPETS, " ", "\n", "\t"]), max_size=25).map
 def test_ordinary_heads_end_where_the_tokenizer_ends_them(page: bytes) -> None:
     quick = run(injector, [page])
     with (
-        patch.object(scanner, "_PAGE", re.compile(b"(?!)")),
-        patch.object(scanner, "_HEAD", re.compile(b"[\t\n\f\r ]*")),
+        patch.object(scanning, "_PAGE", re.compile(b"(?!)")),
+        patch.object(scanning, "_HEAD", re.compile(b"[\t\n\f\r ]*")),
     ):
         token_by_token = run(injector, [page])
 

@@ -169,7 +169,7 @@ def test_an_own_mistake_lets_the_held_bytes_go_first(monkeypatch: pytest.MonkeyP
     def fail(*_: object) -> tuple[int, bool]:
         raise RuntimeError
 
-    monkeypatch.setattr("capi_middleware.page.scanner.Scanner.scan", fail)
+    monkeypatch.setattr("capi_middleware.page.injector.Scanner.scan", fail)
     out += joined(stream.feed(b"ad><body>")) + joined(stream.feed(b"hi"))
 
     assert out == b"<!doctype html></head><body>hi"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from capi_middleware.capture.consent.cookies import READY_RULES, ReadyRule
-from capi_middleware.config.expressions import MISSING, Lookup, fill, parse
+from capi_middleware.config.expressions import MISSING, Call, Lookup, fill, parse
 
 #: Data Processing Options for US Users: the codes of Meta's page. 0 lets Meta locate the visitor.
 LDU_STATES = {
@@ -31,7 +31,7 @@ class ConsentRule:
     def __init__(
         self, rule: Callable[..., Any] | Mapping[str, Any] | str | None, *, gpc: bool
     ) -> None:
-        self.ask: Callable[..., Any] | None = rule if callable(rule) else None
+        self.ask: Call | None = Call(rule) if callable(rule) else None
         if isinstance(rule, str):
             rule = {"rule": rule}
         self._declared: Mapping[str, Any] = rule if isinstance(rule, Mapping) else {}
@@ -41,7 +41,8 @@ class ConsentRule:
         self._value = parse(self._declared.get("value"))
         self._country = parse(self._declared.get("country"))
         self._state = parse(self._declared.get("state"))
-        self._gpc = gpc
+        #: Whether `Sec-GPC: 1` is a denial.
+        self.gpc: bool = gpc
 
     def read(self, lookup: Lookup) -> Any:
         """The answer of a rule without a callable."""
@@ -53,14 +54,14 @@ class ConsentRule:
             if cookie is MISSING:
                 return False
             return self._ready.allows(str(cookie), declared.get("requires", self._ready.requires))
-        value = fill(self._value, lookup, {}, [])
+        value = fill(self._value, lookup, {}, {}, [])
         for answer in ("granted", "limited"):
             wanted = declared.get(answer, ())
             if value is not MISSING and value in ([wanted] if isinstance(wanted, str) else wanted):
                 if answer == "granted":
                     return answer
-                country = fill(self._country, lookup, {}, [])
-                return answer, country, fill(self._state, lookup, {}, [])
+                country = fill(self._country, lookup, {}, {}, [])
+                return answer, country, fill(self._state, lookup, {}, {}, [])
         return "denied"
 
     def decide(self, answer: Any, headers: Mapping[str, str]) -> Permission:
@@ -70,7 +71,7 @@ class ConsentRule:
         anything else, None included, is denied: a rule that fails must not send. `Sec-GPC: 1`,
         where the site honours it, is denied too: Meta documents no mapping for it.
         """
-        if self._gpc and headers.get("sec-gpc", "").strip() == "1":
+        if self.gpc and headers.get("sec-gpc", "").strip() == "1":
             return DENIED
         country: Any = 0
         state: Any = 0
