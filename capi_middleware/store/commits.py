@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
@@ -33,14 +33,14 @@ class Commit(Struct, eq=False, gc=False):
 
     holdup: Holdup
     error: Exception | None = None
-    ended: bool = False
     #: Since when somebody on a loop waits, in the loop's seconds.
     since: float = 0.0
-    waiting: list["threading.Event | Future[None]"] = field(default_factory=list)
+    #: None when it has ended.
+    waiting: list["threading.Event | Future[None]"] | None = field(default_factory=list)
 
     def done(self) -> bool:
         """Whether waiting would end at once."""
-        return self.ended
+        return self.waiting is None
 
     def is_held_up(self) -> bool:
         """Whether others keep the database locked just now."""
@@ -48,10 +48,12 @@ class Commit(Struct, eq=False, gc=False):
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """The error, after up to `timeout` seconds. Raises TimeoutError; it may still come."""
-        if not self.ended:
+        waiting = self.waiting
+        if waiting is not None:
             told = threading.Event()
-            self.waiting.append(told)
-            if not self.ended and not told.wait(timeout):
+            waiting.append(told)
+            # Looked at again: it may have ended before we were listed.
+            if self.waiting is not None and not told.wait(timeout):
                 raise TimeoutError("the commit takes too long")
         return self.error
 
@@ -75,8 +77,8 @@ def end(commits: Iterable[Commit]) -> None:
     loops: dict[AbstractEventLoop, list[Future[None]]] = {}
     for commit in commits:
         # First this: who comes from now on does not wait, and all others are listed.
-        commit.ended = True
-        for one in commit.waiting:
+        waiting, commit.waiting = commit.waiting, None
+        for one in waiting or ():
             if isinstance(one, threading.Event):
                 one.set()
             else:
@@ -92,9 +94,9 @@ async def committed(commit: Commit) -> None:
 
     It may still come.
     """
-    if not commit.ended:
-        await _here().join(commit)
-        if not commit.ended:
+    if commit.waiting is not None:
+        await _here().join(commit, commit.waiting)
+        if commit.waiting is not None:
             raise TimeoutError("the commit takes too long")
     commit.result()
 
@@ -117,11 +119,11 @@ class _Loop:
         self._commits: list[Commit] = []
         self._is_looking = False
 
-    def join(self, commit: Commit) -> "Future[None]":
+    def join(self, commit: Commit, waiting: list[Any]) -> "Future[None]":
         """Ends with the commit, or when patience does."""
         future = self.loop.create_future()
-        commit.waiting.append(future)
-        if commit.ended:
+        waiting.append(future)
+        if commit.waiting is None:
             _end([future])  # it ended before we were listed
             return future
         commit.since = self.loop.time()
@@ -135,10 +137,12 @@ class _Loop:
         now, still = self.loop.time(), []
         for commit in self._commits:
             patience = BUSY_PATIENCE if commit.is_held_up() else BUSY_PATIENCE + COMMIT_PATIENCE
-            if commit.since + patience <= now:
-                _end([one for one in commit.waiting if not isinstance(one, threading.Event)])
-            elif not commit.ended:
+            if commit.waiting is None:
+                continue
+            if commit.since + patience > now:
                 still.append(commit)
+            else:
+                _end([one for one in commit.waiting if not isinstance(one, threading.Event)])
         self._commits, self._is_looking = still, bool(still)
         if still:
             self.loop.call_later(BUSY_PATIENCE, self._look)
