@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from capi_middleware.events import Event
     from capi_middleware.meta.user_data import UserData
     from capi_middleware.meta.visitor import Visitor
-    from capi_middleware.report.signing import verify_alert
+    from capi_middleware.signing import verify_alert
 
 __version__ = "0.1.0"
 
@@ -36,7 +36,7 @@ _HOMES = {
     "Visitor": "meta.visitor",
     "current_visitor": "capi",
     "track": "capi",
-    "verify_alert": "report.signing",
+    "verify_alert": "signing",
 }
 
 __all__ = [

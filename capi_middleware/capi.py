@@ -1,7 +1,6 @@
 """CAPI is one process's tracker: it puts the parts together, and track() gives events to them."""
 
 import atexit
-import hmac
 import threading
 import time
 import weakref
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property, partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from capi_middleware.alerts.watch import CHECK_SECONDS, Alerting
@@ -32,6 +30,7 @@ from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.request.issuing import Issuer
+from capi_middleware.signing import token_mark
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.records import OLDEST_EVENT
 from capi_middleware.store.store import Store
@@ -258,14 +257,13 @@ class CAPI:
             )  # fmt: skip
 
         # Tells what was refused apart without telling it: the store keeps it with a pause.
-        asked = f"{config.graph_version} {pixel.access_token}".encode()
-        mark = hmac.new(config.secrets[0].encode(), asked, sha256)
+        mark = token_mark(config.secrets[0], f"{config.graph_version} {pixel.access_token}")
         before_send = None
         if config.before_send is not None:
             before_send = BeforeSend(
                 config.before_send, pixel.id, config.default_region, self.store.count
             )
-        return Courier(self.store, pixel.id, connect, mark.hexdigest()[:16], before_send)
+        return Courier(self.store, pixel.id, connect, mark, before_send)
 
     def _jobs(self) -> list[Job]:
         shield = self.issuer.shield

@@ -1,15 +1,26 @@
-"""Minting: signed event_ids that anyone with the key ring can verify without a database."""
+"""Signing: every key of a site, each for one purpose, and all that is signed or hashed with one."""
 
 import binascii
 import random
+import time
 from collections.abc import Sequence
+from decimal import Decimal
 from hashlib import sha256
-from hmac import compare_digest
+from hmac import compare_digest, digest
 
 from itsdangerous import BadSignature, Signer
 
 from capi_middleware.errors import BadEventId
 
+# What keys are for. One purpose's key is of no use for another: who checks alerts cannot mint.
+_EVENT_ID = "capi.event_id"
+VISITOR, CARRIED, _LOGIN = "visitor", "carried", "report"
+_ALERT, _VALUE, _TOKEN, _SECRET = b"capi.alert", b"capi.value", b"capi.token", b"secret_key"
+
+#: How far the clock of who gets an alert may be from ours, in seconds.
+TOLERANCE = 300.0
+#: Hexadecimal digits that tell two values, tokens or secrets apart.
+_SHORT = 16
 #: 64 characters in ASCII order, so that ids sort by time: URL- and cookie-safe.
 _ALPHABET = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -18,12 +29,6 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _DIGIT = {character: number for number, character in enumerate(_ALPHABET)}
 _LONGEST = 64
 _BODY = 20
-
-
-def _encode(number: int) -> str:
-    """19 digits of _ALPHABET for the 114 lowest bits of `number`."""
-    whole = (number << 6 & (1 << 120) - 1).to_bytes(15)
-    return binascii.b2a_base64(whole, newline=False).translate(_SORTED)[:19].decode("ascii")
 
 
 class _Key:
@@ -54,7 +59,7 @@ class Minter:
 
     def __init__(self, secrets_: Sequence[str]) -> None:
         # itsdangerous derives the keys, and would do so again for each id.
-        signer = Signer(list(secrets_), salt="capi.event_id", digest_method=sha256)
+        signer = Signer(list(secrets_), salt=_EVENT_ID, digest_method=sha256)
         self._keys = [_Key(signer.derive_key(secret)) for secret in secrets_]
         self._sign = self._keys[0].signature
 
@@ -67,10 +72,14 @@ class Minter:
         if dedupe_key is None:
             # Random bits keep ids apart and guard nothing. `random` takes them from no system
             # call, for which a busy process would lose its turn, and starts anew after a fork.
-            body = "t" + _encode(int(now * 1000) << 66 | random.getrandbits(66))
+            kind, number = "t", int(now * 1000) << 66 | random.getrandbits(66)
         else:
             text = f"{event_name}\x00{dedupe_key}".encode("utf-8", "surrogatepass")
-            body = "k" + _encode(int.from_bytes(sha256(text).digest()))
+            kind, number = "k", int.from_bytes(sha256(text).digest())
+        # The 114 lowest bits as 19 digits of _ALPHABET.
+        whole = (number << 6 & (1 << 120) - 1).to_bytes(15)
+        digits = binascii.b2a_base64(whole, newline=False).translate(_SORTED)
+        body = kind + digits[:19].decode("ascii")
         value = f"{body}.{event_name}".encode("utf-8", "surrogatepass")
         return f"{body}.{self._sign(value)}"
 
@@ -120,3 +129,93 @@ class TextSigner:
             return self._signer.unsign(signed).decode()
         except (BadSignature, UnicodeError):
             return None
+
+
+def login_signer(secrets_: Sequence[str], report_token: str | None) -> TextSigner:
+    """Signs logins of this `report_token` alone: with another one all of them end."""
+    return TextSigner(secrets_, f"{_LOGIN}.{sha256(_bytes(report_token or '')).hexdigest()}")
+
+
+def equal(one: str, other: str) -> bool:
+    """Whether two tokens are the same, in a time that tells neither them nor their lengths."""
+    return compare_digest(sha256(_bytes(one)).digest(), sha256(_bytes(other)).digest())
+
+
+class ValueDigest:
+    """Value and currency of an event as a keyed hash, to compare its two copies.
+
+    Hashes with the first of `secrets_`: who has the store learns no amounts from it.
+    """
+
+    def __init__(self, secrets_: Sequence[str]) -> None:
+        self._key = _key(secrets_[0], _VALUE)
+
+    def __call__(self, value: object, currency: object) -> str:
+        """16 hexadecimal digits, the same for 12.5 and "12.50" and for "eur" and "EUR".
+
+        "" without a value and for one that is no finite number.
+        """
+        if value is None or isinstance(value, bool):
+            return ""
+        try:
+            number = Decimal(str(value).strip()).normalize()
+        except ArithmeticError:
+            return ""
+        if not number.is_finite():
+            return ""
+        unit = currency.strip().upper() if isinstance(currency, str) else ""
+        return digest(self._key, _bytes(f"{number or 0}|{unit}"), sha256).hex()[:_SHORT]
+
+
+def fingerprint(secret: str) -> str:
+    """What tells a secret from others without telling it: 16 hexadecimal digits."""
+    return _key(secret, _SECRET).hex()[:_SHORT]
+
+
+def token_mark(secret: str, text: str) -> str:
+    """The same of a `text` with an access token in it; nobody without the `secret` can guess."""
+    return digest(_key(secret, _TOKEN), _bytes(text), sha256).hex()[:_SHORT]
+
+
+def sign_alert(secret_key: str, body: bytes, now: float) -> str:
+    """The value of X-Capi-Signature: t=<Unix seconds>,v1=<hexadecimal HMAC-SHA256 of "t.body">."""
+    moment = str(int(now))
+    return f"t={moment},v1={_alert_signature(secret_key, moment, body)}"
+
+
+def verify_alert(
+    body: bytes,
+    signature: str | None,
+    secret_key: str | Sequence[str],
+    *,
+    tolerance: float = TOLERANCE,
+) -> bool:
+    """Whether a webhook's `body` was signed by a site with this secret_key a short time ago.
+
+    Args:
+        body: as it came, not decoded.
+        signature: the header X-Capi-Signature; None where there is none.
+        secret_key: that of the Config; of a list, any may have signed.
+        tolerance: how old it may be, in seconds; it is also what clocks may differ by.
+    """
+    parts = dict(part.partition("=")[::2] for part in (signature or "").split(","))
+    moment, given = parts.get("t", ""), parts.get("v1", "")
+    if not (moment.isascii() and moment.isdecimal() and len(moment) < 16 and given.isascii()):
+        return False
+    if abs(time.time() - int(moment)) > tolerance:
+        return False
+    keys = [secret_key] if isinstance(secret_key, str) else secret_key
+    return any(compare_digest(given, _alert_signature(key, moment, body)) for key in keys)
+
+
+def _alert_signature(secret_key: str, moment: str, body: bytes) -> str:
+    return digest(_key(secret_key, _ALERT), f"{moment}.".encode() + body, sha256).hex()
+
+
+def _key(secret: str, purpose: bytes) -> bytes:
+    return digest(_bytes(secret), purpose, sha256)
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8, whatever the host hands in: lone surrogates too."""
+    return text.encode("utf-8", "surrogatepass")

@@ -23,8 +23,8 @@ from starlette.testclient import TestClient
 from capi_middleware import CAPI, CAPIMiddleware, Config
 from capi_middleware.cli import main
 from capi_middleware.config.routes import check_event_name
-from capi_middleware.report.signing import sign
 from capi_middleware.request.exchange import current
+from capi_middleware.signing import sign_alert
 from capi_middleware.testing import Captured
 from tests.support.configs import SECRET, make_config
 from tests.support.exchanges import scope_for
@@ -86,7 +86,7 @@ class Stage:
             "page_somebody": print,
             "secret_key": SECRET,
             "body": b"{}",
-            "headers": {"X-Capi-Signature": sign(SECRET, b"{}", time.time())},
+            "headers": {"X-Capi-Signature": sign_alert(SECRET, b"{}", time.time())},
         }
 
     def continued(self, first: Any, **settings: Any) -> Config:

@@ -1,16 +1,28 @@
-"""Minting: event_ids that only this site can make, checked without a database."""
+"""Signing: what only this site can make, checked without a database, and what its keys hide."""
 
 import re
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware.signing import Minter, TextSigner
+from capi_middleware.signing import (
+    CARRIED,
+    VISITOR,
+    Minter,
+    TextSigner,
+    ValueDigest,
+    fingerprint,
+    login_signer,
+    sign_alert,
+    token_mark,
+)
 from tests.support.configs import SECRET
 
 OTHER = "another-secret-for-tests-of-32-characters-and-more"
 NOW = 1_800_000_000.0
+digest = ValueDigest(["first secret of the site", "an older one"])
 
 
 @given(st.text(min_size=1, max_size=50), st.one_of(st.none(), st.text(), st.integers()))
@@ -85,3 +97,99 @@ def test_a_signature_has_one_spelling() -> None:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     spellings = [event_id[:-1] + last for last in letters]
     assert [one for one in spellings if minter.verifies(one, "Lead") and one != event_id] == []
+
+
+# -- made by the code of 2026-11-27: what browsers and order rows keep must go on verifying ------
+
+
+def test_an_event_id_of_an_earlier_version_verifies() -> None:
+    minter = Minter([OTHER, SECRET])
+    made = "t-PBNM40v2mhllc76Fo8.qUiSsyk-asEWkNpN8_McNs0aUkihLMueQEovQY4keqo"
+    assert minter.verifies(made, "Purchase")
+    assert minter.minted_at(made) == NOW + 0.123
+
+
+def test_a_dedupe_key_gives_the_event_id_that_it_gave_in_an_earlier_version() -> None:
+    minter = Minter([SECRET])
+    assert minter.mint("Purchase", NOW, "order-7") == (
+        "kaCrKHWoVtpfwC6UKtw-.nbPBbiopOfOkslOVW691KWWBevLYpGqrlKL7Y3t1VQY"
+    )
+    assert minter.mint("Lead\udc80é", NOW, "x") == (
+        "kMkQdLz1V8yZ83JtAkDn.clx49gFMxKcJlDBjgNR2ke4Irr3Ye-u3mRJ4xTOrYW8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("signer", "made"),
+    [
+        (
+            TextSigner([OTHER, SECRET], VISITOR),
+            'v1.{"fbp":"fb.1.1.2","consent":"limited"}.ZI-y0ICF6XiA24Xzx40SX-qiHQSgaSGiiFeQh-EEyhw',
+        ),
+        (
+            TextSigner([OTHER, SECRET], CARRIED),
+            "eyJ0IjoxfQ.qmcIXnaIr-uygYgSeBv18BuqfbrnImk4YJ6jETs4lpI",
+        ),
+        (
+            login_signer([OTHER, SECRET], "a report token"),
+            "1800043200.QMxpYZXFQhX8TLsdCSnguk6GVG9jTnx2yMzFs3Quyj4",
+        ),
+    ],
+)
+def test_a_text_signed_by_an_earlier_version_verifies(signer: TextSigner, made: str) -> None:
+    assert signer.unsign(made) == made.rpartition(".")[0]
+
+
+def test_a_value_and_an_alert_are_signed_as_in_an_earlier_version() -> None:
+    assert ValueDigest([SECRET])(12.5, "EUR") == "b67402134ddeafe4"
+    assert sign_alert(SECRET, b"{}", NOW) == (
+        "t=1800000000,v1=6bc8a6dcc304186cb8e5bf93dfafb5e764fc674aa3084843c8b0bbccfa484ffc"
+    )
+
+
+def test_a_login_ends_with_its_report_token() -> None:
+    login = login_signer([SECRET], "a report token").sign("1")
+    assert login_signer([SECRET], "another report token").unsign(login) is None
+
+
+# -- what the store keeps ------------------------------------------------------------------------
+
+
+def test_a_fingerprint_and_a_mark_tell_secrets_apart_and_show_nothing() -> None:
+    marks = [
+        fingerprint(SECRET),
+        fingerprint(OTHER),
+        token_mark(SECRET, "t"),
+        token_mark(OTHER, "t"),
+    ]
+    assert len({*marks, token_mark(SECRET, "u")}) == 5
+    assert all(re.fullmatch("[0-9a-f]{16}", mark) for mark in marks)
+
+
+@pytest.mark.parametrize("same", ["12.5", "12.50", " 12.500 ", Decimal("12.50"), "1.25e1"])
+def test_equal_numbers_have_one_digest(same: object) -> None:
+    assert digest(same, "EUR") == digest(12.5, "eur")
+
+
+@pytest.mark.parametrize("other", [(12.51, "EUR"), (12.5, "USD"), (12.5, None), (-12.5, "EUR")])
+def test_another_value_or_currency_has_another_digest(other: tuple[object, object]) -> None:
+    assert digest(*other) != digest(12.5, "EUR")
+
+
+def test_a_digest_is_short_and_shows_nothing() -> None:
+    found = digest(99.99, "EUR")
+
+    assert len(found) == 16
+    assert set(found) <= set("0123456789abcdef")
+    assert found != ValueDigest(["another secret of a site"])(99.99, "EUR")
+
+
+def test_zero_is_a_value() -> None:
+    assert digest(0, "EUR") == digest("-0.00", "EUR") != ""
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", "12,50", "abc", float("nan"), float("inf"), True, [], "1e9999999999"]
+)
+def test_what_is_no_number_has_no_digest(value: object) -> None:
+    assert digest(value, "EUR") == ""

@@ -14,9 +14,9 @@ from capi_middleware.config.settings import Config
 from capi_middleware.errors import StoreError
 from capi_middleware.meta.http import HTTPClient, NoAnswer
 from capi_middleware.report.read import read_report
-from capi_middleware.report.signing import HEADER, sign
 from capi_middleware.report.window import last_day
 from capi_middleware.shield import Shield, about
+from capi_middleware.signing import sign_alert
 from capi_middleware.store.store import Store
 
 logger: logging.Logger = logging.getLogger("capi_middleware.alerts")
@@ -160,8 +160,10 @@ class Alerting:
 
     def _post(self, webhook: Webhook, alert: Alert) -> str:
         body = msgspec.json.encode(alert)
-        signature = sign(self._config.secrets[0], body, self._clock())
-        return webhook.post(body, {HEADER: signature, "Content-Type": "application/json"})
+        signature = sign_alert(self._config.secrets[0], body, self._clock())
+        return webhook.post(
+            body, {"X-Capi-Signature": signature, "Content-Type": "application/json"}
+        )
 
     def _change(self, change: Callable[[State], State | None]) -> State | None:
         """Change the state of all processes; None when `change` wants none."""

@@ -26,7 +26,7 @@ _NEEDED = ("value", "currency", "content_ids", "content_type")
 
 
 class Signer(Protocol):
-    """Signs texts for this purpose; minting.TextSigner is one."""
+    """Signs texts for this purpose; signing.TextSigner is one."""
 
     def sign(self, text: str) -> str:
         """The text with its signature."""

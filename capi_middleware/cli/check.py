@@ -5,7 +5,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +26,7 @@ from capi_middleware.meta.payload import encode
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.read import read_health
-from capi_middleware.signing import Minter
+from capi_middleware.signing import Minter, fingerprint
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.store import Store
 
@@ -132,7 +131,7 @@ def _file(path: Path) -> Iterator[Finding]:
 def _keys(config: Config) -> Iterator[Finding]:
     for place, secret in enumerate(config.secrets):
         # Eight digits tell two keys apart and help nobody to guess one.
-        mark = sha256(f"capi.check.{secret}".encode()).hexdigest()[:8]
+        mark = fingerprint(secret)[:8]
         which = "signs" if place == 0 else "still verifies"
         text = f"{len(secret)} characters, {which}, fingerprint {mark} (the same on every machine)"
         if len(set(secret)) >= 10:

@@ -1,12 +1,11 @@
 """Notices: what looks wrong with an installation, said once each, with what to do about it."""
 
-import hmac
 import logging
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from capi_middleware.shield import about
+from capi_middleware.signing import fingerprint
 from capi_middleware.store.store import Store
 
 logger: logging.Logger = logging.getLogger("capi_middleware")
@@ -91,7 +90,7 @@ class Notices:
 
         The store keeps a fingerprint of the key that signed last. Raises StoreError.
         """
-        marks = [mark_of(secret) for secret in secrets]
+        marks = [fingerprint(secret).encode() for secret in secrets]
         kept = store.kept(_SECRETS)
         if kept is not None and kept not in marks:
             self.say("secrets")
@@ -102,11 +101,6 @@ class Notices:
         if topic not in self._said:
             self._said.add(topic)
             logger.warning(text, extra=about("notice", subject=topic))
-
-
-def mark_of(secret: str) -> bytes:
-    """What tells a secret from others without telling it: 16 hexadecimal digits."""
-    return hmac.new(secret.encode(), b"secret_key", sha256).hexdigest()[:16].encode()
 
 
 def filesystem_of(path: Path, mounts: str) -> str:

@@ -12,7 +12,6 @@ from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
 from capi_middleware.capture.client import Client, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
-from capi_middleware.capture.digesting import ValueDigest
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.repeats import OFTEN, Repeats
 from capi_middleware.config.expressions import Template, parse
@@ -28,7 +27,7 @@ from capi_middleware.meta.user_data import UserData, unknown_keys
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.tag import PixelEntry, TagMaker, pixel_entries
 from capi_middleware.shield import Shield
-from capi_middleware.signing import Minter, TextSigner
+from capi_middleware.signing import CARRIED, VISITOR, Minter, TextSigner, ValueDigest
 from capi_middleware.store.commits import Commit
 from capi_middleware.store.store import Store
 
@@ -72,8 +71,8 @@ class Issuer:
         self._pages: set[str] = set()
         self._repeats = Repeats()
         self.mirror: Mirror = Mirror(config.mirror)
-        self.carrier: Carrier = Carrier(TextSigner(config.secrets, "carried"))
-        self._visitors = TextSigner(config.secrets, "visitor")
+        self.carrier: Carrier = Carrier(TextSigner(config.secrets, CARRIED))
+        self._visitors = TextSigner(config.secrets, VISITOR)
         #: digest(value, currency) of either copy of an event.
         self.digest: ValueDigest = ValueDigest(config.secrets)
         gpc = config.privacy == "honor-gpc"

@@ -15,7 +15,7 @@ from capi_middleware import verify_alert
 from capi_middleware.alerts import rules as alerts
 from capi_middleware.alerts.rules import Alert, Change, State, alert_of, decide
 from capi_middleware.report.model import Flag, Severity
-from capi_middleware.report.signing import sign
+from capi_middleware.signing import sign_alert
 from tests.support.configs import SECRET
 from tests.support.stores import NOON
 
@@ -180,7 +180,7 @@ BODY = b'{"kind":"opened"}'
 
 
 def test_a_signature_is_checked_with_any_of_the_keys() -> None:
-    signature = sign(SECRET, BODY, time.time())
+    signature = sign_alert(SECRET, BODY, time.time())
     assert verify_alert(BODY, signature, SECRET)
     assert verify_alert(BODY, signature, ["x" * 32, SECRET])
 
@@ -195,19 +195,19 @@ def test_what_is_no_signature_is_refused(signature: str | None) -> None:
 
 
 def test_another_body_another_key_another_time_and_an_old_message_are_refused() -> None:
-    signature = sign(SECRET, BODY, time.time())
+    signature = sign_alert(SECRET, BODY, time.time())
     assert not verify_alert(BODY + b" ", signature, SECRET)
     assert not verify_alert(BODY, signature, "y" * 32)
     moment = int(time.time())
-    later = sign(SECRET, BODY, moment).replace(f"t={moment}", f"t={moment + 1}")
+    later = sign_alert(SECRET, BODY, moment).replace(f"t={moment}", f"t={moment + 1}")
     assert not verify_alert(BODY, later, SECRET)
-    assert not verify_alert(BODY, sign(SECRET, BODY, time.time() - 301), SECRET)
-    assert not verify_alert(BODY, sign(SECRET, BODY, time.time() + 302), SECRET)
-    assert verify_alert(BODY, sign(SECRET, BODY, time.time() - 3000), SECRET, tolerance=3600)
+    assert not verify_alert(BODY, sign_alert(SECRET, BODY, time.time() - 301), SECRET)
+    assert not verify_alert(BODY, sign_alert(SECRET, BODY, time.time() + 302), SECRET)
+    assert verify_alert(BODY, sign_alert(SECRET, BODY, time.time() - 3000), SECRET, tolerance=3600)
 
 
 def test_whoever_knows_the_key_of_alerts_needs_no_library_and_no_secret_key() -> None:
     alert_key = hmac.new(SECRET.encode(), b"capi.alert", sha256).digest()
-    moment, _, given = sign(SECRET, BODY, NOON).removeprefix("t=").partition(",v1=")
+    moment, _, given = sign_alert(SECRET, BODY, NOON).removeprefix("t=").partition(",v1=")
     assert moment == "1800000000"
     assert given == hmac.new(alert_key, f"{moment}.".encode() + BODY, sha256).hexdigest()

@@ -14,7 +14,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from capi_middleware import CAPI, CAPIMiddleware, wsgi
-from capi_middleware.config.notices import Notices, filesystem_of, mark_of
+from capi_middleware.config.notices import Notices, filesystem_of
+from capi_middleware.signing import fingerprint
 from capi_middleware.testing import MemoryStore
 from tests.support.configs import SECRET, make_config
 from tests.support.exchanges import environ_for, through_wsgi
@@ -171,7 +172,9 @@ def test_processes_with_different_secrets_on_one_store_are_told(
     assert SECRET.encode() not in (first.store.kept("secret_key") or b"")
     second = CAPI(make_config(store=store, delivery=True, secret_key="another" * 8))
     second.start()
-    until("the notice", lambda: second.store.kept("secret_key") == mark_of("another" * 8))
+    until(
+        "the notice", lambda: second.store.kept("secret_key") == fingerprint("another" * 8).encode()
+    )
     (message,) = said()
     assert "give all the same key" in message
     second.close()
