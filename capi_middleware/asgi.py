@@ -15,7 +15,7 @@ from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.request.visit import Headers
-from capi_middleware.store.commits import Commit, committed
+from capi_middleware.store.commits import Commit, arrival, committed
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -205,11 +205,13 @@ class _Response(Private, Struct, eq=False, weakref=False):
                 self.watching = False
                 headers, pieces = list((self.held or {}).get("headers", [])), [chunk]
             if last:
-                for commit in self.end(exchange):
-                    try:
-                        await committed(commit)
-                    except Exception as error:
-                        self.capi.issuer.shield.caught(error, "the commit")
+                # As commit() does, without another coroutine: nearly every page comes by here.
+                self.ended = True
+                for commit in exchange.end():
+                    if commit.waiting is not None:
+                        await arrival(commit, commit.waiting)
+                    if commit.error is not None or commit.waiting is not None:
+                        self.capi.issuer.shield.caught(commit.failure(), "the commit")
             if self.held is not None:
                 start, self.held = self.held, None
                 if self.timer is not None:
@@ -289,20 +291,12 @@ class _Response(Private, Struct, eq=False, weakref=False):
 
     async def commit(self, exchange: Exchange) -> None:
         """Wait until the conversions of this response are on disk."""
-        for commit in self.end(exchange):
+        self.ended = True
+        for commit in exchange.end():
             try:
                 await committed(commit)
             except Exception as error:
                 self.capi.issuer.shield.caught(error, "the commit")
-
-    def end(self, exchange: Exchange) -> list[Commit]:
-        """The response is complete: what is to be waited for."""
-        self.ended = True
-        try:
-            return exchange.end()
-        except Exception as error:
-            self.capi.issuer.shield.caught(error, "the end of a response")
-            return []
 
 
 def _length(headers: Headers) -> int | None:

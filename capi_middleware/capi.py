@@ -113,7 +113,8 @@ class CAPI:
             event.event_time = _checked_time(event_time, event.event_time)
         given = custom_data_of(value, currency, contents, custom_data)
         issuer.fill(event, given, user_data)
-        issuer.check(event)
+        if self.config.debug:
+            issuer.check(event)
         if visitor is not None and visitor.consent == "denied":
             issuer.suppressed("consent", event)
             return event

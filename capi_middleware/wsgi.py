@@ -255,18 +255,12 @@ class Response(Private, Struct, eq=False, weakref=False):
     def finish(self) -> None:
         """Wait until the conversions of this response are on disk."""
         if self.exchange is None:
-            return None
-        shield = self.capi.issuer.shield
-        try:
-            commits = self.exchange.end()
-        except Exception as error:
-            return shield.caught(error, "the end of a response")
-        for commit in commits:
+            return
+        for commit in self.exchange.end():
             try:
                 wait_for(commit)
             except Exception as error:
-                shield.caught(error, "the commit")
-        return None
+                self.capi.issuer.shield.caught(error, "the commit")
 
     def _pass(self, chunk: bytes, last: bool) -> bytes:
         exchange = self.exchange

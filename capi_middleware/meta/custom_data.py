@@ -62,7 +62,10 @@ def custom_data_of(
 ) -> dict[str, Any]:
     """The custom_data of a track() call: what was given of its arguments."""
     given = {"value": value, "currency": currency, "contents": contents, **more}
-    return {key: item for key, item in given.items() if item is not None}
+    for key in [*given]:
+        if given[key] is None:
+            del given[key]
+    return given
 
 
 def refused_by_meta(event_name: str, data: Mapping[str, Any]) -> bool:

@@ -108,6 +108,14 @@ def page_events(events: Sequence[Event]) -> list[PageEvent]:
     return told
 
 
+def page_key(told: Sequence[PageEvent]) -> tuple[str, str] | None:
+    """What shows later that a page is ours: an event_id minted for it, if it has one."""
+    for event in told:
+        if event.event_id[0] == "t":  # the others come from a dedupe_key: many pages have them
+            return event.event_name, event.event_id
+    return None
+
+
 class TagMaker:
     """Makes the tags of one site. `prefix` is the path of our endpoints below any mount.
 

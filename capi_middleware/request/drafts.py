@@ -46,7 +46,7 @@ class Drafts(Private, Struct, eq=False):
         draft = self._drafted(visit, event_name, dedupe_key)
         draft.tracked = True
         issuer.fill(draft.event, custom_data, user_data)
-        if draft.match is None:
+        if draft.match is None and issuer.config.debug:
             issuer.check(draft.event)
         return draft
 
@@ -64,15 +64,13 @@ class Drafts(Private, Struct, eq=False):
         for draft in self.events:
             if not draft.tracked and draft.event.event_name == event_name:
                 return draft
-        taken = [draft.match for draft in self.events]
-        match = next(
-            (
-                one
-                for one in self.matches
-                if one.route.event_name == event_name and one not in taken
-            ),
-            None,
-        )
+        match: Match | None = None
+        for one in self.matches:
+            if one.route.event_name == event_name and all(
+                draft.match is not one for draft in self.events
+            ):
+                match = one
+                break
         if dedupe_key is None and match is not None:
             template = match.route.templates.get("dedupe_key")
             called = {template: visit.ask_now(template)} if isinstance(template, Call) else {}

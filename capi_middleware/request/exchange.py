@@ -24,7 +24,7 @@ from capi_middleware.page import (
     rewrite,
     rewrite_head,
 )
-from capi_middleware.page.tag import OPEN, page_consent, page_events
+from capi_middleware.page.tag import OPEN, page_consent, page_events, page_key
 from capi_middleware.private import Private
 from capi_middleware.request.drafts import Draft, Drafts
 from capi_middleware.request.issuing import Issuer
@@ -237,16 +237,19 @@ class Exchange(Private):
         """Before the last byte: the commits to wait for. Later calls return nothing new."""
         if not self._ended:
             self._ended = True
-            injector = self._injector
-            if injector is not None and injector.skip_reason:
-                if injector.failure is not None:
-                    self.issuer.shield.caught(injector.failure, "injection")
-                self.issuer.count(Count("skipped", injector.skip_reason))
-            if self._started:
+            try:
+                injector = self._injector
+                if injector is not None and injector.skip_reason:
+                    if injector.failure is not None:
+                        self.issuer.shield.caught(injector.failure, "injection")
+                    self.issuer.count(Count("skipped", injector.skip_reason))
                 if self._drafts.events:
-                    self._issue(self._drafts.events, "not_rendered")
-            elif self._drafts.events:
-                self._suppress("error_status")
+                    if self._started:
+                        self._issue(self._drafts.events, "not_rendered")
+                    else:
+                        self._suppress("error_status")
+            except Exception as error:
+                self.issuer.shield.caught(error, "the end of a response")
         commits, self.commits = self.commits, []
         return commits
 
@@ -283,7 +286,7 @@ class Exchange(Private):
         if refusal is None:
             carried = visit.carried(for_page=True)
             visit.take(carried)
-            told["k"] = issuer.page_key(events)
+            told["k"] = page_key(told["e"]) or issuer.new_key()
             told["e"] += carried
         if consent.state is not None:
             told["x"] = consent.state
@@ -395,7 +398,7 @@ class Exchange(Private):
             consent = OPEN if permission is GRANTED else page_consent(*permission)
             tag = issuer.tags.tag(
                 pixels, told + carried, mount=self._mount, consent=consent,
-                key=issuer.page_key(events),
+                key=page_key(told) or issuer.new_key(),
                 nonce=verdict.nonce,
             )  # fmt: skip
             self._store(visit, drafts, events, "not_run", sets_cookies=sets_cookies)

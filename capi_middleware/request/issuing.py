@@ -142,8 +142,8 @@ class Issuer:
             event.user_data |= self.hashed(user_data)
 
     def check(self, event: Event) -> None:
-        """In debug, raises ValueError for an event that Meta would refuse; else it is counted."""
-        if self.config.debug and refused_by_meta(event.event_name, event.custom_data):
+        """For debug: raises ValueError for an event that Meta would refuse; else it is counted."""
+        if refused_by_meta(event.event_name, event.custom_data):
             raise ValueError(
                 f"{event.event_name}: found custom_data with {sorted(event.custom_data)}, expected "
                 "value and currency together (a Purchase needs both)"
@@ -169,11 +169,8 @@ class Issuer:
 
     # -- tags ------------------------------------------------------------------------------------
 
-    def page_key(self, events: Sequence[Event]) -> tuple[str, str]:
-        """What shows later that a page is ours: an event_id that it has anyway, or its own."""
-        for event in events:
-            if event.event_id[0] == "t":  # minted now, not from a dedupe_key
-                return event.event_name, event.event_id
+    def new_key(self) -> tuple[str, str]:
+        """The key of a page that has no event minted for it, see page_key()."""
         return "", self.mint("", None)
 
     def pixels_knowing(self, known: Sequence[Mapping[str, Any]]) -> list[PixelEntry]:
@@ -238,7 +235,7 @@ class Issuer:
             return  # behind an unnamed proxy, all who have the same browser are alike
         value, currency = event.custom_data["value"], event.custom_data.get("currency")
         if self._repeats.seen(who, event.event_name, value, currency, now=self.clock()):
-            self.count(*(Count("repeated", "", event.event_name, p) for p in event.pixel_ids))
+            self.count(*[Count("repeated", "", event.event_name, p) for p in event.pixel_ids])
 
     def rendered(self, events: Iterable[PageEvent]) -> None:
         """Events of an earlier request are in what the browser gets now."""

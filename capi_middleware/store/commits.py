@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
@@ -45,6 +45,10 @@ class Commit(Struct, eq=False, gc=False):
     def is_held_up(self) -> bool:
         """Whether others keep the database locked just now."""
         return self.holdup.since is not None
+
+    def failure(self) -> Exception:
+        """Its error; a TimeoutError where it has not ended yet. It may still come then."""
+        return self.error or TimeoutError("the commit takes too long")
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """The error, after up to `timeout` seconds. Raises TimeoutError; it may still come."""
@@ -89,16 +93,26 @@ def end(commits: Iterable[Commit]) -> None:
             loop.call_soon_threadsafe(_end, futures)
 
 
-async def committed(commit: Commit) -> None:
-    """Wait for a commit on an event loop. Raises TimeoutError when it takes too long.
+def arrival(commit: Commit, waiting: "list[threading.Event | Future[None]]") -> "Future[None]":
+    """What to await on an event loop until a commit ended, or patience did: see Commit.failure.
 
-    It may still come.
+    `waiting` is the commit's, which has not ended.
     """
+    import asyncio  # whoever calls this has it; a WSGI app never loads it
+
+    loop = asyncio.get_running_loop()
+    here: _Loop | None = getattr(_local, "loop", None)
+    if here is None or here.loop is not loop:
+        here = _local.loop = _Loop(loop)
+    return here.join(commit, waiting)
+
+
+async def committed(commit: Commit) -> None:
+    """Wait for a commit on an event loop. Raises its failure()."""
     if commit.waiting is not None:
-        await _here().join(commit, commit.waiting)
-        if commit.waiting is not None:
-            raise TimeoutError("the commit takes too long")
-    commit.result()
+        await arrival(commit, commit.waiting)
+    if commit.error is not None or commit.waiting is not None:
+        raise commit.failure()
 
 
 def wait_for(commit: Commit) -> None:
@@ -111,6 +125,9 @@ def wait_for(commit: Commit) -> None:
     return commit.result(COMMIT_PATIENCE)
 
 
+_local = threading.local()
+
+
 class _Loop:
     """All who wait on one event loop: one timer for all."""
 
@@ -119,7 +136,9 @@ class _Loop:
         self._commits: list[Commit] = []
         self._is_looking = False
 
-    def join(self, commit: Commit, waiting: list[Any]) -> "Future[None]":
+    def join(
+        self, commit: Commit, waiting: "list[threading.Event | Future[None]]"
+    ) -> "Future[None]":
         """Ends with the commit, or when patience does."""
         future = self.loop.create_future()
         waiting.append(future)
@@ -152,16 +171,3 @@ def _end(futures: "list[Future[None]]") -> None:
     for future in futures:
         if not future.done():
             future.set_result(None)
-
-
-_local = threading.local()
-
-
-def _here() -> _Loop:
-    import asyncio  # whoever calls this has it; a WSGI app never loads it
-
-    loop = asyncio.get_running_loop()
-    here: _Loop | None = getattr(_local, "loop", None)
-    if here is None or here.loop is not loop:
-        here = _local.loop = _Loop(loop)
-    return here

@@ -343,10 +343,10 @@ def dropped(kind: Kind, items: Sequence[Any], reason: str) -> list[Count]:
     return [Count("dropped", reason, row.event_name, row.pixel_id) for row in items]
 
 
-def hourly(counts: Sequence[Count], now: float) -> Iterator[tuple[CounterKey, int]]:
+def hourly(counts: Sequence[Count], now: float) -> list[tuple[CounterKey, int]]:
     """Counts as counters of the hour of `now`, Unix time in seconds."""
     hour = int(now // 3600)
-    return (((hour, c.kind, c.reason, c.event_name, c.pixel_id), c.n) for c in counts)
+    return [((hour, c.kind, c.reason, c.event_name, c.pixel_id), c.n) for c in counts]
 
 
 def reject(group: Sequence[Submission], error: BaseException) -> None:
