@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from capi_middleware.alerts.watch import CHECK_SECONDS, Alerting
 from capi_middleware.capture.carrying import brings
-from capi_middleware.config.index import RouteIndex
 from capi_middleware.config.pixels import Pixel
-from capi_middleware.config.routes import check_event_name
+from capi_middleware.config.routes import RouteIndex, check_event_name
 from capi_middleware.config.settings import Config
 from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.courier import Courier, Deliverer

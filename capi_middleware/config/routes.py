@@ -1,11 +1,14 @@
-"""EventRoute: which request is which event."""
+"""Routes: which request is which event, found at a cost that does not grow with their number."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec import Struct
+
 from capi_middleware.config.expressions import Call, Expression, Template, leaves, parse, roots_of
+from capi_middleware.config.loading import fail
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import EventName
 from capi_middleware.meta.user_data import unknown_keys
@@ -52,12 +55,10 @@ class PathTemplate:
         for found in _PARAMETER.finditer(text):
             name, converter = found[1], found[2] or "str"
             if converter not in CONVERTERS:
-                raise ConfigError(
-                    f"bad path {text!r}: found converter {converter!r}, expected one of "
-                    + ", ".join(CONVERTERS)
-                )
+                fail(f"bad path {text!r}", f"converter {converter!r}",
+                     f"one of {', '.join(CONVERTERS)}")  # fmt: skip
             if name in self._converters:
-                raise ConfigError(f"bad path {text!r}: found {{{name}}} twice, expected it once")
+                fail(f"bad path {text!r}", f"{{{name}}} twice", "it once")
             regex, convert, sample = CONVERTERS[converter]
             literal = text[end : found.start()]
             pattern += f"{re.escape(literal)}(?P<{name}>{regex})"
@@ -67,10 +68,8 @@ class PathTemplate:
         tail = text[end:]
         literals = _PARAMETER.sub("", text)
         if "{" in literals or "}" in literals:
-            raise ConfigError(
-                f"bad path {text!r}: found a brace that is no parameter, expected {{name}} or "
-                "{name:int|float|path|str|uuid}"
-            )
+            fail(f"bad path {text!r}", "a brace that is no parameter",
+                 "{name} or {name:int|float|path|str|uuid}")  # fmt: skip
         self.pattern: re.Pattern[str] = re.compile(pattern + re.escape(tail) + r"\Z")
         self.sample += tail
         #: For the index: literal segments, None for "one segment", ... for "the rest".
@@ -81,17 +80,15 @@ class PathTemplate:
                 break
             self.segments.append(None if "{" in segment else segment)
 
-    @property
-    def names(self) -> list[str]:
-        """The names of its parameters."""
-        return list(self._converters)
-
     def match(self, path: str) -> dict[str, Any] | None:
         """The converted parameters of `path`, or None."""
         found = self.pattern.match(path)
         if found is None:
             return None
-        return {name: convert(found[name]) for name, convert in self._converters.items()}
+        parameters: dict[str, Any] = {}
+        for name, convert in self._converters.items():  # a comprehension would be one call more
+            parameters[name] = convert(found[name])
+        return parameters
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,6 @@ class EventRoute:
     method: str = field(init=False, repr=False)
     path: PathTemplate = field(init=False, repr=False, compare=False)
     templates: dict[str, Template] = field(init=False, repr=False, compare=False)
-    statuses: frozenset[str] = field(init=False, repr=False)
     callables: tuple[Call, ...] = field(init=False, repr=False, compare=False)
     #: The statuses of a response that is the event.
     counted: frozenset[int] = field(init=False, repr=False, compare=False)
@@ -135,40 +131,27 @@ class EventRoute:
     reads_body: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        where = f"route {self.match!r}"
         method, _, path = self.match.partition(" ") if isinstance(self.match, str) else ("", "", "")
         if method != "*" and method not in METHODS:
-            raise ConfigError(
-                f"route {self.match!r}: found method {method!r}, expected 'METHOD /path' with "
-                "METHOD one of GET, POST, PUT, PATCH, DELETE or *"
-            )
-        check_event_name(self.event_name, f"route {self.match!r}")
+            fail(where, f"method {method!r}", "'METHOD /path' with METHOD one of GET, POST, PUT, "
+                 "PATCH, DELETE or *")  # fmt: skip
+        check_event_name(self.event_name, where)
         statuses = frozenset(part.strip().lower() for part in str(self.status).split(","))
         for status in statuses:
             if not _STATUS.match(status):
-                raise ConfigError(
-                    f"route {self.match!r}: found status {status!r}, expected e.g. '2xx,3xx'"
-                )
+                fail(where, f"status {status!r}", "e.g. '2xx,3xx'")
         if self.send not in ("both", "server", "browser"):
-            raise ConfigError(
-                f"route {self.match!r}: found send {self.send!r}, expected 'both', 'server' or "
-                "'browser'"
-            )
+            fail(where, f"send {self.send!r}", "'both', 'server' or 'browser'")
         for name in ("custom_data", "user_data"):
             value = getattr(self, name)
-            if (
-                value is not None
-                and not isinstance(value, Mapping)
-                and not (name == "user_data" and callable(value))
-            ):
-                raise ConfigError(
-                    f"route {self.match!r}: found {name} of type {type(value).__name__}, expected "
-                    "a mapping of names to values or expressions"
-                )
+            if name == "user_data" and callable(value):
+                continue
+            if value is not None and not isinstance(value, Mapping):
+                fail(where, f"{name} of type {type(value).__name__}",
+                     "a mapping of names to values or expressions")  # fmt: skip
         if isinstance(self.user_data, Mapping) and (unknown := unknown_keys(self.user_data)):
-            raise ConfigError(
-                f"route {self.match!r}: found the unknown user_data {unknown}, expected keys of "
-                "UserData"
-            )
+            fail(where, f"the unknown user_data {unknown}", "keys of UserData")
         set_ = object.__setattr__
         try:
             template = PathTemplate(path.strip())
@@ -178,14 +161,21 @@ class EventRoute:
                 if getattr(self, name) is not None
             }
         except ConfigError as error:
-            raise ConfigError(f"route {self.match!r}: {error}") from None
+            raise ConfigError(f"{where}: {error}") from None
         for leaf in leaves(list(templates.values())):
             self._check_parameters(leaf, template)
         set_(self, "method", method)
         set_(self, "path", template)
         set_(self, "templates", templates)
-        set_(self, "statuses", statuses)
-        set_(self, "counted", frozenset(filter(self._is_counted, range(100, 600))))
+        set_(
+            self,
+            "counted",
+            frozenset(
+                status
+                for status in range(100, 600)
+                if {str(status), f"{status // 100}xx"} & statuses
+            ),
+        )
         every = list(templates.values())
         set_(self, "callables", tuple(leaf for leaf in leaves(every) if isinstance(leaf, Call)))
         constants = (
@@ -198,33 +188,120 @@ class EventRoute:
 
     def _check_parameters(self, leaf: Any, template: PathTemplate) -> None:
         for name in re.findall(r"\{path\.([^.}]+)", getattr(leaf, "text", "")):
-            if name not in template.names:
-                raise ConfigError(
-                    f"route {self.match!r}: found {{path.{name}}}, expected one of its "
-                    f"parameters: {', '.join(template.names) or 'it has none'}"
-                )
+            if name not in template.pattern.groupindex:
+                known = ", ".join(template.pattern.groupindex) or "it has none"
+                fail(f"route {self.match!r}", f"{{path.{name}}}", f"one of its parameters: {known}")
 
     def covers(self, other: "EventRoute") -> bool:
         """Whether every request of `other` is taken by this route, so that `other` is dead."""
         return (
             self.event_name == other.event_name
             and self.method in ("*", other.method)
-            and all(any(_wider(mine, one) for mine in self.statuses) for one in other.statuses)
+            and other.counted <= self.counted
             and self.path.match(other.path.sample) is not None
         )
-
-    def _is_counted(self, status: int) -> bool:
-        return f"{status // 100}xx" in self.statuses or str(status) in self.statuses
-
-
-def _wider(mine: str, other: str) -> bool:
-    return mine == other or (mine[1:] == "xx" and mine[0] == other[0])
 
 
 def check_event_name(name: object, where: str) -> None:
     """Raises ConfigError unless `name` can be an event_name: 1 to 50 printable characters."""
     if not isinstance(name, str) or not 1 <= len(name) <= 50 or not name.isprintable():
-        raise ConfigError(
-            f"{where}: found event_name {name!r}, expected 1 to 50 printable characters such as "
-            "'Purchase'"
-        )
+        fail(where, f"event_name {name!r}", "1 to 50 printable characters such as 'Purchase'")
+
+
+class Match(Struct, frozen=True, eq=False):
+    """A route that takes a request, with the parameters of its path."""
+
+    route: EventRoute
+    parameters: dict[str, Any]
+
+
+class _Node:
+    __slots__ = ("any", "here", "literal", "rest")
+
+    def __init__(self) -> None:
+        self.literal: dict[str, _Node] = {}
+        self.any: _Node | None = None
+        self.here: list[tuple[int, EventRoute]] = []
+        self.rest: list[tuple[int, EventRoute]] = []
+
+
+class RouteIndex:
+    """A tree of path segments: one dict look-up per segment, whatever the number of routes.
+
+    `reserved` is the path of the endpoints, which are no route.
+    """
+
+    def __init__(self, routes: Sequence[EventRoute], reserved: str = "") -> None:
+        self._root = _Node()
+        #: The first segments of the paths of each method; None: any of them may be wanted.
+        self._first: dict[str, frozenset[str] | None] = {"HEAD": None}
+        for method in {"*", *(route.method for route in routes)}:
+            self._first[method] = _first_segments(routes, method, reserved)
+        self._first_of_any = self._first["*"]
+        for place, route in enumerate(routes):
+            node = self._root
+            for segment in route.path.segments:
+                if segment == "...":
+                    node.rest.append((place, route))
+                    break
+                if segment is None:
+                    if node.any is None:
+                        node.any = _Node()
+                    node = node.any
+                else:
+                    node = node.literal.setdefault(segment, _Node())
+            else:
+                node.here.append((place, route))
+
+    def may_want(self, method: str, path: str) -> bool:
+        """False for a request that no route takes and that is not below `reserved`.
+
+        Most requests end at this one look-up. HEAD is no page, but speaks of one: always True.
+        """
+        first = self._first.get(method, self._first_of_any)
+        return first is None or path[1:].partition("/")[0] in first
+
+    def match(self, method: str, path: str) -> list[Match]:
+        """The routes of `method` and `path` (below any mount), in order."""
+        root = self._root
+        if not root.literal and root.any is None and not root.rest:
+            return []
+        nodes = [root]
+        found: list[tuple[int, EventRoute]] = []
+        for segment in path[1:].split("/"):
+            following: list[_Node] = []
+            for node in nodes:
+                if node.rest:
+                    found += node.rest
+                child = node.literal.get(segment)
+                if child is not None:
+                    following.append(child)
+                if node.any is not None:
+                    following.append(node.any)
+            nodes = following
+            if not nodes:
+                break
+        for node in nodes:
+            found += node.here
+        if len(found) > 1:
+            found.sort(key=_place)
+        matches = []
+        for _, route in found:
+            if route.method in (method, "*"):
+                parameters = route.path.match(path)
+                if parameters is not None:
+                    matches.append(Match(route, parameters))
+        return matches
+
+
+def _first_segments(
+    routes: Sequence[EventRoute], method: str, reserved: str
+) -> frozenset[str] | None:
+    first = {route.path.segments[0] for route in routes if route.method in (method, "*")}
+    if None in first or "..." in first:
+        return None
+    return frozenset({*map(str, first), reserved[1:].partition("/")[0]})
+
+
+def _place(candidate: tuple[int, EventRoute]) -> int:
+    return candidate[0]

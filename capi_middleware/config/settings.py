@@ -12,13 +12,18 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from capi_middleware.capture.consent import READY_RULES
+from capi_middleware.config.expressions import parse
 from capi_middleware.config.loading import fail, from_environment, kind_of, make, tables
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import EventRoute
-from capi_middleware.config.rules import Rule, check_rules
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
+from capi_middleware.meta.match_keys import MATCH_KEYS
+from capi_middleware.meta.user_data import unknown_keys
 
+#: What `user_data` and `consent` may be: a callable taking the request, or expressions.
+Rule = Callable[[Any], Any] | Mapping[str, Any] | None
 SECRET_LENGTH = 32
 _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
 _SECRET_HINT = (
@@ -43,11 +48,11 @@ class Config:
         user_data: customer information for every event: a callable taking the request and
             returning a UserData (or a mapping, or None), or a mapping of expressions. The request
             is Starlette's Request; Django's and Flask's own behind their doors.
-        consent: a ready rule for the cookie of a consent banner ("tcf", "onetrust", "cookiebot",
-            "cookieyes", "google"; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...});
-            a mapping {"value": "{cookie.consent}", "granted": [...], "limited": [...], "state":
-            "CA"}; or a callable taking the request and returning "granted", "denied", "limited"
-            or ("limited", "US", "CA"), or a bool. All are granted by default.
+        consent: a ready rule for the cookie of a consent banner ("tcf" or another of the README's
+            list; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...}); a mapping
+            {"value": "{cookie.consent}", "granted": [...], "limited": [...], "state": "CA"}; or a
+            callable taking the request and returning "granted", "denied", "limited" or
+            ("limited", "US", "CA"), or a bool. All are granted by default.
         privacy: "honor-gpc" treats `Sec-GPC: 1` as denied; "ignore-gpc" does not.
         default_region: reads national phone numbers, ISO 3166-1 alpha-2.
         trusted_proxies: networks (CIDR) whose X-Forwarded-* and Forwarded headers are believed;
@@ -116,7 +121,7 @@ class Config:
         self._check_addresses()
         self._check_alerts()
         self._check_callables()
-        check_rules(self.user_data, self.consent)
+        self._check_rules()
 
     def __repr__(self) -> str:
         ids = ", ".join(pixel.id for pixel in self.pixels)
@@ -277,3 +282,34 @@ class Config:
                     ip_network(network, strict=False)
             except ValueError:
                 fail("trusted_proxies", repr(network), "networks such as '10.0.0.0/8', or 'unix'")
+
+    def _check_rules(self) -> None:
+        consent = {"rule": self.consent} if isinstance(self.consent, str) else self.consent
+        for name, rule in (("user_data", self.user_data), ("consent", consent)):
+            if rule is None or callable(rule):
+                continue
+            if not isinstance(rule, Mapping):
+                fail(name, kind_of(rule), "a callable taking the request or a mapping")
+            try:
+                parse(rule)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from None
+            if name == "consent":
+                _check_consent(rule)
+            elif unknown := unknown_keys(rule):
+                fail("user_data", f"the unknown {unknown}", f"some of {[*MATCH_KEYS]}")
+
+
+def _check_consent(rule: Mapping[str, Any]) -> None:
+    ready = "rule" in rule
+    known = {"value", "granted", "limited", "country", "state"}
+    if ready:
+        known = {"rule", "requires", "cookie"}
+    if unknown := set(rule) - known:
+        fail("consent", f"the unknown {sorted(unknown)}", f"some of {sorted(known)}")
+    if not ready and "value" not in rule:
+        fail("consent", sorted(rule), "the key rule; or value, granted and perhaps limited")
+    if ready and rule["rule"] not in READY_RULES:
+        fail("consent", repr(rule["rule"]), f"one of {list(READY_RULES)}")
+    if isinstance(rule.get("requires"), str):
+        fail("consent.requires", repr(rule["requires"]), "a list")

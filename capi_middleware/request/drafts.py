@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from capi_middleware.config.expressions import MISSING, Call, Called, Template, fill, leaves
-from capi_middleware.config.index import Match
+from capi_middleware.config.routes import Match
 from capi_middleware.events import Event
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.private import Private

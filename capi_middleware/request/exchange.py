@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from capi_middleware.capture.beacon import Call
 from capi_middleware.capture.consent import GRANTED
 from capi_middleware.capture.reading import BodyTee
-from capi_middleware.config.index import Match
+from capi_middleware.config.routes import Match
 from capi_middleware.events import Count, Event
 from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.user_data import UserData

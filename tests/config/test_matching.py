@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capi_middleware import EventRoute
-from capi_middleware.config.index import RouteIndex
-from capi_middleware.config.routes import PathTemplate
+from capi_middleware.config.routes import PathTemplate, RouteIndex
 
 PATHS = st.lists(st.sampled_from(["", "a", "b", "_capi", "ü", "7"]), max_size=3).map(
     lambda parts: "/" + "/".join(parts)
