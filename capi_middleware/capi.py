@@ -4,7 +4,7 @@ import atexit
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -193,9 +193,12 @@ class CAPI:
         if self.config.delivery:
             self._housekeeping.start()
 
-    def _wake(self) -> None:
-        """After each commit. Begins anew after a fork that Python did not see (uWSGI's)."""
-        self._deliverer.wake()
+    def _wake(self, names: Set[str]) -> None:
+        """After each commit, of events with these `names`.
+
+        Begins anew after a fork that Python did not see (uWSGI's).
+        """
+        self._deliverer.wake(names)
         if self.started and self.config.delivery:
             self._housekeeping.start()
 

@@ -5,12 +5,12 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Protocol
 
 from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.daemon import Daemon
-from capi_middleware.delivery.retry import BATCH, Pace, gathering, pause, rest
+from capi_middleware.delivery.retry import BATCH, Pace, gathering, lingering, pause, rest
 from capi_middleware.delivery.telemetry import Attempt, measure
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
@@ -29,6 +29,7 @@ POLL_SECONDS = 2.0
 #: Attempts that may fail without an answer from Meta before an event is a dead letter: with the
 #: capped backoff more than six days, so that Meta's own limit of seven days ends it first.
 MOST_ATTEMPTS = 1000
+_VIEWS = {"PageView"}
 
 
 class Client(Protocol):
@@ -67,6 +68,8 @@ class Courier(Daemon):
         self._wake = threading.Event()
         #: Somebody waits for all to be delivered: gathering is over.
         self._hurry = threading.Event()
+        #: Something else than page views waits.
+        self._soon = threading.Event()
         self._client: Client | None = None
         #: The lease of the batch that is being delivered, its events without an outcome by key, and
         #: those of them that are in the request being answered.
@@ -88,19 +91,25 @@ class Courier(Daemon):
         super().start()
         self._wake.set()
 
-    def wake(self) -> None:
-        """There may be something to deliver. Starts the thread, again after a fork."""
+    def wake(self, names: Set[str] = frozenset()) -> None:
+        """There may be something to deliver. Starts the thread, again after a fork.
+
+        `names` are those of the events, where they are known.
+        """
         if not self._stop.is_set():
+            if names != _VIEWS:
+                self._soon.set()
             self.start()
 
     def hurry(self) -> None:
         """Deliver what is there without waiting for more."""
         self._hurry.set()
+        self._soon.set()
 
     def halt(self) -> None:
         """Ask the thread to end after the request in flight."""
         super().halt()
-        self._hurry.set()
+        self.hurry()
         self._wake.set()
 
     def stop(self, timeout: float) -> bool:
@@ -136,9 +145,17 @@ class Courier(Daemon):
                 seconds = POLL_SECONDS
             woken = self._wake.wait(min(seconds, POLL_SECONDS))
             if seconds and (woken or seconds < POLL_SECONDS):
-                self._hurry.wait(gathering(self._pace.rate(time.monotonic())))
+                self._gather(woken)
         if self._client is not None:
             self._client.close()
+
+    def _gather(self, woken: bool) -> None:
+        """Wait for company. Only of this process's own events (`woken`) are the names known."""
+        rate = self._pace.rate(time.monotonic())
+        if self._hurry.wait(gathering(rate)) or self._soon.is_set() or not woken:
+            return
+        if self._soon.wait(lingering(rate)):
+            self._hurry.wait(gathering(rate))
 
     def _round(self) -> float:
         """Deliver one batch; seconds until there may be more."""
@@ -148,6 +165,7 @@ class Courier(Daemon):
         if self._rests():
             return POLL_SECONDS
         self._hurry.clear()
+        self._soon.clear()
         lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS)
         if not lease.events:
             return self._until_due()
@@ -269,10 +287,10 @@ class Deliverer:
         for courier in self._couriers:
             courier.start()
 
-    def wake(self) -> None:
-        """There may be something to deliver."""
+    def wake(self, names: Set[str] = frozenset()) -> None:
+        """There may be something to deliver, see Courier.wake."""
         for courier in self._couriers:
-            courier.wake()
+            courier.wake(names)
 
     def hurry(self) -> None:
         """Deliver what is there without waiting for more."""

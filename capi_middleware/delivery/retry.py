@@ -10,6 +10,8 @@ BATCH = 1000
 #: How long a new event waits for company, in seconds: alone, and where many come. Meta wants events
 #: in real time, and the way there takes its part of two seconds.
 SHORTEST_GATHERING, LONGEST_GATHERING = 0.05, 1.5
+#: How long page views may wait beyond that, in seconds: with all else less than ten.
+LONGEST_LINGERING = 6.5
 #: What counts as lately, in seconds.
 LATELY = 10.0
 #: Seconds before the second attempt, and the longest wait between two attempts.
@@ -50,6 +52,11 @@ def gathering(rate: float) -> float:
     """
     wanted = min(rate, 1.0) * LONGEST_GATHERING
     return max(SHORTEST_GATHERING, min(wanted, BATCH / max(rate, 1.0)))
+
+
+def lingering(rate: float) -> float:
+    """Seconds that page views wait after that for more, as nothing is optimised for them."""
+    return min(min(rate / 5, 1.0) * LONGEST_LINGERING, BATCH / max(rate, 1.0))
 
 
 class Pace:

@@ -4,7 +4,7 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
 from importlib.resources import files
 from itertools import chain, groupby
@@ -190,8 +190,9 @@ class Store:
     def __init__(
         self, engine: Engine, *, queue_limit: int = 100_000, clock: Callable[[], float] = time.time
     ) -> None:
-        #: Called (from any thread) after rows with server "pending" were committed.
-        self.on_commit: Callable[[], None] | None = None
+        #: Called (from any thread) after rows with server "pending" were committed, with the names
+        #: of their events; none where these are not known.
+        self.on_commit: Callable[[Set[str]], None] | None = None
         self._engine = engine
         self._changed = 0
         self._writer = Writer(
@@ -308,7 +309,7 @@ class Store:
             with self._engine.writing() as db:
                 done += db.run("requeue", keys=some, now=db.now)
         if done and self.on_commit is not None:
-            self.on_commit()
+            self.on_commit(frozenset())
         return done
 
     def drop(self, keys: Sequence[int] | None = None) -> int:
@@ -439,13 +440,15 @@ class Store:
             db.many("count", sorted([(*key, n) for key, n in counters.items()]))
 
     def _committed(self, submissions: Sequence[Submission]) -> None:
-        if self.on_commit is not None and any(
-            row.server == "pending"
+        names = {
+            row.event_name
             for one in submissions
             if one.kind == "append"
             for row in one.items
-        ):
-            self.on_commit()
+            if row.server == "pending"
+        }
+        if names and self.on_commit is not None:
+            self.on_commit(names)
         self._keep_up(sum([len(one.items) for one in submissions]))
 
     def _keep_up(self, changed: int) -> None:

@@ -16,6 +16,7 @@ from capi_middleware.delivery.retry import (
     SHORTEST_GATHERING,
     Pace,
     gathering,
+    lingering,
 )
 from capi_middleware.meta.codes import Outcome
 from capi_middleware.testing import FakeMeta, MemoryStore
@@ -73,6 +74,13 @@ def test_a_simulated_minute_takes_few_requests_and_no_event_waits_long(
         requests += 1
     assert requests < most
     assert oldest <= LONGEST_GATHERING + 0.1 + 1e-6
+
+
+@given(st.floats(0, 1e9))
+def test_page_views_wait_less_than_ten_seconds_and_a_lonely_one_not_at_all(rate: float) -> None:
+    seconds = lingering(rate)
+    assert 0 <= seconds <= min(rate * 2, 10 - 2 * LONGEST_GATHERING)
+    assert seconds * rate <= BATCH * 1.001
 
 
 class Watch(Script):
@@ -139,3 +147,49 @@ def test_stopping_a_courier_that_gathers_takes_no_time() -> None:
     assert courier.stop(5)
     assert time.monotonic() - start < 1
     assert "capi-courier" not in " ".join(one.name for one in threading.enumerate())
+
+
+def test_page_views_linger_until_a_conversion_takes_them_along() -> None:
+    store, client = MemoryStore(), Watch()
+    courier = Courier(store, PIXEL, lambda: client)
+    store.on_commit = courier.wake
+    store_rows(store, *(row(f"first{n}", event_name="PageView") for n in range(99)))
+    until("the first ones", lambda: store.depth() == {"delivered": 99})
+    store_rows(store, row("view", event_name="PageView"))
+    time.sleep(LONGEST_GATHERING + 0.5)
+    assert len(client.sent) == 1
+    start = time.monotonic()
+    store_rows(store, row("order", event_name="Purchase"))
+    until("both", lambda: store.depth() == {"delivered": 101})
+    assert time.monotonic() - start < LONGEST_GATHERING + 0.5
+    courier.stop(5)
+    assert [len(batch) for batch in client.sent] == [99, 2]
+
+
+def test_a_conversion_beside_page_views_does_not_linger() -> None:
+    store, client = MemoryStore(), Watch()
+    courier = Courier(store, PIXEL, lambda: client)
+    store.on_commit = courier.wake
+    store_rows(store, *(row(f"first{n}", event_name="PageView") for n in range(99)))
+    until("the first ones", lambda: store.depth() == {"delivered": 99})
+    start = time.monotonic()
+    store_rows(store, row("view", event_name="PageView"))
+    store_rows(store, row("order", event_name="Purchase"))
+    until("both", lambda: store.depth() == {"delivered": 101})
+    assert time.monotonic() - start < LONGEST_GATHERING + 0.5
+    courier.stop(5)
+
+
+def test_a_flush_does_not_wait_for_page_views_that_linger() -> None:
+    store, client = MemoryStore(), Watch()
+    courier = Courier(store, PIXEL, lambda: client)
+    store.on_commit = courier.wake
+    store_rows(store, *(row(f"first{n}", event_name="PageView") for n in range(99)))
+    until("the first ones", lambda: store.depth() == {"delivered": 99})
+    store_rows(store, row("view", event_name="PageView"))
+    time.sleep(LONGEST_GATHERING + 0.5)
+    start = time.monotonic()
+    courier.hurry()
+    until("it", lambda: store.depth() == {"delivered": 100})
+    assert time.monotonic() - start < 1
+    courier.stop(5)

@@ -183,7 +183,7 @@ def test_page_views_leave_the_last_part_of_the_queue_to_conversions(
 
 def test_on_commit_is_called_after_rows_that_wait_for_delivery(store: Store) -> None:
     seen: list[dict[str, int]] = []
-    store.on_commit = lambda: seen.append(store.depth())
+    store.on_commit = lambda names: seen.append(store.depth())
 
     store_rows(store, row(server="bot", payload=None))
     store_rows(store, row("e2"))
@@ -664,7 +664,7 @@ def test_a_dead_letter_can_be_looked_at(store: Store) -> None:
 def test_a_requeued_dead_letter_goes_out_again_the_same(store: Store) -> None:
     dead(store, "e1", "e2")
     woken: list[int] = []
-    store.on_commit = lambda: woken.append(1)
+    store.on_commit = lambda names: woken.append(1)
     (letter, _) = store.dead_letters(limit=2)
 
     assert store.requeue([letter.key]) == 1
