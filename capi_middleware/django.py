@@ -143,7 +143,8 @@ def _scope(request: Any) -> dict[str, Any]:
     scope = dict(request.scope) if hasattr(request, "scope") else scope_of(request.environ)
     if isinstance(scope["query_string"], str):  # as Django's AsyncClient makes it
         scope["query_string"] = scope["query_string"].encode()
-    return scope | {REQUEST: request, "state": request}
+    scope.update({REQUEST: request, "state": request})
+    return scope
 
 
 class _Outgoing:

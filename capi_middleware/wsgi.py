@@ -17,7 +17,7 @@ from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, Passage, current
-from capi_middleware.request.visit import Headers
+from capi_middleware.request.visit import HEADERS, Headers
 from capi_middleware.store.commits import Commit, wait_for
 
 App = Callable[[Any, Any], Iterable[bytes]]
@@ -393,40 +393,57 @@ class Tee:
         return data
 
 
+class _Scope(dict[str, Any]):
+    """An ASGI http scope whose header lines are made when somebody asks for them."""
+
+    def __missing__(self, key: str) -> Any:
+        if key != "headers":
+            raise KeyError(key)
+        lines = self[key] = [
+            (name.encode("latin-1"), text.encode("latin-1")) for name, text in self[HEADERS].items()
+        ]
+        return lines
+
+
 def scope_of(environ: Environ) -> dict[str, Any]:
     """The request of a WSGI environ as an ASGI http scope."""
     mount = _text(environ.get("SCRIPT_NAME", ""))
     path = mount + _text(environ.get("PATH_INFO", "")) or "/"
-    headers = [
-        (_header(name), str(value).encode("latin-1", "ignore"))
-        for name, value in environ.items()
-        if name[:5] == "HTTP_"
-    ]
+    headers = {}
+    for name, value in environ.items():
+        if name[:5] == "HTTP_":
+            headers[_header(name)] = _latin(str(value))
     for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         if environ.get(name):
-            headers.append((_header(f"HTTP_{name}"), environ[name].encode("latin-1")))
-    if "HTTP_HOST" not in environ:
-        host = f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
-        headers.append((b"host", host.encode("latin-1")))
+            headers[_header(f"HTTP_{name}")] = _latin(str(environ[name]))
+    if "host" not in headers:
+        headers["host"] = f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
     peer = environ.get("REMOTE_ADDR")
-    return {
-        "type": "http",
-        "method": environ.get("REQUEST_METHOD", "GET"),
-        "path": path,
-        "raw_path": quote(path, safe="/:@!$&'()*+,;=~").encode(),
-        "root_path": mount,
-        "query_string": environ.get("QUERY_STRING", "").encode("latin-1", "ignore"),
-        "scheme": environ.get("wsgi.url_scheme", "http"),
-        "headers": headers,
-        "client": (peer, 0) if peer else None,
-        "state": environ,
-    }
+    return _Scope(
+        {
+            "type": "http",
+            "method": environ.get("REQUEST_METHOD", "GET"),
+            "path": path,
+            "raw_path": quote(path, safe="/:@!$&'()*+,;=~").encode(),
+            "root_path": mount,
+            "query_string": environ.get("QUERY_STRING", "").encode("latin-1", "ignore"),
+            "scheme": environ.get("wsgi.url_scheme", "http"),
+            "client": (peer, 0) if peer else None,
+            "state": environ,
+            HEADERS: headers,
+        }
+    )
 
 
 @lru_cache(maxsize=256)
-def _header(name: str) -> bytes:
+def _header(name: str) -> str:
     """The header's name that a variable of the environ stands for."""
-    return name[5:].replace("_", "-").lower().encode("latin-1")
+    return name[5:].replace("_", "-").lower()
+
+
+def _latin(text: str) -> str:
+    """A header's value as PEP 3333 has it; other characters are left out."""
+    return text if text.isascii() else text.encode("latin-1", "ignore").decode("latin-1")
 
 
 def _text(native: str) -> str:

@@ -28,7 +28,7 @@ _HOST = re.compile(r"([A-Za-z0-9._-]+)(:\d{1,5})?")
 class Identity(Private, Struct, frozen=True):
     """fbp and fbc of a visitor; `new_cookies` are those the browser does not have yet.
 
-    `domain` is the cookie domain, None for a host-only cookie.
+    `domain` is the domain of the new cookies, None for host-only ones.
     """
 
     fbp: str | None
@@ -64,9 +64,9 @@ def identify(
         click = click.replace(".", "__DOT__")
         if fbc is not None and fbc.split(".")[3] == click:
             click = None
-    domain = cookie_domain(host)
     if fbp is not None and click is None:
-        return Identity(fbp, fbc, domain, [])
+        return Identity(fbp, fbc, None, [])
+    domain = cookie_domain(host)
     index = domain.count(".") if domain else 0
     new: list[tuple[str, str]] = []
     if fbp is None:

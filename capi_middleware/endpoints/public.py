@@ -20,7 +20,7 @@ from capi_middleware.page import tag as pixel
 from capi_middleware.report.window import WindowError
 from capi_middleware.request.exchange import Exchange
 from capi_middleware.request.issuing import Issuer
-from capi_middleware.request.visit import Waits
+from capi_middleware.request.visit import HEADERS, Waits
 
 Open = Callable[[MutableMapping[str, Any]], Exchange]
 
@@ -191,4 +191,5 @@ def _page_scope(scope: Mapping[str, Any], path: str, query: str, referrer: str) 
         "raw_path": path.encode("latin-1", "ignore"),
         "query_string": query.encode("latin-1", "ignore"),
         "headers": kept,
+        HEADERS: None,
     }

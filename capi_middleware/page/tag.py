@@ -124,6 +124,7 @@ class TagMaker:
 
     def __init__(self, *, prefix: str, script_url: str, mirror: bool) -> None:
         self._prefix = prefix
+        self._element = _element(prefix, None)
         self._script_url = script_url
         self._mirror = mirror
 
@@ -154,9 +155,11 @@ class TagMaker:
             block = json.dumps(json.loads(block), separators=(",", ":")).encode("ascii")
         for character, escape in _ESCAPES:
             block = block.replace(character, escape)
-        with_nonce = f' nonce="{nonce}"' if nonce else ""
-        source = f"{prefix}/s.js?v={script_version()}"
-        element = f'<script src="{source}" async{with_nonce}></script>'
-        return b'<script type="application/json" data-c>%b</script>%b' % (
-            block, element.encode("ascii"),
-        )  # fmt: skip
+        element = _element(prefix, nonce) if mount or nonce else self._element
+        return b'<script type="application/json" data-c>%b</script>%b' % (block, element)
+
+
+def _element(prefix: str, nonce: str | None) -> bytes:
+    with_nonce = f' nonce="{nonce}"' if nonce else ""
+    source = f"{prefix}/s.js?v={script_version()}"
+    return f'<script src="{source}" async{with_nonce}></script>'.encode("ascii")

@@ -67,8 +67,8 @@ class Exchange(Private):
         mount: str,
         matches: list[Match],
     ) -> None:
-        self.issuer = issuer
-        self.scope = scope
+        self.issuer: Issuer = issuer
+        self.scope: MutableMapping[str, Any] = scope
         self._path = path
         self._mount = mount
         exclude = issuer.config.exclude
@@ -210,7 +210,7 @@ class Exchange(Private):
         length = sum(map(len, pieces)) if last else None
         headers = rewrite(self.headers, event_ids=self._event_ids, length=length)
         if not self._asks:
-            if visit.has_new_cookies:
+            if visit.has_new_cookies is not False:
                 headers += visit.cookies(self.headers)
             if visit.brings:
                 headers += visit.cleared()

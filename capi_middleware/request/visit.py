@@ -1,6 +1,6 @@
 """A visit is who a request comes from and what may be done with its events, parsed once."""
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -27,6 +27,8 @@ Headers = list[tuple[bytes, bytes]]
 
 #: In the scope: the framework's own request, which callables get instead of a Starlette Request.
 REQUEST = "capi_middleware.request"
+#: In the scope: header values by name as text, where a door has them at hand.
+HEADERS = "capi_middleware.headers"
 _CARRIED = f"{carrying.COOKIE}="
 
 
@@ -60,8 +62,9 @@ class Visit(Private):
     ) -> None:
         self._issuer = issuer
         self._scope = scope
-        headers = self.headers = text_headers(scope["headers"])
-        self.fields = Fields(scope, headers, tee)
+        headers = scope.get(HEADERS) or text_headers(scope["headers"])
+        self.headers: Mapping[str, str] = headers
+        self.fields: Fields = Fields(scope, headers, tee)
         peer = scope.get("client")
         self.client: Client = read_client(
             peer[0] if peer else None, scope.get("scheme", "http"), headers, issuer.proxies
@@ -75,7 +78,8 @@ class Visit(Private):
         self.permission: Permission | None = None
         if rule.is_open and self.noise is None and not (rule.gpc and "sec-gpc" in headers):
             self.permission = GRANTED
-        self.has_new_cookies = False
+        #: None until somebody looked.
+        self.has_new_cookies: bool | None = None
         self._identity: Identity | None = None
         self._visitor: Visitor | None = None
         self._brought: tuple[list[PageEvent], bool] | None = None

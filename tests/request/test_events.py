@@ -350,6 +350,11 @@ def test_without_consent_there_is_no_tag_no_cookie_and_no_event(settings: dict[s
     assert site.counts("suppressed") == {("Lead", "consent"): 1, ("PageView", "consent"): 1}
 
 
+def test_a_page_without_events_gives_its_visitor_the_cookies_too() -> None:
+    answer = Site(page, page_view=False).client.get("/?fbclid=IwAR0")
+    assert {"_fbp", "_fbc"} <= set(answer.cookies)
+
+
 def test_a_consent_rule_over_cookies_decides() -> None:
     rule = {"value": "{cookie.ok}", "granted": ["all"], "limited": ["some"]}
     site = Site(page, consent=rule)
