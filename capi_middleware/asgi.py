@@ -116,10 +116,8 @@ class CAPIMiddleware:
 
         async def closing(message: Message) -> None:
             if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                try:
+                with self.capi.issuer.shield.guard("closing"):
                     await in_thread(self.capi.close)
-                except Exception as error:
-                    self.capi.issuer.shield.caught(error, "closing")
             await send(message)
 
         return closing

@@ -362,10 +362,8 @@ def _close_at_exit(capi: CAPI) -> None:
     def close() -> None:
         alive = reference()
         if alive is not None:
-            try:
+            with alive.issuer.shield.guard("closing"):
                 alive.close()
-            except Exception as error:
-                alive.issuer.shield.caught(error, "closing")
 
     atexit.register(close)
     # Not at the exit itself: it would take away what is to run then.

@@ -1,7 +1,8 @@
 """The shield: an error of ours is counted and logged, and the host never sees it."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from capi_middleware.events import Count
 
@@ -22,6 +23,14 @@ class Shield:
 
     def __init__(self, count: Callable[[Sequence[Count]], None]) -> None:
         self._count = count
+
+    @contextmanager
+    def guard(self, where: str) -> Iterator[None]:
+        """An error of ours ends what is inside, and nothing else."""
+        try:
+            yield
+        except Exception as error:
+            self.caught(error, where)
 
     def caught(self, error: BaseException, where: str) -> None:
         """Count and log an error of ours by its type and place alone."""

@@ -10,10 +10,12 @@ import pytest
 
 import capi_middleware
 from capi_middleware.delivery.courier import Courier
+from capi_middleware.events import Count
 from capi_middleware.meta.codes import Outcome
 from capi_middleware.shield import Shield
 from capi_middleware.testing.memory import MemoryStore
 from tests.delivery.test_delivery import Script
+from tests.support.processes import until
 from tests.support.stores import PIXEL, row, store_rows
 
 PACKAGE = Path(capi_middleware.__file__).parent
@@ -77,3 +79,32 @@ def test_every_log_call_carries_fields() -> None:
                 keywords = [keyword.arg for keyword in node.keywords]
                 assert "extra" in keywords, f"{path}:{node.lineno}"
     assert found >= 7
+
+
+def test_the_shield_guards_what_is_inside_and_goes_on(
+    log: JsonHandler, swallowed: list[BaseException]
+) -> None:
+    counted: list[Count] = []
+    known: dict[str, str] = {}
+    with Shield(counted.extend).guard("the moon"):
+        known.pop("jo@example.com")
+    assert counted == [Count("error", "the moon: KeyError")]
+    assert json.loads(log.lines[0])["capi"]["where"] == "the moon"
+    swallowed.clear()
+
+
+def test_a_round_of_a_courier_that_fails_is_told_and_counted(
+    log: JsonHandler, swallowed: list[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    monkeypatch.setattr(Courier, "_round", lambda self: 1 / 0)
+    courier = Courier(store, PIXEL, Script)
+    courier.start()
+    until("it is told", lambda: bool(log.lines))
+    courier.stop(5)
+    store.flush(5)
+    where = f"the courier of pixel {PIXEL}"
+    assert json.loads(log.lines[0])["capi"]["where"] == where
+    reasons = {one.reason for one in store.tallies(0, 1e12).counts}
+    assert reasons == {f"{where}: ZeroDivisionError"}
+    swallowed.clear()

@@ -131,10 +131,8 @@ class Alerting:
             ),
         )  # fmt: skip
         if self._config.on_alert is not None:
-            try:
+            with self._shield.guard("on_alert"):
                 self._config.on_alert(alert)
-            except Exception as error:
-                self._shield.caught(error, "on_alert")
 
     def _send(self) -> None:
         url, now = self._config.alert_webhook, self._clock()

@@ -15,7 +15,7 @@ from capi_middleware.delivery.telemetry import Attempt, measure
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
 from capi_middleware.meta.codes import Outcome
-from capi_middleware.shield import about
+from capi_middleware.shield import Shield, about
 from capi_middleware.store.records import Lease, LeasedEvent, Settlement
 from capi_middleware.store.store import Store
 
@@ -59,6 +59,7 @@ class Courier(Daemon):
         self._make_client = make_client
         self._token = token
         self._before_send = before_send
+        self._shield = Shield(store.count)
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._failures = 0
         self._pace = Pace()
@@ -139,9 +140,7 @@ class Courier(Daemon):
                 seconds = self._round()
             except Exception as error:
                 # Nothing may end the thread: the lease runs out and the events go out later.
-                kind = type(error).__name__
-                extra = about("fail_round", pixel_id=self._pixel_id, error=kind)
-                logger.error("courier of pixel %s: %s", self._pixel_id, kind, extra=extra)
+                self._shield.caught(error, f"the courier of pixel {self._pixel_id}")
                 seconds = POLL_SECONDS
             woken = self._wake.wait(min(seconds, POLL_SECONDS))
             if seconds and (woken or seconds < POLL_SECONDS):

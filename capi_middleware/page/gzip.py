@@ -13,6 +13,7 @@ _INPUT_STEP = 16 * 1024
 _OUTPUT_STEP = 64 * 1024
 _MOST_HELD = 64 * 1024
 _decoder: Callable[[int], Any] = zlib.decompressobj
+_invalid: tuple[type[Exception], ...] = (zlib.error,)
 try:
     # The extra "speed": Intel's library decodes several times faster. Its levels end at a size
     # that no app chooses for its pages: they are encoded by zlib all the same.
@@ -21,6 +22,7 @@ except ImportError:
     pass
 else:
     _decoder = isal_zlib.decompressobj
+    _invalid = (zlib.error, isal_zlib.error)  # type: ignore[assignment] # a class, not as typed
 _GZIP = 16 + zlib.MAX_WBITS
 # zlib's 6, the default of most apps, takes up to twice the time for 1 to 3 % fewer bytes, and a
 # page is made twice here: all of it must not take much longer than the app's own encoding.
@@ -80,7 +82,7 @@ class GzipInjector:
 
     @property
     def failure(self) -> Exception | None:
-        """The error of a `skip_reason` "error"."""
+        """An error of ours that ended the work on this body."""
         return self._injector.failure
 
     @property
@@ -129,8 +131,11 @@ class GzipInjector:
                     return self._release(), False
                 self._mode = _Mode.ENDED
                 return [*self._take(), self._encoder.flush()], False
-        except Exception:
+        except _invalid:  # as the app sent it
             return self._fail(), False
+        except Exception as error:
+            self._injector.failure = error
+            return self._fail("error"), False
         if self._mode is _Mode.HOLDING:
             if not self._injector.is_document and self._raw_size <= _MOST_HELD:
                 return [], False
@@ -138,7 +143,7 @@ class GzipInjector:
         return self._take_flushed(), False
 
     def _decode(self, chunk: Piece) -> Iterator[bytes]:
-        """The decoded bytes of a chunk in bounded steps. Raises zlib.error."""
+        """The decoded bytes of a chunk in bounded steps. Raises one of _invalid."""
         view = memoryview(chunk)
         for start in range(0, len(view), _INPUT_STEP):
             data = bytes(view[start : start + _INPUT_STEP])
@@ -191,13 +196,13 @@ class GzipInjector:
         self._encoded = []
         return pieces
 
-    def _fail(self) -> list[Piece]:
+    def _fail(self, reason: str = "encoded") -> list[Piece]:
         if self._mode is _Mode.HOLDING:
-            self._failure = "encoded"
+            self._failure = reason
             return self._release()
         pieces, at_place = self._injector.feed(b"", last=True)
         self._encode(self._injector.insert(b"") if at_place else pieces)
         if not self._injector.injected:
-            self._failure = "encoded"
+            self._failure = reason
         self._mode = _Mode.CUT_OFF
         return self._take_flushed()

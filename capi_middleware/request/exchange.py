@@ -239,10 +239,11 @@ class Exchange(Private):
             self._ended = True
             try:
                 injector = self._injector
-                if injector is not None and injector.skip_reason:
+                if injector is not None:
                     if injector.failure is not None:
                         self.issuer.shield.caught(injector.failure, "injection")
-                    self.issuer.count(Count("skipped", injector.skip_reason))
+                    if injector.skip_reason:
+                        self.issuer.count(Count("skipped", injector.skip_reason))
                 if self._drafts.events:
                     if self._started:
                         self._issue(self._drafts.events, "not_rendered")

@@ -217,7 +217,7 @@ class Writer:
             except BaseException as error:
                 # Nothing may end this thread: the process would stop storing, silently.
                 failures += 1
-                _log("the store's thread failed: %s", type(error).__name__, "thread_failed")
+                self._failed("the store's thread failed: %s", error, "thread_failed")
                 time.sleep(min(FIRST_PAUSE * 2 ** min(failures, 10), LONGEST_PAUSE))
             stopped = any(one.kind == "stop" for one in group)
             del group  # rows need not stay in memory until the next ones come
@@ -240,7 +240,7 @@ class Writer:
         try:
             self._on_commit(stored)
         except Exception as error:
-            _log("on_commit failed: %s", type(error).__name__, "wake_failed")
+            self._failed("on_commit failed: %s", error, "wake_failed")
 
     def _take(self) -> list[Submission]:
         """The next group: what waits now, and its company where nobody waits for any of it."""
@@ -287,7 +287,7 @@ class Writer:
             if len(group) + len(counters) > 1:
                 parts = _halves(group, counters)
                 return [one for part, some in parts for one in self._store(part, some)]
-            _log("something cannot be stored: %s", type(error).__name__, "lost")
+            self._failed("something cannot be stored: %s", error, "lost")
             self._lose(group, error)
         else:
             return group
@@ -320,6 +320,11 @@ class Writer:
         if not self._in_trouble:
             self._in_trouble = True
             _log("%s", text, "locked")
+
+    def _failed(self, sentence: str, error: BaseException, action: str) -> None:
+        kind = type(error).__name__
+        _log(sentence, kind, action)
+        self._counted.extend(hourly([Count("error", f"the store: {kind}")], self._clock()))
 
     def _lose(self, group: list[Submission], error: Exception) -> None:
         reject(group, error)

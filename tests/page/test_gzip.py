@@ -4,6 +4,7 @@ import gzip
 import os
 import tracemalloc
 import zlib
+from types import SimpleNamespace
 
 import pytest
 from isal import isal_zlib
@@ -210,3 +211,18 @@ def test_long_white_space_is_not_held_for_ever() -> None:
     assert len(out) > 90_000
     out += joined(stream.feed(body[100_000:], last=True))
     assert gzip.decompress(out) == noise + TAGGED
+
+
+def test_an_error_of_ours_is_not_taken_for_a_body_that_is_not_valid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = SimpleNamespace(decompress=lambda *_: 1 / 0)
+    monkeypatch.setattr(recode, "_decoder", lambda _: broken)
+    stream = GzipInjector()
+    body = encode(PAGE)
+
+    pieces, at_place = stream.feed(body, last=True)
+
+    assert (joined(pieces), at_place) == (body, False)
+    assert stream.skip_reason == "error"
+    assert isinstance(stream.failure, ZeroDivisionError)
