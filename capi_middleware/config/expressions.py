@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from capi_middleware.errors import ConfigError
 
-ROOTS: Final = ("path", "query", "form", "json", "cookie", "header", "state")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"(path|query|form|json|cookie|header|state)((?:\.[^.{}\s]+)+)\Z")
 
@@ -124,15 +123,6 @@ def leaves(template: Template) -> Iterator[Any]:
             yield from leaves(item)
     else:
         yield template
-
-
-def roots_of(template: Template) -> set[str]:
-    """Which parts of the request a parsed template reads."""
-    roots: set[str] = set()
-    for leaf in leaves(template):
-        if isinstance(leaf, Expression):
-            roots |= leaf.roots
-    return roots
 
 
 def fill(

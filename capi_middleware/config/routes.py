@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from capi_middleware.config.expressions import Call, Expression, Template, leaves, parse, roots_of
+from capi_middleware.config.expressions import Call, Expression, Template, leaves, parse
 from capi_middleware.config.loading import fail
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import EventName
@@ -145,16 +145,14 @@ class EventRoute:
             fail(where, f"send {self.send!r}", "'both', 'server' or 'browser'")
         for name in ("custom_data", "user_data"):
             value = getattr(self, name)
-            if name == "user_data" and callable(value):
-                continue
-            if value is not None and not isinstance(value, Mapping):
+            may_be_asked = name == "user_data" and callable(value)
+            if not (value is None or isinstance(value, Mapping) or may_be_asked):
                 fail(where, f"{name} of type {type(value).__name__}",
                      "a mapping of names to values or expressions")  # fmt: skip
         if isinstance(self.user_data, Mapping) and (unknown := unknown_keys(self.user_data)):
             fail(where, f"the unknown user_data {unknown}", "keys of UserData")
-        set_ = object.__setattr__
         try:
-            template = PathTemplate(path.strip())
+            path_template = PathTemplate(path.strip())
             templates = {
                 name: parse(getattr(self, name))
                 for name in ("dedupe_key", "custom_data", "user_data")
@@ -162,29 +160,28 @@ class EventRoute:
             }
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
-        for leaf in leaves(list(templates.values())):
-            self._check_parameters(leaf, template)
-        set_(self, "method", method)
-        set_(self, "path", template)
-        set_(self, "templates", templates)
-        set_(
-            self,
-            "counted",
-            frozenset(
+        every = list(leaves(list(templates.values())))
+        for leaf in every:
+            self._check_parameters(leaf, path_template)
+        vars(self).update(  # frozen for everybody else
+            method=method,
+            path=path_template,
+            templates=templates,
+            callables=tuple(leaf for leaf in every if isinstance(leaf, Call)),
+            counted=frozenset(
                 status
                 for status in range(100, 600)
                 if {str(status), f"{status // 100}xx"} & statuses
             ),
+            constants=frozenset(
+                name
+                for name, template in templates.items()
+                if not any(isinstance(leaf, Call | Expression) for leaf in leaves(template))
+            ),
+            reads_body=any(
+                isinstance(leaf, Expression) and {"form", "json"} & leaf.roots for leaf in every
+            ),
         )
-        every = list(templates.values())
-        set_(self, "callables", tuple(leaf for leaf in leaves(every) if isinstance(leaf, Call)))
-        constants = (
-            name
-            for name, template in templates.items()
-            if not any(isinstance(leaf, Call | Expression) for leaf in leaves(template))
-        )
-        set_(self, "constants", frozenset(constants))
-        set_(self, "reads_body", bool({"form", "json"} & roots_of(every)))
 
     def _check_parameters(self, leaf: Any, template: PathTemplate) -> None:
         for name in re.findall(r"\{path\.([^.}]+)", getattr(leaf, "text", "")):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from starlette.responses import Response
 
-from capi_middleware.capture.allowance import Allowance
+from capi_middleware.capture.limits import Allowance
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints.answers import PRIVATE, bare
 from capi_middleware.signing import equal, login_signer

@@ -8,8 +8,8 @@ import msgspec
 from starlette.responses import Response
 
 from capi_middleware.capture import beacon
-from capi_middleware.capture.allowance import Allowance
 from capi_middleware.capture.client import text_headers
+from capi_middleware.capture.limits import Allowance
 from capi_middleware.capture.mirroring import made_by
 from capi_middleware.capture.urls import urlsplit_safely
 from capi_middleware.endpoints.answers import PRIVATE, bare

@@ -104,10 +104,8 @@ def inspect(
         lower = name.lower()
         if lower == b"content-length":
             lengths.append(value)
-        elif lower in _RELEVANT:
+        elif lower in _RELEVANT or lower.endswith(_CDN_CACHE_CONTROL):
             relevant.append((lower, value))
-        elif lower.endswith(_CDN_CACHE_CONTROL):
-            relevant.append((_CDN_CACHE_CONTROL, value))
         elif lower == b"content-security-policy":
             enforced.append(value.decode("latin-1"))
         elif lower == b"content-security-policy-report-only":
@@ -145,21 +143,24 @@ def may_be_page(headers: Sequence[Header]) -> bool:
 
 def is_public(headers: Sequence[Header]) -> bool:
     """Whether shared caches may keep a response with these headers."""
+    return _is_public(_fields(headers))
+
+
+def _fields(headers: Sequence[Header]) -> Fields:
+    """The values of each field; a CDN's own field (RFC 9213) counts as all CDNs'."""
     fields: Fields = {}
     for name, value in headers:
         lower = name.lower()
         if lower.endswith(_CDN_CACHE_CONTROL):
             lower = _CDN_CACHE_CONTROL
         fields.setdefault(lower, []).append(value)
-    return _is_public(fields)
+    return fields
 
 
 @lru_cache(maxsize=256)
 def _judge(status: int, has_length: bool, *relevant: Header) -> tuple[str, bool, bool]:
     """(reason, public, gzip). The pages of a site have few different headers of this kind."""
-    fields: Fields = {}
-    for name, value in relevant:
-        fields.setdefault(name, []).append(value)
+    fields = _fields(relevant)
     encodings = [token for token in _tokens(fields, b"content-encoding") if token != b"identity"]
     reason = _reason(status, has_length, fields, encodings)
     return reason, _is_public(fields), bool(encodings)

@@ -12,8 +12,8 @@ from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
 from capi_middleware.capture.client import Client, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
+from capi_middleware.capture.limits import OFTEN, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
-from capi_middleware.capture.repeats import OFTEN, Repeats
 from capi_middleware.config.expressions import Template, parse
 from capi_middleware.config.notices import Notices
 from capi_middleware.config.routes import EventRoute

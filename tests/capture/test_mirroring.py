@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware.capture.allowance import Allowance
+from capi_middleware.capture.limits import Allowance
 from capi_middleware.capture.mirroring import Mirror, made_by
 from capi_middleware.signing import Minter
 from tests.support.configs import SECRET

@@ -1,17 +1,43 @@
-"""Allowance: how much one visitor, and all together, may make this process do."""
+"""Limits: what is remembered of visitors for a short time, in a bounded part of the memory.
+
+Nothing here is exact between threads: a limit may be a little off, and costs no lock.
+"""
 
 from collections import OrderedDict
 from ipaddress import ip_address
 
-#: Visitors that are remembered; who was quiet longest is forgotten, and has a full bucket again.
+#: Visitors and events that are remembered; what was quiet longest is forgotten.
 _MOST = 10_000
+#: How long two events of one visitor, name and value are taken for one, in seconds.
+REPEAT_SECONDS = 60.0
+#: What a visitor may well do twice in a minute: two cups in the cart are two events.
+OFTEN = frozenset(
+    {"PageView", "ViewContent", "Search", "AddToCart", "AddToWishlist", "CustomizeProduct",
+     "FindLocation", "InitiateCheckout", "AddPaymentInfo"}
+)  # fmt: skip
+
+
+class Repeats:
+    """Events that look like one that the same visitor caused seconds ago, as hashes."""
+
+    def __init__(self) -> None:
+        self._recent: OrderedDict[int, float] = OrderedDict()
+
+    def seen(self, *event: object, now: float) -> bool:
+        """Whether the same was seen within REPEAT_SECONDS; `now` is Unix time in seconds."""
+        name = hash(event)
+        before = self._recent.pop(name, None)
+        self._recent[name] = now
+        if len(self._recent) > _MOST:
+            self._recent.popitem(last=False)
+        return before is not None and abs(now - before) <= REPEAT_SECONDS
 
 
 class Allowance:
     """Token buckets by visitor under one for all: `rate` a second after a burst of `burst`.
 
     An address that is not public is a proxy's, behind which are all visitors: only the bucket for
-    all counts then. Keeps at most 10,000 visitors. Not exact between threads.
+    all counts then.
     """
 
     def __init__(self, *, rate: float, burst: float, of_all: float) -> None:
