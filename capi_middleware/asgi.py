@@ -91,7 +91,7 @@ class CAPIMiddleware:
             receive = _teeing(exchange.tee, receive)
         token = current.set(response)
         try:
-            await self.app(scope, receive, response.pass_on if exchange is None else response)
+            await self.app(scope, receive, response)
             if response.held is not None:
                 await response.release()
         finally:
@@ -160,82 +160,83 @@ class _Response(Private, Struct, eq=False, weakref=False):
                 self.exchange.missed()
         return self.exchange
 
-    def pass_on(self, message: Message) -> Awaitable[None]:
-        """The `send` of a request that does not matter. No coroutine: it is one step less."""
-        if self.exchange is None and message["type"] == "http.response.start":
-            headers = message.get("headers", ())
-            try:
-                # Reading a generator here would leave nothing to send.
-                if type(headers) is not list or (_JSON not in headers and may_be_page(headers)):
-                    self.opened()
-            except Exception as error:
-                self.capi.issuer.shield.caught(error, "opening")
-            self.started = True
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """The `send` of the app. No coroutine: for what does not matter it is one step less."""
+        kind = message["type"]
         if self.exchange is None:
-            return self.send(message)
-        return self(message)
+            if kind == "http.response.start":
+                headers = message.get("headers", ())
+                try:
+                    # Reading a generator here would leave nothing to send.
+                    if type(headers) is not list or (_JSON not in headers and may_be_page(headers)):
+                        self.opened()
+                except Exception as error:
+                    self.capi.issuer.shield.caught(error, "opening")
+                self.started = True
+            if self.exchange is None:
+                return self.send(message)
+        if kind == "http.response.body":
+            return self._body(self.exchange, message)
+        if kind == "http.response.start" and self.held is None:
+            return self._start(self.exchange, message)
+        return self._other(self.exchange, message)
 
-    async def __call__(self, message: Message) -> None:
-        """Take a message of the app."""
-        exchange = self.exchange
-        assert exchange is not None
+    async def _body(self, exchange: Exchange, message: Message) -> None:
         if self.hurried is not None:
             await self.hurried
-        kind = message["type"]
-        if kind == "http.response.body":
-            last = not message.get("more_body", False)
-            chunk = message.get("body", b"")
-            if not self.watching:
-                if self.left is not None:
-                    self.left -= len(chunk)
-                if (last or (self.left is not None and self.left <= 0)) and not self.ended:
-                    await self.commit(exchange)
-                return await self.send(message)
-            headers: Headers = []
-            pieces: list[Piece]
-            try:
-                if self.held is not None:
-                    headers, pieces = exchange.open_body(chunk, last)
-                else:
-                    pieces = exchange.feed(chunk, last)
-            except Exception as error:
-                self.capi.issuer.shield.caught(error, "injection")
-                self.watching = False
-                headers, pieces = list((self.held or {}).get("headers", [])), [chunk]
-            if last:
-                # As commit() does, without another coroutine: nearly every page comes by here.
-                self.ended = True
-                for commit in exchange.end():
-                    if commit.waiting is not None:
-                        await arrival(commit, commit.waiting)
-                    if commit.error is not None or commit.waiting is not None:
-                        self.capi.issuer.shield.caught(commit.failure(), "the commit")
+        last = not message.get("more_body", False)
+        chunk = message.get("body", b"")
+        if not self.watching:
+            if self.left is not None:
+                self.left -= len(chunk)
+            if (last or (self.left is not None and self.left <= 0)) and not self.ended:
+                await self.commit(exchange)
+            return await self.send(message)
+        headers: Headers = []
+        pieces: list[Piece]
+        try:
             if self.held is not None:
-                start, self.held = self.held, None
-                if self.timer is not None:
-                    self.timer.cancel()
-                    self.timer = None
-                await self.send({**start, "headers": headers})
-            if last or exchange.passes_on:
-                self.watching, self.left = False, None
-            if sum(map(len, pieces)) <= _JOINED:
-                pieces = [b"".join(pieces)] if pieces else []
-            for piece in pieces[:-1]:
-                await self.send(
-                    {"type": "http.response.body", "body": bytes(piece), "more_body": True}
-                )
-            if pieces or last:
-                body = bytes(pieces[-1]) if pieces else b""
-                await self.send({**message, "body": body, "more_body": not last})
-            return None
-        if kind == "http.response.start" and self.held is None:
-            return await self._start(exchange, message)
-        if kind in _FILES:
+                headers, pieces = exchange.open_body(chunk, last)
+            else:
+                pieces = exchange.feed(chunk, last)
+        except Exception as error:
+            self.capi.issuer.shield.caught(error, "injection")
+            self.watching = False
+            headers, pieces = list((self.held or {}).get("headers", [])), [chunk]
+        if last:
+            # As commit() does, without another coroutine: nearly every page comes by here.
+            self.ended = True
+            for commit in exchange.end():
+                if commit.waiting is not None:
+                    await arrival(commit, commit.waiting)
+                if commit.error is not None or commit.waiting is not None:
+                    self.capi.issuer.shield.caught(commit.failure(), "the commit")
+        if self.held is not None:
+            start, self.held = self.held, None
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+            await self.send({**start, "headers": headers})
+        if last or exchange.passes_on:
+            self.watching, self.left = False, None
+        if sum(map(len, pieces)) <= _JOINED:
+            pieces = [b"".join(pieces)] if pieces else []
+        for piece in pieces[:-1]:
+            await self.send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
+        if pieces or last:
+            body = bytes(pieces[-1]) if pieces else b""
+            await self.send({**message, "body": body, "more_body": not last})
+        return None
+
+    async def _other(self, exchange: Exchange, message: Message) -> None:
+        if self.hurried is not None:
+            await self.hurried
+        if message["type"] in _FILES:
             # The server sends a file that nobody reads here: the response stays as it is.
             self.watching = False
             await self.commit(exchange)
         await self.release()
-        return await self.send(message)
+        await self.send(message)
 
     async def close(self, exchange: Exchange) -> None:
         """The app is done, or failed: nothing of ours may stay behind."""

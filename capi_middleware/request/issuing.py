@@ -235,7 +235,8 @@ class Issuer:
             return  # behind an unnamed proxy, all who have the same browser are alike
         value, currency = event.custom_data["value"], event.custom_data.get("currency")
         if self._repeats.seen(who, event.event_name, value, currency, now=self.clock()):
-            self.count(*[Count("repeated", "", event.event_name, p) for p in event.pixel_ids])
+            for pixel_id in event.pixel_ids:
+                self.count(Count("repeated", "", event.event_name, pixel_id))
 
     def rendered(self, events: Iterable[PageEvent]) -> None:
         """Events of an earlier request are in what the browser gets now."""
