@@ -9,10 +9,6 @@ class ConfigError(CapiError, ValueError):
     """A configuration that cannot work: names the file, the key, what was found and expected."""
 
 
-class BadEventId(CapiError, ValueError):
-    """An event_id that this site did not mint for this event_name."""
-
-
 class BadBeacon(CapiError, ValueError):
     """A beacon that is not what the pixel script sends. Attribute `status`: the HTTP answer."""
 

@@ -106,7 +106,7 @@ READY_RULES = {
 }
 
 #: Data Processing Options for US Users: the codes of Meta's page. 0 lets Meta locate the visitor.
-LDU_STATES = {
+_LDU_STATES = {
     "CA": 1000, "CO": 1001, "CT": 1002, "FL": 1003, "OR": 1004, "TX": 1005, "MT": 1006,
     "DE": 1007, "NE": 1008, "NH": 1009, "NJ": 1010, "MN": 1011, "MD": 1012, "RI": 1013,
 }  # fmt: skip
@@ -187,9 +187,9 @@ def _codes(country: Any, state: Any) -> tuple[int, int]:
     """Meta's codes from codes or names; a state without its country would be ignored by Meta."""
     country, state = (
         one if type(one) is int else names.get(str(one).strip().upper(), 0)
-        for one, names in ((country, _LDU_COUNTRIES), (state, LDU_STATES))
+        for one, names in ((country, _LDU_COUNTRIES), (state, _LDU_STATES))
     )
-    if state not in LDU_STATES.values():
+    if state not in _LDU_STATES.values():
         # A country without a state makes Meta locate the visitor anyway.
         return 0, 0
     return (country or 1, state) if country in (0, 1) else (0, 0)

@@ -24,10 +24,10 @@ from capi_middleware.meta.user_data import unknown_keys
 
 #: What `user_data` and `consent` may be: a callable taking the request, or expressions.
 Rule = Callable[[Any], Any] | Mapping[str, Any] | None
-SECRET_LENGTH = 32
+_SECRET_LENGTH = 32
 _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
 _SECRET_HINT = (
-    f"a secret of at least {SECRET_LENGTH} characters; make one: "
+    f"a secret of at least {_SECRET_LENGTH} characters; make one: "
     "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 )
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -176,7 +176,7 @@ class Config:
 
     def _check_secrets(self) -> None:
         for key in self.secrets or ("",):
-            if not isinstance(key, str) or len(key) < SECRET_LENGTH:
+            if not isinstance(key, str) or len(key) < _SECRET_LENGTH:
                 found = f"{len(key)} characters" if isinstance(key, str) else kind_of(key)
                 fail("secret_key", found if key else "nothing", _SECRET_HINT)
 

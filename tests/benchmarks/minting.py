@@ -23,5 +23,5 @@ def rows() -> Iterator[Row]:
     )  # fmt: skip
     yield Row(
         "verifying an event_id", "itsdangerous, Signer.unsign", 1.5,
-        lambda: minter.verify(ours, "Purchase"), lambda: signer.unsign(theirs),
+        lambda: minter.verifies(ours, "Purchase"), lambda: signer.unsign(theirs),
     )  # fmt: skip
