@@ -10,7 +10,7 @@ from capi_middleware.capi import CAPI
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
-from capi_middleware.page import may_be_page
+from capi_middleware.page.gate import may_be_page
 from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, current

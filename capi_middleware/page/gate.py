@@ -174,39 +174,23 @@ def _not_html(content_type: bytes) -> Verdict:
 
 def _reason(status: int, has_length: bool, fields: Fields, encodings: list[bytes]) -> str:
     content_types = fields[b"content-type"]
-    return (
-        ("ambiguous_type" if len(content_types) > 1 else _type_reason(content_types[0]))
-        or _status_reason(status)
-        or _body_reason(has_length, fields, encodings)
-        or _promise_reason(fields)
-    )
-
-
-def _type_reason(content_type: bytes) -> str:
-    if b"," in content_type:
+    content_type = content_types[0]
+    if len(content_types) > 1 or b"," in content_type:
         return "ambiguous_type"
     if content_type.partition(b";")[0].strip().lower() != b"text/html":
         return "not_html"
     charset = _CHARSET.search(content_type)
     if charset and _UNSAFE_CHARSET.fullmatch(charset[1].strip()):
         return "charset"
-    return ""
-
-
-def _status_reason(status: int) -> str:
     is_shown = 200 <= status < 300 or 400 <= status < 600
-    return "" if is_shown and status not in _STATUSES_WITHOUT_PAGE else "status"
-
-
-def _body_reason(has_length: bool, fields: Fields, encodings: list[bytes]) -> str:
+    if not is_shown or status in _STATUSES_WITHOUT_PAGE:
+        return "status"
     if encodings and encodings not in ([b"gzip"], [b"x-gzip"]):
         return "encoded"
     if not all(map(_is_inline, fields.get(b"content-disposition", ()))):
         return "attachment"
-    return "" if has_length else "content_length"
-
-
-def _promise_reason(fields: Fields) -> str:
+    if not has_length:
+        return "content_length"
     if b"no-transform" in _tokens(fields, b"cache-control"):
         return "no_transform"
     if b"signature" in fields or b"signature-input" in fields:

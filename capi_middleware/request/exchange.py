@@ -14,16 +14,9 @@ from capi_middleware.events import Count, Event
 from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
-from capi_middleware.page import (
-    GzipInjector,
-    Injector,
-    Piece,
-    Verdict,
-    inspect,
-    is_public,
-    rewrite,
-    rewrite_head,
-)
+from capi_middleware.page.gate import Verdict, inspect, is_public, rewrite, rewrite_head
+from capi_middleware.page.gzip import GzipInjector
+from capi_middleware.page.injector import Injector, Piece
 from capi_middleware.page.tag import OPEN, page_consent, page_events, page_key
 from capi_middleware.private import Private
 from capi_middleware.request.drafts import Draft, Drafts

@@ -14,7 +14,7 @@ from capi_middleware.config.expressions import Call
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, PageEvent
 from capi_middleware.meta.visitor import Visitor
-from capi_middleware.page import is_public
+from capi_middleware.page.gate import is_public
 from capi_middleware.private import Private
 from capi_middleware.store.commits import Commit
 

@@ -12,8 +12,9 @@ from typing import Any
 from isal import isal_zlib
 from newrelic.api.html_insertion import insert_html_snippet
 
-from capi_middleware.page import GzipInjector, Injector
 from capi_middleware.page import gzip as recode
+from capi_middleware.page.gzip import GzipInjector
+from capi_middleware.page.injector import Injector
 from tests.benchmarks.measure import Row, Trial, constant
 
 TAG = b"<script>" + b"x" * 1480 + b"</script>"

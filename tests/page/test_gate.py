@@ -2,7 +2,7 @@
 
 import pytest
 
-from capi_middleware.page import Verdict, inspect
+from capi_middleware.page.gate import Verdict, inspect
 from tests.support.injection_cases import Case, case_name, load_cases
 
 HTML = (b"content-type", b"text/html; charset=utf-8")

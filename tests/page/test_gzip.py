@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 from isal import isal_zlib
 
-from capi_middleware.page import GzipInjector, Piece
 from capi_middleware.page import gzip as recode
+from capi_middleware.page.gzip import GzipInjector
+from capi_middleware.page.injector import Piece
 from tests.support.injection_cases import TAG, Case, Tagged, case_name, load_cases, pieces_of, run
 
 PAGE = b"<!doctype html><html><head><title>x</title></head><body>hi</body></html>"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from capi_middleware.page import rewrite, rewrite_head
+from capi_middleware.page.gate import rewrite, rewrite_head
 from tests.support.injection_cases import Case, case_name, load_cases
 
 Headers = list[tuple[bytes, bytes]]

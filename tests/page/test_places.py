@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware.page import Injector, inspect
 from capi_middleware.page import injector as scanning
+from capi_middleware.page.gate import inspect
+from capi_middleware.page.injector import Injector
 from tests.support.injection_cases import (
     TAG,
     Case,

@@ -5,7 +5,7 @@
 
 import pytest
 
-from capi_middleware.page import Injector
+from capi_middleware.page.injector import Injector
 from tests.support.injection_cases import TAG, Tagged, pieces_of, run, two_way_splits
 
 DOCTYPE = b"<!doctype html>"

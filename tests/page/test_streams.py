@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware.page import Injector, Piece
+from capi_middleware.page.injector import Injector, Piece
 from tests.support.injection_cases import TAG, Tagged, load_cases, run
 
 PAGE = b"<!doctype html><html><head><title>x</title></head><body>hi</body></html>"

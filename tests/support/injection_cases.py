@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from capi_middleware.page import GzipInjector, Injector, Piece
+from capi_middleware.page.gzip import GzipInjector
+from capi_middleware.page.injector import Injector, Piece
 
 TAG = b"<script src=/capi.js async></script>"
 
