@@ -137,9 +137,7 @@ class ConsentRule:
         #: Without a rule all is granted.
         self.is_open: bool = rule is None
         self._ready: ReadyRule | None = READY_RULES.get(self._declared.get("rule", ""))
-        self._value = parse(self._declared.get("value"))
-        self._country = parse(self._declared.get("country"))
-        self._state = parse(self._declared.get("state"))
+        self._templates = {key: parse(value) for key, value in self._declared.items()}
         #: Whether `Sec-GPC: 1` is a denial.
         self.gpc: bool = gpc
 
@@ -153,14 +151,14 @@ class ConsentRule:
             if cookie is MISSING:
                 return False
             return self._ready.allows(str(cookie), declared.get("requires", self._ready.requires))
-        value = fill(self._value, lookup, {}, {}, [])
+        value, country, state = (
+            fill(self._templates.get(key), lookup, {}, {}, [])
+            for key in ("value", "country", "state")
+        )
         for answer in ("granted", "limited"):
             wanted = declared.get(answer, ())
             if value is not MISSING and value in ([wanted] if isinstance(wanted, str) else wanted):
-                if answer == "granted":
-                    return answer
-                country = fill(self._country, lookup, {}, {}, [])
-                return answer, country, fill(self._state, lookup, {}, {}, [])
+                return answer if answer == "granted" else (answer, country, state)
         return "denied"
 
     def decide(self, answer: Any, headers: Mapping[str, str]) -> Permission:
@@ -172,10 +170,8 @@ class ConsentRule:
         """
         if self.gpc and headers.get("sec-gpc", "").strip() == "1":
             return DENIED
-        country: Any = 0
-        state: Any = 0
-        if isinstance(answer, tuple | list) and len(answer) == 3:
-            answer, country, state = answer
+        given = answer if isinstance(answer, tuple | list) and len(answer) == 3 else (answer, 0, 0)
+        answer, country, state = given
         if answer is True or answer == "granted":
             return GRANTED
         if answer != "limited":

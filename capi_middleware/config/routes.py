@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -281,7 +282,7 @@ class RouteIndex:
         for node in nodes:
             found += node.here
         if len(found) > 1:
-            found.sort(key=_place)
+            found.sort(key=itemgetter(0))
         matches = []
         for _, route in found:
             if route.method in (method, "*"):
@@ -298,7 +299,3 @@ def _first_segments(
     if None in first or "..." in first:
         return None
     return frozenset({*map(str, first), reserved[1:].partition("/")[0]})
-
-
-def _place(candidate: tuple[int, EventRoute]) -> int:
-    return candidate[0]

@@ -459,5 +459,5 @@ class Store:
             with suppress(StoreError), self._engine.idling() as db:
                 rollups.fold(db)
                 self._changed = 0
-        with suppress(StoreError):
+        with suppress(StoreError):  # who cannot tidy up cannot commit either, which is told
             self._engine.tidy()
