@@ -1,23 +1,32 @@
 """Beacons: what the pixel script says about the browser copies, read without trust."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import BEACON_OUTCOMES, Sighting
 from capi_middleware.private import Private
 
-_MOST_SIGHTINGS = 64
-_MOST_CALLS = 16
-_LONGEST = 200
-_LONGEST_URL = 4096
+_Word = Annotated[str, Meta(min_length=1, max_length=200)]
+_Name = Annotated[str, Meta(min_length=1, max_length=100)]
+_URL = Annotated[str, Meta(max_length=4096)]
+
+
+class _Said(Private, Struct, array_like=True, forbid_unknown_fields=True):
+    event_id: _Word
+    event_name: _Word
+    pixel_id: _Word
+    outcome: _Word
+    # The page's own value may be anything: the digest of what is no number is "".
+    value: str = ""
+    currency: str = ""
 
 
 class _Beacon(Private, Struct, forbid_unknown_fields=True):
-    e: list[list[str]]
+    e: Annotated[list[_Said], Meta(min_length=1, max_length=64)]
     k: tuple[str, str] | None = None
 
 
@@ -34,8 +43,8 @@ class Call(Private, Struct, forbid_unknown_fields=True):
     With `b` its browser copy goes out bare, without event_id: a server copy would count twice.
     """
 
-    n: str
-    i: str
+    n: _Name
+    i: _Name
     p: list[str]
     d: dict[str, Any] = {}
     b: bool = False
@@ -48,10 +57,10 @@ class Question(Private, Struct):
     (event_name, event_id) that it was given, as the proof that it is a page of this site.
     """
 
-    u: str
-    r: str = ""
+    u: _URL
+    r: _URL = ""
     k: tuple[str, str] | None = None
-    m: list[Call] = []
+    m: Annotated[list[Call], Meta(max_length=16)] = []
 
 
 _beacons = msgspec.json.Decoder(_Beacon)
@@ -69,21 +78,13 @@ def read(body: bytes, digest: Callable[[str, str], str]) -> Beacon:
         beacon = _beacons.decode(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise BadBeacon("found no beacon, expected JSON of the pixel script") from error
-    given = beacon.e
-    if not 0 < len(given) <= _MOST_SIGHTINGS:
-        raise BadBeacon(f"found {len(given)} sightings, expected 1 to {_MOST_SIGHTINGS}")
     sightings = []
-    for sighting in given:
-        if len(sighting) not in (4, 6):
-            raise BadBeacon(f"found a sighting of {len(sighting)} texts, expected 4 or 6")
-        # The page's own value may be anything: the digest of what is no number is "".
-        if any(not text or len(text) > _LONGEST or not text.isprintable() for text in sighting[:4]):
-            raise BadBeacon("found a text that is empty, too long or not printable")
-        event_id, event_name, pixel_id, outcome, *money = sighting
-        if outcome not in BEACON_OUTCOMES:
-            raise BadBeacon("found an outcome that the pixel script does not know")
-        said = digest(money[0], money[1]) if money else ""
-        sightings.append(Sighting(event_id, event_name, pixel_id, outcome, said))
+    for said in beacon.e:
+        words = (said.event_id, said.event_name, said.pixel_id, said.outcome)
+        if said.outcome not in BEACON_OUTCOMES or not "".join(words).isprintable():
+            raise BadBeacon("found an unknown outcome or a text that is not printable")
+        money = digest(said.value, said.currency) if said.value else ""
+        sightings.append(Sighting(*words, money))
     return Beacon(sightings, beacon.k)
 
 
@@ -93,11 +94,6 @@ def read_question(body: bytes) -> Question:
         question = _questions.decode(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise BadBeacon("found no question, expected JSON of the pixel script") from error
-    if len(question.u) > _LONGEST_URL or len(question.r) > _LONGEST_URL:
-        raise BadBeacon("found an address that is too long")
-    if len(question.m) > _MOST_CALLS:
-        raise BadBeacon(f"found {len(question.m)} calls, expected at most {_MOST_CALLS}")
-    for call in question.m:
-        if any(not 0 < len(text) <= 100 or not text.isprintable() for text in (call.n, call.i)):
-            raise BadBeacon("found a call without a name or an id that can be used")
+    if not all(call.n.isprintable() and call.i.isprintable() for call in question.m):
+        raise BadBeacon("found a call whose name or id is not printable")
     return question
