@@ -213,7 +213,8 @@ class CAPI:
 
         `came` has its path and root_path as they came in: routers of the host change the scope.
         """
-        mount, path = split_mount(came or scope)
+        at = came or scope
+        mount, path = split_mount(at) if at.get("root_path") else ("", at["path"])
         matches = self._routes.match(scope["method"], path)
         return self._exchange(self.issuer, scope, path, mount, matches)
 
@@ -223,9 +224,8 @@ class CAPI:
         The name of our endpoint that it is for, or its Exchange. Neither for one that matters
         only if its response turns out to be a page, or if the host's code calls track() in it.
         """
-        method, path, mount = scope["method"], scope["path"], ""
-        if scope.get("root_path"):
-            mount, path = split_mount(scope)
+        method = scope["method"]
+        mount, path = split_mount(scope) if scope.get("root_path") else ("", scope["path"])
         if self.may_want(method, path):
             if path.startswith(self._prefix):
                 return path[len(self._prefix) :], None

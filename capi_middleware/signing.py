@@ -154,7 +154,8 @@ class ValueDigest:
         if not number.is_finite():
             return ""
         unit = currency.strip().upper() if isinstance(currency, str) else ""
-        return digest(self._key, _bytes(f"{number or 0}|{unit}"), sha256).hex()[:_SHORT]
+        text = f"{number or 0}|{unit}".encode("utf-8", "surrogatepass")
+        return digest(self._key, text, sha256).hex()[:_SHORT]
 
 
 def fingerprint(secret: str) -> str:

@@ -363,34 +363,36 @@ def _may_be_page(headers: Lines) -> bool:
 
 
 class Tee:
-    """wsgi.input that shows what is read from it."""
+    """wsgi.input that shows what is read from it, however it is read."""
 
     def __init__(self, stream: Any, seen: Callable[[bytes], None]) -> None:
         self._stream = stream
         self._seen = seen
 
-    def read(self, *size: int) -> bytes:
-        """As the stream's own."""
-        return self._show(self._stream.read(*size))
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._stream, name)
+        if name not in ("read", "read1", "readinto", "readline", "readlines"):
+            return found
 
-    def readline(self, *size: int) -> bytes:
-        """As the stream's own."""
-        return self._show(self._stream.readline(*size))
+        def reading(*given: Any) -> Any:
+            read = found(*given)
+            if name == "readinto":
+                self._seen(bytes(given[0][: read or 0]))
+            else:
+                self._seen(b"".join(read) if name == "readlines" else read)
+            return read
 
-    def readlines(self, *hint: int) -> list[bytes]:
-        """As the stream's own."""
-        return [self._show(line) for line in self._stream.readlines(*hint)]
+        return reading
 
     def __iter__(self) -> Iterator[bytes]:
         for line in self._stream:
-            yield self._show(line)
+            self._seen(line)
+            yield line
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def _show(self, data: bytes) -> bytes:
-        self._seen(data)
-        return data
+    def __next__(self) -> bytes:
+        line: bytes = next(self._stream)
+        self._seen(line)
+        return line
 
 
 class _Scope(dict[str, Any]):

@@ -1,8 +1,9 @@
 """The WSGI door: PEP 3333 to the letter."""
 
+import io
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
@@ -236,3 +237,28 @@ def test_the_validator_of_the_standard_library_finds_nothing(method: str, path: 
     )
     list(result)
     result.close()
+
+
+def _into(stream: Any) -> bytes:
+    buffer = bytearray(100)
+    return bytes(buffer[: stream.readinto(buffer)])
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda stream: stream.read(),
+        lambda stream: stream.read1(100),
+        lambda stream: stream.readline(),
+        lambda stream: b"".join(stream.readlines()),
+        lambda stream: b"".join(stream),
+        lambda stream: next(stream),
+        _into,
+        lambda stream: io.TextIOWrapper(stream).read().encode(),
+    ],
+    ids=["read", "read1", "readline", "readlines", "iteration", "next", "readinto", "text"],
+)
+def test_a_body_is_seen_however_the_app_reads_it(read: Callable[[Any], bytes]) -> None:
+    seen: list[bytes] = []
+    assert read(wsgi.Tee(io.BytesIO(b"name=value"), seen.append)) == b"name=value"
+    assert b"".join(seen) == b"name=value"
