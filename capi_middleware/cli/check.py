@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from capi_middleware.cli.terminal import JSON, config_of, print_json, print_line
-from capi_middleware.config.notices import NETWORK, PASSING, filesystem_of, mounts
+from capi_middleware.config.notices import PASSING, filesystem_of, mounts, on_network
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import EventRoute
 from capi_middleware.config.settings import Config
@@ -234,7 +234,7 @@ def _opened(config: Config, store: Store) -> Iterator[Finding]:
 
 def _disk(path: Path) -> Iterator[Finding]:
     kind = filesystem_of(path.absolute(), mounts())
-    if kind in NETWORK:
+    if on_network(kind):
         yield Finding(
             "store", "error",
             f"{path} lies on a network file system ({kind}): SQLite's locks and its write-ahead "

@@ -47,13 +47,20 @@ _TEXTS = {
 _SECRETS = "secret_key"
 _DEBUG_ONLY = frozenset({"no_transform", "csp", "no_lifespan"})
 
-#: File systems that lose what is written, or whose locks SQLite cannot rely on.
+#: File systems that lose what is written, and those whose locks SQLite cannot rely on.
 PASSING = frozenset({"tmpfs", "ramfs"})
-NETWORK = frozenset(
+_NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs",
      "vboxsf"}
-    | {"fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone"}
 )  # fmt: skip
+
+
+def on_network(kind: str) -> bool:
+    """Whether a file system of this type is somewhere else: what a process mounts counts as well.
+
+    `kind` as filesystem_of tells it: "fuse.sshfs", "fuse.s3fs" and whatever is made next.
+    """
+    return kind in _NETWORK or kind.startswith("fuse.")
 
 
 class Notices:
@@ -76,7 +83,7 @@ class Notices:
         kind = filesystem_of(path, mounts())
         if kind in PASSING:
             why = "which a restart of the machine empties, expected a disk"
-        elif kind in NETWORK:
+        elif on_network(kind):
             why = (
                 "a network file system where SQLite's locks are not safe, expected a local disk; "
                 "use postgresql:// for several machines"

@@ -162,6 +162,16 @@ def test_a_store_on_a_network_file_system_is_warned_of(
     assert said() == []
 
 
+@pytest.mark.parametrize("kind", ["fuse.sshfs", "fuse.a-file-system-of-tomorrow"])
+def test_whatever_a_process_mounts_is_a_network_file_system(
+    said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("capi_middleware.config.notices.mounts", lambda: f"it / {kind} rw\n")
+    Notices(debug=False).about_store("sqlite:////srv/capi.db")
+    (message,) = said()
+    assert f"found the store capi.db on {kind}, a network file system" in message
+
+
 def test_processes_with_different_secrets_on_one_store_are_told(
     said: Callable[[], list[str]], tmp_path: Path
 ) -> None:
