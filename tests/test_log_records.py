@@ -13,7 +13,7 @@ from capi_middleware.delivery.courier import Courier
 from capi_middleware.events import Count
 from capi_middleware.meta.codes import Outcome
 from capi_middleware.shield import Shield
-from capi_middleware.testing.memory import MemoryStore
+from capi_middleware.testing import MemoryStore
 from tests.delivery.test_delivery import Script
 from tests.support.processes import until
 from tests.support.stores import PIXEL, row, store_rows

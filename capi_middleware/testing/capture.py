@@ -1,6 +1,7 @@
-"""Capture: what an app tracks while a test runs, kept in memory instead of being sent."""
+"""Capture: what an app tracks while a test runs, with a store in memory and a clock that stands."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -9,9 +10,42 @@ from capi_middleware.events import Count, Event, EventName
 from capi_middleware.meta.custom_data import clean, refused_by_meta
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.request.issuing import Issuer
-from capi_middleware.testing.memory import MemoryStore
+from capi_middleware.store.sqlite import SqliteEngine
+from capi_middleware.store.store import Store
 
 _NOTHING = "nothing"
+
+
+class FrozenClock:
+    """Unix time in seconds, for the `clock` of FakeMeta and MemoryStore.
+
+    Call it for the time; set `now`, or move it on with `advance`.
+    """
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now: float = now
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        self.now += seconds
+
+
+class MemoryStore(Store):
+    """The store in this process's memory. Every call is done when it returns, commits as well.
+
+    Args:
+        queue_limit: the most rows of one call, as nothing waits for a disk.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self, *, queue_limit: int = 100_000, clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(SqliteEngine(None, clock), queue_limit=queue_limit, clock=clock)
 
 
 class _Kept(NamedTuple):

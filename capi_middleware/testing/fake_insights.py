@@ -5,27 +5,25 @@ and refuses is taken from Meta's pages "Dataset Quality API" and "Opportunity Sc
 Recommendations", from the SDK, and from answers that others have seen.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import partial
 from statistics import median
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from capi_middleware.meta import codes
-from capi_middleware.testing.faults import Endpoint, Fault, graph_error
+from capi_middleware.meta.match_keys import MATCH_KEYS
+from capi_middleware.testing.faults import Endpoint
+from capi_middleware.testing.graph_rules import Refusal, need
 from capi_middleware.testing.received import BrowserHit, Received, ServerEvent
 
 #: What a token may do besides posting events.
 READ_QUALITY, READ_ADS = "read_ads_dataset_quality", "ads_read"
 HOUR = 3600
-#: How far back /stats reaches, in seconds.
-STATS_REACH = 7 * 24 * HOUR
-_ACCOUNT_FIELDS = ("id", "opportunity_score", "opportunity_score_weight")
+#: How far back Meta's own view reaches, in seconds.
+REACH = 7 * 24 * HOUR
 _AGGREGATIONS = frozenset(
     {
         "browser_type", "custom_data_field", "device_os", "device_type", "event",
@@ -35,13 +33,11 @@ _AGGREGATIONS = frozenset(
     }
 )  # fmt: skip
 _PAGE = 25
-_WEEK = 7 * 86_400
 _GOAL = 75
-#: user_data keys by the names that the API uses, and what each adds to the stand-in's score.
-_IDENTIFIERS = {
-    "em": ("email", 3.0), "fbc": ("fbc", 2.0), "ph": ("phone", 1.5), "external_id":
-    ("external_id", 1.0), "fbp": ("fbp", 1.0), "client_ip_address": ("ip_address", 0.8),
-    "client_user_agent": ("user_agent", 0.7),
+#: What each user_data key adds to the stand-in's score.
+_WEIGHTS = {
+    "em": 3.0, "fbc": 2.0, "ph": 1.5, "external_id": 1.0, "fbp": 1.0, "client_ip_address": 0.8,
+    "client_user_agent": 0.7,
 }  # fmt: skip
 
 
@@ -54,13 +50,7 @@ class FakeInsights:
     {hour: {event_name: count}}; `opportunity_score` None means that the account has none yet.
     """
 
-    def __init__(
-        self,
-        received: Callable[[], Received],
-        denied: Callable[[Request, str | None, str], Response | None],
-        fault: Callable[[Endpoint, str | None], Fault],
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self) -> None:
         self.scopes: dict[str, frozenset[str]] = {}
         self.quality: dict[str, Any] = {}
         self.stats: dict[str, dict[str, dict[int, dict[str, int]]]] = {}
@@ -85,68 +75,50 @@ class FakeInsights:
         ]
         #: The addresses and headers of all requests, for tests that look for leaks.
         self.requests: list[tuple[str, dict[str, str]]] = []
-        self._received, self._denied, self._fault = received, denied, fault
-        self._clock = clock
-        self.routes: list[Route] = [
-            Route("/{version}/dataset_quality", self._dataset_quality),
-            Route("/{version}/{pixel_id}/dataset_quality", _unknown_path),
-            Route("/{version}/{pixel_id}/stats", self._stats),
-            Route("/{version}/act_{number}", self._account),
-            Route("/{version}/act_{number}/recommendations", self._recommendations),
-        ]
 
-    async def _answer(
-        self, request: Request, endpoint: Endpoint, pixel_id: str | None, scope: str,
-        make: Callable[[], Any],
-    ) -> Response:  # fmt: skip
-        """What `make` makes, or why the request is refused; a scripted fault goes before."""
-        self.requests.append((str(request.url), dict(request.headers)))
-        truth = self._denied(request, pixel_id, scope)
-        if truth is None:
-            try:
-                truth = JSONResponse(make())
-            except ValueError as error:
-                told = graph_error(f"(#100) {error}", codes.INVALID)
-                truth = JSONResponse(told, 400)
-            except LookupError as error:
-                truth = JSONResponse(graph_error(str(error.args[0]), codes.NO_SUCH_OBJECT), 400)
-        return await self._fault(endpoint, pixel_id).answer(truth)
+    def answer(self, endpoint: Endpoint, request: Request, received: Received, now: float) -> Any:
+        """What Meta would say to a `request` that may be made. Raises Refusal."""
+        match endpoint:
+            case "dataset_quality":
+                return self._quality(request, received, now)
+            case "stats":
+                return self._stats(request, received, now)
+        number = request.path_params["number"]
+        need(number.isdecimal(), "Object does not exist", code=codes.NO_SUCH_OBJECT)
+        if endpoint == "recommendations":
+            given = self.recommendations
+            return {"data": [{"recommendations": given}] if given else []}
+        found: dict[str, Any] = {"id": f"act_{number}"}
+        if self.opportunity_score is not None:
+            found |= {"opportunity_score": self.opportunity_score, "opportunity_score_weight": 1}
+        wanted = _fields(request.query_params.get("fields", "id"))
+        return _picked(found, {"id": {}} | wanted, _ACCOUNT)
 
-    async def _dataset_quality(self, request: Request) -> Response:
+    def _quality(self, request: Request, received: Received, now: float) -> Any:
         pixel_id = request.query_params.get("dataset_id")
+        if pixel_id is None:
+            raise _invalid("The parameter dataset_id is required")
+        found = self.quality.get(pixel_id)
+        if found is None:
+            found = quality_of(received, pixel_id, now)
+        return _picked(found, _fields(request.query_params.get("fields", "web")))
 
-        def make() -> Any:
-            if pixel_id is None:
-                raise ValueError("The parameter dataset_id is required")
-            found = self.quality.get(pixel_id)
-            if found is None:
-                found = quality_of(self._received(), pixel_id, self._clock())
-            return _picked(found, _fields(request.query_params.get("fields", "web")))
-
-        return await self._answer(request, "dataset_quality", pixel_id, READ_QUALITY, make)
-
-    async def _stats(self, request: Request) -> Response:
-        pixel_id = request.path_params["pixel_id"]
-        make = partial(self._counted, request, pixel_id)
-        return await self._answer(request, "stats", pixel_id, READ_ADS, make)
-
-    def _counted(self, request: Request, pixel_id: str) -> dict[str, Any]:
-        given = request.query_params
+    def _stats(self, request: Request, received: Received, now: float) -> dict[str, Any]:
+        given, pixel_id = request.query_params, request.path_params["pixel_id"]
         source = given.get("event_source", "")
         if given.get("aggregation") not in _AGGREGATIONS:
-            raise ValueError("Param aggregation must be one of the known aggregations")
+            raise _invalid("Param aggregation must be one of the known aggregations")
         if source not in ("WEB_ONLY", "SERVER_ONLY"):
-            raise ValueError("Param event_source must be one of {WEB_ONLY, SERVER_ONLY}")
-        now = self._clock()
+            raise _invalid("Param event_source must be one of {WEB_ONLY, SERVER_ONLY}")
         try:
             start, end = int(given.get("start_time", 0)), int(given.get("end_time", now + 1))
             offset, limit = int(given.get("after", 0)), int(given.get("limit", _PAGE))
         except ValueError:
-            raise ValueError("Param start_time must be a valid datetime") from None
+            raise _invalid("Param start_time must be a valid datetime") from None
         hours = self.stats.get(pixel_id, {}).get(source)
         if hours is None:
-            hours = self._hours(pixel_id, source)
-        oldest = max(start, now - STATS_REACH)
+            hours = _hours(received, pixel_id, source)
+        oldest = max(start, now - REACH)
         buckets = [
             {
                 "aggregation": "event",
@@ -167,69 +139,38 @@ class FakeInsights:
                 answer["paging"]["next"] = str(url)
         return answer
 
-    def _hours(self, pixel_id: str, source: str) -> dict[int, dict[str, int]]:
-        received = self._received()
-        if source == "WEB_ONLY":
-            seen = [(hit.arrived, hit.ev) for hit in received.browser if hit.id == pixel_id]
-        else:
-            seen = [
-                (one.event["event_time"], one.event["event_name"])
-                for one in received.server
-                if one.pixel_id == pixel_id
-            ]
-        counts = Counter((int(moment) // HOUR * HOUR, name) for moment, name in seen)
-        hours: dict[int, dict[str, int]] = {}
-        for (hour, name), n in counts.items():
-            hours.setdefault(hour, {})[name] = n
-        return hours
 
-    async def _account(self, request: Request) -> Response:
-        number = request.path_params["number"]
-
-        def make() -> Any:
-            _check_account(number)
-            wanted = _fields(request.query_params.get("fields", "id"))
-            if unknown := set(wanted) - set(_ACCOUNT_FIELDS):
-                raise ValueError(f"Tried accessing nonexisting field ({min(unknown)})")
-            found: dict[str, Any] = {"id": f"act_{number}"}
-            score = self.opportunity_score
-            if score is not None:
-                found |= {"opportunity_score": score, "opportunity_score_weight": 1}
-            return {key: one for key, one in found.items() if key in wanted or key == "id"}
-
-        return await self._answer(request, "account", None, READ_ADS, make)
-
-    async def _recommendations(self, request: Request) -> Response:
-        def make() -> Any:
-            _check_account(request.path_params["number"])
-            given = self.recommendations
-            return {"data": [{"recommendations": given}] if given else []}
-
-        return await self._answer(request, "recommendations", None, READ_ADS, make)
+def _hours(received: Received, pixel_id: str, source: str) -> dict[int, dict[str, int]]:
+    if source == "WEB_ONLY":
+        seen = [(hit.arrived, hit.ev) for hit in received.browser if hit.id == pixel_id]
+    else:
+        seen = [
+            (one.event["event_time"], one.event["event_name"])
+            for one in received.server
+            if one.pixel_id == pixel_id
+        ]
+    hours: dict[int, dict[str, int]] = defaultdict(Counter)
+    for moment, name in seen:
+        hours[int(moment) // HOUR * HOUR][name] += 1
+    return hours
 
 
-async def _unknown_path(request: Request) -> Response:
-    path = request.path_params["pixel_id"] + "/dataset_quality"
-    return JSONResponse(graph_error(f"Unknown path components: /{path}", codes.UNKNOWN_PATH), 400)
+def _invalid(message: str) -> Refusal:
+    return Refusal(f"(#100) {message}")
 
 
-def no_permission(scope: str) -> Response:
+def no_permission(scope: str) -> Refusal:
     """How Meta refuses a token that lacks `scope`."""
     if scope == READ_ADS:
-        return JSONResponse(graph_error("Missing Permission", codes.INVALID), 400)
-    return JSONResponse(graph_error("(#200) Permissions error", codes.FORBIDDEN), 403)
-
-
-def _check_account(number: str) -> None:
-    if not number.isdecimal():
-        raise LookupError("Object does not exist")
+        return Refusal("Missing Permission")
+    return Refusal("(#200) Permissions error", code=codes.FORBIDDEN, status=403)
 
 
 Wanted = dict[str, "Wanted"]
 
 
 def _fields(text: str) -> Wanted:
-    """Graph's nested list of fields, "web{event_name,acr{percentage}}". Raises ValueError."""
+    """Graph's nested list of fields, "web{event_name,acr{percentage}}". Raises Refusal."""
     tree: Wanted = {}
     open_trees, name = [tree], ""
     for character in f"{text},":
@@ -240,10 +181,10 @@ def _fields(text: str) -> Wanted:
         elif character == "}":
             open_trees.pop()
         if not open_trees:
-            raise ValueError("Syntax error in the field list")
+            raise _invalid("Syntax error in the field list")
         name = name + character if character not in ",{} " else ""
     if len(open_trees) > 1:
-        raise ValueError("Syntax error in the field list")
+        raise _invalid("Syntax error in the field list")
     return tree
 
 
@@ -258,12 +199,13 @@ _KNOWN: Wanted = _fields(
     "{percentage,description}},data_freshness{upload_frequency,description},acr{percentage,"
     "description},event_potential_aly_acr_increase{percentage,description}},offline{event_name}"
 )
+_ACCOUNT: Wanted = _fields("id,opportunity_score,opportunity_score_weight")
 
 
 def _picked(found: Any, wanted: Wanted, known: Wanted = _KNOWN) -> Any:
-    """Only what was asked for; all of it where nothing below is named. Raises ValueError."""
+    """Only what was asked for; all of it where nothing below is named. Raises Refusal."""
     if unknown := set(wanted) - set(known):
-        raise ValueError(f"Tried accessing nonexisting field ({min(unknown)})")
+        raise _invalid(f"Tried accessing nonexisting field ({min(unknown)})")
     if isinstance(found, list):
         return [_picked(one, wanted, known) for one in found]
     if not isinstance(found, Mapping):
@@ -281,9 +223,9 @@ def _picked(found: Any, wanted: Wanted, known: Wanted = _KNOWN) -> Any:
 def quality_of(received: Received, pixel_id: str, now: float) -> dict[str, Any]:
     """The answer of dataset_quality for a pixel; `{}` when nothing came within seven days."""
     server = [
-        one for one in received.server if one.pixel_id == pixel_id and now - one.arrived < _WEEK
+        one for one in received.server if one.pixel_id == pixel_id and now - one.arrived < REACH
     ]
-    hits = [hit for hit in received.browser if hit.id == pixel_id and now - hit.arrived < _WEEK]
+    hits = [hit for hit in received.browser if hit.id == pixel_id and now - hit.arrived < REACH]
     names = dict.fromkeys(one.event["event_name"] for one in server)
     web = [
         _event(
@@ -300,19 +242,15 @@ def _event(name: str, server: list[ServerEvent], hits: list[BrowserHit]) -> dict
     ids = {one.event["event_id"] for one in server if one.event.get("event_id")}
     eids = {hit.eid for hit in hits if hit.eid}
     browser = len(eids) + sum(not hit.eid for hit in hits)
-    shares = {
-        key: _share(sum(key in one.event["user_data"] for one in server), len(server))
-        for key in _IDENTIFIERS
-    }
-    score = sum(weight * shares[key]["percentage"] for key, (_, weight) in _IDENTIFIERS.items())
-    feedback = [
-        {"identifier": identifier, "coverage": shares[key]}
-        for key, (identifier, _) in _IDENTIFIERS.items()
-    ]
+    feedback, score = [], 0.0
+    for key, weight in _WEIGHTS.items():
+        share = _share(sum(key in one.event["user_data"] for one in server), len(server))
+        feedback.append({"identifier": MATCH_KEYS[key].word, "coverage": share})
+        score += weight * share["percentage"] / 100
     found: dict[str, Any] = {
         "event_name": name,
         "event_match_quality": {
-            "composite_score": round(score / 100, 1),
+            "composite_score": round(score, 1),
             "match_key_feedback": feedback,
             "diagnostics": [],
         },
@@ -325,21 +263,22 @@ def _event(name: str, server: list[ServerEvent], hits: list[BrowserHit]) -> dict
         return found
     covered = _share(len(ids & eids), browser)
     with_id = sum(bool(one.event.get("event_id")) for one in server)
-    feedback = [
-        {
-            "dedupe_key": "event_id",
-            "browser_events_with_dedupe_key": _share(sum(bool(h.eid) for h in hits), len(hits)),
-            "server_events_with_dedupe_key": _share(with_id, len(server)),
-            "overall_browser_coverage_from_dedupe_key": covered,
-        }
-    ]
     return found | {
         "event_coverage": {
             **covered,
             "goal_percentage": _GOAL,
             "description": "Pixel events that the Conversions API covers",
         },
-        "dedupe_key_feedback": feedback,
+        "dedupe_key_feedback": [
+            {
+                "dedupe_key": "event_id",
+                "browser_events_with_dedupe_key": _share(
+                    sum(bool(hit.eid) for hit in hits), len(hits)
+                ),
+                "server_events_with_dedupe_key": _share(with_id, len(server)),
+                "overall_browser_coverage_from_dedupe_key": covered,
+            }
+        ],
         "acr": {
             **_share(len(ids - eids), browser),
             "description": "Additional conversions reported in the last 7 days",

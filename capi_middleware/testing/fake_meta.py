@@ -6,8 +6,9 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -17,9 +18,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from capi_middleware.meta import codes
-from capi_middleware.testing.fake_insights import FakeInsights, no_permission
+from capi_middleware.testing.fake_insights import (
+    READ_ADS,
+    READ_QUALITY,
+    FakeInsights,
+    no_permission,
+)
 from capi_middleware.testing.faults import Drop, Endpoint, Fault, Faults, graph_error
-from capi_middleware.testing.graph_rules import BodyError, Refusal, fields_of, refusal
+from capi_middleware.testing.graph_rules import Refusal, check_event, fields_of, need
 from capi_middleware.testing.received import Received, ServerEvent
 
 MAX_EVENTS = 1000
@@ -27,7 +33,15 @@ _GIF = bytes.fromhex(
     "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
 )
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_NO_OBJECT = "Object does not exist or cannot be loaded due to missing permissions"
 _PIXEL_ID = re.compile(r"[1-9][0-9]{0,25}")
+#: Meta's own view: by path, what is asked for and what a token needs to read it.
+_INSIGHTS: tuple[tuple[str, Endpoint, str], ...] = (
+    ("dataset_quality", "dataset_quality", READ_QUALITY),
+    ("{pixel_id}/stats", "stats", READ_ADS),
+    ("act_{number}", "account", READ_ADS),
+    ("act_{number}/recommendations", "recommendations", READ_ADS),
+)
 _VERSION = re.compile(r"v\d+\.\d+")
 
 
@@ -56,9 +70,7 @@ class FakeMeta:
         self._app_secret = app_secret
         self._clock = clock
         self._faults = Faults()
-        self.insights: FakeInsights = FakeInsights(
-            lambda: self.received, self._denied_reading, self._faults.take, clock
-        )
+        self.insights: FakeInsights = FakeInsights()
         self.app: Starlette = Starlette(
             routes=[
                 Route("/received", self._show, methods=["GET"]),
@@ -68,7 +80,11 @@ class FakeMeta:
                 *(Route(path, self._tr, methods=["GET", "POST"]) for path in ("/tr", "/tr/")),
                 Route("/signals/config/{pixel_id}", self._config, methods=["GET"]),
                 Route("/{locale}/fbevents.js", self._fbevents, methods=["GET"]),
-                *self.insights.routes,
+                Route("/{version}/{pixel_id}/dataset_quality", _unknown_path),
+                *(
+                    Route("/{version}/" + path, partial(self._insight, endpoint, scope))
+                    for path, endpoint, scope in _INSIGHTS
+                ),
                 Route("/{version}/{pixel_id}/events", self._events, methods=_METHODS),
             ]
         )
@@ -122,65 +138,67 @@ class FakeMeta:
     async def _events(self, request: Request) -> Response:
         pixel_id = request.path_params["pixel_id"]
         fault = self._faults.take("events", pixel_id)
-        if fault.only_delays or fault.drop == "after":
-            return await fault.answer(await self._accept(request, pixel_id))
-        return await fault.answer(Response())
-
-    async def _accept(self, request: Request, pixel_id: str) -> Response:
-        if not _VERSION.fullmatch(request.path_params["version"]):
-            return _told("Unknown path components", codes.UNKNOWN_PATH)
-        if request.method != "POST":
-            return _told("Unsupported request", codes.NO_SUCH_OBJECT)
+        if not (fault.only_delays or fault.drop == "after"):
+            return await fault.answer(Response())
         try:
-            fields = fields_of(request.headers.get("content-type", ""), await request.body())
-        except BodyError as error:
-            return _refused(Refusal(str(error), "data"))
-        denied = self._denied(request, pixel_id, fields)
-        if denied is not None:
-            return denied
+            n = self._accept(request, pixel_id, await request.body())
+            receipt = {"events_received": n, "messages": [], "fbtrace_id": "AFakeMetaTrace"}
+            return await fault.answer(JSONResponse(receipt))
+        except Refusal as why:
+            return await fault.answer(_refused(why))
+
+    def _accept(self, request: Request, pixel_id: str, body: bytes) -> int:
+        """Keep the events of a request, and return how many they are. Raises Refusal."""
+        known_version = _VERSION.fullmatch(request.path_params["version"])
+        need(known_version, "Unknown path components", code=codes.UNKNOWN_PATH)
+        need(request.method == "POST", "Unsupported request", code=codes.NO_SUCH_OBJECT)
+        fields = fields_of(request.headers.get("content-type", ""), body)
+        token = self._known_token(request, pixel_id, fields)
+        mine = self._tokens is None or self._tokens.get(pixel_id) == token
+        need(mine, _NO_OBJECT, code=codes.NO_SUCH_OBJECT)
         events = fields.get("data")
         if not isinstance(events, list) or not 1 <= len(events) <= MAX_EVENTS:
-            return _refused(Refusal(f"A list of 1 to {MAX_EVENTS} events is required", "data"))
+            raise Refusal(f"A list of 1 to {MAX_EVENTS} events is required", "data")
         now = self._clock()
-        for event in events:
-            bad = refusal(event, now)
-            if bad is not None:  # one bad event refuses them all
-                return _refused(bad)
+        for event in events:  # one bad event refuses them all
+            check_event(event, now)
         code = fields.get("test_event_code")
         self.received.server += [ServerEvent(pixel_id, event, now, code) for event in events]
-        receipt = {"events_received": len(events), "messages": [], "fbtrace_id": "AFakeMetaTrace"}
-        return JSONResponse(receipt)
+        return len(events)
 
-    def _denied(self, request: Request, pixel_id: str, fields: dict[str, Any]) -> Response | None:
-        token = _token(request, fields)
-        known = bool(token) if self._tokens is None else token in self._tokens.values()
-        denied = self._unknown(request, token, fields, known)
-        mine = self._tokens is None or self._tokens.get(pixel_id) == token
-        return denied or (None if mine and _PIXEL_ID.fullmatch(pixel_id) else _no_object())
+    async def _insight(self, endpoint: Endpoint, scope: str, request: Request) -> Response:
+        self.insights.requests.append((str(request.url), dict(request.headers)))
+        given = request.path_params.get("pixel_id") or request.query_params.get("dataset_id")
+        pixel_id = given if endpoint in ("dataset_quality", "stats") else None
+        try:
+            token = self._known_token(request, pixel_id, {}, self.insights.scopes)
+            reads_all = self._tokens is None and token not in self.insights.scopes
+            if not reads_all and scope not in self.insights.scopes.get(token, ()):
+                raise no_permission(scope)
+            found = self.insights.answer(endpoint, request, self.received, self._clock())
+            truth: Response = JSONResponse(found)
+        except Refusal as why:
+            truth = _refused(why)
+        return await self._faults.take(endpoint, pixel_id).answer(truth)
 
-    def _denied_reading(
-        self, request: Request, pixel_id: str | None, scope: str
-    ) -> Response | None:
-        token, scopes = _token(request, {}), self.insights.scopes
+    def _known_token(
+        self, request: Request, pixel_id: str | None, fields: Mapping[str, Any],
+        readers: Collection[str] = (),
+    ) -> str:  # fmt: skip
+        """The access token of a request, one that posts or one of the `readers`. Raises Refusal."""
+        given = {**request.query_params, **{key: one for key, one in fields.items() if one}}
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        token = bearer if scheme.lower() == "bearer" else str(given.get("access_token", ""))
         posts = bool(token) if self._tokens is None else token in self._tokens.values()
-        denied = self._unknown(request, token, {}, posts or token in scopes)
-        if denied is None and pixel_id is not None and not _PIXEL_ID.fullmatch(pixel_id):
-            denied = _no_object()
-        reads_all = self._tokens is None and token not in scopes
-        allowed = reads_all or scope in scopes.get(token, ())
-        return denied or (None if allowed else no_permission(scope))
-
-    def _unknown(
-        self, request: Request, token: str, fields: dict[str, Any], known: bool
-    ) -> Response | None:
-        if not known:
-            return _told("Invalid OAuth access token", codes.TOKEN_REFUSED, 401)
+        if not posts and token not in readers:
+            raise Refusal("Invalid OAuth access token", code=codes.TOKEN_REFUSED, status=401)
         if self._app_secret is not None:
             proof = hmac.new(self._app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
-            given = fields.get("appsecret_proof") or request.query_params.get("appsecret_proof")
-            if given != proof:
-                return _told("Invalid appsecret_proof", codes.WRONG_PROOF)
-        return None
+            right = given.get("appsecret_proof") == proof
+            need(right, "Invalid appsecret_proof", code=codes.WRONG_PROOF)
+        known_id = pixel_id is None or _PIXEL_ID.fullmatch(pixel_id)
+        need(known_id, _NO_OBJECT, code=codes.NO_SUCH_OBJECT)
+        return token
 
     async def _fbevents(self, request: Request) -> Response:
         source = files("capi_middleware.testing").joinpath("fbevents.js").read_bytes()
@@ -232,24 +250,13 @@ class FakeMeta:
         return Response(status_code=204)
 
 
-def _token(request: Request, fields: dict[str, Any]) -> str:
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return bearer
-    return str(fields.get("access_token") or request.query_params.get("access_token") or "")
-
-
-def _told(message: str, code: str, status: int = 400, blame: str = "") -> Response:
-    return JSONResponse(graph_error(message, code, blame=blame), status)
+async def _unknown_path(request: Request) -> Response:
+    path = request.path_params["pixel_id"] + "/dataset_quality"
+    return _refused(Refusal(f"Unknown path components: /{path}", code=codes.UNKNOWN_PATH))
 
 
 def _refused(why: Refusal) -> Response:
-    return _told(why.message, why.code, blame=why.field)
-
-
-def _no_object() -> Response:
-    message = "Object does not exist or cannot be loaded due to missing permissions"
-    return _told(message, codes.NO_SUCH_OBJECT)
+    return JSONResponse(graph_error(why.message, why.code, blame=why.field), why.status)
 
 
 def create_app() -> Starlette:

@@ -7,7 +7,6 @@ Rules come from Meta's pages "Server Event Parameters", "Customer Information Pa
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
@@ -38,12 +37,24 @@ _CURRENCY = re.compile(r"[A-Za-z]{3}")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
-class BodyError(ValueError):
-    """A body that is not what its content type says."""
+class Refusal(Exception):
+    """Why a request is refused: Meta's error `code`, as in meta/codes.py, and the guilty field."""
+
+    def __init__(
+        self, message: str, field: str = "", code: str = codes.INVALID, status: int = 400
+    ) -> None:
+        super().__init__(message)
+        self.message, self.field, self.code, self.status = message, field, code, status
+
+
+def need(met: object, message: str, field: str = "", code: str = codes.INVALID) -> None:
+    """Raises Refusal unless something is `met`."""
+    if not met:
+        raise Refusal(message, field, code)
 
 
 def fields_of(content_type: str, body: bytes) -> dict[str, Any]:
-    """The fields of a JSON, form or multipart body, `data` decoded. Raises BodyError."""
+    """The fields of a JSON, form or multipart body, `data` decoded. Raises Refusal."""
     kind = content_type.partition(";")[0].strip().lower()
     try:
         if kind == "application/json":
@@ -53,11 +64,12 @@ def fields_of(content_type: str, body: bytes) -> dict[str, Any]:
         else:
             fields = dict(parse_qsl(body.decode(), keep_blank_values=True))
         if not isinstance(fields, dict):
-            raise BodyError("The body must be an object")
+            raise Refusal("The body must be an object", "data")
         if "data" in fields:
             fields["data"] = _decoded(fields["data"])
     except (ValueError, RecursionError) as error:
-        raise BodyError(f"The body cannot be read ({type(error).__name__})") from error
+        told = f"The body cannot be read ({type(error).__name__})"
+        raise Refusal(told, "data") from error
     return fields
 
 
@@ -81,116 +93,65 @@ def _multipart(content_type: str, body: bytes) -> dict[str, str]:
     return fields
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Why a request is refused: Meta's error `code`, as in meta/codes.py, and the guilty field."""
-
-    message: str
-    field: str = ""
-    code: str = codes.INVALID
-
-
-def refusal(event: object, now: float) -> Refusal | None:
-    """The first reason to refuse `event`, or None. `now` is Unix time in seconds."""
-    if not isinstance(event, Mapping):
-        return Refusal("Each element of data must be an object", "data")
-    return (
-        _bad_envelope(event)
-        or _bad_time(event, now)
-        or _bad_user_data(event)
-        or _bad_website_event(event)
-        or _bad_custom_data(event)
-    )
-
-
-def _bad_envelope(event: Mapping[str, Any]) -> Refusal | None:
-    name = event.get("event_name")
-    if not isinstance(name, str) or not name:
-        return Refusal("A non-empty string is required", "event_name")
-    if event.get("action_source") not in ACTION_SOURCES:
-        return Refusal("A known action source is required", "action_source")
-    if "event_id" in event and not isinstance(event["event_id"], str):
-        return Refusal("Must be a string", "event_id")
-    if not isinstance(event.get("opt_out", False), bool):
-        return Refusal("Must be a boolean", "opt_out")
-    options = event.get("data_processing_options", [])
-    if not isinstance(options, list) or any(option != "LDU" for option in options):
-        return Refusal("Must be [] or ['LDU']", "data_processing_options")
+def check_event(event: Any, now: float) -> None:
+    """Raises Refusal for the first fault of an `event`. `now` is Unix time in seconds."""
+    need(isinstance(event, Mapping), "Each element of data must be an object", "data")
+    name, source = event.get("event_name"), event.get("action_source")
+    need(name and isinstance(name, str), "A non-empty string is required", "event_name")
+    need(source in ACTION_SOURCES, "A known action source is required", "action_source")
+    need(isinstance(event.get("event_id", ""), str), "Must be a string", "event_id")
+    need(isinstance(event.get("opt_out", False), bool), "Must be a boolean", "opt_out")
+    need(event.get("data_processing_options", []) in ([], ["LDU"]),
+         "Must be [] or ['LDU']", "data_processing_options")  # fmt: skip
     for key in ("data_processing_options_country", "data_processing_options_state"):
-        if type(event.get(key, 0)) is not int:
-            return Refusal("Must be an integer", key)
-    return None
-
-
-def _bad_time(event: Mapping[str, Any], now: float) -> Refusal | None:
+        need(type(event.get(key, 0)) is int, "Must be an integer", key)
     time = event.get("event_time")
-    if not isinstance(time, int) or isinstance(time, bool):
-        return Refusal("Unix time in whole seconds is required", "event_time")
-    visit = event["action_source"] == "physical_store"
-    if now - time > (MAX_AGE_PHYSICAL_STORE if visit else MAX_AGE):
-        return Refusal("Event timestamp too old", "event_time", code=codes.TOO_OLD)
-    if time - now > MAX_AHEAD:
-        return Refusal("Event timestamp in the future", "event_time", code=codes.IN_FUTURE)
-    return None
-
-
-def _bad_user_data(event: Mapping[str, Any]) -> Refusal | None:
+    need(type(time) is int, "Unix time in whole seconds is required", "event_time")
+    oldest = now - (MAX_AGE_PHYSICAL_STORE if source == "physical_store" else MAX_AGE)
+    need(time >= oldest, "Event timestamp too old", "event_time", codes.TOO_OLD)
+    need(time <= now + MAX_AHEAD, "Event timestamp in the future", "event_time", codes.IN_FUTURE)
     user_data = event.get("user_data")
-    if not isinstance(user_data, Mapping):
-        return Refusal("An object is required", "user_data")
+    need(isinstance(user_data, Mapping), "An object is required", "user_data")
+    _check_user_data(user_data)
+    if source == "website":
+        url = str(event.get("event_source_url"))
+        need(url.startswith(("http://", "https://")), "A website event needs an http(s) URL",
+             "event_source_url")  # fmt: skip
+        need(user_data.get("client_user_agent"), "A website event needs a user agent",
+             "client_user_agent")  # fmt: skip
+    data = event.get("custom_data", {})
+    need(isinstance(data, Mapping), "Must be an object", "custom_data")
+    _check_custom_data(name, data)
+
+
+def _check_user_data(user_data: Mapping[str, Any]) -> None:
     for name, value in user_data.items():
         key = MATCH_KEYS.get(name)
         if key is None or key.free:
             continue
         if key.plain is None:
             values = value if isinstance(value, list) else [value]
-            if not all(isinstance(one, str) and _SHA256.fullmatch(one) for one in values):
-                return Refusal("User parameter not hashed", name, code=codes.NOT_HASHED)
-        elif key.plain is not number and not isinstance(value, str):
-            return Refusal("Must be a string", name)
+            hashed = all(isinstance(one, str) and _SHA256.fullmatch(one) for one in values)
+            need(hashed, "User parameter not hashed", name, codes.NOT_HASHED)
+        else:
+            need(key.plain is number or isinstance(value, str), "Must be a string", name)
     keys = {key for key, value in user_data.items() if value}
-    if any(keys <= too_little for too_little in _TOO_LITTLE):
-        return Refusal("Not enough customer information", "user_data", code=codes.TOO_LITTLE)
-    return None
+    enough = not any(keys <= too_little for too_little in _TOO_LITTLE)
+    need(enough, "Not enough customer information", "user_data", codes.TOO_LITTLE)
 
 
-def _bad_website_event(event: Mapping[str, Any]) -> Refusal | None:
-    if event["action_source"] != "website":
-        return None
-    url = event.get("event_source_url")
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        return Refusal("A website event needs an http(s) URL", "event_source_url")
-    if not event["user_data"].get("client_user_agent"):
-        return Refusal("A website event needs a user agent", "client_user_agent")
-    return None
-
-
-def _bad_custom_data(event: Mapping[str, Any]) -> Refusal | None:
-    data = event.get("custom_data", {})
-    if not isinstance(data, Mapping):
-        return Refusal("Must be an object", "custom_data")
+def _check_custom_data(event_name: str, data: Mapping[str, Any]) -> None:
     value, currency = data.get("value"), data.get("currency")
-    if value is not None and not _is_number(value):
-        return Refusal("Must be a number", "value")
-    if currency is not None and not (isinstance(currency, str) and _CURRENCY.fullmatch(currency)):
-        return Refusal("Must be an ISO 4217 code", "currency")
-    if event["event_name"] == "Purchase":
-        if value is None:
-            return Refusal("A Purchase needs a value", "value", code=codes.NO_VALUE)
-        if currency is None:
-            return Refusal("A Purchase needs a currency", "currency", code=codes.NO_CURRENCY)
-    if value is not None and currency is None:
-        return Refusal("A value needs a currency", "currency", code=codes.VALUE_ALONE)
-    contents = data.get("contents", [])
-    if not isinstance(contents, list):
-        return Refusal("Must be a list", "contents")
-    if not all(isinstance(item, Mapping) and item.get("id") for item in contents):
-        return Refusal("Each of contents needs an id", "contents", code=codes.NO_CONTENT_ID)
-    return None
-
-
-def _is_number(value: object) -> bool:
     # Meta's own samples send numbers as text, too.
-    if isinstance(value, str):
-        return _NUMBER.fullmatch(value) is not None
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = _NUMBER.fullmatch(value) if isinstance(value, str) else type(value) in (int, float)
+    need(value is None or is_number, "Must be a number", "value")
+    known = isinstance(currency, str) and _CURRENCY.fullmatch(currency)
+    need(currency is None or known, "Must be an ISO 4217 code", "currency")
+    if event_name == "Purchase":
+        need(value is not None, "A Purchase needs a value", "value", codes.NO_VALUE)
+        need(currency, "A Purchase needs a currency", "currency", codes.NO_CURRENCY)
+    need(value is None or currency, "A value needs a currency", "currency", codes.VALUE_ALONE)
+    contents = data.get("contents", [])
+    need(isinstance(contents, list), "Must be a list", "contents")
+    named = all(isinstance(item, Mapping) and item.get("id") for item in contents)
+    need(named, "Each of contents needs an id", "contents", codes.NO_CONTENT_ID)

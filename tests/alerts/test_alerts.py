@@ -23,7 +23,7 @@ from capi_middleware.alerts import watch
 from capi_middleware.alerts.watch import Webhook
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.store import Store
-from capi_middleware.testing.memory import MemoryStore
+from capi_middleware.testing import MemoryStore
 from tests.delivery.test_delivery import answer, answering
 from tests.support.alerting import lines, plant, watcher
 from tests.support.configs import SECRET, make_config

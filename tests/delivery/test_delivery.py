@@ -24,8 +24,7 @@ from capi_middleware.events import Count
 from capi_middleware.meta import graph
 from capi_middleware.meta.codes import Outcome, judge, read_error
 from capi_middleware.meta.graph import GraphClient
-from capi_middleware.testing import FakeMeta
-from capi_middleware.testing.memory import MemoryStore
+from capi_middleware.testing import FakeMeta, MemoryStore
 from tests.support.configs import make_config
 from tests.support.servers import closed_port, serve
 from tests.support.stores import NOON, PIXEL, Clock, row, store_rows

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from capi_middleware.delivery import telemetry
 from capi_middleware.delivery.courier import Courier
 from capi_middleware.meta.codes import Outcome
-from capi_middleware.testing.memory import MemoryStore
+from capi_middleware.testing import MemoryStore
 from tests.delivery.test_delivery import Script
 from tests.support.stores import PIXEL, Clock, row, store_rows
 

@@ -10,7 +10,7 @@ from capi_middleware.report.metrics import MOST, metrics_text, read_metrics
 from capi_middleware.report.read import health_of
 from capi_middleware.report.window import parse_window
 from capi_middleware.store.records import Backlog, Freshness, Pause, Settlement, Tallies, Tally
-from capi_middleware.testing.memory import MemoryStore
+from capi_middleware.testing import MemoryStore
 from tests.support.configs import make_config
 from tests.support.stores import PIXEL, row, store_rows
 from tests.support.tallies import report_on, tally

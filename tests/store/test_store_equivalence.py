@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from capi_middleware.events import BROWSER_CAUSES, SENT, Count, Row, Sighting
 from capi_middleware.store.records import Lease, Settlement
 from capi_middleware.store.store import Store
-from capi_middleware.testing.memory import MemoryStore
+from capi_middleware.testing import MemoryStore
 from tests.support.stores import NOON, Clock, sqlite_store, states
 
 EVENT_IDS = st.sampled_from(["e1", "e2", "e3", "e4"])

@@ -751,7 +751,7 @@ def test_a_memory_store_is_empty_in_the_child(tmp_path: Path) -> None:
     script = (
         FORK
         + """
-from capi_middleware.testing.memory import MemoryStore
+from capi_middleware.testing import MemoryStore
 store = MemoryStore()
 store.append([row("e1")], wait=False)
 child = os.fork()
