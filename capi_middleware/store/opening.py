@@ -32,15 +32,17 @@ def open_store(url: str, *, queue_limit: int, clock: Callable[[], float] | None 
             ) from None
         engine = PostgresEngine(url, clock)
         return Store(engine, queue_limit=queue_limit, clock=clock or time.time)
-    from capi_middleware.store.sqlite import SqliteEngine
+    from capi_middleware.store.sqlite import File, Memory
 
-    path = None if url == "memory:" else Path(url.removeprefix(_SQLITE))
-    if path is not None and not path.parent.is_dir():
-        _fail(f"no directory {path.parent}", f"an existing one for {path.name}")
-    if path is not None and path.is_dir():
-        _fail(f"a directory at {path}", "the name of a file")
     clock = clock or time.time
-    return Store(SqliteEngine(path, clock), queue_limit=queue_limit, clock=clock)
+    if url == "memory:":
+        return Store(Memory(clock), queue_limit=queue_limit, clock=clock)
+    path = Path(url.removeprefix(_SQLITE))
+    if not path.parent.is_dir():
+        _fail(f"no directory {path.parent}", f"an existing one for {path.name}")
+    if path.is_dir():
+        _fail(f"a directory at {path}", "the name of a file")
+    return Store(File(path, clock), queue_limit=queue_limit, clock=clock)
 
 
 def check_url(url: str) -> None:

@@ -23,7 +23,7 @@ from psycopg import IsolationLevel, conninfo
 from capi_middleware.errors import StoreError
 from capi_middleware.store.records import LeasedEvent
 from capi_middleware.store.rollups import State
-from capi_middleware.store.store import Query, Transaction, named, schema
+from capi_middleware.store.store import Access, Engine, Query, Transaction, named, schema
 from capi_middleware.store.writer import LockedError, at_fork
 
 SCHEMA_VERSION = 1
@@ -70,8 +70,8 @@ class _Transaction(Transaction):
     """`xact` is its number, "" for a reader."""
 
     def __init__(self, db: "psycopg.Connection[Any]", now: float, xact: str) -> None:
-        self.now = now
-        self.xact = xact
+        self.now: float = now
+        self.xact: str = xact
         self._db = db
 
     def many(self, query: str, rows: Sequence[Sequence[Any]], **given: Any) -> int:
@@ -140,7 +140,7 @@ def _as_columns(query: str, rows: Sequence[Sequence[Any]]) -> dict[str, list[Any
     return dict(zip(_COLUMNS[query], map(list, zip(*rows, strict=True)), strict=True))
 
 
-class PostgresEngine:
+class PostgresEngine(Engine):
     """See Engine: PostgreSQL 14 or newer, two connections per process.
 
     Args:
@@ -149,10 +149,11 @@ class PostgresEngine:
     """
 
     immediate = False
+    close_seconds = 5.0
 
     def __init__(self, url: str, clock: Callable[[], float] | None = None) -> None:
-        self.writing_link = Link(url, clock)
-        self.link = Link(url, clock)
+        self.writing_link: Link = Link(url, clock)
+        self.link: Link = Link(url, clock)
         self.name: str = self.link.name
         #: The group whose COMMIT was not answered, and the number of its transaction.
         self._in_doubt: tuple[object, str] | None = None
@@ -181,34 +182,24 @@ class PostgresEngine:
         return bool(state == "committed")
 
     @contextmanager
-    def writing(self) -> Iterator[_Transaction]:
-        """See Engine.writing."""
-        with self.link.transaction() as db:
-            yield db
-
-    @contextmanager
-    def reading(self) -> Iterator[_Transaction]:
-        """See Engine.reading."""
-        with self.link.transaction(writing=False) as db:
-            yield db
-
-    @contextmanager
-    def idling(self) -> Iterator[_Transaction]:
-        """See Engine.idling: where a report or a courier has the connection, another time."""
-        lock = self.link.lock
-        if not lock.acquire(blocking=False):
+    def transaction(self, access: Access) -> Iterator[_Transaction]:
+        """See Engine.transaction. An idle one is for another time where a report or a courier has
+        the connection."""
+        idle = access == "idle"
+        if idle and not self.link.lock.acquire(blocking=False):
             raise LockedError(f"{self.name}: the connection is in use")
         try:
-            with self.link.transaction() as db:
+            with self.link.transaction(writing=access != "read") as db:
                 yield db
         finally:
-            lock.release()
+            if idle:
+                self.link.lock.release()
 
     def claim(
         self, pixel_id: str, lease_id: str, *, limit: int, seconds: float
     ) -> tuple[list[LeasedEvent], bool]:
         """See Engine.claim."""
-        with self.writing() as db:
+        with self.transaction("write") as db:
             given = {"pixel_id": pixel_id, "now": db.now}
             db.run("release", **given)
             due = db.read("due", limit=limit, **given)
@@ -223,10 +214,11 @@ class PostgresEngine:
     def tidy(self) -> None:
         """See Engine.tidy: autovacuum does it."""
 
-    def close(self) -> None:
+    def close(self, timeout: float) -> None:
         """See Engine.close."""
-        self.writing_link.close()
-        self.link.close()
+        deadline = time.monotonic() + timeout
+        self.writing_link.close(timeout)
+        self.link.close(max(0.0, deadline - time.monotonic()))
 
 
 class Link:
@@ -241,7 +233,7 @@ class Link:
 
     def _start_over(self) -> None:
         self._pid = os.getpid()
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self._db: psycopg.Connection[Any] | None = None
         self._failures = 0
         self._try_at = 0.0
@@ -277,12 +269,14 @@ class Link:
                     raise self._failure(error) from None
                 raise
 
-    def close(self) -> None:
-        """Close the connection. A later use opens another."""
-        if self._pid == os.getpid():
-            with self.lock:
+    def close(self, timeout: float) -> None:
+        """Close the connection unless it is still in use after `timeout` seconds."""
+        if self._pid == os.getpid() and self.lock.acquire(timeout=timeout):
+            try:
                 if self._db is not None:
                     self._end(self._db, lost=True)
+            finally:
+                self.lock.release()
 
     def _end(self, db: "psycopg.Connection[Any]", *, lost: bool) -> None:
         try:

@@ -1,21 +1,73 @@
-"""SQLite: the store in one file that several processes of a machine share, or in memory."""
+"""SQLite: the store in one file that several processes of a machine share, or in memory.
+
+WAL mode with synchronous=FULL: a commit survives a power cut.
+"""
 
 import json
+import logging
 import os
 import re
 import sqlite3
+import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from capi_middleware.errors import StoreError
+from capi_middleware.shield import about
 from capi_middleware.store.records import LeasedEvent
 from capi_middleware.store.rollups import State
-from capi_middleware.store.sqlite_file import CHECKPOINT_COMMITS, LOCK_PATIENCE, File, Memory
-from capi_middleware.store.store import Query, Transaction, named
+from capi_middleware.store.store import Access, Engine, Query, Transaction, named, schema
+from capi_middleware.store.writer import LockedError, OwnLockError, at_fork
 
+logger: logging.Logger = logging.getLogger("capi_middleware.store")
+
+SCHEMA_VERSION = 1
+#: Generated columns.
+OLDEST_SQLITE = (3, 31, 0)
+#: How long SQLite waits for another process's lock, in seconds.
+BUSY_SECONDS = 5.0
+#: How long opening goes on while other processes open the same new file, in seconds.
+OPENING_SECONDS = 15.0
+#: Pages of 4 KiB in the WAL that start a checkpoint after a commit that nobody waits for, and after
+#: any; and what stays of the file afterwards.
+WAL_PAGES, LATEST_WAL_PAGES, WAL_BYTES = 2500, 4000, 16 * 1024 * 1024
+#: Commits after which the WAL begins anew: those that make its file longer take half as long again.
+CHECKPOINT_COMMITS = 100
+#: How long a group commit waits for the lock before pages are told not to, in seconds.
+LOCK_PATIENCE = 0.025
+#: How long a fork waits for running transactions to end, in seconds.
+FORK_SECONDS = 2.0
+
+#: How many prepared statements a connection keeps: all of ours.
+_STATEMENTS = 200
+#: What may work later, by its code.
+_TRY_AGAIN = {
+    sqlite3.SQLITE_BUSY: "the database is locked by another process",
+    sqlite3.SQLITE_LOCKED: "the database is locked by another process",
+    sqlite3.SQLITE_FULL: "the disk is full",
+}
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+#: Free bytes, or share of the disk where that is less, that are left to the acknowledgements of
+#: what was delivered: on a full disk nothing could be marked as sent.
+RESERVE_BYTES, RESERVE_SHARE = 64 * 1024 * 1024, 0.05
+#: How long one process may take to move a damaged file away, in seconds.
+_MOVING_SECONDS = 30.0
+#: Caused by what should be stored, not by the database.
+_OF_THE_DATA = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.NotSupportedError,
+    sqlite3.ProgrammingError,
+)
+_creating = threading.Lock()
+#: Connections that a child inherited. Closing them there could remove the parent's locks.
+_abandoned: list[object] = []
 #: How many rows a statement takes at once: any number is a sum of few of these. Each step of a
 #: statement lets go of the interpreter's lock and waits for it again: up to 5 ms while pages keep
 #: it busy, and with the database's lock held.
@@ -47,9 +99,11 @@ QUERIES: Mapping[str, dict[int, str]] = {
 
 
 class _Transaction(Transaction):
+    """See Transaction. `db`: the connection."""
+
     def __init__(self, db: sqlite3.Connection, now: float) -> None:
-        self.now = now
-        self._db = db
+        self.now: float = now
+        self.db: sqlite3.Connection = db
 
     def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
         # The triggers would write down row by row what changes.
@@ -75,7 +129,7 @@ class _Transaction(Transaction):
         for name, value in given.items():
             if type(value) is list:
                 given[name] = json.dumps(value)
-        return self._db.execute(QUERIES[query][0], given)
+        return self.db.execute(QUERIES[query][0], given)
 
     def _execute_many(
         self, query: str, rows: Sequence[Sequence[Any]], given: Mapping[str, Any]
@@ -85,58 +139,26 @@ class _Transaction(Transaction):
             while len(rows) - done >= n:
                 values = tuple(chain(given.values(), *rows[done : done + n]))
                 done += n
-                yield self._db.execute(statements[n], values)
+                yield self.db.execute(statements[n], values)
 
 
-class SqliteEngine:
-    """See Engine. `path` is that of the file, made with mode 0600 when missing; None is memory.
+class SqliteEngine(Engine):
+    """See Engine. A transaction's time is by `clock`, Unix time in seconds."""
 
-    A missing directory, another application's file or another schema show as StoreError at the
-    first use. `clock`: Unix time in seconds.
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str] | None, clock: Callable[[], float] = time.time
-    ) -> None:
-        self.database: File | Memory = Memory() if path is None else File(Path(path))
-        self.immediate: bool = path is None
-        self.name: str = self.database.name
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._commits = 0
-
-    @contextmanager
-    def group(self, of: object) -> Iterator[_Transaction]:
-        """See Engine.group. A failed COMMIT has stored nothing: no group is asked for twice."""
-        self.database.check_space()
-        with self.database.writing(LOCK_PATIENCE) as db:
-            yield _Transaction(db, self._clock())
-        self._commits += 1
-
-    @contextmanager
-    def writing(self) -> Iterator[_Transaction]:
-        """See Engine.writing."""
-        with self.database.writing() as db:
-            yield _Transaction(db, self._clock())
-        self._commits += 1
-
-    @contextmanager
-    def reading(self) -> Iterator[_Transaction]:
-        """See Engine.reading: it holds up the checkpoint of everybody."""
-        with self.database.reading() as db:
-            yield _Transaction(db, self._clock())
-
-    @contextmanager
-    def idling(self) -> Iterator[_Transaction]:
-        """See Engine.idling. It may bring what is in the WAL into the database."""
-        with self.database.writing(LOCK_PATIENCE, checkpoint=True) as db:
-            yield _Transaction(db, self._clock())
-        self._commits = 0
+        self._start_over()
+        at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork_in_parent,
+            after_in_child=self._abandon,
+        )
 
     def claim(
         self, pixel_id: str, lease_id: str, *, limit: int, seconds: float
     ) -> tuple[list[LeasedEvent], bool]:
         """See Engine.claim."""
-        with self.writing() as db:
+        with self.transaction("write") as db:
             db.run("release", now=db.now)
             db.run("hurry", pixel_id=pixel_id, now=db.now)
             [(due, expired)] = db.read("due", pixel_id=pixel_id, now=db.now, limit=limit)
@@ -146,16 +168,432 @@ class SqliteEngine:
                 db.run("lease", due=due, lease_id=lease_id, until=db.now + seconds)
         if due == expired:
             return [], due != _NONE
-        with self.reading() as db:
+        with self.transaction("read") as db:
             found = db.read("leased", due=due, lease_id=lease_id)
         return [LeasedEvent(*columns) for columns in found], expired != _NONE
 
-    def tidy(self) -> None:
-        """See Engine.tidy."""
-        if self._commits >= CHECKPOINT_COMMITS:
-            self._commits = 0
-            self.database.checkpoint()
+    @abstractmethod
+    def _start_over(self) -> None:
+        """Begin without a connection, and with locks that nobody holds."""
 
-    def close(self) -> None:
-        """See Engine.close."""
-        self.database.close()
+    @abstractmethod
+    def _before_fork(self) -> None:
+        """Wait, not for ever, until no transaction runs."""
+
+    @abstractmethod
+    def _after_fork_in_parent(self) -> None:
+        """Let transactions begin again."""
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Start over in a forked child, without a touch of what it inherited."""
+
+
+class _Connection(sqlite3.Connection):
+    """`inode` is that of the file that it has open; None when it is not to be used again."""
+
+    inode: int | None = None
+    access: Access | None = None
+
+
+class File(SqliteEngine):
+    """The database at `path`, made with mode 0600 when missing: see SqliteEngine.
+
+    A missing directory, another application's file or another schema show as StoreError at the
+    first use. Each thread has a connection to itself for as long as its transaction.
+
+    Nothing but SQLite opens or closes the database, its -wal and its -shm: closing any file
+    descriptor of a file drops all POSIX locks that the process has on it, SQLite's as well.
+
+    SQLite keeps its locks per process in memory, and a child that inherits a held one finds the
+    database locked for ever (measured with SQLite 3.40). So a fork waits for running
+    transactions and closes all connections first; they are opened again when needed.
+    """
+
+    immediate = False
+
+    def __init__(
+        self, path: str | os.PathLike[str], clock: Callable[[], float] = time.time
+    ) -> None:
+        # The working directory may change before the first use.
+        self.path: Path = Path(path).absolute()
+        self.name: str = str(self.path)
+        super().__init__(clock)
+
+    def _start_over(self) -> None:
+        self._pid = os.getpid()
+        self._changed = threading.Condition(threading.RLock())
+        self._forking = False
+        #: What has the write lock: one connection of this process at a time can.
+        self._writing: _Connection | None = None
+        #: Since the WAL began anew.
+        self._commits = 0
+        self._lent = 0
+        self._opened: set[_Connection] = set()
+        self._free: list[_Connection] = []
+
+    def _abandon(self) -> None:
+        global _creating
+        _abandoned.append(self._opened)
+        _creating = threading.Lock()  # a thread that does not exist here may hold it
+        self._start_over()
+
+    def _before_fork(self) -> None:
+        self._changed.acquire()
+        self._forking = True
+        self._changed.wait_for(lambda: self._lent == 0, FORK_SECONDS)
+        self._close_free()
+
+    def _after_fork_in_parent(self) -> None:
+        self._forking = False
+        self._changed.notify_all()
+        self._changed.release()
+
+    @contextmanager
+    def transaction(self, access: Access) -> Iterator[_Transaction]:
+        """See Engine.transaction: a reading one holds up the checkpoint of everybody.
+
+        Raises OwnLockError where a thread of this process has the write lock.
+        """
+        if access == "group":
+            self._check_space()
+        db, usable = self._take(), True
+        try:
+            self._begin(db, access)
+            yield _Transaction(db, self._clock())
+            db.execute("COMMIT")
+            if access != "read":
+                self._commits = 0 if access == "idle" else self._commits + 1
+        except sqlite3.Error as error:
+            if _is_of_the_data(error):
+                raise
+            usable = _code(error) in _TRY_AGAIN
+            raise self._trouble(error, db.inode) from error
+        finally:
+            if self._writing is db:
+                self._writing = None
+            self._give_back(db, usable=usable)
+
+    def group(self, of: object) -> AbstractContextManager[_Transaction]:
+        """See Engine.group. A failed COMMIT has stored nothing: no group is asked for twice."""
+        return self.transaction("group")
+
+    def _begin(self, db: _Connection, access: Access) -> None:
+        if db.access != access:
+            patience = LOCK_PATIENCE if access in ("group", "idle") else BUSY_SECONDS
+            db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+            # Nobody waits for an idle one: it may bring what is in the WAL into the database.
+            pages = WAL_PAGES if access == "idle" else LATEST_WAL_PAGES
+            db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+            db.execute(f"PRAGMA query_only = {int(access == 'read')}")
+            db.access = access
+        if access == "read":
+            db.execute("BEGIN")
+            return
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if self._writing is not None:
+                raise OwnLockError(f"{self.path}: a courier of this process writes") from error
+            raise
+        self._writing = db
+
+    def _check_space(self) -> None:
+        try:
+            disk = os.statvfs(self.path.parent)
+        except OSError:
+            return  # opening it will say what is wrong
+        free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+        if free < min(RESERVE_BYTES, total * RESERVE_SHARE):
+            raise LockedError(f"{self.path}: the disk is full ({free // 1024:,} KiB free)")
+
+    def tidy(self) -> None:
+        """See Engine.tidy: bring what is in the WAL into the database, as far as nobody reads."""
+        if self._commits < CHECKPOINT_COMMITS:
+            return
+        self._commits, usable = 0, False
+        db = self._take()
+        try:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            usable = True
+        except sqlite3.Error as error:
+            raise self._trouble(error, db.inode) from error
+        finally:
+            self._give_back(db, usable=usable)
+
+    def close(self, timeout: float = 0.0) -> None:
+        """Close what is free now, and the rest when it comes back. A later use opens again."""
+        if self._pid != os.getpid():
+            return
+        with self._changed:
+            for db in [one for one in self._free if one.total_changes][:1]:
+                # Best effort: other processes may be reading, and the last one to close the
+                # file does the same anyway.
+                with suppress(sqlite3.Error):
+                    db.execute("PRAGMA busy_timeout = 0")
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._close_free()
+
+    def _close_free(self) -> None:
+        for db in self._opened:
+            db.inode = None  # what is lent is closed when it comes back
+        while self._free:
+            self._end(self._free.pop())
+
+    def _end(self, db: _Connection) -> None:
+        self._opened.discard(db)
+        db.close()
+
+    def _take(self) -> _Connection:
+        if self._pid != os.getpid():
+            self._abandon()
+        with self._changed:
+            if self._forking:
+                # Bounded, as another library's fork hook may call us on the forking thread.
+                self._changed.wait_for(lambda: not self._forking, FORK_SECONDS)
+            if self._free and self._free[-1].inode != _inode_of(self.path):
+                self._close_free()  # the file was replaced
+            self._lent += 1
+            if self._free:
+                return self._free.pop()
+        try:
+            db = self._connect()
+        except BaseException:
+            with self._changed:
+                self._lent -= 1
+                self._changed.notify_all()
+            raise
+        self._opened.add(db)
+        return db
+
+    def _give_back(self, db: _Connection, *, usable: bool) -> None:
+        try:
+            if usable and db.in_transaction:
+                db.execute("ROLLBACK")
+        except sqlite3.Error:
+            usable = False
+        with self._changed:
+            if usable and db.inode is not None:
+                self._free.append(db)
+            else:
+                self._end(db)
+            self._lent -= 1
+            self._changed.notify_all()
+
+    def _connect(self) -> _Connection:
+        """A connection in autocommit mode. Raises StoreError when there is none to our tables."""
+        _create_file(self.path)
+        inode = _inode_of(self.path)
+        try:
+            db = _open(self.path)
+            try:
+                _patiently(lambda: _prepare(db, self.path))
+            except BaseException:
+                db.close()
+                raise
+        except sqlite3.Error as error:
+            raise self._trouble(error, inode) from error
+        db.inode = inode
+        return db
+
+    def _trouble(self, error: sqlite3.Error, inode: int | None) -> StoreError:
+        """What callers get to see. A damaged file, of which that is the inode, is moved aside."""
+        code = _code(error)
+        if code in _DAMAGED:
+            quarantine(self.path, inode)
+            return LockedError(f"{self.path}: the file is damaged")  # the next try makes a new one
+        if code in _TRY_AGAIN:
+            return LockedError(f"{self.path}: {_TRY_AGAIN[code]}")
+        return StoreError(f"{self.path}: {error}")
+
+
+class Memory(SqliteEngine):
+    """A database in this process's memory, on one connection: see SqliteEngine.
+
+    A child of a fork has its own: the parent delivers what it has; here it would go out twice.
+    """
+
+    name = "memory:"
+    immediate = True
+
+    def _start_over(self) -> None:
+        self._db: sqlite3.Connection | None = None
+        # Reentrant: what interrupts us, a signal handler or a finalizer, joins our transaction.
+        self._lock = threading.RLock()
+        self._is_held = False
+
+    def _abandon(self) -> None:
+        _abandoned.append(self._db)
+        self._start_over()
+
+    def _before_fork(self) -> None:
+        self._is_held = self._lock.acquire(timeout=FORK_SECONDS)
+
+    def _after_fork_in_parent(self) -> None:
+        if self._is_held:
+            self._lock.release()
+
+    @contextmanager
+    def transaction(self, access: Access) -> Iterator[_Transaction]:
+        """See Engine.transaction. Nobody else can hold a lock for long."""
+        with self._lock:
+            if self._db is None:
+                self._db = _open(":memory:")
+                for statement in schema("sqlite.sql"):
+                    self._db.execute(statement)
+            db, joins = self._db, self._db.in_transaction
+            if not joins:
+                db.execute("BEGIN")
+            try:
+                yield _Transaction(db, self._clock())
+            except BaseException:
+                if not joins:
+                    db.execute("ROLLBACK")
+                raise
+            if not joins:
+                db.execute("COMMIT")
+
+    def group(self, of: object) -> AbstractContextManager[_Transaction]:
+        """See Engine.group."""
+        return self.transaction("group")
+
+    def tidy(self) -> None:
+        """See Engine.tidy: nothing."""
+
+    def close(self, timeout: float) -> None:
+        """Nothing: the events stay, as there is nowhere else to read them from."""
+
+
+def _open(path: str | Path) -> _Connection:
+    # The busy timeout is set with the opening: everything after it may meet a lock.
+    return sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
+        cached_statements=_STATEMENTS, factory=_Connection,
+    )  # fmt: skip
+
+
+def _is_of_the_data(error: sqlite3.Error) -> bool:
+    """Whether `error` comes from the values of a statement, not from the database."""
+    return isinstance(error, _OF_THE_DATA) and _code(error) != sqlite3.SQLITE_MISUSE
+
+
+def _inode_of(path: Path) -> int | None:
+    """Which file `path` is now. By name: closing a descriptor of ours would drop SQLite's locks."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
+
+
+def quarantine(path: Path, inode: int | None) -> None:
+    """Move a damaged database aside, with its -wal and -shm, so that a fresh one can be made.
+
+    Nothing is deleted. `inode` is that of the damaged file: another process may have moved it.
+    """
+    gate = path.with_name(f"{path.name}.quarantine")
+    try:
+        gate.mkdir()
+    except FileExistsError:
+        # Another process is at it, or was killed while it was.
+        with suppress(OSError):
+            if time.time() - gate.stat().st_mtime > _MOVING_SECONDS:
+                gate.rmdir()
+        return
+    try:
+        if inode is not None and path.stat().st_ino == inode:
+            moved = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
+            for ending in ("-wal", "-shm", ""):
+                with suppress(FileNotFoundError):
+                    Path(f"{path}{ending}").rename(f"{moved}{ending}")
+            logger.critical(
+                "%s is damaged: it was moved to %s, and a new one is made; events in it that were "
+                "not delivered are lost unless it can be repaired (sqlite3 .recover)", path, moved,
+                extra=about("store_damaged"),
+            )  # fmt: skip
+    except OSError as error:
+        text = "%s is damaged and cannot be moved: %s"
+        logger.critical(text, path, error, extra=about("store_stuck"))
+    finally:
+        gate.rmdir()
+
+
+def _create_file(path: Path) -> None:
+    """Create an empty file that only its owner may read; SQLite copies the mode to -wal."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StoreError(f"found SQLite {sqlite3.sqlite_version}, expected 3.31 or newer")
+    with _creating:
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        except FileExistsError:
+            return
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{path}: found no directory {path.parent}, expected an existing one"
+            ) from error
+        except OSError as error:
+            raise StoreError(f"{path}: {error}") from error
+        # Nobody else in this process can have it open yet: it is ours and new.
+        os.close(descriptor)
+        path.chmod(0o600)  # the umask may have taken even the owner's bits
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    version = _version(db, path)  # before anything of another application is changed
+    # Switching to WAL ignores the busy timeout when two processes do it at once.
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise StoreError(f"{path}: this file system cannot hold a database in WAL mode")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+    if version == 0:
+        _make(db, path)
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0 and db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        # Another process may have created our tables between the two reads.
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            raise StoreError(
+                f"{path}: found tables of another application, expected a file of its own"
+            )
+    if version not in (0, SCHEMA_VERSION):
+        raise StoreError(
+            f"{path}: found schema {version}, expected {SCHEMA_VERSION}: another version of "
+            "capi_middleware wrote this file, use the same version or another file"
+        )
+    return version
+
+
+def _make(db: sqlite3.Connection, path: Path) -> None:
+    """Make the tables, unless another process did."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if _version(db, path) == 0:
+            for statement in schema("sqlite.sql"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _code(error: Exception) -> int:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def _patiently(action: Callable[[], None]) -> None:
+    """Try again while other processes hold the lock."""
+    deadline = time.monotonic() + OPENING_SECONDS
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if (
+                _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+                or time.monotonic() > deadline
+            ):
+                raise
+        time.sleep(0.01)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from importlib.resources import files
 from itertools import chain, groupby
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from msgspec.structs import astuple
 
@@ -42,8 +42,6 @@ from capi_middleware.store.writer import Counters, Submission, Writer
 FOLD_EVERY = 2000
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches: others wait for milliseconds.
 STEP_ROWS = 1000
-#: How long `close` waits for the last commit, in seconds.
-CLOSE_SECONDS = 10.0
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
@@ -138,40 +136,46 @@ class Transaction(ABC):
         """The driver's cursors, of which each takes some of the rows."""
 
 
-class Engine(Protocol):
-    """A database that many threads and processes may use at once, opened at its first use.
+#: What a transaction is for: "group" and "write" are committed at their end; "read" sees one moment
+#: (keep it short); "idle" is of no hurry, LockedError where it would hold up others.
+Access = Literal["group", "write", "read", "idle"]
 
-    A transaction raises LockedError when the same may work later, StoreError when the database as
-    a whole cannot be used; what the data are the cause of comes through as it is.
-    """
+
+class Engine(ABC):
+    """A database that many threads and processes may use at once, opened at its first use."""
 
     #: For people, without a password.
     name: str
     #: Whether each call is committed in the caller's thread: a database that nobody waits for.
     immediate: bool
+    #: How long Store.close waits for what others do, in seconds.
+    close_seconds: float = 10.0
 
+    @abstractmethod
+    def transaction(self, access: Access) -> AbstractContextManager[Transaction]:
+        """A transaction.
+
+        Raises LockedError when the same may work later, StoreError when the database as a whole
+        cannot be used; what the data are the cause of comes through as it is.
+        """
+
+    @abstractmethod
     def group(self, of: object) -> AbstractContextManager[Transaction | None]:
         """A transaction for a group commit; None where the same group was committed before."""
 
-    def writing(self) -> AbstractContextManager[Transaction]:
-        """A transaction that is committed at its end."""
-
-    def reading(self) -> AbstractContextManager[Transaction]:
-        """A transaction that sees one moment. Keep it short."""
-
-    def idling(self) -> AbstractContextManager[Transaction]:
-        """A transaction that is of no hurry: LockedError where it would hold up others."""
-
+    @abstractmethod
     def claim(
         self, pixel_id: str, lease_id: str, *, limit: int, seconds: float
     ) -> tuple[list[LeasedEvent], bool]:
         """Lease due events; whether some were too old, and expired instead."""
 
+    @abstractmethod
     def tidy(self) -> None:
         """Do what is due after some commits, when nobody waits for it."""
 
-    def close(self) -> None:
-        """Close the connections. A later use opens others."""
+    @abstractmethod
+    def close(self, timeout: float) -> None:
+        """Close what nobody uses after `timeout` seconds. A later use opens others."""
 
 
 class Store:
@@ -260,7 +264,7 @@ class Store:
             )
             for (state, reason, delay, attempted, uncertain), keys in alike.items()
         ]  # fmt: skip
-        with self._engine.writing() as db:
+        with self._engine.transaction("write") as db:
             held = db.settle(lease_id, outcomes)
             db.run("end_lease", lease_id=lease_id, keys=[one.key for one in settlements])
         self._keep_up(held)
@@ -268,30 +272,30 @@ class Store:
 
     def next_due(self, pixel_id: str) -> float | None:
         """Seconds until the next event of this pixel is due (0.0 = now); None without any."""
-        with self._engine.reading() as db:
+        with self._engine.transaction("read") as db:
             now = db.now
             [times] = db.read("next_due", pixel_id=pixel_id, now=now)
         return min((max(0.0, at - now) for at in times if at is not None), default=None)
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
         """Let a pixel rest from now on; a later call replaces an earlier one. See Pause."""
-        with self._engine.writing() as db:
+        with self._engine.transaction("write") as db:
             until = db.now + seconds
             db.run("pause", pixel_id=pixel_id, until=until, reason=reason, token=token)
 
     def resume(self, pixel_id: str) -> None:
         """End the rest of a pixel."""
-        with self._engine.writing() as db:
+        with self._engine.transaction("write") as db:
             db.run("resume", pixel_id=pixel_id)
 
     def pauses(self) -> Sequence[Pause]:
         """The pixels that rest now."""
-        with self._engine.reading() as db:
+        with self._engine.transaction("read") as db:
             return [Pause(*columns) for columns in db.read("pauses", now=db.now)]
 
     def backlog(self) -> Sequence[Backlog]:
         """What waits, by pixel."""
-        with self._engine.reading() as db:
+        with self._engine.transaction("read") as db:
             return [
                 Backlog(pixel_id, n, max(0.0, db.now - oldest))
                 for pixel_id, n, oldest in db.read("backlog")
@@ -299,14 +303,14 @@ class Store:
 
     def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
         """Dead letters with a key > `after`, in the order of their keys."""
-        with self._engine.reading() as db:
+        with self._engine.transaction("read") as db:
             return [DeadLetter(*columns) for columns in db.read("dead", after=after, limit=limit)]
 
     def requeue(self, keys: Sequence[int] | None = None) -> int:
         """Dead letters become pending again, with no attempts; all without `keys`; how many."""
         done = 0
         for some in self._dead(keys):
-            with self._engine.writing() as db:
+            with self._engine.transaction("write") as db:
                 done += db.run("requeue", keys=some, now=db.now)
         if done and self.on_commit is not None:
             self.on_commit(frozenset())
@@ -316,7 +320,7 @@ class Store:
         """Dead letters become "dropped" without payload and are counted; all without `keys`."""
         done = 0
         for some in self._dead(keys):
-            with self._engine.writing() as db:
+            with self._engine.transaction("write") as db:
                 db.run("drop_count", keys=some, hour=int(db.now // 3600))
                 done += db.run("drop", keys=some)
         return done
@@ -337,7 +341,7 @@ class Store:
 
         The sums of rows outlive them: what was pruned is still counted.
         """
-        with self._engine.reading() as db:
+        with self._engine.transaction("read") as db:
             return rollups.read_tallies(db, start, end)
 
     def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
@@ -346,7 +350,7 @@ class Store:
         The window is whole hours: `start` is rounded down, `end` (not part of it) up. Rows of
         which the route, page or family is not known are in no slice: what `tallies` has more.
         """
-        with self._engine.reading() as db:
+        with self._engine.transaction("read") as db:
             return rollups.read_slices(db, facet, start, end)
 
     def find(self, event_ids: Sequence[str]) -> Sequence[Known]:
@@ -358,12 +362,12 @@ class Store:
             raise ValueError(
                 f"find: found {len(event_ids):,} event_ids, expected at most {MOST_FOUND:,} a call"
             )
-        with self._engine.reading() as db:
+        with self._engine.transaction("read") as db:
             return [Known(*columns) for columns in db.read("find", event_ids=list(event_ids))]
 
     def recent(self, limit: int, after: int = 0) -> Sequence[Known]:
         """The first `limit` rows with a key > `after`; without it the newest. Always by key."""
-        with self._engine.reading() as db:
+        with self._engine.transaction("read") as db:
             found = (
                 db.read("recent", after=after, limit=limit)
                 if after
@@ -377,20 +381,20 @@ class Store:
         `instead_of` is None where nothing is kept. False, and nothing is changed, when another
         process was first.
         """
-        with self._engine.writing() as db:
+        with self._engine.transaction("write") as db:
             if instead_of is None:
                 return db.run("keep", name=name, body=body) == 1
             return db.run("keep_instead", name=name, body=body, instead_of=instead_of) == 1
 
     def kept(self, name: str) -> bytes | None:
         """What `keep` kept last; None without any."""
-        with self._engine.reading() as db:
+        with self._engine.transaction("read") as db:
             found = db.read("kept", name=name)
         return found[0][0] if found else None
 
     def depth(self) -> dict[str, int]:
         """How many rows are in each server state."""
-        with self._engine.reading() as db:
+        with self._engine.transaction("read") as db:
             return rollups.read_depth(db)
 
     def prune(self, before: float) -> int:
@@ -401,15 +405,15 @@ class Store:
         """
         pruned, deleted = 0, STEP_ROWS
         while deleted == STEP_ROWS:
-            with self._engine.writing() as db:
+            with self._engine.transaction("write") as db:
                 deleted = db.run("prune", before=before, limit=STEP_ROWS)
             pruned += deleted
             self._keep_up(deleted)
         more = True
         while more:
-            with self._engine.writing() as db:
+            with self._engine.transaction("write") as db:
                 more = rollups.fold(db)
-        with self._engine.writing() as db:
+        with self._engine.transaction("write") as db:
             rollups.prune_sums(db)
         return pruned
 
@@ -419,15 +423,16 @@ class Store:
 
     def close(self) -> None:
         """Flush and end the store's threads and connections. A later use starts them again."""
-        self._writer.close(CLOSE_SECONDS)
-        self._engine.close()
+        deadline = time.monotonic() + self._engine.close_seconds
+        self._writer.close(self._engine.close_seconds)
+        self._engine.close(max(0.0, deadline - time.monotonic()))
 
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
         """Store all in one transaction; see Writer."""
         with self._engine.group(submissions) as db:
             if db is None:
                 return
-            replayed, counters = 0, dict(counters)
+            replayed, counters = 0, counters.copy()
             for kind, some in groupby(submissions, key=attrgetter("kind")):
                 items = [astuple(item) for one in some for item in one.items]
                 changed = db.many(kind, items, now=db.now) if items else 0
@@ -435,7 +440,7 @@ class Store:
                     replayed += len(items) - changed
             if replayed:
                 key = (int(db.now // 3600), REPLAYED.kind, REPLAYED.reason, "", "")
-                counters[key] = counters.get(key, 0) + replayed
+                counters[key] += replayed
             # In one order everywhere: two processes that count the same must not lock each other.
             db.many("count", sorted([(*key, n) for key, n in counters.items()]))
 
@@ -456,7 +461,7 @@ class Store:
         self._changed += changed
         if self._changed >= FOLD_EVERY:
             # Another time, or another process, where it would hold up others.
-            with suppress(StoreError), self._engine.idling() as db:
+            with suppress(StoreError), self._engine.transaction("idle") as db:
                 rollups.fold(db)
                 self._changed = 0
         with suppress(StoreError):  # who cannot tidy up cannot commit either, which is told

@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -39,7 +39,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 
 #: What `n` of a counter belongs to: hour (Unix time // 3600), kind, reason, event_name, pixel_id.
 CounterKey = tuple[int, str, str, str, str]
-Counters = dict[CounterKey, int]
+Counters = Counter[CounterKey]
 #: "count" and "flush" have no items: counts wait apart, where equal ones are one number.
 Kind = Literal["append", "sight", "count", "flush", "stop"]
 
@@ -103,9 +103,10 @@ class Writer:
         self._bell: SimpleQueue[None] | None = None
         #: Rows that were submitted and are not committed.
         self._rows = 0
-        self._counted: deque[tuple[CounterKey, int]] = deque()
+        #: Counts with their hour, Unix time // 3600.
+        self._counted: deque[tuple[int, Sequence[Count]]] = deque()
         self._count_announced = False
-        self._counters: Counters = {}
+        self._counters: Counters = Counter()
         self._thread: threading.Thread | None = None
         self._running = False
         self._in_trouble = False
@@ -127,18 +128,21 @@ class Writer:
             )
         commit = Commit(self._holdup) if wait else None
         self._rows += len(items)
+        self._put(Submission(kind, items, commit))
+        return commit
+
+    def _put(self, submission: Submission) -> None:
         if self._inline:
-            self._commit([Submission(kind, items, commit)])
-            return commit
-        self._queue.put(Submission(kind, items, commit))
+            self._commit([submission])
+            return
+        self._queue.put(submission)
         # After the addition, both: a thread that lingers, or is just ending, either sees it or is
         # told, or replaced.
         bell = self._bell
-        if bell is not None and (wait or queued >= CROWD_ROWS):
+        if bell is not None and (submission.commit is not None or self._rows >= CROWD_ROWS):
             bell.put(None)
         if not self._running:
             self._start_thread()
-        return commit
 
     def _look_for_fork(self, *, at_once: bool = False) -> None:
         """Python tells of its own forks (at_fork); others, such as uWSGI's, are looked for.
@@ -164,10 +168,10 @@ class Writer:
     def count(self, counts: Sequence[Count]) -> None:
         """Add to the counters. Never full: equal counts are one number while they wait."""
         self._look_for_fork()
-        self._counted.extend(hourly(counts, self._clock()))
+        self._counted.append((int(self._clock() // 3600), tuple(counts)))
         if counts and not self._count_announced:
             self._count_announced = True
-            self.submit("count", (), wait=False)
+            self._put(Submission("count", (), None))
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for all that was submitted; whether it was committed."""
@@ -175,10 +179,10 @@ class Writer:
 
     def close(self, timeout: float) -> bool:
         """Like `flush`, and the thread ends. A later submission starts another one."""
-        thread = self._thread
+        thread, deadline = self._thread, time.monotonic() + timeout
         done = self._finish("stop", timeout)
         if done and thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+            thread.join(max(0.0, deadline - time.monotonic()))
         return done
 
     def _finish(self, kind: Literal["flush", "stop"], timeout: float) -> bool:
@@ -229,7 +233,7 @@ class Writer:
         try:
             self._count_announced = False
             self._fold()
-            counters, self._counters = self._counters, {}
+            counters, self._counters = self._counters, Counter()
             stored = self._store(group, counters)
         except BaseException as error:
             reject(group, error)
@@ -267,8 +271,9 @@ class Writer:
 
     def _fold(self) -> None:
         while self._counted:
-            key, n = self._counted.popleft()
-            self._counters[key] = self._counters.get(key, 0) + n
+            hour, counts = self._counted.popleft()
+            for c in counts:
+                self._counters[hour, c.kind, c.reason, c.event_name, c.pixel_id] += c.n
 
     def _store(self, group: list[Submission], counters: Counters) -> list[Submission]:
         """Commit all together, or in ever smaller parts until what cannot be stored is alone.
@@ -280,8 +285,7 @@ class Writer:
         except StoreError as error:
             self._complain(str(error))
             # Counters stay in memory until the database is well again: they take no room.
-            for key, n in counters.items():
-                self._counters[key] = self._counters.get(key, 0) + n
+            self._counters.update(counters)
             self._lose(group, error)
         except Exception as error:
             if len(group) + len(counters) > 1:
@@ -328,9 +332,9 @@ class Writer:
 
     def _lose(self, group: list[Submission], error: Exception) -> None:
         reject(group, error)
-        for one in group:
-            for key, n in hourly(dropped(one.kind, one.items, "store_error"), self._clock()):
-                self._counters[key] = self._counters.get(key, 0) + n
+        hour = int(self._clock() // 3600)
+        self._counted.extend((hour, dropped(one.kind, one.items, "store_error")) for one in group)
+        self._fold()
 
 
 def room(queue_limit: int, items: Iterable[object]) -> int:
@@ -346,12 +350,6 @@ def dropped(kind: Kind, items: Sequence[Any], reason: str) -> list[Count]:
     if kind != "append":
         return []
     return [Count("dropped", reason, row.event_name, row.pixel_id) for row in items]
-
-
-def hourly(counts: Sequence[Count], now: float) -> list[tuple[CounterKey, int]]:
-    """Counts as counters of the hour of `now`, Unix time in seconds."""
-    hour = int(now // 3600)
-    return [((hour, c.kind, c.reason, c.event_name, c.pixel_id), c.n) for c in counts]
 
 
 def reject(group: Sequence[Submission], error: BaseException) -> None:
@@ -409,8 +407,8 @@ def _halves(
     rows, counts = len(group) // 2, len(pairs) // 2
     if group and pairs:
         rows, counts = len(group), 0
-    yield group[:rows], dict(pairs[:counts])
-    yield group[rows:], dict(pairs[counts:])
+    yield group[:rows], Counter(dict(pairs[:counts]))
+    yield group[rows:], Counter(dict(pairs[counts:]))
 
 
 def _log(sentence: str, what: str, action: str) -> None:

@@ -10,7 +10,7 @@ from capi_middleware.events import Count, Event, EventName
 from capi_middleware.meta.custom_data import clean, refused_by_meta
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.request.issuing import Issuer
-from capi_middleware.store.sqlite import SqliteEngine
+from capi_middleware.store.sqlite import Memory
 from capi_middleware.store.store import Store
 
 _NOTHING = "nothing"
@@ -45,7 +45,7 @@ class MemoryStore(Store):
     def __init__(
         self, *, queue_limit: int = 100_000, clock: Callable[[], float] = time.time
     ) -> None:
-        super().__init__(SqliteEngine(None, clock), queue_limit=queue_limit, clock=clock)
+        super().__init__(Memory(clock), queue_limit=queue_limit, clock=clock)
 
 
 class _Kept(NamedTuple):

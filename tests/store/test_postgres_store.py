@@ -13,7 +13,7 @@ import pytest
 from capi_middleware.cli.tail import Watch
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count, Sighting
-from capi_middleware.store.postgres import Link
+from capi_middleware.store.postgres import Link, PostgresEngine
 from capi_middleware.store.records import Settlement
 from capi_middleware.store.store import Store
 from tests.support.postgres import execute
@@ -36,6 +36,31 @@ def store(postgres_url: str) -> Iterator[Store]:
 def test_nothing_is_opened_before_the_first_use() -> None:
     store = postgres_store("postgresql://nobody:pa55word@127.0.0.1:1/none")
     store.close()
+
+
+def test_closing_ends_in_time_while_somebody_uses_its_connections(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PostgresEngine, "close_seconds", 0.2)
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store._engine.transaction("read"), store._engine.group(object()):
+            held.set()
+            release.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(60)
+    store.append([row()], wait=False)
+    began = time.monotonic()
+    store.close()
+    took = time.monotonic() - began
+    release.set()
+    holder.join(60)
+
+    assert took < 1
+    assert store.flush(30)
 
 
 def test_two_couriers_never_claim_the_same_event(store: Store, postgres_url: str) -> None:

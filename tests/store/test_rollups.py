@@ -15,7 +15,7 @@ from capi_middleware.store import postgres
 from capi_middleware.store import store as stores
 from capi_middleware.store.records import Lease, Settlement
 from capi_middleware.store.rollups import Facet
-from capi_middleware.store.sqlite import SqliteEngine
+from capi_middleware.store.sqlite import Memory
 from capi_middleware.store.store import Store
 from tests.support.postgres import execute
 from tests.support.stores import NOON, Clock, store_rows
@@ -50,9 +50,9 @@ class Raw(NamedTuple):
 
 def raw_rows(store: Store, url: str) -> list[Raw]:
     if url == "memory:":
-        assert isinstance(store._engine, SqliteEngine)
-        with store._engine.database.reading() as db:
-            found = db.execute(f"SELECT {COLUMNS.format('')} FROM events").fetchall()
+        assert isinstance(store._engine, Memory)
+        with store._engine.transaction("read") as reading:
+            found = reading.db.execute(f"SELECT {COLUMNS.format('')} FROM events").fetchall()
     elif url.startswith("sqlite"):
         db = sqlite3.connect(url.removeprefix("sqlite:///"))
         found = db.execute(f"SELECT {COLUMNS.format('')} FROM events").fetchall()

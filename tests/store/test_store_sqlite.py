@@ -18,8 +18,7 @@ from capi_middleware.events import Sighting
 from capi_middleware.store import sqlite
 from capi_middleware.store.records import Settlement
 from capi_middleware.store.rollups import Window
-from capi_middleware.store.sqlite import QUERIES, SqliteEngine
-from capi_middleware.store.sqlite_file import LOCK_PATIENCE, File, quarantine
+from capi_middleware.store.sqlite import LOCK_PATIENCE, QUERIES, File, quarantine
 from capi_middleware.store.store import Store
 from tests.support.stores import NOON, PIXEL, Clock, row, sqlite_store, store_rows
 
@@ -69,9 +68,8 @@ def run(path: Path, script: str, *arguments: str) -> str:
 
 def database(store: Store) -> File:
     """The connections of a store."""
-    assert isinstance(store._engine, SqliteEngine)
-    assert isinstance(store._engine.database, File)
-    return store._engine.database
+    assert isinstance(store._engine, File)
+    return store._engine
 
 
 def failure_of(store: Store) -> str:
@@ -175,9 +173,9 @@ print(set(attempts))
 
 def test_wal_and_full_synchronous_are_in_force(path: Path) -> None:
     connections = File(path)
-    with connections.writing() as db:
+    with connections.transaction("write") as writing:
         pragmas = {
-            name: db.execute(f"PRAGMA {name}").fetchone()[0]
+            name: writing.db.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "synchronous", "busy_timeout", "query_only")
         }
     connections.close()
@@ -192,24 +190,24 @@ def test_wal_and_full_synchronous_are_in_force(path: Path) -> None:
 
 def test_reading_connections_cannot_write(path: Path) -> None:
     connections = File(path)
-    with pytest.raises(StoreError), connections.reading() as db:
-        db.execute("DELETE FROM events")
+    with pytest.raises(StoreError), connections.transaction("read") as reading:
+        reading.db.execute("DELETE FROM events")
     connections.close()
 
 
 def test_a_transaction_that_fails_writes_nothing(path: Path) -> None:
     connections = File(path)
     count = "INSERT INTO counts VALUES (?, 'skipped', '', '', '', 1)"
-    with pytest.raises(sqlite3.IntegrityError), connections.writing() as db:
-        db.executemany(count, [(1,), (2,), (None,)])
-    with connections.reading() as db:
-        assert db.execute("SELECT COUNT(*) FROM counts").fetchone() == (0,)
+    with pytest.raises(sqlite3.IntegrityError), connections.transaction("write") as writing:
+        writing.db.executemany(count, [(1,), (2,), (None,)])
+    with connections.transaction("read") as reading:
+        assert reading.db.execute("SELECT COUNT(*) FROM counts").fetchone() == (0,)
     connections.close()
 
 
 def test_a_writing_transaction_has_the_lock_from_its_start(path: Path) -> None:
     connections = File(path)
-    with connections.writing():
+    with connections.transaction("write"):
         other = sqlite3.connect(path, timeout=0, isolation_level=None)
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
@@ -220,7 +218,7 @@ def test_a_writing_transaction_has_the_lock_from_its_start(path: Path) -> None:
 def test_opening_waits_while_another_process_makes_the_same_file(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("capi_middleware.store.sqlite_file.BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("capi_middleware.store.sqlite.BUSY_SECONDS", 0.0)
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
     release = threading.Timer(0.1, other.rollback)
@@ -236,8 +234,8 @@ def test_one_thread_after_another_uses_the_same_connection(path: Path) -> None:
     seen = []
 
     def use() -> None:
-        with connections.writing() as db:
-            seen.append(db)
+        with connections.transaction("write") as writing:
+            seen.append(writing.db)
 
     for _ in range(2):
         thread = threading.Thread(target=use)
@@ -394,8 +392,8 @@ def test_a_full_disk_keeps_what_comes_in_memory_until_there_is_space(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store_rows(store, row("e1"))
-    monkeypatch.setattr("capi_middleware.store.sqlite_file.RESERVE_BYTES", 2**62)
-    monkeypatch.setattr("capi_middleware.store.sqlite_file.RESERVE_SHARE", 2.0)
+    monkeypatch.setattr("capi_middleware.store.sqlite.RESERVE_BYTES", 2**62)
+    monkeypatch.setattr("capi_middleware.store.sqlite.RESERVE_SHARE", 2.0)
     future = store.append([row("e2")], wait=True)
     assert future is not None
     with pytest.raises(TimeoutError):
@@ -415,10 +413,9 @@ def test_a_database_that_cannot_grow_is_tried_again_and_loses_nothing(
     store: Store,
 ) -> None:
     store_rows(store, row("e1"))
-    with database(store).writing() as db:
-        (pages,) = db.execute("PRAGMA page_count").fetchone()
-    home = database(store)._writers
-    home[-1].db.execute(f"PRAGMA max_page_count = {pages}")
+    with database(store).transaction("write") as writing:
+        (pages,) = writing.db.execute("PRAGMA page_count").fetchone()
+    database(store)._free[-1].execute(f"PRAGMA max_page_count = {pages}")
     future = store.append([row("big", payload=b"x" * 500_000)], wait=True)
     assert future is not None
     with pytest.raises(TimeoutError):
@@ -513,7 +510,7 @@ def test_an_append_waits_for_a_lock_held_elsewhere(store: Store, path: Path) -> 
 
 def test_a_lock_of_this_process_is_waited_for_like_a_commit(tmp_path: Path) -> None:
     store = sqlite_store(tmp_path / "capi.db")
-    with database(store).writing():  # a courier of this process settles
+    with database(store).transaction("write"):  # a courier of this process settles
         future = store.append([row()], wait=True)
         assert future is not None
         time.sleep(4 * LOCK_PATIENCE)  # long enough for the lock of somebody else to show
@@ -526,7 +523,7 @@ def test_a_lock_of_this_process_is_waited_for_like_a_commit(tmp_path: Path) -> N
 def test_rows_survive_a_lock_that_is_held_longer_than_the_busy_timeout(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("capi_middleware.store.sqlite_file.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("capi_middleware.store.sqlite.BUSY_SECONDS", 0.01)
     store_rows(store, row("e1"))
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("BEGIN IMMEDIATE")

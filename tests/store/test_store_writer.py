@@ -56,7 +56,7 @@ class Database:
         if self.poison.intersection(group) or any(key[2] in self.poison for key in counters):
             raise ValueError("poison")
         self.groups.append(group)
-        self.counters.append(dict(counters))
+        self.counters.append(counters.copy())
 
 
 class Remembered:
@@ -718,12 +718,12 @@ def test_a_fork_while_locks_are_held_leaves_a_child_that_works(tmp_path: Path) -
     script = (
         FORK
         + """
-from capi_middleware.store import sqlite_file
-sqlite_file.FORK_SECONDS = 0.05
+from capi_middleware.store import sqlite
+sqlite.FORK_SECONDS = 0.05
 release, held = threading.Event(), threading.Event()
 
 def hold():
-    with store._writer._starting, sqlite_file._creating, store._engine.reading():
+    with store._writer._starting, sqlite._creating, store._engine.transaction("read"):
         held.set()
         release.wait(60)
 

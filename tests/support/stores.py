@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from capi_middleware.events import Row
-from capi_middleware.store.sqlite import SqliteEngine
+from capi_middleware.store.sqlite import File
 from capi_middleware.store.store import Store
 from capi_middleware.testing import FrozenClock as Clock
 
@@ -28,7 +28,7 @@ def sqlite_store(
     clock: Callable[[], float] = time.time,
 ) -> Store:
     """The store in a file."""
-    return Store(SqliteEngine(path, clock), queue_limit=queue_limit, clock=clock)
+    return Store(File(path, clock), queue_limit=queue_limit, clock=clock)
 
 
 def postgres_store(url: str, *, clock: Callable[[], float] | None = None) -> Store:
