@@ -328,11 +328,14 @@ class Writer:
     def _failed(self, sentence: str, error: BaseException, action: str) -> None:
         kind = type(error).__name__
         _log(sentence, kind, action)
-        self._counted.extend(hourly([Count("error", f"the store: {kind}")], self._clock()))
+        self._counted.append((self._hour(), [Count("error", f"the store: {kind}")]))
+
+    def _hour(self) -> int:
+        return int(self._clock() // 3600)
 
     def _lose(self, group: list[Submission], error: Exception) -> None:
         reject(group, error)
-        hour = int(self._clock() // 3600)
+        hour = self._hour()
         self._counted.extend((hour, dropped(one.kind, one.items, "store_error")) for one in group)
         self._fold()
 
