@@ -31,7 +31,8 @@ def test_every_query_that_is_called_is_there_and_every_one_is_called(
     engine: str, queries: object
 ) -> None:
     # By a name made of the kind or the state.
-    made = {"append", "sight", "settle_delivered", "settle_dead", "settle_pending"}
+    made = {"append", "sight"}
+    made |= {f"settle_{state}" for state in ("delivered", "dead", "stopped", "pending")}
     made |= {"changes", "fresh"} if engine == "sqlite" else {"begin", "begin_reading"}
 
     assert called("store", "rollups", engine) | made == set(queries)  # type: ignore[call-overload] # a mapping
