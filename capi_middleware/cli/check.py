@@ -5,8 +5,9 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import msgspec
@@ -28,7 +29,6 @@ from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.read import read_health
 from capi_middleware.signing import Minter, fingerprint
 from capi_middleware.store.opening import open_store
-from capi_middleware.store.store import Store
 
 #: A name of our own: nothing optimises for it, whatever code it is sent with.
 EVENT_NAME = "CapiMiddlewareCheck"
@@ -43,22 +43,32 @@ _LITTLE = 500 * 1024 * 1024
 _PROBE = "check"
 
 
+Level = Literal["ok", "warning", "error"]
+#: What may be found: whether it holds, the part of the setup, how bad it is, what is said, the fix.
+Row = tuple[object, str, Level, str, str]
+
+
 class Finding(Struct, frozen=True):
     """One thing that was looked at: what was found, and the fix where something is wrong."""
 
     part: str
-    level: Literal["ok", "warning", "error"]
+    level: Level
     text: str
     fix: str = ""
 
 
+def those_that_hold(rows: Iterable[Row]) -> Iterator[Finding]:
+    """The findings of the rows that hold."""
+    return (Finding(part, level, text, fix) for holds, part, level, text, fix in rows if holds)
+
+
 def flagged(part: str, facts: Facts) -> list[Finding]:
     """What the report's flags say of these facts."""
+    levels: dict[str, Level] = {"critical": "error"}
     return [
-        Finding(part, "error" if flag.severity == "critical" else "warning", flag.explanation,
-                flag.fix)
+        Finding(part, levels.get(flag.severity, "warning"), flag.explanation, flag.fix)
         for flag in flags_of(facts)
-    ]  # fmt: skip
+    ]
 
 
 @click.command()
@@ -97,13 +107,12 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
     told = f"{source} loads: {len(config.pixels)} pixels, {len(config.routes)} routes"
     yield Finding("config", "ok", told)
     if Path(source).is_file():
-        yield from _file(Path(source))
-    yield from _keys(config)
-    yield from _settings(config)
-    yield from (_route(config, route) for route in config.routes)
+        yield from those_that_hold(_secrets(Path(source)))
+    yield from those_that_hold(_keys(config))
+    yield from those_that_hold(_settings(config))
+    yield from (next(those_that_hold(_route(config, route))) for route in config.routes)
     yield from _store(config)
-    tested = config.test_event_code or any(one.test_event_code for one in config.pixels)
-    if send or tested:
+    if send or _is_tested(config):
         for pixel in config.pixels:
             yield _send(config, pixel, code or pixel.test_event_code or config.test_event_code)
     if url:
@@ -115,113 +124,116 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
 # -- the configuration: it loads, so that what can never work is out already -----------------------
 
 
-def _file(path: Path) -> Iterator[Finding]:
+def _secrets(path: Path) -> Iterator[Row]:
     """Secrets that stand in a capi.toml themselves."""
     data = msgspec.toml.decode(path.read_bytes())
     for prefix, table in [("", data), *(("pixels.", one) for one in data.get("pixels", []))]:
         for name in _SECRETS:
             value = table.get(name, "env:")
             values = value if isinstance(value, list) else [value]
-            if not all(str(one).startswith("env:") for one in values):
-                fix = f'Write {name} = "env:NAME" and set NAME in the environment.'
-                told = f"{prefix}{name} stands in {path} itself"
-                yield Finding("secrets", "warning", told, fix)
+            yield (
+                not all(str(one).startswith("env:") for one in values), "secrets", "warning",
+                f"{prefix}{name} stands in {path} itself",
+                f'Write {name} = "env:NAME" and set NAME in the environment.',
+            )  # fmt: skip
 
 
-def _keys(config: Config) -> Iterator[Finding]:
+def _keys(config: Config) -> Iterator[Row]:
     for place, secret in enumerate(config.secrets):
         # Eight digits tell two keys apart and help nobody to guess one.
-        mark = fingerprint(secret)[:8]
-        which = "signs" if place == 0 else "still verifies"
+        mark, which = fingerprint(secret)[:8], "still verifies" if place else "signs"
         text = f"{len(secret)} characters, {which}, fingerprint {mark} (the same on every machine)"
-        if len(set(secret)) >= 10:
-            yield Finding("secret_key", "ok", text)
-        else:
-            yield Finding(
-                "secret_key", "warning", f"{text}; few different characters",
-                "Make a random one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-            )  # fmt: skip
-    here = os.environ.get("CAPI_SECRET_KEY")
-    if here is not None and here not in config.secrets:
-        yield Finding(
-            "secret_key", "warning",
-            "the configuration has another one than this environment's CAPI_SECRET_KEY",
-            'Use one for all: secret_key = "env:CAPI_SECRET_KEY". Processes with different keys '
-            "do not believe each other's event_ids.",
+        varied = len(set(secret)) >= 10
+        yield varied, "secret_key", "ok", text, ""
+        yield (
+            not varied, "secret_key", "warning", f"{text}; few different characters",
+            "Make a random one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
         )  # fmt: skip
+    yield (
+        os.environ.get("CAPI_SECRET_KEY", config.secrets[0]) not in config.secrets,
+        "secret_key", "warning",
+        "the configuration has another one than this environment's CAPI_SECRET_KEY",
+        'Use one for all: secret_key = "env:CAPI_SECRET_KEY". Processes with different keys '
+        "do not believe each other's event_ids.",
+    )  # fmt: skip
 
 
-def _settings(config: Config) -> Iterator[Finding]:
-    token, pixels = config.report_token, config.pixels
-    if token is None and not config.debug:
-        yield Finding("report", "ok", "without a report_token the report is not served")
-    elif token is None:
-        fix = "Set debug to false in production."
-        yield Finding("report", "warning", "debug serves the report to everybody", fix)
-    elif len(token) < 16:
-        told = f"a report_token of {len(token)} characters"
-        yield Finding("report", "warning", told, "Make a longer one.")
-    else:
-        yield Finding("report", "ok", f"served at {config.prefix}/parity")
-    if config.test_event_code or any(one.test_event_code for one in pixels):
-        told = "set: all events show up in Test Events, and count as well"
-        yield Finding("test_event_code", "warning", told, "Remove it when the test is over.")
-    if config.graph_url.rstrip("/") != _GRAPH:
-        told = f"events go to {config.graph_url}, not to Meta"
-        yield Finding("graph_url", "warning", told, "Remove graph_url, unless this is a test.")
-    if config.consent is None:
-        yield Finding("consent", "ok", "everybody is tracked: no consent rule is set")
-    for pixel in pixels:
-        names = "all events" if pixel.events is None else ", ".join(pixel.events) or "no event"
-        none = pixel.events is not None and not pixel.events
-        fix = "Leave events out, or list some." if none else ""
-        yield Finding("pixel", "warning" if none else "ok", f"{pixel.id} takes {names}", fix)
-    if not config.routes and not config.page_view and not config.mirror:
-        told = "no route, no page_view and no mirror: only track() makes events"
-        yield Finding("routes", "warning", told, "Add [[routes]], or leave page_view on.")
+def _is_tested(config: Config) -> bool:
+    codes = (config.test_event_code, *(pixel.test_event_code for pixel in config.pixels))
+    return any(codes)
 
 
-def _route(config: Config, route: EventRoute) -> Finding:
+def _settings(config: Config) -> Iterator[Row]:
+    served, length = config.report_token is not None, len(config.report_token or "")
+    yield from (
+        (not served and not config.debug, "report", "ok",
+         "without a report_token the report is not served", ""),
+        (not served and config.debug, "report", "warning",
+         "debug serves the report to everybody", "Set debug to false in production."),
+        (served and length < 16, "report", "warning",
+         f"a report_token of {length} characters", "Make a longer one."),
+        (length >= 16, "report", "ok", f"served at {config.prefix}/parity", ""),
+        (_is_tested(config), "test_event_code", "warning",
+         "set: all events show up in Test Events, and count as well",
+         "Remove it when the test is over."),
+        (config.graph_url.rstrip("/") != _GRAPH, "graph_url", "warning",
+         f"events go to {config.graph_url}, not to Meta",
+         "Remove graph_url, unless this is a test."),
+        (config.consent is None, "consent", "ok",
+         "everybody is tracked: no consent rule is set", ""),
+    )  # fmt: skip
+    for pixel in config.pixels:
+        takes = f"{pixel.id} takes "
+        yield pixel.events is None, "pixel", "ok", f"{takes}all events", ""
+        yield pixel.events, "pixel", "ok", takes + ", ".join(pixel.events or ()), ""
+        yield (pixel.events is not None and not pixel.events, "pixel", "warning",
+               f"{takes}no event", "Leave events out, or list some.")  # fmt: skip
+    yield (
+        not (config.routes or config.page_view or config.mirror), "routes", "warning",
+        "no route, no page_view and no mirror: only track() makes events",
+        "Add [[routes]], or leave page_view on.",
+    )  # fmt: skip
+
+
+def _route(config: Config, route: EventRoute) -> list[Row]:
+    """What may be said of a route, the worst first: it is told the first that holds."""
     text = f"{route.match} → {route.event_name}"
     excluded = next((one for one in config.exclude if route.path.text.startswith(one)), None)
-    if excluded is not None:
-        told = f"{text} can never match: exclude has {excluded!r}"
-        return Finding("route", "error", told, "Remove the route, or the path from exclude.")
-    if route.method in _SILENT:
-        told = f"{text} never counts: {route.method} shows no page"
-        return Finding("route", "error", told, "Name the method of the request that is the event.")
-    if route.event_name == "Purchase" and route.dedupe_key is None:
-        told = f"{text} has no dedupe_key: a refreshed page counts twice"
-        fix = 'Add a dedupe_key such as "{path.order_id}", or give one to track().'
-        return Finding("route", "warning", told, fix)
-    return Finding("route", "ok", text)
+    return [
+        (excluded is not None, "route", "error",
+         f"{text} can never match: exclude has {excluded!r}",
+         "Remove the route, or the path from exclude."),
+        (route.method in _SILENT, "route", "error",
+         f"{text} never counts: {route.method} shows no page",
+         "Name the method of the request that is the event."),
+        (route.event_name == "Purchase" and route.dedupe_key is None, "route", "warning",
+         f"{text} has no dedupe_key: a refreshed page counts twice",
+         'Add a dedupe_key such as "{path.order_id}", or give one to track().'),
+        (True, "route", "ok", text, ""),
+    ]  # fmt: skip
 
 
 # -- the store: can it be opened and written, and does its disk keep what it is given? -------------
 
 
-def _store(config: Config) -> Iterable[Finding]:
-    try:
-        store = open_store(config.store, queue_limit=config.queue_limit)
-    except CapiError as failure:
-        return [Finding("store", "error", str(failure), "Make the directory, or name another.")]
-    try:
-        return list(_opened(config, store))
-    finally:
-        store.close()
-
-
-def _opened(config: Config, store: Store) -> Iterator[Finding]:
+def _store(config: Config) -> Iterator[Finding]:
     kind, _, place = config.store.partition(":///")
     kind = kind.partition(":")[0]
-    try:
-        depth = store.depth()
-        store.keep(_PROBE, repr(time.time()).encode(), instead_of=store.kept(_PROBE))
-        health = read_health(store, config)
-    except CapiError as failure:
-        fix = "Check that the path or the server exists and that this user may write."
-        yield Finding("store", "error", f"{kind}: {failure}", fix)
-        return
+    with ExitStack() as stack:
+        try:
+            store = open_store(config.store, queue_limit=config.queue_limit)
+        except CapiError as failure:
+            yield Finding("store", "error", str(failure), "Make the directory, or name another.")
+            return
+        stack.callback(store.close)
+        try:
+            depth = store.depth()
+            store.keep(_PROBE, repr(time.time()).encode(), instead_of=store.kept(_PROBE))
+            health = read_health(store, config)
+        except CapiError as failure:
+            fix = "Check that the path or the server exists and that this user may write."
+            yield Finding("store", "error", f"{kind}: {failure}", fix)
+            return
     told = f"{kind}: opens and takes writes, {sum(depth.values()):,} events"
     yield Finding("store", "ok", told)
     yield from flagged("delivery", Facts(health=health))
@@ -229,38 +241,35 @@ def _opened(config: Config, store: Store) -> Iterator[Finding]:
         told, fix = "memory: forgets all events at a restart", 'Set store = "sqlite:///capi.db".'
         yield Finding("store", "warning", told, fix)
     elif kind == "sqlite":
-        yield from _disk(Path(place))
+        yield from those_that_hold(_disk(Path(place)))
 
 
-def _disk(path: Path) -> Iterator[Finding]:
+def _disk(path: Path) -> list[Row]:
     kind = filesystem_of(path.absolute(), mounts())
-    if on_network(kind):
-        yield Finding(
-            "store", "error",
-            f"{path} lies on a network file system ({kind}): SQLite's locks and its write-ahead "
-            "log do not work there",
-            "Put the file on a local disk, or use postgresql:// for several machines.",
-        )  # fmt: skip
-    elif kind in PASSING:
-        told = f"{path} lies in memory ({kind}): lost at a reboot"
-        yield Finding("store", "warning", told, "Put the file on a disk.")
-    elif kind == "overlay":
-        told = f"{path} lies in the container: lost with it"
-        yield Finding("store", "warning", told, "Put the file on a volume.")
     free = shutil.disk_usage(path.absolute().parent).free
-    if free < _LITTLE:
-        fix = "Make room: a full disk holds events back in memory."
-        yield Finding("store", "warning", f"{free // 1024**2:,} MB are free on its disk", fix)
+    return [
+        (on_network(kind), "store", "error",
+         f"{path} lies on a network file system ({kind}): SQLite's locks and its write-ahead "
+         "log do not work there",
+         "Put the file on a local disk, or use postgresql:// for several machines."),
+        (kind in PASSING, "store", "warning",
+         f"{path} lies in memory ({kind}): lost at a reboot", "Put the file on a disk."),
+        (kind == "overlay", "store", "warning",
+         f"{path} lies in the container: lost with it", "Put the file on a volume."),
+        (free < _LITTLE, "store", "warning", f"{free // 1024**2:,} MB are free on its disk",
+         "Make room: a full disk holds events back in memory."),
+    ]  # fmt: skip
 
 
 # -- a test event to Meta, and what its answer means -----------------------------------------------
 
 
 def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
+    now = time.time()
     event = Event(
-        event_id=Minter(config.secrets).mint(EVENT_NAME, time.time()),
+        event_id=Minter(config.secrets).mint(EVENT_NAME, now),
         event_name=EVENT_NAME,
-        event_time=time.time(),
+        event_time=now,
         pixel_ids=(pixel.id,),
         user_data=UserData(em="check@example.com").hashed()[0],
     )
@@ -276,20 +285,16 @@ def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
     finally:
         client.close()
     shown = f"pixel {pixel.id}: {EVENT_NAME}" + (" with a test_event_code" if code else "")
-    return _explain(shown, status, answer if isinstance(answer, dict) else {})
-
-
-def _explain(shown: str, status: int, answer: dict[str, Any]) -> Finding:
-    if answer.get("events_received") == 1:
-        told = f"{shown}: events_received 1, fbtrace_id {_word(answer.get('fbtrace_id'))}"
-        messages = answer.get("messages") or []
-        if not messages:
+    given = answer if isinstance(answer, dict) else {}
+    if given.get("events_received") == 1:
+        told = f"{shown}: events_received 1, fbtrace_id {_word(given.get('fbtrace_id'))}"
+        if not (messages := given.get("messages")):
             return Finding("sending", "ok", told)
         told += "; messages: " + "; ".join(map(_word, messages))
         return Finding("sending", "warning", told, "Read Meta's messages.")
-    given = answer.get("error")
-    trace = given.get("fbtrace_id") if isinstance(given, dict) else None
-    reason = judge(status, read_error(answer)).reason
+    error = given.get("error")
+    trace = error.get("fbtrace_id") if isinstance(error, dict) else None
+    reason = judge(status, read_error(given)).reason
     meaning, fix = meaning_of(reason)
     told = f"{shown}: {meaning} ({reason}, fbtrace_id {_word(trace)})"
     return Finding("sending", "error", told, fix)

@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 
 import httpx
 
-from capi_middleware.cli.check import Finding, flagged
+from capi_middleware.cli.check import Finding, Row, flagged, those_that_hold
 from capi_middleware.config.settings import Config
 from capi_middleware.events import Count
 from capi_middleware.page.csp import own_address, rule
@@ -27,6 +27,12 @@ _META = re.compile(r"<meta\b[^>]*\bhttp-equiv\b[^>]*>", re.IGNORECASE)
 _CONTENT = re.compile(r"""\bcontent\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
 _LIBRARY = re.compile(r"connect\.facebook\.net/[\w-]+/fbevents\.js")
 _DATA = re.compile(r'<script type="application/json" data-c>(.*?)</script>', re.DOTALL)
+_NO_TAG = Finding(
+    "tag", "error", "our script is not in the page",
+    "Wrap the app with CAPIMiddleware as the outermost middleware but for one that compresses, "
+    "restart it, and purge caches in front of it. The page must be HTML with a <head>, the "
+    "visitor's consent not denied, and the policy must allow scripts of 'self'.",
+)  # fmt: skip
 
 
 def check_page(config: Config, url: str) -> Iterator[Finding]:
@@ -53,13 +59,14 @@ def check_page(config: Config, url: str) -> Iterator[Finding]:
             return
         yield Finding("page", "ok", told)
         tag = re.search(rf'src="([^"]*{re.escape(config.prefix)}/s\.js\?v=[^"]*)"', html)
-        ruling = _ruling(response, html)
-        yield from _tag(config, tag is not None)
         if tag is not None:
-            yield from _script(client, urljoin(address, tag[1]))
-            yield from _caches(response, html)
-    yield from _others(config, _DATA.sub("", html))
-    yield from ruling
+            yield Finding("tag", "ok", f"our script is in the page, from {config.prefix}/s.js")
+            yield _script(client, urljoin(address, tag[1]))
+            yield _cache(response, html)
+        else:
+            yield _NO_TAG
+    yield from those_that_hold(_others(config, _DATA.sub("", html)))
+    yield from _policy(response, html)
 
 
 def _read(response: httpx.Response) -> str:
@@ -71,76 +78,63 @@ def _read(response: httpx.Response) -> str:
     return body[:_LIMIT].decode(response.encoding or "utf-8", "replace")
 
 
-def _tag(config: Config, found: bool) -> Iterator[Finding]:
-    if found:
-        yield Finding("tag", "ok", f"our script is in the page, from {config.prefix}/s.js")
-        return
-    yield Finding(
-        "tag", "error", "our script is not in the page",
-        "Wrap the app with CAPIMiddleware as the outermost middleware but for one that compresses, "
-        "restart it, and purge caches in front of it. The page must be HTML with a <head>, the "
-        "visitor's consent not denied, and the policy must allow scripts of 'self'.",
-    )  # fmt: skip
-
-
-def _script(client: httpx.Client, address: str) -> Iterator[Finding]:
+def _script(client: httpx.Client, address: str) -> Finding:
     try:
         answer = client.get(address, headers={"Accept": "*/*", "Sec-Fetch-Dest": "script"})
         status = f"http {answer.status_code}"
         good = answer.status_code == 200 and "javascript" in answer.headers.get("content-type", "")
     except httpx.HTTPError as failure:
         status, good = type(failure).__name__, False
-    fix = "" if good else "Let a CDN, firewall or login pass the prefix through."
-    yield Finding("script", "ok" if good else "error", f"s.js: {status}", fix)
+    if good:
+        return Finding("script", "ok", f"s.js: {status}")
+    fix = "Let a CDN, firewall or login pass the prefix through."
+    return Finding("script", "error", f"s.js: {status}", fix)
 
 
-def _caches(response: httpx.Response, html: str) -> Iterator[Finding]:
-    said = response.headers.get("cache-control", "")
-    words = {word.strip().partition("=")[0].lower() for word in said.split(",")}
-    shared = bool(words & {"public", "s-maxage"}) and not words & {"private", "no-store"}
-    data = _DATA.search(html)
-    carries = data is not None and re.search(r'"i":\s*"[tk]', data[1]) is not None
+def _cache(response: httpx.Response, html: str) -> Finding:
+    headers = response.headers
+    said = headers.get("cache-control", "")
     shown = f"cache-control {said or 'is not set'}"
-    hit = response.headers.get("cf-cache-status") or response.headers.get("x-cache") or ""
-    if carries and (
-        shared or "hit" in hit.lower() or response.headers.get("age", "0").strip("0, ")
-    ):
-        yield Finding(
-            "cache", "error", f"a shared cache keeps this page with its event_ids ({shown})",
-            "Let the app itself send Cache-Control: public on pages that a cache may share, so "
-            "that their script asks for event_ids; or keep the cache from sharing this page.",
-        )  # fmt: skip
-    elif carries:
-        told = f"the page carries its event_ids, for one visitor ({shown})"
-        yield Finding("cache", "ok", told)
-    else:
-        told = f"the page asks for its event_ids when shown ({shown})"
-        yield Finding("cache", "ok", told)
+    data = _DATA.search(html)
+    if data is None or re.search(r'"i":\s*"[tk]', data[1]) is None:
+        return Finding("cache", "ok", f"the page asks for its event_ids when shown ({shown})")
+    words = {word.strip().partition("=")[0].lower() for word in said.split(",")}
+    shared = words & {"public", "s-maxage"} and not words & {"private", "no-store"}
+    hit = headers.get("cf-cache-status") or headers.get("x-cache") or ""
+    if not (shared or "hit" in hit.lower() or headers.get("age", "0").strip("0, ")):
+        return Finding("cache", "ok", f"the page carries its event_ids, for one visitor ({shown})")
+    return Finding(
+        "cache", "error", f"a shared cache keeps this page with its event_ids ({shown})",
+        "Let the app itself send Cache-Control: public on pages that a cache may share, so "
+        "that their script asks for event_ids; or keep the cache from sharing this page.",
+    )  # fmt: skip
 
 
-def _others(config: Config, html: str) -> Iterator[Finding]:
+def _others(config: Config, html: str) -> Iterator[Row]:
     ours = {one.id for one in config.pixels}
     ids = dict.fromkeys(_INIT.findall(html))
-    for pixel_id in ids:
-        if pixel_id in ours:
-            yield Finding(
-                "pixel", "warning", f"the page initialises our pixel {pixel_id} itself",
-                "Its events of this page take our event_id; set mirror for the others, or remove "
-                "the snippet.",
-            )  # fmt: skip
-        else:
-            told = f"the page initialises another pixel {pixel_id} itself"
-            yield Finding("pixel", "ok", told)
+    for one in ids:
+        yield (
+            one in ours, "pixel", "warning", f"the page initialises our pixel {one} itself",
+            "Its events of this page take our event_id; set mirror for the others, or remove "
+            "the snippet.",
+        )  # fmt: skip
+        yield (
+            one not in ours, "pixel", "ok", f"the page initialises another pixel {one} itself", "",
+        )  # fmt: skip
     for container in dict.fromkeys(_GTM.findall(html)):
-        fix = "Look for Meta tags in it: remove them, or set mirror."
-        told = f"a tag manager, {container}, may fire the pixel too"
-        yield Finding("pixel", "warning", told, fix)
-    if not ids and _LIBRARY.search(html):
-        fix = "Look for the snippet that does: remove it, or set mirror."
-        yield Finding("pixel", "warning", "the page loads Meta's library itself", fix)
+        yield (
+            True, "pixel", "warning", f"a tag manager, {container}, may fire the pixel too",
+            "Look for Meta tags in it: remove them, or set mirror.",
+        )  # fmt: skip
+    yield (
+        not ids and _LIBRARY.search(html), "pixel", "warning",
+        "the page loads Meta's library itself",
+        "Look for the snippet that does: remove it, or set mirror.",
+    )  # fmt: skip
 
 
-def _ruling(response: httpx.Response, html: str) -> list[Finding]:
+def _policy(response: httpx.Response, html: str) -> list[Finding]:
     headers = response.headers
     enforced = headers.get_list("content-security-policy")
     enforced += [

@@ -2,17 +2,14 @@
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import IO, TypeVar
 
 from msgspec import Struct
 
 from capi_middleware.errors import CapiError
-
-T = TypeVar("T")
 
 #: By meaning: the usual names of a column, best first, in lower case without blanks and marks.
 USUAL: dict[str, tuple[str, ...]] = {
@@ -82,7 +79,6 @@ class Orders(Struct):
     orders: list[Order]
     bad_lines: list[BadLine]
     unpaid: int = 0
-    further_lines: int = 0
 
 
 def read_orders(
@@ -101,68 +97,54 @@ def read_orders(
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return _read(file, chosen, currency, zone)
+            head = file.readline()
+            file.seek(0)
+            rows = csv.reader(file, delimiter=max(",;\t", key=head.count))
+            names = next(rows, [])
+            places = _columns(names, chosen)
+            found = Orders({meaning: names[place] for meaning, place in places.items()}, [], [])
+            seen: set[str] = set()
+            for row in rows:
+                if not any(row):
+                    continue
+                row += [""] * (len(names) - len(row))
+                given = {meaning: row[place].strip() for meaning, place in places.items()}
+                # Shops write an order of several items in several lines, complete in the first.
+                if given["id"] in seen:
+                    continue
+                if "status" in given and _plain(given["status"]) not in PAID:
+                    found.unpaid += 1
+                    continue
+                try:
+                    found.orders.append(_order(given, rows.line_num, currency, zone))
+                except ValueError as error:
+                    found.bad_lines.append(BadLine(rows.line_num, str(error)))
+                else:
+                    seen.add(given["id"])
+            return found
     except (OSError, UnicodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         raise OrdersError(f"{path}: found no readable CSV file in UTF-8 ({why})") from None
 
 
-def _read(
-    file: IO[str], chosen: Mapping[str, str | None], currency: str, zone: tzinfo | None
-) -> Orders:
-    head = file.readline()
-    file.seek(0)
-    delimiter = max(",;\t", key=head.count)
-    rows = csv.reader(file, delimiter=delimiter)
-    names = next(rows, [])
-    places = _columns(names, chosen)
-    found = Orders({meaning: names[place] for meaning, place in places.items()}, [], [])
-    seen: set[str] = set()
-    for row in rows:
-        if not any(row):
-            continue
-        given = {
-            meaning: row[place].strip() if place < len(row) else ""
-            for meaning, place in places.items()
-        }
-        # Shops write an order of several items in several lines, complete in the first.
-        if given["id"] and given["id"] in seen:
-            found.further_lines += 1
-            continue
-        if "status" in given and _plain(given["status"]) not in PAID:
-            found.unpaid += 1
-            continue
-        try:
-            order = _order(given, rows.line_num, currency, zone)
-        except ValueError as error:
-            found.bad_lines.append(BadLine(rows.line_num, str(error)))
-            continue
-        seen.add(order.id)
-        found.orders.append(order)
-    return found
-
-
 def _columns(names: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str, int]:
+    """The place of each meaning's column: the chosen one, else the best of the usual names."""
     places: dict[str, int] = {}
-    plain = [_plain(name) for name in names]
+    plain, shown = [_plain(name) for name in names], ", ".join(names[:_NAMED])
     for meaning, usual in USUAL.items():
         wanted = chosen.get(meaning)
-        if wanted is not None:
-            if wanted not in names:
-                raise OrdersError(
-                    f"--{meaning}-column: found no column {wanted!r}, expected one of "
-                    f"{', '.join(names[:_NAMED])}"
-                )
-            places[meaning] = names.index(wanted)
-            continue
-        place = next((plain.index(name) for name in usual if name in plain), None)
-        if place is not None:
-            places[meaning] = place
-    for meaning in NEEDED:
-        if meaning not in places:
+        if wanted is not None and wanted not in names:
             raise OrdersError(
-                f"found no column for the {meaning} of an order among "
-                f"{', '.join(names[:_NAMED]) or 'no columns'}, expected --{meaning}-column"
+                f"--{meaning}-column: found no column {wanted!r}, expected one of {shown}"
+            )
+        if wanted is not None:
+            places[meaning] = names.index(wanted)
+        elif known := [name for name in usual if name in plain]:
+            places[meaning] = plain.index(known[0])
+        elif meaning in NEEDED:
+            raise OrdersError(
+                f"found no column for the {meaning} of an order among {shown or 'no columns'}, "
+                f"expected --{meaning}-column"
             )
     return places
 
@@ -224,9 +206,3 @@ def _amount(text: str, currency: str) -> Decimal:
 
 def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
-
-
-def in_batches(some: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """All of them, at most `size` at a time."""
-    for start in range(0, len(some), size):
-        yield some[start : start + size]

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +14,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from capi_middleware.capi import CAPI
-from capi_middleware.cli.orders import USUAL, Order, Orders, OrdersError, in_batches, read_orders
+from capi_middleware.cli.orders import USUAL, Order, Orders, OrdersError, read_orders
 from capi_middleware.cli.terminal import (
     JSON,
     console,
     opened,
     print_json,
     print_line,
-    progress,
+    steps,
     table,
 )
 from capi_middleware.config.settings import Config
@@ -40,8 +40,6 @@ _HOUR = 3600
 YES = "yes"
 _QUEUED = "queued"
 Reached = Literal["both", "server", "browser", "waiting", "no"]
-#: Server states that come to an outcome by themselves.
-_WAITING = frozenset({"pending", "leased"})
 
 
 class Judged(Struct, frozen=True, kw_only=True):
@@ -62,94 +60,76 @@ class Ledger:
     """Judges orders by what the store knows of one event name."""
 
     def __init__(
-        self, config: Config, store: Store, event_name: str, now: float, *, consented: bool
-    ) -> None:
-        self._config, self._store = config, store
-        self._event_name, self._now, self._consented = event_name, now, consented
+        self, config: Config, store: Store, event_name: str, orders: Sequence[Order], *,
+        consented: bool,
+    ) -> None:  # fmt: skip
+        self._config, self._event_name, self._consented = config, event_name, consented
+        self._now = time.time()
         # An event_id was signed by the key of its day: each that still verifies may have.
-        self._minters = [Minter([secret]) for secret in config.secrets]
-        self._known: dict[str, list[Known]] = {}
+        minters = [Minter([secret]) for secret in config.secrets]
+        ids = {one.mint(event_name, self._now, order.id): order.id
+               for order in orders for one in minters}  # fmt: skip
+        #: By order and pixel.
+        self._known: dict[str, dict[str, Known]] = {}
+        #: Events by pixel and hour that belong to no order of the file.
         self._free: Counter[tuple[str, int]] = Counter()
-        self._denied = 0
-
-    def read(self, orders: Sequence[Order], advance: Callable[[int], None]) -> None:
-        """Look all orders up; `advance` is told how many more have been."""
-        for batch in in_batches(orders, MOST_FOUND // len(self._minters)):
-            ids = {event_id: order.id for order in batch for event_id in self._ids(order)}
-            for known in self._store.find(list(ids)):
-                if known.event_name == self._event_name:
-                    self._known.setdefault(ids[known.event_id], []).append(known)
-            advance(len(batch))
-        if not orders:
-            return
-        start = min(one.time - one.slack for one in orders) - _HOUR
-        end = max(one.time + one.slack for one in orders) + 2 * _HOUR
-        self._count_unclaimed(start, end)
-        self._denied = sum(
-            count.n
-            for count in self._store.tallies(start, end).counts
-            if (count.kind, count.reason) == ("suppressed", "consent")
-            and count.event_name == self._event_name
-        )
-
-    def _ids(self, order: Order) -> list[str]:
-        return [one.mint(self._event_name, self._now, order.id) for one in self._minters]
-
-    def _count_unclaimed(self, start: float, end: float) -> None:
-        """Events by pixel and hour that belong to no order of the file."""
-        for piece in self._store.slices("hour", start, end):
-            if piece.event_name == self._event_name:
-                self._free[piece.pixel_id, int(piece.value)] += piece.n
-        for rows in self._known.values():
-            for known in rows:
+        for known in _find(store, list(ids), "looking orders up"):
+            if known.event_name == event_name:
+                self._known.setdefault(ids[known.event_id], {})[known.pixel_id] = known
                 self._free[known.pixel_id, int(known.event_time) // _HOUR * _HOUR] -= 1
+        start = min((one.time - one.slack for one in orders), default=0.0) - _HOUR
+        end = max((one.time + one.slack for one in orders), default=0.0) + 2 * _HOUR
+        for piece in store.slices("hour", start, end):
+            if piece.event_name == event_name:
+                self._free[piece.pixel_id, int(piece.value)] += piece.n
+        denied = ("suppressed", "consent", event_name)
+        self._denied = any(
+            (count.kind, count.reason, count.event_name) == denied
+            for count in store.tallies(start, end).counts
+        )
 
     def judge(self, order: Order) -> list[Judged]:
         """What became of an order, at each pixel that takes the event."""
-        rows = {known.pixel_id: known for known in self._known.get(order.id, ())}
-        pixel_ids = self._config.pixel_ids(self._event_name)
-        unknown = [self._unknown_at(order, one) for one in pixel_ids if one not in rows]
-        known = [self._known_at(order, rows[one]) for one in pixel_ids if one in rows]
+        rows = self._known.get(order.id, {})
+        judged = [
+            self._known_at(order, rows[pixel_id])
+            if pixel_id in rows
+            else self._unknown_at(order, pixel_id)
+            for pixel_id in self._config.pixel_ids(self._event_name)
+        ]
         # A replay goes to all pixels: what must not go to one must not go at all.
-        held = next((one.replay for one in unknown if one.replay != YES), None)
+        held = [one.replay for one in judged if one.pixel_id not in rows and one.replay != YES]
         return [
-            replace(one, replay=held) if held is not None and one.replay == YES else one
-            for one in (*known, *unknown)
+            replace(one, replay=held[0]) if held and one.replay == YES else one for one in judged
         ]
 
     def _known_at(self, order: Order, known: Known) -> Judged:
+        judged = Judged(order=order, pixel_id=known.pixel_id, reached="no")
         server, browser = known.server == "delivered", known.browser == SENT
-        pixel_id = known.pixel_id
         if server or browser:
             reached: Reached = "both" if server and browser else "server" if server else "browser"
-            return Judged(order=order, pixel_id=pixel_id, reached=reached)
-        if known.server in _WAITING:
-            return Judged(order=order, pixel_id=pixel_id, reached="waiting", why="pending")
-        browser_half = f"browser: {known.browser}"
+            return replace(judged, reached=reached)
         match known.server:
+            case "pending" | "leased":
+                return replace(judged, reached="waiting", why="pending")
             case "dead":
-                why, replay = f"rejected by Meta, {known.reason}", "see dead-letters requeue"
+                why, may = f"rejected by Meta, {known.reason}", "see dead-letters requeue"
             case "expired":
-                why, replay = "expired", "too old, or Meta may have counted it"
+                why, may = "expired", "too old, or Meta may have counted it"
             case "unknown":
-                why, replay = "the browser alone made it", self._may_replay(order)
+                why, may = "the browser alone made it", self._may_replay(order)
                 # Nobody saw the browser copy leave, nor fail; Meta no longer knows duplicates.
                 vague = known.browser in VAGUE_BROWSER_CAUSES
-                if vague and order.time - order.slack < self._now - DEDUPE_WINDOW:
-                    replay = "the browser copy may have reached Meta" if replay == YES else replay
+                if may == YES and vague and order.time - order.slack < self._now - DEDUPE_WINDOW:
+                    may = "the browser copy may have reached Meta"
             case state:
-                why, replay = f"no server copy ({state})", "the ledger holds it without a copy"
-        return Judged(
-            order=order, pixel_id=pixel_id, reached="no", why=f"{why}, {browser_half}",
-            replay=replay,
-        )  # fmt: skip
+                why, may = f"no server copy ({state})", "the ledger holds it without a copy"
+        return replace(judged, why=f"{why}, browser: {known.browser}", replay=may)
 
     def _unknown_at(self, order: Order, pixel_id: str) -> Judged:
-        first, last = (
-            int(order.time + slack) // _HOUR * _HOUR for slack in (-order.slack, order.slack)
-        )
-        hours = range(first - _HOUR, last + 2 * _HOUR, _HOUR)
-        nearby = sum(max(0, self._free[pixel_id, hour]) for hour in hours)
+        first = int(order.time - order.slack) // _HOUR - 1
+        last = int(order.time + order.slack) // _HOUR + 1
+        nearby = sum(max(0, self._free[pixel_id, hour * _HOUR]) for hour in range(first, last + 1))
         kept = self._now - self._config.retention_days * 86_400
         if order.time < kept:
             why, replay = "older than the ledger", "older than the ledger"
@@ -178,13 +158,17 @@ class Ledger:
         return YES
 
 
+def _find(store: Store, event_ids: Sequence[str], text: str) -> Iterator[Known]:
+    for start in steps(range(0, len(event_ids), MOST_FOUND), text):
+        yield from store.find(event_ids[start : start + MOST_FOUND])
+
+
 def _sums(orders: Sequence[Order]) -> Mapping[str, float]:
     """The value by currency."""
-    totals: dict[str, Decimal] = {}
+    totals: dict[str, Decimal] = defaultdict(Decimal)
     for one in orders:
         if one.value is not None:
-            currency = one.currency or "?"
-            totals[currency] = totals.get(currency, Decimal(0)) + one.value
+            totals[one.currency or "?"] += one.value
     return {currency: round(float(total), 2) for currency, total in totals.items()}
 
 
@@ -233,9 +217,7 @@ def reconcile(
     with opened(source) as capi:
         if not capi.config.pixel_ids(event):
             raise click.UsageError(f"--event: found {event!r}, expected one that a pixel takes")
-        ledger = Ledger(capi.config, capi.store, event, time.time(), consented=consented)
-        with progress("looking orders up", len(read.orders)) as shown:
-            ledger.read(read.orders, lambda n: shown.advance(shown.tasks[0].id, n))
+        ledger = Ledger(capi.config, capi.store, event, read.orders, consented=consented)
         judged = [one for order in read.orders for one in ledger.judge(order)]
         queued = _replay(capi, event, judged) if replay else frozenset()
     # At another pixel the same order may be a dead letter: there its row stays as it is.
@@ -256,40 +238,31 @@ def _replay(capi: CAPI, event: str, judged: Sequence[Judged]) -> frozenset[str]:
     """
     wanted = {one.order.id: one.order for one in judged if one.replay == YES}
     queued: dict[str, str] = {}
-    with progress("queueing", len(wanted)) as shown:
-        for order in wanted.values():
-            try:
-                made = capi.track(
-                    event,
-                    dedupe_key=order.id,
-                    value=order.value,
-                    currency=order.currency or None,
-                    user_data=UserData(em=order.email or None, ph=order.phone or None),
-                    event_time=order.time,
-                )
-            except (CapiError, ValueError) as error:
-                click.echo(f"line {order.line}: not queued ({error})", err=True)
-            else:
-                queued[made.event_id] = order.id
-            shown.advance(shown.tasks[0].id)
+    for order in steps(list(wanted.values()), "queueing"):
+        try:
+            made = capi.track(
+                event,
+                dedupe_key=order.id,
+                value=order.value,
+                currency=order.currency or None,
+                user_data=UserData(em=order.email or None, ph=order.phone or None),
+                event_time=order.time,
+            )
+        except (CapiError, ValueError) as error:
+            click.echo(f"line {order.line}: not queued ({error})", err=True)
+        else:
+            queued[made.event_id] = order.id
     capi.store.flush(10.0)
-    known = [one for ids in in_batches(list(queued), MOST_FOUND) for one in capi.store.find(ids)]
-    found = {one.event_id for one in known if one.server in _ON_ITS_WAY}
-    return frozenset(order for event_id, order in queued.items() if event_id in found)
-
-
-def _causes(judged: Sequence[Judged]) -> dict[tuple[str, str], list[Judged]]:
-    """By pixel and outcome: the channels first, then the causes, the most frequent first."""
-    groups: dict[tuple[str, str], list[Judged]] = {}
-    for one in judged:
-        outcome = one.why if one.reached == "no" else one.reached
-        groups.setdefault((one.pixel_id, outcome), []).append(one)
-    return dict(
-        sorted(groups.items(), key=lambda item: (item[1][0].reached == "no", -len(item[1])))
-    )
+    known = _find(capi.store, list(queued), "looking at the queue")
+    return frozenset(queued[one.event_id] for one in known if one.server in _ON_ITS_WAY)
 
 
 def _told(read: Orders, judged: Sequence[Judged]) -> dict[str, Any]:
+    """What a program is told, and people from it: the channels first, then the frequent causes."""
+    groups: dict[tuple[str, str, str], list[Order]] = defaultdict(list)
+    for one in judged:
+        groups[one.pixel_id, one.reached, one.why].append(one.order)
+    outcomes = sorted(groups.items(), key=lambda item: (item[0][1] == "no", -len(item[1])))
     return {
         "columns": read.columns,
         "orders": len(read.orders),
@@ -298,12 +271,12 @@ def _told(read: Orders, judged: Sequence[Judged]) -> dict[str, Any]:
         "outcomes": [
             {
                 "pixel_id": pixel_id,
-                "reached": group[0].reached,
-                "why": group[0].why,
-                "orders": len(group),
-                "value": _sums([one.order for one in group]),
+                "reached": reached,
+                "why": why,
+                "orders": len(orders),
+                "value": _sums(orders),
             }
-            for (pixel_id, _), group in _causes(judged).items()
+            for (pixel_id, reached, why), orders in outcomes
         ],
         "missing": [
             {

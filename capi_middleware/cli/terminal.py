@@ -2,18 +2,18 @@
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.progress import TimeElapsedColumn as Elapsed
+from rich.progress import track
+from rich.status import Status
 from rich.table import Table
 
 from capi_middleware.capi import CAPI
@@ -25,6 +25,10 @@ JSON_LINES = click.option(
     "--json", "as_json", is_flag=True, help="As JSON, one object for each line."
 )
 
+T = TypeVar("T")
+
+#: Where people see that something is at work; a file or a pipe does not get it.
+_SCREEN: Console = Console(stderr=True)
 #: Where people look at results. Nothing of what is printed is markup.
 console: Console = Console(markup=False, highlight=False, emoji=False)
 
@@ -98,17 +102,11 @@ def print_done(as_json: bool, n: int, word: str, text: str = "") -> None:
     print_json({word: n}) if as_json else click.echo(text or f"{n} {word}")
 
 
-@contextmanager
-def progress(text: str, total: int | None = None) -> Iterator[Progress]:
-    """Shows on a terminal that something takes long: `total` steps, or nobody knows how many.
+def progress(text: str) -> Status:
+    """Shows on a terminal, in a `with`, that something takes long."""
+    return _SCREEN.status(text)
 
-    Yields the Progress; its one task has the id 0.
-    """
-    screen = Console(stderr=True)
-    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), Elapsed()]
-    more = [BarColumn(), MofNCompleteColumn()] if total is not None else []
-    with Progress(
-        *columns, *more, console=screen, transient=True, disable=not screen.is_terminal
-    ) as shown:
-        shown.add_task(text, total=total)
-        yield shown
+
+def steps(things: Sequence[T], text: str) -> Iterable[T]:
+    """All `things`, one after another; a terminal shows how many have been."""
+    return track(things, text, console=_SCREEN, transient=True, disable=not _SCREEN.is_terminal)
