@@ -12,13 +12,12 @@ except ImportError:
 from capi_middleware import __version__
 from capi_middleware.cli.check import check
 from capi_middleware.cli.dead_letters import dead_letters
-from capi_middleware.cli.deliver import deliver
 from capi_middleware.cli.init import init
 from capi_middleware.cli.insights import insights
 from capi_middleware.cli.reconcile import reconcile
 from capi_middleware.cli.report import report
 from capi_middleware.cli.tail import tail
-from capi_middleware.cli.upkeep import health, migrate, prune
+from capi_middleware.cli.upkeep import deliver, health, migrate, prune
 
 
 @click.group()

@@ -20,6 +20,14 @@ from capi_middleware.report.numbers import percent
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import parse_window
 
+#: How a number of a measure is written; the others are shares.
+_FORMS = {
+    "browser events": "{:,.0f}",
+    "server events": "{:,.0f}",
+    "freshness": "{:g} s",
+    "match quality": "{:g} of 10",
+}
+
 
 @click.command()
 @click.option("--fetch", is_flag=True, help="Ask Meta now; without it, what was asked last.")
@@ -72,11 +80,5 @@ def _print(found: Insights, compared: list[Comparison]) -> None:
 def _amount(one: Comparison, value: float | None) -> str:
     if value is None:
         return "no data"
-    match one.measure:
-        case "browser events" | "server events":
-            return f"{value:,.0f}"
-        case "freshness":
-            return f"{value:g} s"
-        case "match quality":
-            return f"{value:g} of 10"
-    return percent(value)
+    form = _FORMS.get(one.measure)
+    return form.format(value) if form else percent(value)

@@ -7,7 +7,7 @@ import click
 
 from capi_middleware.cli.terminal import JSON, console, opened, print_line, table
 from capi_middleware.report.html import to_json
-from capi_middleware.report.model import SIDES, EventReport, Report
+from capi_middleware.report.model import SIDES, Report
 from capi_middleware.report.numbers import MIN_EVENTS, percent, surely_below
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import WindowError, parse_window
@@ -57,27 +57,20 @@ def report(
 
 
 def _judge(found: Report, target: float) -> int:
-    under = [one for one in found.events if _is_under(one, target)]
-    for one in under:
+    below = [one for one in found.events if one.coverage is not None and one.coverage < target]
+    surely = [one for one in below if surely_below(one.matched, one.browser, target)]
+    for one in surely:
         click.echo(
             f"{one.event_name} at pixel {one.pixel_id}: coverage {percent(one.coverage)} "
             f"({one.matched:,} of {one.browser:,}) is under {percent(target)}",
             err=True,
         )
-    if under:
+    if surely:
         return 1
-    told = [one for one in found.events if one.browser >= MIN_EVENTS]
-    doubtful = any(one.coverage is not None and one.coverage < target for one in found.events)
-    if told and not doubtful:
+    if not below and any(one.browser >= MIN_EVENTS for one in found.events):
         return 0
     click.echo("there is too little data in this window to call it good", err=True)
     return 2
-
-
-def _is_under(one: EventReport, target: float) -> bool:
-    if one.coverage is None or one.coverage >= target:
-        return False
-    return surely_below(one.matched, one.browser, target)
 
 
 def _print(found: Report) -> None:

@@ -1,25 +1,22 @@
 """tail: live events on a terminal, each with the state of both copies."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import click
 import msgspec
 
 from capi_middleware.cli.terminal import JSON_LINES, opened, print_json, print_line
-from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Known
 from capi_middleware.store.store import Store
 
 _NEWEST = 20
 _PAGE = 500
-#: Keys behind the last one that are looked at again: other processes may have got theirs before us,
-#: a thousand for a group commit, and commit after us.
+#: Keys behind the last one that are looked at again: their copies may get on; and other processes
+#: may have got theirs before us, a thousand for a group commit, and commit after us.
 _BEHIND = 5000
-#: Events whose copies are still watched, and seconds between two looks.
-_WATCHED = 200
+#: Seconds between two looks.
 _POLL = 1.0
 
 
@@ -46,49 +43,39 @@ def tail(source: str, event: str | None, pixel: str | None, once: bool, as_json:
 
 
 class Watch:
-    """What has been printed, and what may still change."""
+    """Prints rows that are new, and those whose copies have got on since."""
 
     def __init__(self, event: str | None, pixel: str | None, as_json: bool) -> None:
         self._event, self._pixel, self._as_json = event, pixel, as_json
-        #: Keys from here on belong on the terminal; the last one that was read; and those near it.
-        self._first = self._last = 0
-        self._read: set[int] = set()
-        self._open: OrderedDict[int, Known] = OrderedDict()
+        #: Keys from here on belong on the terminal.
+        self._first = 0
+        #: The states of both copies by key, of the rows that are looked at again.
+        self._seen: dict[int, tuple[str, str]] = {}
 
     def begin(self, store: Store) -> None:
         """Print the newest events."""
         newest = store.recent(_NEWEST)
-        if newest:
-            self._first = newest[0].key
-        self.show(newest)
+        self._first = newest[0].key if newest else 0
+        self._show(newest)
 
     def look(self, store: Store) -> None:
         """Print what is new and what got on."""
-        known = store.find([one.event_id for one in self._open.values()])
-        self.show([one for one in known if one.key in self._open])
-        behind = max(self._first, self._last - _BEHIND)
+        behind = max(self._first, max(self._seen, default=0) - _BEHIND)
         after = behind - 1
         while True:
             page = store.recent(_PAGE, after or -1)
-            self.show([one for one in page if one.key not in self._read])
+            self._show(page)
             if len(page) < _PAGE:
                 break
             after = page[-1].key
-        self._read = {key for key in self._read if key >= behind}
+        self._seen = {key: states for key, states in self._seen.items() if key >= behind}
 
-    def show(self, events: Sequence[Known]) -> None:
-        """Print those that say something new."""
+    def _show(self, events: Sequence[Known]) -> None:
         for one in events:
-            self._last = max(self._last, one.key)
-            self._read.add(one.key)
-            before = self._open.pop(one.key, None)
-            if self._event not in (None, one.event_name) or self._pixel not in (None, one.pixel_id):
-                continue
-            if _may_change(one):
-                self._open[one.key] = one
-                if len(self._open) > _WATCHED:
-                    self._open.popitem(last=False)
-            if before is None or (before.server, before.browser) != (one.server, one.browser):
+            before, states = self._seen.get(one.key), (one.server, one.browser)
+            self._seen[one.key] = states
+            wanted = self._event in (None, one.event_name) and self._pixel in (None, one.pixel_id)
+            if wanted and states != before:
                 self._print(one)
 
     def _print(self, one: Known) -> None:
@@ -100,8 +87,3 @@ class Watch:
             f"{iso(int(one.event_time))}  {one.event_name:<16} {one.pixel_id}  "
             f"server {one.server + reason:<12} browser {one.browser:<16} {one.event_id}"
         )
-
-
-def _may_change(one: Known) -> bool:
-    open_server = one.server in ("pending", "leased", "unknown")
-    return open_server or (one.browser != SENT and one.browser in VAGUE_BROWSER_CAUSES)
