@@ -17,6 +17,7 @@ _OTHER_DIGEST = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{40}")
 _DIGEST_OF_NOTHING = sha256(b"").hexdigest()
 
 #: Keys that take one value only: no list.
+_NAMES = frozenset(MATCH_KEYS)
 _SINGLE = frozenset(name for name, key in MATCH_KEYS.items() if key.single)
 
 
@@ -87,7 +88,7 @@ class UserData:
 
     def __init__(self, **given: Unpack[Fields]) -> None:
         self._given: dict[str, Any] = given  # type: ignore[assignment] # a plain dict, ours alone
-        if not given.keys() <= MATCH_KEYS.keys():
+        if not _NAMES.issuperset(given):
             unknown = unknown_keys(given)
             self._given.clear()  # a traceback with local variables would show raw values
             raise TypeError(
@@ -147,7 +148,7 @@ class UserData:
                     digests.append(one)
             if digests:
                 hashed[key] = digests
-        for key in _SINGLE.intersection(hashed):
+        for key in () if _SINGLE.isdisjoint(hashed) else _SINGLE.intersection(hashed):
             first, *more = hashed.pop(key)
             if more:
                 left_out.append(key)

@@ -62,7 +62,8 @@ def _one() -> bytes:
         custom_data=data,
         user_data=hashed,
     )
-    event.user_data = payload.known_of(VISITOR) | event.user_data
+    for key, text in payload.known_of(VISITOR).items():
+        event.user_data.setdefault(key, text)
     return payload.encode(event, VISITOR)
 
 
