@@ -8,7 +8,7 @@ import click
 from capi_middleware.cli.terminal import JSON, console, opened, print_line, table
 from capi_middleware.report.html import to_json
 from capi_middleware.report.model import SIDES, Report
-from capi_middleware.report.numbers import MIN_EVENTS, percent, surely_below
+from capi_middleware.report.numbers import MIN_EVENTS, misses, percent
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import WindowError, parse_window
 
@@ -58,7 +58,7 @@ def report(
 
 def _judge(found: Report, target: float) -> int:
     below = [one for one in found.events if one.coverage is not None and one.coverage < target]
-    surely = [one for one in below if surely_below(one.matched, one.browser, target)]
+    surely = [one for one in below if misses(one.matched, one.browser, target)]
     for one in surely:
         click.echo(
             f"{one.event_name} at pixel {one.pixel_id}: coverage {percent(one.coverage)} "

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from capi_middleware.report.model import Breakdown, EventReport, Part, Place, Trend
-from capi_middleware.report.numbers import Copies, copies_of
+from capi_middleware.report.numbers import Copies, copies_of, together
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Slice
 from capi_middleware.store.rollups import Facet
@@ -22,9 +22,15 @@ Slices = Mapping[Facet, Sequence[Slice]]
 
 def breakdowns(events: Iterable[EventReport], slices: Slices) -> list[Breakdown]:
     """`events` by pixel, and `slices` by route, page and agent, the busiest part first."""
-    found = [Breakdown("pixel", _parts((one.pixel_id, one) for one in events))]
+    pixels: defaultdict[str, list[EventReport]] = defaultdict(list)
+    for event in events:
+        pixels[event.pixel_id].append(event)
+    found = [Breakdown("pixel", _parts({of: together(them) for of, them in pixels.items()}))]
     for by in ("route", "page", "agent"):
-        found.append(Breakdown(by, _parts((one.value, one) for one in slices.get(by, ()))))
+        values: defaultdict[str, list[Slice]] = defaultdict(list)
+        for one in slices.get(by, ()):
+            values[one.value].append(one)
+        found.append(Breakdown(by, _parts({of: copies_of(them) for of, them in values.items()})))
     return [one for one in found if any(part.value for part in one.parts)]
 
 
@@ -55,15 +61,11 @@ def trends(slices: Iterable[Slice], *, start: float, end: float) -> list[Trend]:
     ]
 
 
-def _parts(found: Iterable[tuple[str, Slice | EventReport]]) -> list[Part]:
-    groups: defaultdict[str, list[Slice | EventReport]] = defaultdict(list)
-    for value, one in found:
-        groups[value].append(one)
-    sums = {value: copies_of(group) for value, group in groups.items()}
+def _parts(sums: Mapping[str, Copies]) -> list[Part]:
     busiest = sorted(sums, key=lambda value: (-sum(sums[value]), value))
     parts = [_part(value, sums[value]) for value in busiest[:MOST_PARTS] if any(sums[value])]
-    if rest := busiest[MOST_PARTS:]:
-        parts.append(_part(OTHER, copies_of(one for value in rest for one in groups[value])))
+    if rest := [sums[value] for value in busiest[MOST_PARTS:]]:
+        parts.append(_part(OTHER, Copies(*map(sum, zip(*rest, strict=True)))))
     return parts
 
 

@@ -23,7 +23,7 @@ from capi_middleware.report.model import (
     Place,
     Report,
 )
-from capi_middleware.report.numbers import copies_of, totals
+from capi_middleware.report.numbers import copies_of, together, totals
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import Window
 from capi_middleware.store.records import Tallies, Tally
@@ -86,7 +86,7 @@ def _sum(name: str, events: list[EventReport]) -> EventReport:
     def added(part: str) -> dict[str, int]:
         return totals(item for one in events for item in getattr(one, part).items())
 
-    copies = copies_of(events)
+    copies = together(events)
     freshness = events[0].freshness_seconds
     if len(events) > 1:
         freshness = FreshnessSeconds(None, None, None)
@@ -116,7 +116,7 @@ def _by(label: str, values: Mapping[str, float | None]) -> list[Sample]:
 #: Of each event, in the window.
 _OF_EVENT: Sequence[_Gauge[EventReport]] = (
     ("capi_window_events", "Events by copy",
-     lambda one: _by("copy", copies_of([one])._asdict())),
+     lambda one: _by("copy", together([one])._asdict())),
     ("capi_window_missing_events", "Copies missing, by cause",
      lambda one: [({"side": side, "cause": cause}, n)
                   for side in SIDES for cause, n in one.missing(side).items()]),

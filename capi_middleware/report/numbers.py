@@ -57,16 +57,21 @@ class Copies(NamedTuple):
         return share(self.server, self.browser)
 
 
-def copies_of(parts: Iterable[Tally | Slice | EventReport]) -> Copies:
+def copies_of(rows: Iterable[Tally | Slice]) -> Copies:
     """How many of these events Meta accepted, the browser is known to have sent, and both."""
-    return Copies(*map(sum, zip(*map(_copies, parts), strict=True)))
+    server = browser = matched = 0
+    for one in rows:
+        if one.browser == SENT:
+            browser += one.n
+        if one.server == "delivered":
+            server += one.n
+            matched += one.n if one.browser == SENT else 0
+    return Copies(server, browser, matched)
 
 
-def _copies(one: Tally | Slice | EventReport) -> Copies:
-    if isinstance(one, EventReport):
-        return Copies(one.server, one.browser, one.matched)
-    delivered, sent = one.server == "delivered", one.browser == SENT
-    return Copies(one.n * delivered, one.n * sent, one.n * (delivered and sent))
+def together(events: Iterable[EventReport]) -> Copies:
+    """The copies of all these events."""
+    return Copies(*map(sum, zip(*((e.server, e.browser, e.matched) for e in events), strict=True)))
 
 
 def totals(parts: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -218,6 +223,12 @@ def surely_below(part: int, whole: int, target: float) -> bool:
     return wilson_upper(part, whole) < target
 
 
+def misses(part: int, whole: int, target: float) -> bool:
+    """Whether the share as it is printed is less than `target`, and surely so."""
+    printed = share(part, whole)
+    return printed is not None and printed < target and surely_below(part, whole, target)
+
+
 def surely_above(part: int, whole: int, limit: float) -> bool:
     """Whether the share `part` ÷ `whole` is more than `limit` and not by chance."""
     return surely_below(whole - part, whole, 1 - limit)
@@ -250,7 +261,7 @@ def verdict(event: EventReport) -> tuple[str, str]:
 
 def overall(events: Sequence[EventReport], flags: Sequence[Flag]) -> Verdict:
     """What to think of `events` with these `flags`. No data is never good."""
-    copies = copies_of(one for one in events if one.browser >= MIN_EVENTS)
+    copies = together(one for one in events if one.browser >= MIN_EVENTS)
     told = f" {covered(copies)} ({percent(copies.coverage)})." if copies.browser else ""
     severities = Counter(one.severity for one in flags)
     if n := severities["critical"]:

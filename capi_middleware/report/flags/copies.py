@@ -16,10 +16,10 @@ from capi_middleware.report.numbers import (
     copies_of,
     covered,
     goal,
+    misses,
     percent,
     share,
     surely_above,
-    surely_below,
 )
 from capi_middleware.store.records import Slice
 
@@ -39,7 +39,7 @@ _LEAST_DAYS = 3
 def coverage_below_target(facts: Facts) -> Flags:
     """The server covers too few of the browser's events."""
     for event in facts.wanting("server"):
-        yield from _below(facts, event, "critical", event.coverage, event.matched, covered(event))
+        yield from _below(facts, event, event.matched, "critical", covered(event))
 
 
 @check
@@ -47,22 +47,18 @@ def ratio_below_target(facts: Facts) -> Flags:
     """The server delivers fewer events than the browser sends."""
     for event in facts.wanting("server"):
         told = f"The server delivered {event.server:,} events where the browser sent "
-        told += f"{event.browser:,}"
-        yield from _below(facts, event, "warning", event.ratio, event.server, told)
+        yield from _below(facts, event, event.server, "warning", f"{told}{event.browser:,}")
 
 
-def _below(
-    facts: Facts, event: EventReport, severity: Severity, part: float | None, n: int, told: str
-) -> Flags:
-    """The flag for `part`, the share of `n` in the browser's events, where it misses the target."""
-    target = facts.target
-    if part is None or part >= target or not surely_below(n, event.browser, target):
-        return
-    yield flag(
-        severity, event.place, value=part, target=target,
-        explanation=f"{told} ({percent(part)}), less than the target of {goal(target)}.",
-        fix=_server_fix(event),
-    )  # fmt: skip
+def _below(facts: Facts, event: EventReport, n: int, severity: Severity, told: str) -> Flags:
+    """The flag where `n` misses the target among the browser's events."""
+    part, target = share(n, event.browser), facts.target
+    if part is not None and misses(n, event.browser, target):
+        yield flag(
+            severity, event.place, value=part, target=target,
+            explanation=f"{told} ({percent(part)}), less than the target of {goal(target)}.",
+            fix=_server_fix(event),
+        )  # fmt: skip
 
 
 @check
