@@ -145,17 +145,17 @@ class Ledger:
 
     def _may_replay(self, order: Order) -> str:
         """YES, or why Meta would refuse the order or must not get it."""
-        if order.consent is False:
-            return "the visitor denied consent"
-        if order.time < self._now - OLDEST_EVENT:
-            return "Meta takes no event of more than seven days ago"
-        if order.time > self._now + 60:
-            return "its time is in the future"
-        if self._event_name == "Purchase" and (order.value is None or not order.currency):
-            return "a Purchase needs a value and a currency"
-        if not (order.email or order.phone):
-            return "Meta needs an email or a phone"
-        return YES
+        lacks_value = order.value is None or not order.currency
+        reasons = (
+            (order.consent is False, "the visitor denied consent"),
+            (order.time < self._now - OLDEST_EVENT,
+             "Meta takes no event of more than seven days ago"),
+            (order.time > self._now + 60, "its time is in the future"),
+            (self._event_name == "Purchase" and lacks_value,
+             "a Purchase needs a value and a currency"),
+            (not (order.email or order.phone), "Meta needs an email or a phone"),
+        )  # fmt: skip
+        return next((why for holds, why in reasons if holds), YES)
 
 
 def _find(store: Store, event_ids: Sequence[str], text: str) -> Iterator[Known]:

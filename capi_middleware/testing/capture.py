@@ -58,8 +58,10 @@ class Captured:
 
     def __init__(self) -> None:
         self._kept: list[_Kept] = []
-        self._refused: list[Event] = []
-        self._suppressed: list[tuple[str, str]] = []
+        #: What does not leave, because Meta would refuse it: a Purchase without value.
+        self.refused: list[Event] = []
+        #: Each (event_name, reason) of what was not tracked: no consent, a bot, a failed view.
+        self.suppressed: list[tuple[str, str]] = []
         self._left_out: list[str] = []
 
     @property
@@ -67,22 +69,10 @@ class Captured:
         """The events that would leave, in order; user_data is hashed, as Meta would get it."""
         return [one.event for one in self._kept]
 
-    @property
-    def refused(self) -> list[Event]:
-        """What does not leave, because Meta would refuse it: a Purchase without value."""
-        return list(self._refused)
-
-    @property
-    def suppressed(self) -> list[tuple[str, str]]:
-        """Each (event_name, reason) of what was not tracked: no consent, a bot, a failed view."""
-        return list(self._suppressed)
-
     def clear(self) -> None:
         """Forget what was captured so far."""
-        self._kept.clear()
-        self._refused.clear()
-        self._suppressed.clear()
-        self._left_out.clear()
+        for kept in (self._kept, self.refused, self.suppressed, self._left_out):
+            kept.clear()
 
     def assert_tracked(
         self,
@@ -116,26 +106,23 @@ class Captured:
         ])  # fmt: skip
         expected = "at least once" if times is None else f"{times} times"
         lines = [f"{event_name}({wanted}): found it {len(found)} times, expected it {expected}"]
-        nearest = min((one for one in differences if one[0]), key=_size, default=None)
-        if nearest is not None and not found:
-            lines += ["nearest:", f"  {_shown(nearest[1])}", *(f"    {one}" for one in nearest[0])]
-        lines += self._all()
-        raise AssertionError("\n".join(lines))
-
-    def _all(self) -> list[str]:
-        return [
+        if differences and not found:
+            different, event = min(differences, key=lambda one: len(one[0]))
+            lines += ["nearest:", f"  {_shown(event)}", *(f"    {one}" for one in different)]
+        lines += [
             "tracked:" if self._kept else "tracked: nothing",
             *(f"  {_shown(event)}" for event in self.events),
-            *(f"refused: {_shown(event)} needs value and currency" for event in self._refused),
+            *(f"refused: {_shown(event)} needs value and currency" for event in self.refused),
             *(f"suppressed: {name} ({reason})" for name, reason in self.suppressed),
             *(f"left out: {what}, missing or unusable" for what in self._left_out),
         ]
+        raise AssertionError("\n".join(lines))
 
     def issued(self, issuer: Issuer, events: Sequence[Event]) -> None:
         """Called with the `events` that an `issuer` sends on."""
         for event in events:
             if event.send != "browser" and refused_by_meta(event.event_name, event.custom_data):
-                self._refused.append(event)
+                self.refused.append(event)
             elif event.pixel_ids:
                 self._kept.append(_Kept(event, issuer))
 
@@ -143,8 +130,8 @@ class Captured:
         """Called with the `counts` that go to the store."""
         for one in counts:  # one for each pixel
             what = (one.event_name, one.reason)
-            if one.kind == "suppressed" and what not in self._suppressed:
-                self._suppressed.append(what)
+            if one.kind == "suppressed" and what not in self.suppressed:
+                self.suppressed.append(what)
             elif one.kind == "left_out":
                 self._left_out.append(".".join(filter(None, what)))
 
@@ -167,40 +154,33 @@ def capture() -> Iterator[Captured]:
             Issuer.tap = before
 
 
-def _size(difference: tuple[list[str], Event]) -> int:
-    return len(difference[0])
-
-
 def _differences(
     kept: _Kept, user_data: UserData | None, dedupe_key: object, custom_data: dict[str, Any]
 ) -> list[str]:
     """What in an event is not as expected, one line for each field."""
-    event, different = kept.event, []
+    event, issuer = kept
     cleaned, _ = clean(event.event_name, custom_data)
-    for key, given in custom_data.items():
-        expected, found = cleaned.get(key, given), event.custom_data.get(key)
-        if found != expected:
-            different.append(_line(key, expected, found))
-    if user_data is not None:
-        hashed, left_out = user_data.hashed(kept.issuer.config.default_region)
-        for key, expected in hashed.items():
-            found = event.user_data.get(key)
-            if not (
-                set(expected) <= set(found or ()) if type(expected) is list else expected == found
-            ):
-                different.append(_line(f"user_data.{key}", expected, found))
-        different += [
-            f"user_data.{key}: found a value that nobody can normalise" for key in left_out
-        ]
+    rows = [
+        (key, cleaned.get(key, given), event.custom_data.get(key))
+        for key, given in custom_data.items()
+    ]
+    region = issuer.config.default_region
+    hashed, unusable = ({}, ()) if user_data is None else user_data.hashed(region)
+    for key, expected in hashed.items():
+        found = event.user_data.get(key)
+        if not (isinstance(expected, list) and set(expected) <= set(found or ())):
+            rows.append((f"user_data.{key}", expected, found))
     if dedupe_key is not None:
-        expected = kept.issuer.mint(event.event_name, dedupe_key)
-        if event.event_id != expected:
-            different.append(_line("event_id of the dedupe_key", expected, event.event_id))
-    return different
-
-
-def _line(what: str, expected: object, found: object) -> str:
-    return f"{what}: expected {expected!r}, found {_NOTHING if found is None else repr(found)}"
+        minted = issuer.mint(event.event_name, dedupe_key)
+        rows.append(("event_id of the dedupe_key", minted, event.event_id))
+    return [
+        *(
+            f"{what}: expected {expected!r}, found {_NOTHING if found is None else repr(found)}"
+            for what, expected, found in rows
+            if found != expected
+        ),
+        *(f"user_data.{key}: found a value that nobody can normalise" for key in unusable),
+    ]
 
 
 def _shown(event: Event) -> str:

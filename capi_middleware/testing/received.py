@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from starlette.requests import Request
 
@@ -38,23 +38,6 @@ class BrowserHit:
     params: dict[str, str]
     arrived: float
 
-    @classmethod
-    def of(cls, request: Request, params: dict[str, str], now: float) -> Self:
-        """The hit that a request to /tr/ with these parameters is."""
-        return cls(
-            id=params.get("id", ""),
-            ev=params["ev"],
-            eid=params.get("eid"),
-            cd={key[3:-1]: value for key, value in params.items() if key.startswith("cd[")},
-            dl=params.get("dl", ""),
-            method=request.method,
-            user_agent=request.headers.get("user-agent", ""),
-            cookies=request.cookies,
-            sec_purpose=request.headers.get("sec-purpose", ""),
-            params=params,
-            arrived=now,
-        )
-
     @property
     def key(self) -> tuple[str, str, str]:
         """What Meta removes duplicates by: pixel, event name, event id."""
@@ -73,10 +56,23 @@ class Received:
 
     def add_hit(self, request: Request, params: dict[str, str], now: float) -> None:
         """Keep a request to /tr/. `now` is Unix time in seconds."""
-        if "ev" in params:
-            self.browser.append(BrowserHit.of(request, params, now))
-        else:
+        if "ev" not in params:
             self.probes += 1
+            return
+        hit = BrowserHit(
+            id=params.get("id", ""),
+            ev=params["ev"],
+            eid=params.get("eid"),
+            cd={key[3:-1]: value for key, value in params.items() if key.startswith("cd[")},
+            dl=params.get("dl", ""),
+            method=request.method,
+            user_agent=request.headers.get("user-agent", ""),
+            cookies=request.cookies,
+            sec_purpose=request.headers.get("sec-purpose", ""),
+            params=params,
+            arrived=now,
+        )
+        self.browser.append(hit)
 
     def pairs(self) -> list[dict[str, Any]]:
         """Copies per (pixel, event_name, event_id), in order of arrival."""
