@@ -1,6 +1,7 @@
 """dead-letters: what Meta refused, and what to do with it."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -34,8 +35,10 @@ def dead_letters() -> None:
 @click.pass_obj
 def list_letters(source: str, as_json: bool) -> None:
     """All dead letters with Meta's error code."""
+    letters: list[DeadLetter] = []
     with opened(source) as capi:
-        letters = _letters(capi.store)
+        while more := capi.store.dead_letters(limit=_PAGE, after=letters[-1].key if letters else 0):
+            letters += more
     if as_json:
         for one in letters:
             print_json(_as_dict(one))
@@ -68,10 +71,7 @@ def show(source: str, key: int, as_json: bool) -> None:
 @click.pass_obj
 def requeue(source: str, keys: tuple[int, ...], every: bool, as_json: bool) -> None:
     """Send dead letters again, with the same event_id and event_time."""
-    wanted = _wanted(keys, every)
-    with opened(source) as capi, progress("requeueing"):
-        requeued = capi.store.requeue(wanted)
-    print_done(as_json, requeued, "requeued")
+    _act(source, keys, every, as_json, Store.requeue, "requeued")
 
 
 @dead_letters.command()
@@ -81,26 +81,19 @@ def requeue(source: str, keys: tuple[int, ...], every: bool, as_json: bool) -> N
 @click.pass_obj
 def drop(source: str, keys: tuple[int, ...], every: bool, as_json: bool) -> None:
     """Give dead letters up: each is counted as dropped, its payload deleted."""
-    wanted = _wanted(keys, every)
-    with opened(source) as capi, progress("dropping"):
-        dropped = capi.store.drop(wanted)
-    print_done(as_json, dropped, "dropped")
+    _act(source, keys, every, as_json, Store.drop, "dropped")
 
 
-def _wanted(keys: tuple[int, ...], every: bool) -> list[int] | None:
+def _act(
+    source: str, keys: tuple[int, ...], every: bool, as_json: bool,
+    act: Callable[[Store, list[int] | None], int], done: str,
+) -> None:  # fmt: skip
     if bool(keys) is every:
         found = "keys and --all" if keys else "neither keys nor --all"
         raise click.UsageError(f"found {found}, expected one of them")
-    return None if every else list(keys)
-
-
-def _letters(store: Store) -> list[DeadLetter]:
-    letters: list[DeadLetter] = []
-    while True:
-        more = store.dead_letters(limit=_PAGE, after=letters[-1].key if letters else 0)
-        letters += more
-        if len(more) < _PAGE:
-            return letters
+    with opened(source) as capi, progress("at work"):
+        n = act(capi.store, None if every else list(keys))
+    print_done(as_json, n, done)
 
 
 def _as_dict(letter: DeadLetter) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from capi_middleware.report.numbers import percent
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import parse_window
 
+_NUMBERS = ("ours", "Meta's")
 #: How a number of a measure is written; the others are shares.
 _FORMS = {
     "browser events": "{:,.0f}",
@@ -60,7 +61,7 @@ def _print(found: Insights, compared: list[Comparison]) -> None:
     for what, problem in problems(found):
         state = problem.state.replace("_", " ")
         print_line(f"{state}: {what}: {problem.explanation}", problem.fix)
-    shown = table("event", "pixel", "measure", numbers=("ours", "Meta's"), after=("verdict",))
+    shown = table("event", "pixel", "measure", *_NUMBERS, "verdict", numbers=_NUMBERS)
     for one in compared:
         metas = one.told.replace("_", " ") or _amount(one, one.metas)
         ours = _amount(one, one.ours)

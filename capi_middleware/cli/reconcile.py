@@ -304,7 +304,8 @@ def _print(event: str, told: dict[str, Any]) -> None:
         console.print(f"line {bad.line}: {bad.why}")
     if len(bad_lines) > _SHOWN:
         console.print(f"... {len(bad_lines):,} bad lines in all")
-    shown = table("pixel", f"{event} reached Meta", numbers=("orders", "value"), after=("why not",))
+    numbers = ("orders", "value")
+    shown = table("pixel", f"{event} reached Meta", *numbers, "why not", numbers=numbers)
     for one in told["outcomes"]:
         value = ", ".join(f"{n:,.2f} {currency}" for currency, n in one["value"].items())
         shown.add_row(one["pixel_id"], one["reached"], f"{one['orders']:,}", value, one["why"])

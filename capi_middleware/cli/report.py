@@ -77,7 +77,7 @@ def _print(found: Report) -> None:
     console.print(f"Events from {found.window.start} up to {found.window.end}")
     print_line(f"{found.verdict.word}: {found.verdict.sentence}")
     numbers = ("server", "browser", "matched", "coverage", "ratio", "pending")
-    shown = table("event", "pixel", numbers=numbers)
+    shown = table("event", "pixel", *numbers, numbers=numbers)
     for one in found.events:
         shown.add_row(
             one.event_name, one.pixel_id, f"{one.server:,}", f"{one.browser:,}",

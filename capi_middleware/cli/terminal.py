@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -72,18 +72,17 @@ def opened(source: str) -> Iterator[CAPI]:
         capi.store.close()
 
 
-def table(*texts: str, numbers: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> Table:
-    """A table of text columns, then columns of numbers, then text columns again.
+def table(*columns: str, numbers: Collection[str] = ()) -> Table:
+    """A table with these columns; `numbers` are those that stand to the right.
 
     Without lines and borders: eight columns of numbers must fit a terminal of 80 characters.
     """
     made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in texts:
-        made.add_column(name, overflow="fold")
-    for name in numbers:
-        made.add_column(name, justify="right", no_wrap=True)
-    for name in after:
-        made.add_column(name, overflow="fold")
+    for name in columns:
+        if name in numbers:
+            made.add_column(name, justify="right", no_wrap=True)
+        else:
+            made.add_column(name, overflow="fold")
     return made
 
 

@@ -24,14 +24,6 @@ READ_QUALITY, READ_ADS = "read_ads_dataset_quality", "ads_read"
 HOUR = 3600
 #: How far back Meta's own view reaches, in seconds.
 REACH = 7 * 24 * HOUR
-_AGGREGATIONS = frozenset(
-    {
-        "browser_type", "custom_data_field", "device_os", "device_type", "event",
-        "event_detection_method", "event_processing_results", "event_source",
-        "event_total_counts", "event_value_count", "had_pii", "host", "match_keys", "pixel_fire",
-        "url", "url_by_rule",
-    }
-)  # fmt: skip
 _PAGE = 25
 _GOAL = 75
 #: What each user_data key adds to the stand-in's score.
@@ -106,8 +98,8 @@ class FakeInsights:
     def _stats(self, request: Request, received: Received, now: float) -> dict[str, Any]:
         given, pixel_id = request.query_params, request.path_params["pixel_id"]
         source = given.get("event_source", "")
-        if given.get("aggregation") not in _AGGREGATIONS:
-            raise _invalid("Param aggregation must be one of the known aggregations")
+        if given.get("aggregation") != "event":
+            raise _invalid("Param aggregation must be event: the fake counts by nothing else")
         if source not in ("WEB_ONLY", "SERVER_ONLY"):
             raise _invalid("Param event_source must be one of {WEB_ONLY, SERVER_ONLY}")
         try:
@@ -222,19 +214,12 @@ def _picked(found: Any, wanted: Wanted, known: Wanted = _KNOWN) -> Any:
 
 def quality_of(received: Received, pixel_id: str, now: float) -> dict[str, Any]:
     """The answer of dataset_quality for a pixel; `{}` when nothing came within seven days."""
-    server = [
-        one for one in received.server if one.pixel_id == pixel_id and now - one.arrived < REACH
-    ]
+    server: dict[str, list[ServerEvent]] = defaultdict(list)
+    for one in received.server:
+        if one.pixel_id == pixel_id and now - one.arrived < REACH:
+            server[one.event["event_name"]].append(one)
     hits = [hit for hit in received.browser if hit.id == pixel_id and now - hit.arrived < REACH]
-    names = dict.fromkeys(one.event["event_name"] for one in server)
-    web = [
-        _event(
-            name,
-            [one for one in server if one.event["event_name"] == name],
-            [hit for hit in hits if hit.ev == name],
-        )
-        for name in names
-    ]
+    web = [_event(name, server[name], [hit for hit in hits if hit.ev == name]) for name in server]
     return {"web": web} if web else {}
 
 

@@ -24,7 +24,7 @@ from capi_middleware.testing.fake_insights import (
     FakeInsights,
     no_permission,
 )
-from capi_middleware.testing.faults import Drop, Endpoint, Fault, Faults, graph_error
+from capi_middleware.testing.faults import Drop, Endpoint, Fault, graph_error
 from capi_middleware.testing.graph_rules import Refusal, check_event, fields_of, need
 from capi_middleware.testing.received import Received, ServerEvent
 
@@ -69,7 +69,8 @@ class FakeMeta:
         self._tokens = tokens
         self._app_secret = app_secret
         self._clock = clock
-        self._faults = Faults()
+        #: Scripted answers: first in, first out for an endpoint and pixel.
+        self._faults: list[Fault] = []
         self.insights: FakeInsights = FakeInsights()
         self.app: Starlette = Starlette(
             routes=[
@@ -135,9 +136,20 @@ class FakeMeta:
         """Answer truly again."""
         self._faults.clear()
 
+    def _fault(self, endpoint: Endpoint, pixel_id: str | None) -> Fault:
+        """The fault for this request; one that does nothing if it is to be answered truly."""
+        for fault in self._faults:
+            if fault.endpoint == endpoint and fault.pixel_id in (None, pixel_id):
+                if fault.times is not None:
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self._faults.remove(fault)
+                return fault
+        return Fault(status=200)
+
     async def _events(self, request: Request) -> Response:
         pixel_id = request.path_params["pixel_id"]
-        fault = self._faults.take("events", pixel_id)
+        fault = self._fault("events", pixel_id)
         if not (fault.only_delays or fault.drop == "after"):
             return await fault.answer(Response())
         try:
@@ -179,7 +191,7 @@ class FakeMeta:
             truth: Response = JSONResponse(found)
         except Refusal as why:
             truth = _refused(why)
-        return await self._faults.take(endpoint, pixel_id).answer(truth)
+        return await self._fault(endpoint, pixel_id).answer(truth)
 
     def _known_token(
         self, request: Request, pixel_id: str | None, fields: Mapping[str, Any],
@@ -203,7 +215,7 @@ class FakeMeta:
     async def _fbevents(self, request: Request) -> Response:
         source = files("capi_middleware.testing").joinpath("fbevents.js").read_bytes()
         truth = Response(source, media_type="application/x-javascript")
-        return await self._faults.take("fbevents", None).answer(truth)
+        return await self._fault("fbevents", None).answer(truth)
 
     async def _config(self, request: Request) -> Response:
         pixel_id = request.path_params["pixel_id"]
@@ -218,13 +230,13 @@ class FakeMeta:
             f'(fbq,instance,config){{{opted}instance.configLoaded("{pixel_id}");}}}});'
         )
         truth = Response(source, media_type="application/x-javascript")
-        return await self._faults.take("config", pixel_id).answer(truth)
+        return await self._fault("config", pixel_id).answer(truth)
 
     async def _tr(self, request: Request) -> Response:
         params = dict(request.query_params)
         if request.method == "POST":
             params |= fields_of("application/x-www-form-urlencoded", await request.body())
-        fault = self._faults.take("tr", params.get("id"))
+        fault = self._fault("tr", params.get("id"))
         if fault.drop != "before":  # whatever the answer, it has reached Meta
             self.received.add_hit(request, params, self._clock())
         gif = Response(_GIF, media_type="image/gif")

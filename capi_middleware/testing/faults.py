@@ -61,23 +61,6 @@ class Fault:
         return Response(body, self.status, headers, media_type="text/plain")
 
 
-class Faults(list[Fault]):
-    """The queue of scripted answers, first in first out per endpoint and pixel."""
-
-    def take(self, endpoint: Endpoint, pixel_id: str | None) -> Fault:
-        """The fault for this request; one that does nothing if it is to be answered truly."""
-        for fault in self:
-            if fault.endpoint == endpoint and fault.pixel_id in (None, pixel_id):
-                break
-        else:
-            return Fault(status=200)
-        if fault.times is not None:
-            fault.times -= 1
-            if fault.times <= 0:
-                self.remove(fault)
-        return fault
-
-
 class CutConnection(Response):
     """An answer that breaks off, as when a server dies in the middle."""
 
