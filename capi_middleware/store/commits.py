@@ -68,14 +68,6 @@ class Commit(Struct, eq=False, gc=False):
             raise error
 
 
-def ended(error: Exception | None = None) -> Commit:
-    """A commit that nobody has to wait for."""
-    commit = Commit(Holdup())
-    commit.error = error
-    end([commit])
-    return commit
-
-
 def end(commits: Iterable[Commit]) -> None:
     """End these and tell all who wait; each event loop is woken once. From any thread."""
     loops: dict[AbstractEventLoop, list[Future[None]]] = {}

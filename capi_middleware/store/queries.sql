@@ -74,12 +74,15 @@ DELETE FROM capi_leases WHERE key = ANY(:keys) AND lease_id = :lease_id
 
 -- name: next_due
 -- A lease that ends too far in the future was taken before the clock went back.
-SELECT
-    (SELECT due_at FROM capi_events AS events WHERE pixel_id = :pixel_id AND server = 'pending'
-       AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
-     ORDER BY due_at LIMIT 1),
-    (SELECT MIN(CASE WHEN until > :now + {longest} THEN :now ELSE until END)
-     FROM capi_leases WHERE pixel_id = :pixel_id)
+SELECT MIN(CASE WHEN due_at > :now THEN due_at - :now ELSE 0.0 END) FROM (
+    SELECT * FROM (
+        SELECT due_at FROM capi_events AS events WHERE pixel_id = :pixel_id AND server = 'pending'
+          AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
+        ORDER BY due_at LIMIT 1
+    ) AS first
+    UNION ALL SELECT CASE WHEN until > :now + {longest} THEN :now ELSE until END
+    FROM capi_leases WHERE pixel_id = :pixel_id
+) AS times
 
 -- name: pause
 INSERT INTO capi_pauses (pixel_id, until, reason, token) VALUES (:pixel_id, :until, :reason, :token)
@@ -93,8 +96,8 @@ DELETE FROM capi_pauses WHERE pixel_id = :pixel_id
 SELECT pixel_id, until, reason, token FROM capi_pauses WHERE until > :now AND until <= :now + {wait}
 
 -- name: backlog
-SELECT pixel_id, COUNT(*), MIN(event_time) FROM capi_events WHERE server = 'pending'
-GROUP BY pixel_id
+SELECT pixel_id, COUNT(*), MAX(CASE WHEN event_time < :now THEN :now - event_time ELSE 0.0 END)
+FROM capi_events WHERE server = 'pending' GROUP BY pixel_id
 
 -- name: dead
 SELECT key, event_id, event_name, pixel_id, event_time, reason, attempts, payload FROM capi_events

@@ -45,12 +45,7 @@ FORK_SECONDS = 2.0
 
 #: How many prepared statements a connection keeps: all of ours.
 _STATEMENTS = 200
-#: What may work later, by its code.
-_TRY_AGAIN = {
-    sqlite3.SQLITE_BUSY: "the database is locked by another process",
-    sqlite3.SQLITE_LOCKED: "the database is locked by another process",
-    sqlite3.SQLITE_FULL: "the disk is full",
-}
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: Free bytes, or share of the disk where that is less, that are left to the acknowledgements of
 #: what was delivered: on a full disk nothing could be marked as sent.
@@ -153,6 +148,10 @@ class SqliteEngine(Engine):
             after_in_parent=self._after_fork_in_parent,
             after_in_child=self._abandon,
         )
+
+    def group(self, of: object) -> AbstractContextManager[Transaction]:
+        """See Engine.group. A failed COMMIT has stored nothing: no group is asked for twice."""
+        return self.transaction("group")
 
     def claim(
         self, pixel_id: str, lease_id: str, *, limit: int, seconds: float
@@ -267,16 +266,12 @@ class File(SqliteEngine):
         except sqlite3.Error as error:
             if _is_of_the_data(error):
                 raise
-            usable = _code(error) in _TRY_AGAIN
+            usable = _code(error) in (*_LOCKED, sqlite3.SQLITE_FULL)
             raise self._trouble(error, db.inode) from error
         finally:
             if self._writing is db:
                 self._writing = None
             self._give_back(db, usable=usable)
-
-    def group(self, of: object) -> AbstractContextManager[_Transaction]:
-        """See Engine.group. A failed COMMIT has stored nothing: no group is asked for twice."""
-        return self.transaction("group")
 
     def _begin(self, db: _Connection, access: Access) -> None:
         if db.access != access:
@@ -311,15 +306,12 @@ class File(SqliteEngine):
         """See Engine.tidy: bring what is in the WAL into the database, as far as nobody reads."""
         if self._commits < CHECKPOINT_COMMITS:
             return
-        self._commits, usable = 0, False
+        self._commits = 0
         db = self._take()
-        try:
+        # The next transaction says what is wrong.
+        with suppress(sqlite3.Error):
             db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            usable = True
-        except sqlite3.Error as error:
-            raise self._trouble(error, db.inode) from error
-        finally:
-            self._give_back(db, usable=usable)
+        self._give_back(db, usable=True)
 
     def close(self, timeout: float = 0.0) -> None:
         """Close what is free now, and the rest when it comes back. A later use opens again."""
@@ -384,17 +376,17 @@ class File(SqliteEngine):
         """A connection in autocommit mode. Raises StoreError when there is none to our tables."""
         _create_file(self.path)
         inode = _inode_of(self.path)
-        try:
-            db = _open(self.path)
+        deadline = time.monotonic() + OPENING_SECONDS
+        while True:
             try:
-                _patiently(lambda: _prepare(db, self.path))
-            except BaseException:
-                db.close()
-                raise
-        except sqlite3.Error as error:
-            raise self._trouble(error, inode) from error
-        db.inode = inode
-        return db
+                db = _prepared(self.path)
+            except sqlite3.Error as error:
+                if _code(error) not in _LOCKED or time.monotonic() > deadline:
+                    raise self._trouble(error, inode) from error
+                time.sleep(0.01)  # other processes hold the lock
+            else:
+                db.inode = inode
+                return db
 
     def _trouble(self, error: sqlite3.Error, inode: int | None) -> StoreError:
         """What callers get to see. A damaged file, of which that is the inode, is moved aside."""
@@ -402,8 +394,10 @@ class File(SqliteEngine):
         if code in _DAMAGED:
             quarantine(self.path, inode)
             return LockedError(f"{self.path}: the file is damaged")  # the next try makes a new one
-        if code in _TRY_AGAIN:
-            return LockedError(f"{self.path}: {_TRY_AGAIN[code]}")
+        if code in _LOCKED:
+            return LockedError(f"{self.path}: the database is locked by another process")
+        if code == sqlite3.SQLITE_FULL:
+            return LockedError(f"{self.path}: the disk is full")
         return StoreError(f"{self.path}: {error}")
 
 
@@ -452,10 +446,6 @@ class Memory(SqliteEngine):
                 raise
             if not joins:
                 db.execute("COMMIT")
-
-    def group(self, of: object) -> AbstractContextManager[_Transaction]:
-        """See Engine.group."""
-        return self.transaction("group")
 
     def tidy(self) -> None:
         """See Engine.tidy: nothing."""
@@ -537,15 +527,27 @@ def _create_file(path: Path) -> None:
         path.chmod(0o600)  # the umask may have taken even the owner's bits
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    version = _version(db, path)  # before anything of another application is changed
-    # Switching to WAL ignores the busy timeout when two processes do it at once.
-    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-        raise StoreError(f"{path}: this file system cannot hold a database in WAL mode")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-    if version == 0:
-        _make(db, path)
+def _prepared(path: Path) -> _Connection:
+    """A connection to our tables, which are made when missing."""
+    db = _open(path)
+    try:
+        version = _version(db, path)  # before anything of another application is changed
+        # Switching to WAL ignores the busy timeout when two processes do it at once.
+        if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise StoreError(f"{path}: this file system cannot hold a database in WAL mode")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        if version == 0:
+            db.execute("BEGIN IMMEDIATE")
+            if _version(db, path) == 0:  # no other process was first
+                for statement in schema("sqlite.sql"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute("COMMIT")
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
@@ -565,35 +567,6 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def _make(db: sqlite3.Connection, path: Path) -> None:
-    """Make the tables, unless another process did."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        if _version(db, path) == 0:
-            for statement in schema("sqlite.sql"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-
-
 def _code(error: Exception) -> int:
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF
-
-
-def _patiently(action: Callable[[], None]) -> None:
-    """Try again while other processes hold the lock."""
-    deadline = time.monotonic() + OPENING_SECONDS
-    while True:
-        try:
-            return action()
-        except sqlite3.OperationalError as error:
-            if (
-                _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-                or time.monotonic() > deadline
-            ):
-                raise
-        time.sleep(0.01)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
 from importlib.resources import files
-from itertools import chain, groupby
+from itertools import chain, groupby, starmap
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -273,9 +273,8 @@ class Store:
     def next_due(self, pixel_id: str) -> float | None:
         """Seconds until the next event of this pixel is due (0.0 = now); None without any."""
         with self._engine.transaction("read") as db:
-            now = db.now
-            [times] = db.read("next_due", pixel_id=pixel_id, now=now)
-        return min((max(0.0, at - now) for at in times if at is not None), default=None)
+            [(seconds,)] = db.read("next_due", pixel_id=pixel_id, now=db.now)
+        return None if seconds is None else float(seconds)
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
         """Let a pixel rest from now on; a later call replaces an earlier one. See Pause."""
@@ -291,20 +290,17 @@ class Store:
     def pauses(self) -> Sequence[Pause]:
         """The pixels that rest now."""
         with self._engine.transaction("read") as db:
-            return [Pause(*columns) for columns in db.read("pauses", now=db.now)]
+            return list(starmap(Pause, db.read("pauses", now=db.now)))
 
     def backlog(self) -> Sequence[Backlog]:
         """What waits, by pixel."""
         with self._engine.transaction("read") as db:
-            return [
-                Backlog(pixel_id, n, max(0.0, db.now - oldest))
-                for pixel_id, n, oldest in db.read("backlog")
-            ]
+            return list(starmap(Backlog, db.read("backlog", now=db.now)))
 
     def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
         """Dead letters with a key > `after`, in the order of their keys."""
         with self._engine.transaction("read") as db:
-            return [DeadLetter(*columns) for columns in db.read("dead", after=after, limit=limit)]
+            return list(starmap(DeadLetter, db.read("dead", after=after, limit=limit)))
 
     def requeue(self, keys: Sequence[int] | None = None) -> int:
         """Dead letters become pending again, with no attempts; all without `keys`; how many."""
@@ -363,7 +359,7 @@ class Store:
                 f"find: found {len(event_ids):,} event_ids, expected at most {MOST_FOUND:,} a call"
             )
         with self._engine.transaction("read") as db:
-            return [Known(*columns) for columns in db.read("find", event_ids=list(event_ids))]
+            return list(starmap(Known, db.read("find", event_ids=list(event_ids))))
 
     def recent(self, limit: int, after: int = 0) -> Sequence[Known]:
         """The first `limit` rows with a key > `after`; without it the newest. Always by key."""
@@ -373,7 +369,7 @@ class Store:
                 if after
                 else db.read("newest", limit=limit)
             )
-        return [Known(*columns) for columns in found]
+        return list(starmap(Known, found))
 
     def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
         """Keep `body` under `name`, for all processes, if `instead_of` is what is kept now.

@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
 from weakref import WeakMethod
@@ -251,23 +252,23 @@ class Writer:
         if self._queue.empty():
             self._rows = 0  # an exception may have interrupted somebody who submitted
         group = [self._queue.get()]
-        self._fill(group)
-        if not _is_pressing(group):
+        if not self._fill(group):
             self._bell = bell = SimpleQueue[None]()
-            self._fill(group)  # who came before the bell hung there did not ring
-            if not _is_pressing(group):
-                with suppress(Empty):
+            with suppress(Empty):
+                if not self._fill(group):  # who came before the bell hung there did not ring
                     bell.get(timeout=COMPANY_SECONDS)
             self._bell = None
             self._fill(group)
         return group
 
-    def _fill(self, group: list[Submission]) -> None:
+    def _fill(self, group: list[Submission]) -> bool:
+        """Add what waits; whether somebody waits for one of these, or they are company enough."""
         rows = sum([len(one.items) for one in group])
         with suppress(Empty):
             while rows < GROUP_ROWS:
                 group.append(self._queue.get_nowait())
                 rows += len(group[-1].items)
+        return rows >= CROWD_ROWS or any(one.commit is not None for one in group)
 
     def _fold(self) -> None:
         while self._counted:
@@ -298,7 +299,7 @@ class Writer:
         return []
 
     def _write_patiently(self, group: list[Submission], counters: Counters) -> None:
-        if not counters and not any(submission.items for submission in group):
+        if not counters and not any(one.items for one in group):
             return
         while True:
             try:
@@ -366,40 +367,21 @@ def reject(group: Sequence[Submission], error: BaseException) -> None:
             submission.commit.error = failure
 
 
-def at_fork(
-    *,
-    before: Callable[[], None] | None = None,
-    after_in_parent: Callable[[], None] | None = None,
-    after_in_child: Callable[[], None],
-) -> None:
+def at_fork(**hooks: Callable[[], None]) -> None:
     """Call these bound methods around each fork, for as long as their object lives.
 
-    Python cannot unregister a hook, so what stays for ever is one small closure per method.
+    By the names of os.register_at_fork. Python cannot unregister a hook, so what stays for ever is
+    one small partial per method.
     """
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=_weak(before),
-            after_in_parent=_weak(after_in_parent),
-            after_in_child=_weak(after_in_child),
-        )
+        for moment, hook in hooks.items():
+            os.register_at_fork(**{moment: partial(_call, WeakMethod(hook))})
 
 
-def _weak(method: Callable[[], None] | None) -> Callable[[], None]:
-    reference = WeakMethod(method) if method is not None else None
-
-    def call() -> None:
-        alive = reference() if reference is not None else None
-        if alive is not None:
-            alive()
-
-    return call
-
-
-def _is_pressing(group: Sequence[Submission]) -> bool:
-    """Whether somebody waits for one of these, or they are company enough."""
-    return any(one.commit is not None for one in group) or (
-        sum([len(one.items) for one in group]) >= CROWD_ROWS
-    )
+def _call(hook: WeakMethod[Callable[[], None]]) -> None:
+    alive = hook()
+    if alive is not None:
+        alive()
 
 
 def _halves(

@@ -8,7 +8,7 @@ import pytest
 
 from capi_middleware.errors import StoreError
 from capi_middleware.store import commits
-from capi_middleware.store.commits import Commit, Holdup, committed, end, ended, wait_for
+from capi_middleware.store.commits import Commit, Holdup, committed, end, wait_for
 
 
 def soon(*some: Commit) -> threading.Thread:
@@ -189,8 +189,10 @@ def test_who_cannot_be_told_keeps_nobody_waiting() -> None:
 
 def test_what_has_ended_is_not_waited_for() -> None:
     async def wait() -> None:
-        await committed(ended())
+        await committed(good)
         with pytest.raises(StoreError, match="bad"):
-            await committed(ended(StoreError("bad")))
+            await committed(bad)
 
+    good, bad = Commit(Holdup()), Commit(Holdup(), StoreError("bad"))
+    end([good, bad])
     asyncio.run(wait())
