@@ -12,12 +12,13 @@ from msgspec import Struct
 
 from capi_middleware.capi import CAPI
 from capi_middleware.capture.carrying import COOKIE
+from capi_middleware.capture.client import HEADERS
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, Passage, current
-from capi_middleware.request.visit import HEADERS, Headers
+from capi_middleware.request.visit import Headers
 from capi_middleware.store.commits import Commit, wait_for
 
 App = Callable[[Any, Any], Iterable[bytes]]

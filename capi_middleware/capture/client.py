@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -24,6 +24,8 @@ _NOBODY = tuple(
         "::/128", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8",
     )
 )  # fmt: skip
+#: In the scope: header values by name as text, where a door has them at hand.
+HEADERS = "capi_middleware.headers"
 _FORWARDED_PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;,"\s]+)\s*')
 
 
@@ -46,10 +48,16 @@ _HEALTH_AGENT = re.compile(
 _HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/healthcheck", "/health-check"})
 
 
-def text_headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Header values by name, as ASGI has it in lower case; repeated ones joined as HTTP says."""
+def headers_of(scope: Mapping[str, Any]) -> Mapping[str, str]:
+    """Header values of an ASGI http scope by name in lower case; repeated ones joined as HTTP says.
+
+    A door that has them as text already puts them into the scope as HEADERS.
+    """
+    given: Mapping[str, str] | None = scope.get(HEADERS)
+    if given is not None:
+        return given
     joined: dict[str, str] = {}
-    for raw_name, raw_value in headers:
+    for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         if name in joined:
             value = joined[name] + ("; " if name == "cookie" else ", ") + value

@@ -8,7 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from capi_middleware.capture import beacon
-from capi_middleware.capture.client import text_headers
+from capi_middleware.capture.client import HEADERS, headers_of
 from capi_middleware.capture.limits import Allowance
 from capi_middleware.capture.mirroring import made_by
 from capi_middleware.capture.urls import urlsplit_safely
@@ -20,7 +20,7 @@ from capi_middleware.page import tag as pixel
 from capi_middleware.report.window import WindowError
 from capi_middleware.request.exchange import Exchange
 from capi_middleware.request.issuing import Issuer
-from capi_middleware.request.visit import HEADERS, Waits
+from capi_middleware.request.visit import Waits
 
 Open = Callable[[MutableMapping[str, Any]], Exchange]
 
@@ -56,7 +56,7 @@ class Endpoints:
             self._refused("too_long")
             return bare(413)
         try:
-            return await handler(Asked(scope, text_headers(scope["headers"]), body, waits))
+            return await handler(Asked(scope, headers_of(scope), body, waits))
         except BadBeacon as error:
             self._refused("malformed")
             return bare(error.status)

@@ -5,7 +5,7 @@ from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from capi_middleware.capture import carrying
-from capi_middleware.capture.client import Client, noise, read_client, text_headers
+from capi_middleware.capture.client import Client, headers_of, noise, read_client
 from capi_middleware.capture.consent import DENIED, GRANTED, Permission
 from capi_middleware.capture.identity import Identity, click_of, identify, set_cookie_header
 from capi_middleware.capture.reading import BodyTee, Fields
@@ -27,8 +27,6 @@ Headers = list[tuple[bytes, bytes]]
 
 #: In the scope: the framework's own request, which callables get instead of a Starlette Request.
 REQUEST = "capi_middleware.request"
-#: In the scope: header values by name as text, where a door has them at hand.
-HEADERS = "capi_middleware.headers"
 _CARRIED = f"{carrying.COOKIE}="
 
 
@@ -62,7 +60,7 @@ class Visit(Private):
     ) -> None:
         self._issuer = issuer
         self._scope = scope
-        headers = scope.get(HEADERS) or text_headers(scope["headers"])
+        headers = headers_of(scope)
         self.headers: Mapping[str, str] = headers
         self.fields: Fields = Fields(scope, headers, tee)
         peer = scope.get("client")
