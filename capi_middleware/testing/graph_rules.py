@@ -44,7 +44,10 @@ class Refusal(Exception):
         self, message: str, field: str = "", code: str = codes.INVALID, status: int = 400
     ) -> None:
         super().__init__(message)
-        self.message, self.field, self.code, self.status = message, field, code, status
+        self.message: str = message
+        self.field: str = field
+        self.code: str = code
+        self.status: int = status
 
 
 def need(met: object, message: str, field: str = "", code: str = codes.INVALID) -> None:
