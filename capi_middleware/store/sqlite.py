@@ -308,10 +308,11 @@ class File(SqliteEngine):
             return
         self._commits = 0
         db = self._take()
-        # The next transaction says what is wrong.
-        with suppress(sqlite3.Error):
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        self._give_back(db, usable=True)
+        try:
+            with suppress(sqlite3.Error):  # the next transaction says what is wrong
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        finally:
+            self._give_back(db, usable=True)
 
     def close(self, timeout: float = 0.0) -> None:
         """Close what is free now, and the rest when it comes back. A later use opens again."""
