@@ -183,8 +183,7 @@ class PostgresEngine(Engine):
 
     @contextmanager
     def transaction(self, access: Access) -> Iterator[_Transaction]:
-        """See Engine.transaction. An idle one is for another time where a report or a courier has
-        the connection."""
+        """See Engine.transaction: idle where a report or a courier has the connection, it fails."""
         idle = access == "idle"
         if idle and not self.link.lock.acquire(blocking=False):
             raise LockedError(f"{self.name}: the connection is in use")
