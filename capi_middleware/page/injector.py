@@ -10,15 +10,16 @@ import re
 from msgspec import Struct, field
 
 from capi_middleware.page.markup import (
+    CDATA,
+    COMMENT,
+    MARKUP,
+    PLAINTEXT,
     RAW_TEXT_ELEMENTS,
     WHITESPACE,
-    Comment,
     Construct,
-    Plaintext,
-    RawText,
     Script,
     Tag,
-    Until,
+    raw_text,
 )
 
 Piece = bytes | bytearray | memoryview
@@ -183,7 +184,7 @@ class Scanner:
         if not first and not last:
             return _HELD
         if first and (slash or first == b"?"):
-            self._inside = Until(b">")
+            self._inside = MARKUP
             return position + 1 + slash
         if first == b"!":
             return self._declaration(data, position, last)
@@ -194,7 +195,7 @@ class Scanner:
         if opening.lower() == _DOCTYPE:
             if not self._template_depth:
                 self.is_document = True
-            self._inside = Until(b">")
+            self._inside = MARKUP
             return position + len(_DOCTYPE)
         if opening.startswith(_COMMENT):
             content = data[position + len(_COMMENT) : position + len(_COMMENT) + 2]
@@ -202,14 +203,14 @@ class Scanner:
                 return _HELD
             if content.startswith((b">", b"->")):
                 return data.index(b">", position) + 1
-            self._inside = Comment()
+            self._inside = COMMENT
             return position + len(_COMMENT)
         if opening == _CDATA and self._foreign_depth:
-            self._inside = Until(b"]]>")
+            self._inside = CDATA
             return position + len(_CDATA)
         if any(mark.startswith(opening.lower()) for mark in _DECLARATIONS) and not last:
             return _HELD
-        self._inside = Until(b">")
+        self._inside = MARKUP
         return position + 2
 
     def _tag(self, data: bytes, position: int, *, closing: bool) -> int:
@@ -247,7 +248,7 @@ class Scanner:
             return Tag(then=Script())
         if name in _HEAD_TEXT:
             # The parser runs with scripting on, so noscript is raw text like the others.
-            return Tag(then=RawText(name))
+            return Tag(then=raw_text(name))
         if name == b"template":
             self._template_depth = 1
             return Tag()
@@ -262,9 +263,9 @@ class Scanner:
         if name == b"script":
             return Tag(then=Script())
         if name in RAW_TEXT_ELEMENTS:
-            return Tag(then=RawText(name))
+            return Tag(then=raw_text(name))
         if name == b"plaintext":
-            return Tag(then=Plaintext())
+            return Tag(then=PLAINTEXT)
         if name == b"template":
             self._template_depth += 1
             self._foreign_depth = 0

@@ -57,68 +57,41 @@ class Construct(Protocol):
         """How far the construct was followed from `position`, and whether it ended there."""
 
 
-class Until:
-    """A construct that ends at the first `end`: doctype, bogus comment, CDATA section."""
+class Ends:
+    """A construct that ends where `end` is found, whose last bytes may be cut off: `marks`.
 
-    def __init__(self, end: bytes) -> None:
-        self.then: Construct | None = None
+    The marks are what it can end with, in lower case, all with the same first character.
+    """
+
+    __slots__ = ("_end", "_marks", "then")
+
+    def __init__(
+        self, end: re.Pattern[bytes], *marks: bytes, then: "Construct | None" = None
+    ) -> None:
+        self.then: Construct | None = then
         self._end = end
+        self._marks = marks
 
     def skip(self, data: bytes, position: int) -> tuple[int, bool]:
-        """Follow it to the first occurrence of its end."""
-        found = data.find(self._end, position)
-        if found >= 0:
-            return found + len(self._end), True
-        for length in range(len(self._end) - 1, 0, -1):
-            if data.endswith(self._end[:length], position):
-                return len(data) - length, False
-        return len(data), False
-
-
-class Comment:
-    """A comment, from after `<!--` on; the abrupt ends `<!-->` and `<!--->` are not for here."""
-
-    _END = re.compile(rb"--!?>")
-
-    def __init__(self) -> None:
-        self.then: Construct | None = None
-
-    def skip(self, data: bytes, position: int) -> tuple[int, bool]:
-        """Follow it to `-->` or `--!>`."""
-        found = self._END.search(data, position)
-        if found:
-            return found.end(), True
-        for start in (b"--!", b"--", b"-"):
-            if data.endswith(start, position):
-                return len(data) - len(start), False
-        return len(data), False
-
-
-class Plaintext:
-    """Everything after `<plaintext>`: it never ends."""
-
-    def __init__(self) -> None:
-        self.then: Construct | None = None
-
-    def skip(self, data: bytes, position: int) -> tuple[int, bool]:
-        """Follow it to the end of the data."""
-        return len(data), False
-
-
-class RawText:
-    """RCDATA and RAWTEXT: the content of an element that only its own end tag can end."""
-
-    def __init__(self, name: bytes) -> None:
-        self.then: Construct | None = Tag()
-        self._end = _RAW_TEXT_ENDS[name]
-        self._mark = b"</" + name
-
-    def skip(self, data: bytes, position: int) -> tuple[int, bool]:
-        """Follow it to the end of the name of its end tag."""
+        """Follow it to its end."""
         found = self._end.search(data, position)
         if found:
             return found.end(), True
-        return _unfinished_mark(data, position, (self._mark,)), False
+        return _unfinished(data, position, self._marks), False
+
+
+#: Doctypes and bogus comments.
+MARKUP = Ends(re.compile(b">"))
+CDATA = Ends(re.compile(b"]]>"), b"]]>")
+#: From after `<!--` on; the abrupt ends `<!-->` and `<!--->` are not for here.
+COMMENT = Ends(re.compile(rb"--!?>"), b"--!>", b"-->")
+#: Everything after `<plaintext>`: it never ends.
+PLAINTEXT = Ends(re.compile(rb"(?!)"))
+
+
+def raw_text(name: bytes) -> Ends:
+    """RCDATA and RAWTEXT: the content of an element that only its own end tag can end."""
+    return Ends(_RAW_TEXT_ENDS[name], b"</" + name, then=Tag())
 
 
 class Script:
@@ -136,7 +109,7 @@ class Script:
             if state is None:
                 return position, True
             self._state = state
-        start = _unfinished_mark(data, position, _SCRIPT_MARKS)
+        start = _unfinished(data, position, _SCRIPT_MARKS)
         if start == len(data) and self._state is not _SCRIPT_DATA:
             for dashes in (b"--", b"-"):
                 if data.endswith(dashes, position):
@@ -228,12 +201,14 @@ def _end(pattern: re.Pattern[bytes], data: bytes, position: int) -> int:
     return found.end() if found else position
 
 
-def _unfinished_mark(data: bytes, position: int, marks: tuple[bytes, ...]) -> int:
+def _unfinished(data: bytes, position: int, marks: tuple[bytes, ...]) -> int:
     """Where a mark that the end of the data cut off starts; the length of the data without one."""
-    longest = len(marks[0])
-    start = data.rfind(b"<", max(position, len(data) - longest))
-    if start >= 0:
-        rest = data[start:].lower()
-        if any(mark.startswith(rest) for mark in marks):
-            return start
+    if marks:
+        first = marks[0][:1]
+        start = data.find(first, max(position, len(data) - len(marks[0])))
+        while start >= 0:
+            rest = data[start:].lower()
+            if any(mark.startswith(rest) for mark in marks):
+                return start
+            start = data.find(first, start + 1)
     return len(data)
