@@ -10,6 +10,7 @@ from capi_middleware.capi import CAPI
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.endpoints.public import Endpoints
 from capi_middleware.page.gate import may_be_page
 from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
@@ -29,6 +30,8 @@ T = TypeVar("T")
 _JSON = (b"content-type", b"application/json")
 #: In the scope: a CAPIMiddleware further out has this request already.
 MARK = "capi_middleware"
+#: More digits than any length has; int() refuses endless ones.
+_LONGEST_LENGTH = 18
 #: Pieces that are no longer than this together leave as one message, in bytes.
 _JOINED = 64 * 1024
 _FILES = ("http.response.pathsend", "http.response.zerocopysend")
@@ -63,6 +66,8 @@ class CAPIMiddleware:
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
         self._has_lifespan = False
+        # Made now: its first request must not wait for its imports.
+        self._endpoints: Endpoints = self.capi.endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
@@ -97,7 +102,9 @@ class CAPIMiddleware:
         finally:
             current.reset(token)
             opened = response.exchange
-            if opened is not None and (not response.ended or opened.commits):
+            if opened is not None and (
+                not response.ended or opened.commits or response.timer is not None
+            ):
                 await response.close(opened)
         return None
 
@@ -108,7 +115,7 @@ class CAPIMiddleware:
 
     async def _answer(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read_body(receive)
-        response = await self.capi.endpoints.answer(endpoint, scope, body, Waits())
+        response = await self._endpoints.answer(endpoint, scope, body, Waits())
         await response(scope, receive, send)
 
     def _closing(self, send: Send) -> Send:
@@ -204,18 +211,20 @@ class _Response(Private, Struct, eq=False, weakref=False):
             self.watching = False
             headers, pieces = list((self.held or {}).get("headers", [])), [chunk]
         if last:
+            if self.timer is not None:
+                self._stop_timer()
             # As commit() does, without another coroutine: nearly every page comes by here.
             self.ended = True
             for commit in exchange.end():
-                if commit.waiting is not None:
-                    await arrival(commit, commit.waiting)
+                waiting = commit.waiting
+                if waiting is not None:
+                    await arrival(commit, waiting)
                 if commit.error is not None or commit.waiting is not None:
                     self.capi.issuer.shield.caught(commit.failure(), "the commit")
         if self.held is not None:
             start, self.held = self.held, None
             if self.timer is not None:
-                self.timer.cancel()
-                self.timer = None
+                self._stop_timer()
             await self.send({**start, "headers": headers})
         if last or exchange.passes_on:
             self.watching, self.left = False, None
@@ -240,9 +249,14 @@ class _Response(Private, Struct, eq=False, weakref=False):
 
     async def close(self, exchange: Exchange) -> None:
         """The app is done, or failed: nothing of ours may stay behind."""
+        self._stop_timer()
+        self.held = None
+        await self.commit(exchange)
+
+    def _stop_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        await self.commit(exchange)
+            self.timer = None
 
     async def _start(self, exchange: Exchange, message: Message) -> None:
         given: Any = message.get("headers", [])
@@ -278,8 +292,7 @@ class _Response(Private, Struct, eq=False, weakref=False):
         if self.held is None:
             return
         start, self.held = self.held, None
-        if self.timer is not None:
-            self.timer.cancel()
+        self._stop_timer()
         try:
             if self.watching and self.exchange is not None:
                 start = {**start, "headers": self.exchange.hurry()}
@@ -302,7 +315,7 @@ def _length(headers: Headers) -> int | None:
     for name, value in headers:
         if len(name) == 14 and bytes(name).lower() == b"content-length":
             text = bytes(value).strip()
-            return int(text) if text.isdigit() else None
+            return int(text) if text.isdigit() and len(text) <= _LONGEST_LENGTH else None
     return None
 
 

@@ -20,6 +20,7 @@ from capi_middleware import asgi
 from capi_middleware.capi import CAPI
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.endpoints.public import Endpoints
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.request.visit import REQUEST
 from capi_middleware.wsgi import MARK, Response, Tee, Waits, is_wrapped, run, scope_of
@@ -66,6 +67,7 @@ class CAPIMiddleware:
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
         self.capi: CAPI = get_capi()
+        self._endpoints: Endpoints = self.capi.endpoints  # made now, not by its first request
         if _CACHE in takewhile(lambda entry: not entry.endswith(_ENTRY), settings.MIDDLEWARE):
             self.capi.issuer.notices.say("cache")
         if iscoroutinefunction(get_response):
@@ -127,7 +129,7 @@ class CAPIMiddleware:
                 import_string(path)(self.get_response).process_request(request)
         body = request.read(BODY_LIMIT + 1)
         given = body if len(body) <= BODY_LIMIT else None
-        answer = run(self.capi.endpoints.answer(endpoint, _scope(request), given, Waits()))
+        answer = run(self._endpoints.answer(endpoint, _scope(request), given, Waits()))
         response = HttpResponse(bytes(answer.body), status=answer.status_code)
         del response["Content-Type"]
         _change(

@@ -15,6 +15,7 @@ from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.capture.client import HEADERS
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.endpoints.public import Endpoints
 from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, Passage, current
@@ -77,6 +78,8 @@ class CAPIMiddleware:
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
+        # Made now: its first request must not wait for its imports.
+        self._endpoints: Endpoints = self.capi.endpoints
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI interface."""
@@ -127,7 +130,7 @@ class CAPIMiddleware:
         `scope` is the ASGI form of `environ`; `start_response` is the server's.
         """
         body = read_body(environ)
-        response = run(self.capi.endpoints.answer(endpoint, scope, body, Waits()))
+        response = run(self._endpoints.answer(endpoint, scope, body, Waits()))
         status = response.status_code
         start_response(f"{status} {HTTPStatus(status).phrase}", _decoded(response.raw_headers))
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else bytes(response.body)]
@@ -236,7 +239,9 @@ class Response(Private, Struct, eq=False, weakref=False):
             self.watching = False
             self._release(None)
             self.finish()
-            return result
+            if offloaded or isinstance(result, list | tuple):
+                return result
+        # Whatever else it is may run code of the host that calls track().
         return _Body(self, result)
 
     def next_piece(self, result: Iterator[bytes], only: bool) -> bytes:
@@ -352,7 +357,7 @@ def _decoded(headers: Headers) -> Lines:
 def _length(headers: Lines) -> int | None:
     for name, value in headers:
         if len(name) == 14 and name.lower() == "content-length":
-            return int(value) if value.strip().isdecimal() else None
+            return int(value) if value.strip().isdecimal() and len(value) <= 18 else None
     return None
 
 
@@ -377,10 +382,11 @@ class Tee:
 
         def reading(*given: Any) -> Any:
             read = found(*given)
-            if name == "readinto":
-                self._seen(bytes(given[0][: read or 0]))
-            else:
-                self._seen(b"".join(read) if name == "readlines" else read)
+            if read:  # None and nothing are no bytes
+                if name == "readinto":
+                    self._seen(bytes(given[0][:read]))
+                else:
+                    self._seen(b"".join(read) if name == "readlines" else read)
             return read
 
         return reading

@@ -1,8 +1,7 @@
 """Reading: what expressions find in a request, whichever door it came through."""
 
 import json
-from collections.abc import Mapping, MutableMapping
-from functools import cached_property
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -37,7 +36,7 @@ class BodyTee:
         return bytes(self._kept)
 
 
-class Fields(Private, Struct, dict=True):
+class Fields(Private, Struct):
     """What expressions find in one request, an ASGI http scope; answers `Lookup` questions.
 
     A body that is too long, not read by the app or malformed answers MISSING, never an error.
@@ -46,30 +45,29 @@ class Fields(Private, Struct, dict=True):
     _scope: MutableMapping[str, Any]
     _headers: Mapping[str, str]
     _tee: BodyTee | None
+    #: What was read so far, by root. No cached_property: until Python 3.12 all requests of a
+    #: process share its lock, and one parses a form under it.
+    _read: dict[str, Any] = {}
 
     def __call__(self, root: str, names: tuple[str, ...]) -> Any:
         """The value of {root.names}; MISSING when the request has none."""
-        match root:
-            case "json":
-                return _walk(self._json, names)
-            case "state":
-                return _walk(self._scope.get("state", {}), names)
-            case "header":
-                return self._headers.get(".".join(names).lower(), MISSING)
-        fields: Mapping[str, str] = getattr(self, f"_{root}")
-        return fields.get(".".join(names), MISSING)
+        if root == "state":
+            return _walk(self._scope.get("state", {}), names)
+        if root == "header":
+            return self._headers.get(".".join(names).lower(), MISSING)
+        if root not in self._read:
+            self._read[root] = _READERS[root](self)
+        found = self._read[root]
+        return _walk(found, names) if root == "json" else found.get(".".join(names), MISSING)
 
-    @cached_property
     def _query(self) -> dict[str, str]:
         return _pairs(self._scope.get("query_string", b""))
 
-    @cached_property
     def _cookie(self) -> dict[str, str]:
         from starlette.requests import cookie_parser
 
         return cookie_parser(self._headers.get("cookie", ""))
 
-    @cached_property
     def _json(self) -> Any:
         body = self._body("json")
         try:
@@ -77,7 +75,6 @@ class Fields(Private, Struct, dict=True):
         except (ValueError, RecursionError):
             return {}
 
-    @cached_property
     def _form(self) -> dict[str, str]:
         body = self._body("urlencoded")
         if body:
@@ -89,6 +86,11 @@ class Fields(Private, Struct, dict=True):
         if self._tee is None or not self._tee.whole:
             return b""
         return self._tee.bytes() if kind in self._headers.get("content-type", "").lower() else b""
+
+
+_READERS: Mapping[str, Callable[[Fields], Any]] = {
+    "query": Fields._query, "cookie": Fields._cookie, "json": Fields._json, "form": Fields._form,
+}  # fmt: skip
 
 
 def _pairs(encoded: bytes) -> dict[str, str]:

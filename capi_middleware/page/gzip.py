@@ -86,6 +86,11 @@ class GzipInjector:
         return self._injector.failure
 
     @property
+    def untouched(self) -> bool:
+        """Whether it is certain that the body goes out as it came."""
+        return self._mode is _Mode.RAW
+
+    @property
     def settled(self) -> bool:
         """Whether it is decided if the body carries a tag."""
         return self._mode is not _Mode.HOLDING and (
@@ -130,6 +135,7 @@ class GzipInjector:
                 if self._is_in_vain():
                     return self._release(), False
                 self._mode = _Mode.ENDED
+                self._decoding = iter(())
                 return [*self._take(), self._encoder.flush()], False
         except _invalid:  # as the app sent it
             return self._fail(), False
@@ -191,6 +197,7 @@ class GzipInjector:
 
     def _release(self) -> list[Piece]:
         self._mode = _Mode.RAW
+        self._decoding = iter(())  # it holds this injector: a cycle would wait for the collector
         pieces = self._raw
         self._raw = []
         self._encoded = []
@@ -205,4 +212,5 @@ class GzipInjector:
         if not self._injector.injected:
             self._failure = reason
         self._mode = _Mode.CUT_OFF
+        self._decoding = iter(())
         return self._take_flushed()

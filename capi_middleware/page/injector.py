@@ -301,6 +301,11 @@ class Injector(Struct, eq=False):
         """Whether the body is a whole page, not a fragment of one; None = cannot tell yet."""
         return self._scanner.is_document
 
+    @property
+    def untouched(self) -> bool:
+        """Whether it is certain that the body goes out as it came."""
+        return self.settled and not self.injected
+
     def feed(self, chunk: Piece, last: bool = False) -> Fed:
         """The pieces to send now, in order; at most 32 bytes are held back for the next call.
 

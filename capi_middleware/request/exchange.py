@@ -47,9 +47,9 @@ class Exchange(Private):
     """
 
     __slots__ = (
-        "_asks", "_drafts", "_ended", "_event_ids", "_excluded", "_handed", "_injector", "_mount",
-        "_page_view", "_path", "_started", "_verdict", "_visit", "commits", "headers", "issuer",
-        "scope", "tee",
+        "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
+        "_injector", "_mount", "_page_view", "_path", "_started", "_tag_failed", "_verdict",
+        "_visit", "commits", "headers", "issuer", "scope", "tee",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +79,8 @@ class Exchange(Private):
         self._injector: Injector | GzipInjector | None = None
         self.headers: Headers = []
         self._event_ids = self._handed = self._page_view = self._asks = False
-        self._started = self._ended = False
+        self._started = self._ended = self._tag_failed = False
+        self._cookies: Headers = []
 
     @property
     def is_open(self) -> bool:
@@ -197,14 +198,13 @@ class Exchange(Private):
         if at_place:
             pieces = injector.insert(self._tag(visit, sets_cookies=not self._asks))
         if not injector.injected:
-            if last or injector.is_document is False or injector.skip_reason:
+            if last or injector.is_document is False or injector.untouched:
                 return self.headers, pieces
             return self.hurry(), pieces
         length = sum(map(len, pieces)) if last else None
         headers = rewrite(self.headers, event_ids=self._event_ids, length=length)
         if not self._asks:
-            if visit.has_new_cookies is not False:
-                headers += visit.cookies(self.headers)
+            headers += self._cookies
             if visit.brings:
                 headers += visit.cleared()
         return headers, pieces
@@ -235,8 +235,9 @@ class Exchange(Private):
                 if injector is not None:
                     if injector.failure is not None:
                         self.issuer.shield.caught(injector.failure, "injection")
-                    if injector.skip_reason:
-                        self.issuer.count(Count("skipped", injector.skip_reason))
+                    reason = "error" if self._tag_failed else injector.skip_reason
+                    if reason:
+                        self.issuer.count(Count("skipped", reason))
                 if self._drafts.events:
                     if self._started:
                         self._issue(self._drafts.events, "not_rendered")
@@ -270,6 +271,7 @@ class Exchange(Private):
             carrying = [one for one in drafts.events if one.event.send != "server"]
             events = [draft.event for draft in carrying]
             self._issue(carrying, "not_run", sets_cookies=True)
+            self._issue(drafts.events, "not_rendered", sets_cookies=True)
             for commit in self.commits:
                 await waits.commit(commit)
         else:
@@ -395,12 +397,16 @@ class Exchange(Private):
                 key=page_key(told) or issuer.new_key(),
                 nonce=verdict.nonce,
             )  # fmt: skip
-            self._store(visit, drafts, events, "not_run", sets_cookies=sets_cookies)
+            visitor = visit.visitor(sets_cookies=sets_cookies)
+            if sets_cookies and visit.has_new_cookies:
+                self._cookies = visit.cookies(self.headers)
+            if events:
+                self._store(drafts, events, visitor, "not_run")
             if carried:
                 visit.take(carried)
         except Exception as error:
             issuer.shield.caught(error, "the tag")
-            issuer.count(Count("skipped", "error"))
+            self._tag_failed = True
             return b""
         self._event_ids = bool(told or carried or self._handed)
         return tag
@@ -419,21 +425,13 @@ class Exchange(Private):
             self._suppress(refusal)
             return
         events = [draft.event for draft in drafts]
-        self._store(visit, drafts, events, browser, sets_cookies=sets_cookies)
+        self._store(drafts, events, visit.visitor(sets_cookies=sets_cookies), browser)
 
     def _store(
-        self,
-        visit: Visit,
-        drafts: list[Draft],
-        events: list[Event],
-        browser: str,
-        *,
-        sets_cookies: bool,
+        self, drafts: list[Draft], events: list[Event], visitor: Visitor, browser: str
     ) -> None:
-        """Hand the `events` of these `drafts` to the store, whose visitor may be told of."""
-        if not events:
-            return
-        commit = self.issuer.issue(events, visit.visitor(sets_cookies=sets_cookies), browser)
+        """Hand the `events` of these `drafts` to the store."""
+        commit = self.issuer.issue(events, visitor, browser)
         if commit is not None:
             self.commits.append(commit)
         kept = self._drafts.events

@@ -76,8 +76,8 @@ class Visit(Private):
         self.permission: Permission | None = None
         if rule.is_open and self.noise is None and not (rule.gpc and "sec-gpc" in headers):
             self.permission = GRANTED
-        #: None until somebody looked.
-        self.has_new_cookies: bool | None = None
+        #: Known after identity().
+        self.has_new_cookies: bool = False
         self._identity: Identity | None = None
         self._visitor: Visitor | None = None
         self._brought: tuple[list[PageEvent], bool] | None = None
@@ -92,7 +92,11 @@ class Visit(Private):
     def _request(self) -> Any:
         from starlette.requests import Request
 
-        return self._scope.get(REQUEST) or Request(self._scope)
+        given = self._scope.get(REQUEST)
+        if given is not None:
+            return given
+        self._scope["headers"]  # some doors make them when they are asked for
+        return Request(self._scope)
 
     async def ask(self, call: Call, waits: Waits) -> Any:
         """The answer of a callable of the configuration; None when it fails."""

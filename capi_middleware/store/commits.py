@@ -101,8 +101,9 @@ def arrival(commit: Commit, waiting: "list[threading.Event | Future[None]]") -> 
 
 async def committed(commit: Commit) -> None:
     """Wait for a commit on an event loop. Raises its failure()."""
-    if commit.waiting is not None:
-        await arrival(commit, commit.waiting)
+    waiting = commit.waiting
+    if waiting is not None:
+        await arrival(commit, waiting)
     if commit.error is not None or commit.waiting is not None:
         raise commit.failure()
 
@@ -148,12 +149,13 @@ class _Loop:
         now, still = self.loop.time(), []
         for commit in self._commits:
             patience = BUSY_PATIENCE if commit.is_held_up() else BUSY_PATIENCE + COMMIT_PATIENCE
-            if commit.waiting is None:
+            waiting = commit.waiting
+            if waiting is None:
                 continue
             if commit.since + patience > now:
                 still.append(commit)
             else:
-                _end([one for one in commit.waiting if not isinstance(one, threading.Event)])
+                _end([one for one in waiting if not isinstance(one, threading.Event)])
         self._commits, self._is_looking = still, bool(still)
         if still:
             self.loop.call_later(BUSY_PATIENCE, self._look)

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextvars
+from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from capi_middleware import CAPIMiddleware, asgi
+from capi_middleware import CAPIMiddleware, asgi, track
+from capi_middleware.store.commits import Commit, Holdup
 from tests.support.exchanges import (
     TAG_START,
     headers_of,
@@ -290,3 +293,45 @@ def test_a_close_that_fails_does_not_stop_the_shutdown(swallowed: list[BaseExcep
     assert sent == ["lifespan.shutdown.complete"]
     assert len(swallowed) == 1
     swallowed.clear()
+
+
+def test_nothing_is_sent_after_an_app_that_was_cancelled_at_its_last_byte() -> None:
+    sent: list[str] = []
+    capi = make_capi({})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/html")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        track("Lead")
+        await send({"type": "http.response.body", "body": PAGE})
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def main() -> None:
+        task = asyncio.ensure_future(
+            asgi.CAPIMiddleware(app, capi)(scope_for(CASES[0]["request"]), nothing, send)
+        )
+
+        def never(rows: Any, *, wait: bool) -> Commit:
+            asyncio.get_running_loop().call_soon(task.cancel)
+            return Commit(Holdup(since=0.0))
+
+        with patch.object(capi.store, "append", never), pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.05)
+
+    with suppress(TimeoutError):
+        asyncio.run(main())
+    assert sent == []
+
+
+def test_a_content_length_of_endless_digits_raises_nothing() -> None:
+    length = ("content-length", "9" * 5000)
+    headers = headers_of([("content-type", "text/html"), length])
+    messages: list[dict[str, Any]] = [
+        {"type": "http.response.start", "status": 200, "headers": headers},
+        {"type": "http.response.body", "body": PAGE},
+    ]
+    answer = through_asgi(make_capi({}), scope_for(CASES[0]["request"]), messages)
+    assert answer.body == PAGE

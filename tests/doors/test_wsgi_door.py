@@ -10,7 +10,8 @@ from wsgiref.validate import validator
 
 import pytest
 
-from capi_middleware import wsgi
+from capi_middleware import track, wsgi
+from tests.support.configs import make_config
 from tests.support.exchanges import (
     TAG_START,
     environ_for,
@@ -262,3 +263,41 @@ def test_a_body_is_seen_however_the_app_reads_it(read: Callable[[Any], bytes]) -
     seen: list[bytes] = []
     assert read(wsgi.Tee(io.BytesIO(b"name=value"), seen.append)) == b"name=value"
     assert b"".join(seen) == b"name=value"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_generator_may_track_after_an_answer_that_is_no_page(before: bool) -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        if not before:
+            track("Lead")
+        start_response("200 OK", [("Content-Type", "application/json")])
+        if before:
+            track("Lead")
+
+        def pieces() -> Iterator[bytes]:
+            yield b"["
+            track("Contact")
+            yield b"]"
+
+        return pieces()
+
+    capi = make_capi({})
+    environ = environ_for(REQUEST)
+    result = wsgi.CAPIMiddleware(app, capi)(environ, lambda *_: lambda data: None)
+    assert b"".join(result) == b"[]"
+    result.close()  # type: ignore[attr-defined] # as servers do
+    assert capi.store.flush(30)
+    assert {row.event_name for row in capi.store.recent(9)} == {"Lead", "Contact"}
+
+
+def test_callables_of_the_host_find_the_headers_in_the_scope() -> None:
+    seen: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [PAGE]
+
+    config = make_config(user_data=lambda request: seen.append(request.scope.get("headers")))
+    environ = environ_for(REQUEST)
+    b"".join(wsgi.CAPIMiddleware(app, config)(environ, lambda *_: lambda data: None))
+    assert (b"host", b"shop.example") in seen[0]

@@ -1,8 +1,10 @@
 """gzip: pages that the app compressed itself get their tag, and everything else its own bytes."""
 
+import gc
 import gzip
 import os
 import tracemalloc
+import weakref
 import zlib
 from types import SimpleNamespace
 
@@ -227,3 +229,15 @@ def test_an_error_of_ours_is_not_taken_for_a_body_that_is_not_valid(
     assert (joined(pieces), at_place) == (body, False)
     assert stream.skip_reason == "error"
     assert isinstance(stream.failure, ZeroDivisionError)
+
+
+def test_a_fragment_leaves_no_injector_to_the_garbage_collector() -> None:
+    gc.disable()
+    try:
+        stream = GzipInjector()
+        gone = weakref.ref(stream)
+        stream.feed(encode(b"<p>a fragment</p>"), True)
+        del stream
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -1,5 +1,6 @@
 """From a request to the outbox: what becomes an event, and what Meta would get."""
 
+import gzip
 import json
 from collections.abc import Callable
 from hashlib import sha256
@@ -454,6 +455,31 @@ def test_a_tag_that_cannot_be_made_lets_the_page_out_unchanged_and_is_logged(
     swallowed.clear()
 
 
+@pytest.mark.parametrize("encode", [bytes, gzip.compress])
+def test_a_stream_whose_tag_cannot_be_made_keeps_its_headers(
+    encode: Callable[[bytes], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    swallowed: list[BaseException],
+) -> None:
+    monkeypatch.setattr(TagMaker, "tag", lambda *_, **__: 1 / 0)
+    body = encode(PAGE.encode())
+
+    async def view(request: Request) -> StreamingResponse:
+        async def pieces() -> Any:
+            yield body[:-3]
+            yield body[-3:]
+
+        headers = {"content-length": str(len(body)), "etag": '"1"'}
+        if body[:1] == b"\x1f":
+            headers["content-encoding"] = "gzip"
+        return StreamingResponse(pieces(), media_type="text/html", headers=headers)
+
+    answer = Site(view).client.get("/")
+    assert answer.text == PAGE
+    assert (answer.headers["content-length"], answer.headers["etag"]) == (str(len(body)), '"1"')
+    swallowed.clear()
+
+
 def test_no_event_claims_a_page_whose_tag_could_not_be_made(
     monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
 ) -> None:
@@ -839,3 +865,14 @@ def test_another_value_visitor_or_a_dedupe_key_is_no_repetition(change: str) -> 
         site.client.headers["user-agent"] = "Mozilla/5.0 (another)"
     site.client.get(f"/thanks?order=1&value={8 if change == 'value' else 9.5}")
     assert site.counts("repeated") == {}
+
+
+def test_the_question_of_a_public_page_issues_what_only_the_server_sends_too() -> None:
+    async def view(request: Request) -> HTMLResponse:
+        return HTMLResponse(PAGE, headers={"cache-control": "public, max-age=60"})
+
+    site = Site(view, routes=[EventRoute("GET /", "Contact", send="server")])
+    site.client.get("/")
+    answer = site.client.post("/_capi/t", json={"u": "http://testserver/"})
+    assert [one["n"] for one in answer.json()["e"]] == ["PageView"]
+    assert names(site.sent()) == ["Contact", "PageView"]
