@@ -96,7 +96,7 @@ class CAPIMiddleware:
             receive = _teeing(exchange.tee, receive)
         token = current.set(response)
         try:
-            await self.app(scope, receive, response)
+            await self.app(scope, receive, response.on_message)
             if response.held is not None:
                 await response.release()
         finally:
@@ -167,7 +167,7 @@ class _Response(Private, Struct, eq=False, weakref=False):
                 self.exchange.missed()
         return self.exchange
 
-    def __call__(self, message: Message) -> Awaitable[None]:
+    def on_message(self, message: Message) -> Awaitable[None]:
         """The `send` of the app. No coroutine: for what does not matter it is one step less."""
         kind = message["type"]
         if self.exchange is None:

@@ -224,8 +224,9 @@ class CAPI:
         The name of our endpoint that it is for, or its Exchange. Neither for one that matters
         only if its response turns out to be a page, or if the host's code calls track() in it.
         """
-        method = scope["method"]
-        mount, path = split_mount(scope) if scope.get("root_path") else ("", scope["path"])
+        method, path, mount = scope["method"], scope["path"], ""
+        if scope.get("root_path"):
+            mount, path = split_mount(scope)
         if self.may_want(method, path):
             if path.startswith(self._prefix):
                 return path[len(self._prefix) :], None
