@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
@@ -10,13 +10,15 @@ from capi_middleware.capi import CAPI
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
-from capi_middleware.endpoints.public import Endpoints
 from capi_middleware.page.gate import may_be_page
 from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.request.visit import Headers
 from capi_middleware.store.commits import Commit, arrival, committed
+
+if TYPE_CHECKING:
+    from capi_middleware.endpoints.public import Endpoints
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import cache
 from itertools import chain, takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
@@ -20,10 +20,12 @@ from capi_middleware import asgi
 from capi_middleware.capi import CAPI
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
-from capi_middleware.endpoints.public import Endpoints
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.request.visit import REQUEST
 from capi_middleware.wsgi import MARK, Response, Tee, Waits, is_wrapped, run, scope_of
+
+if TYPE_CHECKING:
+    from capi_middleware.endpoints.public import Endpoints
 
 #: What names the visitor where our own endpoints answer, before the other middleware had its turn.
 _IDENTITY = (

@@ -5,7 +5,7 @@ from contextvars import Token
 from functools import lru_cache
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -15,12 +15,14 @@ from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.capture.client import HEADERS
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
-from capi_middleware.endpoints.public import Endpoints
 from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, Passage, current
 from capi_middleware.request.visit import Headers
 from capi_middleware.store.commits import Commit, wait_for
+
+if TYPE_CHECKING:
+    from capi_middleware.endpoints.public import Endpoints
 
 App = Callable[[Any, Any], Iterable[bytes]]
 Environ = dict[str, Any]
