@@ -63,6 +63,8 @@ class Courier(Daemon):
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self._failures = 0
         self._pace = Pace()
+        #: When it last asked the store for events, in seconds of time.monotonic().
+        self._looked = 0.0
         self._forked()
 
     def _forked(self) -> None:
@@ -149,12 +151,35 @@ class Courier(Daemon):
             self._client.close()
 
     def _gather(self, woken: bool) -> None:
-        """Wait for company. Only of this process's own events (`woken`) are the names known."""
-        rate = self._pace.rate(time.monotonic())
-        if self._hurry.wait(gathering(rate)) or self._soon.is_set() or not woken:
+        """Wait for company. Only of this process's own events (`woken`) are the names known.
+
+        Other processes commit too: never longer than POLL_SECONDS without a look at the store.
+        """
+        rate = self._pace.rate(self._now())
+        if self._wait(self._hurry, gathering(rate)) or self._soon.is_set() or not woken:
             return
-        if self._soon.wait(lingering(rate)):
-            self._hurry.wait(gathering(rate))
+        end = self._now() + lingering(rate)
+        while (left := end - self._now()) > 0 and not self._conversion_waits():
+            self._looked = self._now()
+            if self._wait(self._soon, left):
+                self._wait(self._hurry, gathering(rate))
+                return
+
+    def _wait(self, event: threading.Event, seconds: float) -> bool:
+        """Whether `event` came within `seconds`, or before the next look at the store is due."""
+        return self._sleep(event, max(0.0, min(seconds, self._looked + POLL_SECONDS - self._now())))
+
+    def _conversion_waits(self) -> bool:
+        try:
+            return self._store.conversion_waits(self._pixel_id)
+        except StoreError:
+            return True  # the round that follows finds out what is wrong, and says so
+
+    def _sleep(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(seconds)
+
+    def _now(self) -> float:
+        return time.monotonic()
 
     def _round(self) -> float:
         """Deliver one batch; seconds until there may be more."""
@@ -165,10 +190,11 @@ class Courier(Daemon):
             return POLL_SECONDS
         self._hurry.clear()
         self._soon.clear()
+        self._looked = self._now()
         lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS)
         if not lease.events:
             return self._until_due()
-        self._pace.add(len(lease.events), time.monotonic())
+        self._pace.add(len(lease.events), self._now())
         self._lease_id, self._held = lease.lease_id, {one.key: one for one in lease.events}
         try:
             self._deliver(lease)

@@ -84,6 +84,14 @@ SELECT MIN(CASE WHEN due_at > :now THEN due_at - :now ELSE 0.0 END) FROM (
     FROM capi_leases WHERE pixel_id = :pixel_id
 ) AS times
 
+-- name: conversion_waits
+-- Of conversions, which are all events but page views, one that is due.
+SELECT EXISTS (
+    SELECT 1 FROM capi_events AS events WHERE pixel_id = :pixel_id AND server = 'pending'
+      AND due_at <= :now AND event_name <> 'PageView'
+      AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
+)
+
 -- name: pause
 INSERT INTO capi_pauses (pixel_id, until, reason, token) VALUES (:pixel_id, :until, :reason, :token)
 ON CONFLICT (pixel_id) DO UPDATE SET

@@ -276,6 +276,12 @@ class Store:
             [(seconds,)] = db.read("next_due", pixel_id=pixel_id, now=db.now)
         return None if seconds is None else float(seconds)
 
+    def conversion_waits(self, pixel_id: str) -> bool:
+        """Whether anything but page views of this pixel is due."""
+        with self._engine.transaction("read") as db:
+            [(waits,)] = db.read("conversion_waits", pixel_id=pixel_id, now=db.now)
+        return bool(waits)
+
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
         """Let a pixel rest from now on; a later call replaces an earlier one. See Pause."""
         with self._engine.transaction("write") as db:

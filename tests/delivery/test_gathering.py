@@ -1,15 +1,16 @@
 """Gathering: a lonely event goes at once; the more came lately, the longer the next one waits."""
 
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from capi_middleware import CAPI, UserData
-from capi_middleware.delivery.courier import Courier
+from capi_middleware.delivery.courier import POLL_SECONDS, Courier
 from capi_middleware.delivery.retry import (
     BATCH,
     LONGEST_GATHERING,
@@ -18,12 +19,13 @@ from capi_middleware.delivery.retry import (
     gathering,
     lingering,
 )
-from capi_middleware.meta.codes import Outcome
+from capi_middleware.errors import StoreError
+from capi_middleware.store.store import Store
 from capi_middleware.testing import FakeMeta, MemoryStore
 from tests.delivery.test_delivery import Script
 from tests.support.configs import make_config
 from tests.support.processes import until
-from tests.support.stores import PIXEL, row, store_rows
+from tests.support.stores import PIXEL, row, sqlite_store, store_rows
 
 
 @given(st.floats(0, 1e9))
@@ -83,36 +85,113 @@ def test_page_views_wait_less_than_ten_seconds_and_a_lonely_one_not_at_all(rate:
     assert seconds * rate <= BATCH * 1.001
 
 
-class Watch(Script):
-    """A client that notes when it was asked."""
+class Simulated(Courier):
+    """A courier on a clock of its own, on which `plan` says what happens when."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.moments: list[float] = []
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, PIXEL, Script)
+        self.now = 1000.0
+        self.plan: list[tuple[float, Callable[[], object]]] = []
 
-    def send(self, payloads: Sequence[bytes]) -> Outcome:
-        self.moments.append(time.monotonic())
-        return super().send(payloads)
+    def _now(self) -> float:
+        return self.now
+
+    def _sleep(self, event: threading.Event, seconds: float) -> bool:
+        end = self.now + seconds
+        while not event.is_set() and self.plan and self.plan[0][0] <= end:
+            self.now, happen = self.plan.pop(0)
+            happen()
+        if not event.is_set():
+            self.now = end
+        return event.is_set()
+
+    def at(self, seconds: float, happen: Callable[[], object]) -> None:
+        """Plan something, `seconds` from now."""
+        self.plan.append((self.now + seconds, happen))
+        self.plan.sort(key=lambda planned: planned[0])
+
+    def gather(self) -> float:
+        """How many seconds it waits after a page view of this process."""
+        start = self.now
+        self.wake({"PageView"})
+        self._gather(woken=True)
+        return self.now - start
+
+    def start(self) -> None:
+        """No thread: the test does the work."""
 
 
-def test_events_that_come_after_many_others_share_a_request() -> None:
-    store, client = MemoryStore(), Watch()
-    courier = Courier(store, PIXEL, lambda: client)
-    store.on_commit = courier.wake
-    store_rows(store, *(row(f"first{n}") for n in range(50)))
-    until("the first ones", lambda: store.depth() == {"delivered": 50})
-    start = time.monotonic()
-    for n in range(20):
-        store_rows(store, row(f"next{n}"))
-        time.sleep(0.02)
-    until("the next ones", lambda: store.depth() == {"delivered": 70})
-    courier.stop(5)
-    assert len(client.sent) == 2
-    assert client.moments[-1] - start <= 2
+@pytest.fixture
+def courier(tmp_path: Path) -> Iterator[Simulated]:
+    """One that delivered 99 events just now, on a file that another process may use too."""
+    with closing(sqlite_store(tmp_path / "capi.db")) as store:
+        courier = Simulated(store)
+        store_rows(store, *(row(f"e{n}", event_name="PageView") for n in range(99)))
+        courier._round()
+        yield courier
 
 
-def test_a_backlog_goes_out_in_full_batches_without_a_pause() -> None:
-    store, client = MemoryStore(), Watch()
+@pytest.fixture
+def elsewhere(tmp_path: Path, courier: Simulated) -> Iterator[Store]:
+    """The same file, as another process has it."""
+    with closing(sqlite_store(tmp_path / "capi.db")) as store:
+        yield store
+
+
+def test_page_views_of_a_busy_site_linger(courier: Simulated) -> None:
+    rate = courier._pace.rate(courier.now)
+    assert courier.gather() == pytest.approx(LONGEST_GATHERING + lingering(rate))
+
+
+def test_a_conversion_of_this_process_takes_along_the_page_views_that_linger(
+    courier: Simulated,
+) -> None:
+    courier.at(4, lambda: courier.wake({"Purchase"}))
+    assert 4 <= courier.gather() <= 4 + LONGEST_GATHERING
+
+
+def test_a_conversion_beside_a_page_view_does_not_linger(courier: Simulated) -> None:
+    courier.at(0.1, lambda: courier.wake({"PageView", "Purchase"}))
+    assert courier.gather() == LONGEST_GATHERING
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.4, 1.6, 3.0, 3.6, 5.5, 7.0])
+@pytest.mark.parametrize("own", [None, 1.9], ids=["alone", "and one of this process later"])
+def test_a_conversion_of_another_process_never_waits_longer_than_between_two_looks(
+    courier: Simulated, elsewhere: Store, seconds: float, own: float | None
+) -> None:
+    courier.at(seconds, lambda: store_rows(elsewhere, row("order", event_name="Purchase")))
+    if own is not None:
+        courier.at(seconds + own, lambda: courier.wake({"Purchase"}))
+    assert courier.gather() <= seconds + POLL_SECONDS
+
+
+def test_page_views_of_another_process_end_no_lingering(
+    courier: Simulated, elsewhere: Store
+) -> None:
+    rate = courier._pace.rate(courier.now)
+    courier.at(2, lambda: store_rows(elsewhere, row("view", event_name="PageView")))
+    assert courier.gather() == pytest.approx(LONGEST_GATHERING + lingering(rate))
+
+
+@pytest.mark.parametrize("seconds", [0.7, 5.0])
+def test_a_flush_ends_gathering_and_lingering_at_once(courier: Simulated, seconds: float) -> None:
+    courier.at(seconds, courier.hurry)
+    assert courier.gather() == pytest.approx(seconds)
+
+
+def test_a_store_that_fails_meanwhile_ends_the_wait_and_not_the_thread(
+    courier: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(pixel_id: str) -> bool:
+        raise StoreError("away")
+
+    monkeypatch.setattr(courier._store, "conversion_waits", fail)
+    assert courier.gather() == LONGEST_GATHERING
+
+
+def test_a_backlog_goes_out_in_full_batches() -> None:
+    store, client = MemoryStore(), Script()
     store_rows(store, *(row(f"e{n}") for n in range(3 * BATCH)))
     courier = Courier(store, PIXEL, lambda: client)
     courier.start()
@@ -121,75 +200,27 @@ def test_a_backlog_goes_out_in_full_batches_without_a_pause() -> None:
     assert [len(batch) for batch in client.sent] == [BATCH] * 3
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gathers does so for longer than any test waits."""
+    monkeypatch.setattr("capi_middleware.delivery.courier.gathering", lambda rate: 600.0)
+    monkeypatch.setattr("capi_middleware.delivery.courier.POLL_SECONDS", 600.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_flush_and_a_close_do_not_wait_for_company(fake_meta: FakeMeta) -> None:
     capi = CAPI(make_config(delivery=True, graph_url=fake_meta.url))
-    for _ in range(40):
+    for end in (lambda: capi.flush(30), lambda: capi.close(30)):
         capi.track("Lead", user_data=UserData(em="a@b.example"))
-    assert capi.flush(10)
-    for end in (lambda: capi.flush(10), capi.close):
-        capi.track("Lead", user_data=UserData(em="a@b.example"))
-        time.sleep(0.1)  # it gathers by now
-        start = time.monotonic()
-        end()
-        assert time.monotonic() - start < 1
-    assert len(fake_meta.received.server) == 42
+        assert end() is not False
+    assert len(fake_meta.received.server) == 2
 
 
-def test_stopping_a_courier_that_gathers_takes_no_time() -> None:
+@pytest.mark.usefixtures("patient")
+def test_a_courier_that_gathers_stops() -> None:
     store, client = MemoryStore(), Script()
     courier = Courier(store, PIXEL, lambda: client)
     store.on_commit = courier.wake
-    store_rows(store, *(row(f"e{n}") for n in range(99)))
-    until("they are delivered", lambda: store.depth() == {"delivered": 99})
-    store_rows(store, row("last"))
-    time.sleep(0.1)
-    start = time.monotonic()
-    assert courier.stop(5)
-    assert time.monotonic() - start < 1
-    assert "capi-courier" not in " ".join(one.name for one in threading.enumerate())
-
-
-def test_page_views_linger_until_a_conversion_takes_them_along() -> None:
-    store, client = MemoryStore(), Watch()
-    courier = Courier(store, PIXEL, lambda: client)
-    store.on_commit = courier.wake
-    store_rows(store, *(row(f"first{n}", event_name="PageView") for n in range(99)))
-    until("the first ones", lambda: store.depth() == {"delivered": 99})
-    store_rows(store, row("view", event_name="PageView"))
-    time.sleep(LONGEST_GATHERING + 0.5)
-    assert len(client.sent) == 1
-    start = time.monotonic()
-    store_rows(store, row("order", event_name="Purchase"))
-    until("both", lambda: store.depth() == {"delivered": 101})
-    assert time.monotonic() - start < LONGEST_GATHERING + 0.5
-    courier.stop(5)
-    assert [len(batch) for batch in client.sent] == [99, 2]
-
-
-def test_a_conversion_beside_page_views_does_not_linger() -> None:
-    store, client = MemoryStore(), Watch()
-    courier = Courier(store, PIXEL, lambda: client)
-    store.on_commit = courier.wake
-    store_rows(store, *(row(f"first{n}", event_name="PageView") for n in range(99)))
-    until("the first ones", lambda: store.depth() == {"delivered": 99})
-    start = time.monotonic()
-    store_rows(store, row("view", event_name="PageView"))
-    store_rows(store, row("order", event_name="Purchase"))
-    until("both", lambda: store.depth() == {"delivered": 101})
-    assert time.monotonic() - start < LONGEST_GATHERING + 0.5
-    courier.stop(5)
-
-
-def test_a_flush_does_not_wait_for_page_views_that_linger() -> None:
-    store, client = MemoryStore(), Watch()
-    courier = Courier(store, PIXEL, lambda: client)
-    store.on_commit = courier.wake
-    store_rows(store, *(row(f"first{n}", event_name="PageView") for n in range(99)))
-    until("the first ones", lambda: store.depth() == {"delivered": 99})
-    store_rows(store, row("view", event_name="PageView"))
-    time.sleep(LONGEST_GATHERING + 0.5)
-    start = time.monotonic()
-    courier.hurry()
-    until("it", lambda: store.depth() == {"delivered": 100})
-    assert time.monotonic() - start < 1
-    courier.stop(5)
+    store_rows(store, row())
+    assert courier.stop(30)
+    assert not courier.running

@@ -1,7 +1,6 @@
 """The one HTTP client: bounded, and plain about how it failed."""
 
 import threading
-import time
 from contextlib import closing
 
 import pytest
@@ -27,10 +26,9 @@ def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
 def test_an_answer_that_drips_ends_in_time_and_the_next_request_works(body: bytes) -> None:
     with closing(HTTPClient(1000)) as client:
         with answering(answer("200 OK", body), drip=0.1) as url:
-            start = time.monotonic()
+            # All of it would be an answer, five seconds later.
             with pytest.raises(NoAnswer) as failed:
                 client.send("GET", url, seconds=0.4, headers={})
-            assert time.monotonic() - start < 2
             assert failed.value.sent
         with answering(answer("200 OK", body)) as url:
             assert client.send("GET", url, seconds=5, headers={}).status == 200
@@ -47,10 +45,8 @@ def test_closing_from_another_thread_ends_the_request_for_good() -> None:
     with answering(answer("200 OK", b"x" * 50), drip=1) as url:
         client = HTTPClient(1000)
         threading.Timer(0.2, client.close).start()
-        start = time.monotonic()
-        with pytest.raises(NoAnswer):
-            client.send("GET", url, seconds=30, headers={})
-        assert time.monotonic() - start < 10
+        with pytest.raises(NoAnswer):  # all of it would be an answer, some minutes later
+            client.send("GET", url, seconds=600, headers={})
         assert client.closed
         with pytest.raises(NoAnswer):
             client.send("GET", url, seconds=30, headers={})

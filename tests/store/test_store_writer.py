@@ -241,10 +241,8 @@ def test_who_waits_takes_along_what_lingers(
     post(writer, "e1")
     writer.count([SKIPPED])
     time.sleep(0.05)
-    start = time.monotonic()
-    hurry(writer)
+    assert hurry(writer) is not False
 
-    assert time.monotonic() - start < 5
     assert database.event_ids()[0] == "e1"
     assert database.counters == [{SKIPPED_KEY: 1}]
     assert len(database.groups) == 1
