@@ -11,7 +11,6 @@ from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.page.gate import may_be_page
-from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.request.visit import Headers
@@ -56,6 +55,9 @@ class Waits:
     async def read(self, call: Callable[[], T]) -> T:
         """On another thread."""
         return await in_thread(call)
+
+
+_WAITS = Waits()
 
 
 class CAPIMiddleware:
@@ -117,7 +119,7 @@ class CAPIMiddleware:
 
     async def _answer(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read_body(receive)
-        response = await self._endpoints.answer(endpoint, scope, body, Waits())
+        response = await self._endpoints.answer(endpoint, scope, body, _WAITS)
         await response(scope, receive, send)
 
     def _closing(self, send: Send) -> Send:
@@ -201,17 +203,7 @@ class _Response(Private, Struct, eq=False, weakref=False):
             if (last or (self.left is not None and self.left <= 0)) and not self.ended:
                 await self.commit(exchange)
             return await self.send(message)
-        headers: Headers = []
-        pieces: list[Piece]
-        try:
-            if self.held is not None:
-                headers, pieces = exchange.open_body(chunk, last)
-            else:
-                pieces = exchange.feed(chunk, last)
-        except Exception as error:
-            self.capi.issuer.shield.caught(error, "injection")
-            self.watching = False
-            headers, pieces = list((self.held or {}).get("headers", [])), [chunk]
+        pieces = exchange.body(chunk, last)
         if last:
             if self.timer is not None:
                 self._stop_timer()
@@ -227,7 +219,7 @@ class _Response(Private, Struct, eq=False, weakref=False):
             start, self.held = self.held, None
             if self.timer is not None:
                 self._stop_timer()
-            await self.send({**start, "headers": headers})
+            await self.send({**start, "headers": exchange.headers})
         if last or exchange.passes_on:
             self.watching, self.left = False, None
         if sum(map(len, pieces)) <= _JOINED:
@@ -270,7 +262,7 @@ class _Response(Private, Struct, eq=False, weakref=False):
         self.left = _length(headers)
         try:
             own = list(headers)
-            self.watching = await exchange.start(message["status"], own, Waits())
+            self.watching = await exchange.start(message["status"], own, _WAITS)
             if not self.watching and exchange.headers is not own:
                 message = {**message, "headers": exchange.headers}
         except Exception as error:
@@ -295,12 +287,9 @@ class _Response(Private, Struct, eq=False, weakref=False):
             return
         start, self.held = self.held, None
         self._stop_timer()
-        try:
-            if self.watching and self.exchange is not None:
-                start = {**start, "headers": self.exchange.hurry()}
-        except Exception as error:
-            self.capi.issuer.shield.caught(error, "the headers")
-            self.watching = False
+        if self.watching and self.exchange is not None:
+            self.exchange.hurry()
+            start = {**start, "headers": self.exchange.headers}
         await self.send(start)
 
     async def commit(self, exchange: Exchange) -> None:

@@ -1,7 +1,7 @@
 """Django's door: a MIDDLEWARE entry, sync and async, set up by settings.CAPI.
 
 `MIDDLEWARE = ["capi_middleware.django.CAPIMiddleware", ...]`, and `CAPI = {"pixels": [...], ...}`
-with the keys of Config. It runs the WSGI door's Responder between Django's request and response.
+with the keys of Config. It runs the WSGI door's Response between Django's request and response.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -22,7 +22,7 @@ from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.request.visit import REQUEST
-from capi_middleware.wsgi import MARK, Response, Tee, Waits, is_wrapped, run, scope_of
+from capi_middleware.wsgi import MARK, WAITS, Response, Tee, is_wrapped, run, scope_of
 
 if TYPE_CHECKING:
     from capi_middleware.endpoints.public import Endpoints
@@ -131,7 +131,7 @@ class CAPIMiddleware:
                 import_string(path)(self.get_response).process_request(request)
         body = request.read(BODY_LIMIT + 1)
         given = body if len(body) <= BODY_LIMIT else None
-        answer = run(self._endpoints.answer(endpoint, _scope(request), given, Waits()))
+        answer = run(self._endpoints.answer(endpoint, _scope(request), given, WAITS))
         response = HttpResponse(bytes(answer.body), status=answer.status_code)
         del response["Content-Type"]
         _change(

@@ -15,7 +15,6 @@ from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.capture.client import HEADERS
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
-from capi_middleware.page.injector import Piece
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, Passage, current
 from capi_middleware.request.visit import Headers
@@ -58,6 +57,9 @@ class Waits:
     async def read(self, call: Callable[[], T]) -> T:
         """In this thread."""
         return call()
+
+
+WAITS = Waits()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -132,7 +134,7 @@ class CAPIMiddleware:
         `scope` is the ASGI form of `environ`; `start_response` is the server's.
         """
         body = read_body(environ)
-        response = run(self._endpoints.answer(endpoint, scope, body, Waits()))
+        response = run(self._endpoints.answer(endpoint, scope, body, WAITS))
         status = response.status_code
         start_response(f"{status} {HTTPStatus(status).phrase}", _decoded(response.raw_headers))
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else bytes(response.body)]
@@ -208,7 +210,7 @@ class Response(Private, Struct, eq=False, weakref=False):
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self.left = _length(headers)
         try:
-            self.watching = run(exchange.start(int(status[:3]), raw, Waits()))
+            self.watching = run(exchange.start(int(status[:3]), raw, WAITS))
         except Exception as error:
             self.watching = False
             self.capi.issuer.shield.caught(error, "the start of a response")
@@ -281,20 +283,10 @@ class Response(Private, Struct, eq=False, weakref=False):
             return chunk
         if not chunk and not last and self._held is not None:
             return b""
-        headers: Headers = []
-        pieces: list[Piece]
-        try:
-            if self._held is not None:
-                headers, pieces = exchange.open_body(chunk, last)
-            else:
-                pieces = exchange.feed(chunk, last)
-        except Exception as error:
-            self.capi.issuer.shield.caught(error, "injection")
-            self.watching = False
-            pieces = [chunk]
+        pieces = exchange.body(chunk, last)
         if last:
             self.finish()
-        self._release(headers if self.watching else None)
+        self._release(exchange.headers)
         if last or exchange.passes_on:
             self.watching, self.left = False, None
         return b"".join(pieces)

@@ -181,9 +181,12 @@ def trips() -> dict[str, Trip]:
                 block = re.search(rb"data-c>(.*?)</script>", page)
                 assert block is not None
                 pages = [json.loads(block[1])["e"]]
-            with watch.watching():
-                request(path.format(5))
-            found[name] = watch.trip()
+            ways = []
+            for n in range(5, 9):
+                with watch.watching():
+                    request(path.format(n))
+                ways.append(watch.trip())
+            found[name] = min(ways)  # a look after a slow commit is no part of the way
         events = [[one["i"], one["n"], one["p"][0], "sent"] for one in pages[0]]
         for outcome in ("left_early", "script_blocked"):
             request("/_capi/b", json.dumps({"e": [[*events[0][:3], outcome]]}).encode())

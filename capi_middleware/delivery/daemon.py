@@ -3,11 +3,12 @@
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
-class Daemon:
+class Daemon(ABC):
     """Work on a thread that begins when it is needed, also in a forked process.
 
     `_work` runs there until `_stop` is set.
@@ -19,10 +20,11 @@ class Daemon:
         self._pid = os.getpid()
         self._stop = threading.Event()
 
+    @abstractmethod
     def _work(self) -> None:
-        raise NotImplementedError
+        """What the thread does."""
 
-    def _forked(self) -> None:
+    def _forked(self) -> None:  # noqa: B027 - some have nothing to forget
         """Forget what belongs to the parent: neither its locks nor its connections are ours."""
 
     @property

@@ -6,7 +6,6 @@ Matching", the partials from its SDK, its Help Center (article 765081237991954, 
 A new key needs a row at the end of the table, a field in user_data.Fields, and maybe a rule.
 """
 
-from collections.abc import Iterable
 from datetime import date
 from typing import Literal
 
@@ -97,14 +96,6 @@ MATCH_KEYS = {one.name: one for one in _TABLE}
 #: Keys that the pixel's advanced matching takes.
 ADVANCED_MATCHING = tuple(one.name for one in _TABLE if one.matching)
 BITS = {name: 1 << place for place, name in enumerate(MATCH_KEYS)}
-
-
-def match_key_mask(keys: Iterable[str]) -> int:
-    """The bit mask of the match keys among `keys`; others are ignored."""
-    mask = 0
-    for key in keys:
-        mask |= BITS.get(key, 0)
-    return mask
 
 
 def match_keys_of(mask: int) -> list[str]:

@@ -20,7 +20,7 @@ class Verdict(Struct, frozen=True):
 
     `nonce`: the CSP nonce the tag has to carry. `public`: shared caches may keep the page, so it
     must not carry anything of one visitor (not looked at for not_html and xhtml). `gzip`: the
-    body is gzip. `content_length` in bytes, as the app said. `csp_notes`: directives that block a
+    body is gzip. `csp_notes`: directives that block a
     part of what the tag does.
     """
 
@@ -29,7 +29,6 @@ class Verdict(Struct, frozen=True):
     nonce: str | None = None
     public: bool = False
     gzip: bool = False
-    content_length: int | None = None
     csp_notes: tuple[str, ...] = ()
 
 
@@ -128,7 +127,6 @@ def inspect(
         nonce=ruling.nonce,
         public=public,
         gzip=gzip,
-        content_length=int(lengths[0]) if lengths else None,
         csp_notes=ruling.notes,
     )
 

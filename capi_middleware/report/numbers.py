@@ -28,6 +28,8 @@ from capi_middleware.store.records import Freshness, Slice, Tallies, Tally
 MIN_EVENTS = 5
 _Z = 1.96  # both sides of a 95 % interval
 #: What is counted of an event apart from its rows; others say nothing about one event.
+#: Why an event was dropped before it left a row; the others that are counted as dropped have one.
+_ROWLESS = ("queue_full", "store_error")
 _COUNTED = frozenset({"suppressed", "unmapped", "repeated", "no_event_id", "dropped"})
 
 
@@ -102,7 +104,8 @@ class _Group(Struct):
         parts = [
             (server_cause(one.server), one.n) for one in self.rows if one.server != "delivered"
         ]
-        return totals(parts + [("dropped", n) for n in self.counted("dropped").values()])
+        dropped = self.counted("dropped")
+        return totals(parts + [("dropped", dropped.get(reason, 0)) for reason in _ROWLESS])
 
 
 def events_of(tallies: Tallies) -> tuple[list[EventReport], dict[Place, dict[str, int]]]:

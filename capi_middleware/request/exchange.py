@@ -42,14 +42,14 @@ current: ContextVar[Passage | None] = ContextVar("capi_passage", default=None)
 class Exchange(Private):
     """One request, an ASGI http `scope` with its `path` below the `mount`, and its response.
 
-    A door calls start(), then open_body() and feed() where start() says so, and end(). `headers`
-    are those of a response whose body goes out as it is; `commits` wait to be given by end().
+    A door calls start(), then body() for each piece where start() says so, and end(). `headers` are
+    those that go out, after start() or the first piece; `commits` wait to be given by end().
     """
 
     __slots__ = (
         "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
-        "_injector", "_mount", "_page_view", "_path", "_started", "_tag_failed", "_verdict",
-        "_visit", "commits", "headers", "issuer", "scope", "tee",
+        "_injector", "_mount", "_opened", "_page_view", "_path", "_started", "_tag_failed",
+        "_verdict", "_visit", "commits", "headers", "issuer", "scope", "tee",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +79,7 @@ class Exchange(Private):
         self._injector: Injector | GzipInjector | None = None
         self.headers: Headers = []
         self._event_ids = self._handed = self._page_view = self._asks = False
-        self._started = self._ended = self._tag_failed = False
+        self._started = self._opened = self._ended = self._tag_failed = False
         self._cookies: Headers = []
 
     @property
@@ -123,7 +123,7 @@ class Exchange(Private):
     # -- what a door does, in this order ---------------------------------------------------------
 
     async def start(self, status: int, headers: Headers, waits: Waits) -> bool:
-        """The response starts: whether its body must go through open_body() and feed()."""
+        """The response starts: whether its body must go through body()."""
         self.headers = headers
         self._started = True
         issuer, drafts = self.issuer, self._drafts
@@ -189,42 +189,44 @@ class Exchange(Private):
         self._injector = GzipInjector() if verdict.gzip else Injector()
         return True
 
-    def open_body(self, chunk: Piece, last: bool) -> tuple[Headers, list[Piece]]:
-        """The first piece of the body decides how the headers go out."""
+    def body(self, chunk: Piece, last: bool) -> list[Piece]:
+        """One more piece of the body: what to send now. The first decides about `headers`."""
         injector, visit = self._injector, self._visit
-        assert injector is not None
-        assert visit is not None
-        pieces, at_place = injector.feed(chunk, last)
-        if at_place:
-            pieces = injector.insert(self._tag(visit, sets_cookies=not self._asks))
-        if not injector.injected:
-            if last or injector.is_document is False or injector.untouched:
-                return self.headers, pieces
-            return self.hurry(), pieces
-        length = sum(map(len, pieces)) if last else None
-        headers = rewrite(self.headers, event_ids=self._event_ids, length=length)
-        if not self._asks:
-            headers += self._cookies
-            if visit.brings:
-                headers += visit.cleared()
-        return headers, pieces
+        if injector is None or visit is None:
+            return [chunk]
+        first, self._opened = not self._opened, True
+        try:
+            pieces, at_place = injector.feed(chunk, last)
+            if at_place:
+                with_cookies = first and not self._asks
+                pieces = injector.insert(self._tag(visit, sets_cookies=with_cookies))
+            if first and injector.injected:
+                length = sum(map(len, pieces)) if last else None
+                headers = rewrite(self.headers, event_ids=self._event_ids, length=length)
+                if not self._asks:
+                    headers += self._cookies
+                    if visit.brings:
+                        headers += visit.cleared()
+                self.headers = headers
+            elif first and not (last or injector.is_document is False or injector.untouched):
+                self.hurry()
+        except Exception as error:
+            self._injector = None
+            self.issuer.shield.caught(error, "injection")
+            return [chunk]
+        return pieces
 
-    def hurry(self) -> Headers:
-        """The headers when they must go out before it is known whether there will be a tag."""
-        return rewrite(self.headers, event_ids=not self._asks, length=None)
-
-    def feed(self, chunk: Piece, last: bool) -> list[Piece]:
-        """One more piece of the body: what to send now."""
-        injector, visit = self._injector, self._visit
-        assert injector is not None
-        assert visit is not None
-        pieces, at_place = injector.feed(chunk, last)
-        return injector.insert(self._tag(visit, sets_cookies=False)) if at_place else pieces
+    def hurry(self) -> None:
+        """The headers must go out before it is known whether there will be a tag."""
+        self._opened = True
+        with self.issuer.shield.guard("the headers"):
+            self.headers = rewrite(self.headers, event_ids=not self._asks, length=None)
 
     @property
     def passes_on(self) -> bool:
         """Whether the rest of the body goes out as it comes: feed() would not change it."""
-        return isinstance(self._injector, Injector) and self._injector.settled
+        injector = self._injector
+        return injector is None or (isinstance(injector, Injector) and injector.settled)
 
     def end(self) -> list[Commit]:
         """Before the last byte: the commits to wait for. Later calls return nothing new."""

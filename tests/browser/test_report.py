@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from capi_middleware import CAPI, CAPIMiddleware
 from capi_middleware.events import Count, Row, Sighting
-from capi_middleware.meta.match_keys import match_key_mask
+from capi_middleware.meta.match_keys import BITS
 from capi_middleware.store.records import Settlement
 from tests.support.configs import PIXEL_ID, make_config
 from tests.support.servers import serve
@@ -60,7 +60,7 @@ class Reported:
         """`n` delivered events with this browser copy."""
         store = self.capi.store
         seen = [f"{name[:40]}-{browser}-{page[:40]}-{one}" for one in range(n)]
-        given = {"agent": "Chrome", "route": "GET /x", "match_keys": match_key_mask(["em"]), **row}
+        given = {"agent": "Chrome", "route": "GET /x", "match_keys": BITS["em"], **row}
         rows = [
             Row(
                 event_id=event_id, event_name=name, pixel_id=PIXEL_ID,

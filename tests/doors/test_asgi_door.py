@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from capi_middleware import CAPIMiddleware, asgi, track
-from capi_middleware.store.commits import Commit, Holdup
+from capi_middleware.store.commits import Commit, Holdup, end
 from tests.support.exchanges import (
     TAG_START,
     headers_of,
@@ -324,6 +324,36 @@ def test_nothing_is_sent_after_an_app_that_was_cancelled_at_its_last_byte() -> N
     with suppress(TimeoutError):
         asyncio.run(main())
     assert sent == []
+
+
+def test_a_page_whose_commit_takes_its_time_still_gives_its_cookies() -> None:
+    capi = make_capi({})
+    headers: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        start = [(b"content-type", b"text/html")]
+        await send({"type": "http.response.start", "status": 200, "headers": start})
+        track("Lead")
+        await send({"type": "http.response.body", "body": PAGE})
+
+    async def send(message: Any) -> None:
+        headers.extend(message.get("headers", ()))
+
+    def slowly(rows: Any, *, wait: bool) -> Commit:
+        commit = Commit(Holdup())
+        asyncio.get_running_loop().call_later(0.03, end, [commit])
+        return commit
+
+    with patch.object(capi.store, "append", slowly):
+        door = asgi.CAPIMiddleware(app, capi)
+        asyncio.run(door(scope_for(CASES[0]["request"]), nothing, send))
+    assert any(text.startswith(b"_fbp=") for name, text in headers if name == b"set-cookie")
+
+
+def test_what_answers_under_the_prefix_is_loaded_before_its_first_request() -> None:
+    capi = make_capi({})
+    asgi.CAPIMiddleware(lambda *_: asyncio.sleep(0), capi)
+    assert "endpoints" in vars(capi)
 
 
 def test_a_content_length_of_endless_digits_raises_nothing() -> None:

@@ -180,6 +180,12 @@ def test_events_that_were_dropped_before_they_left_a_row_are_flagged() -> None:
     assert flags(tally("dropped", "sent", 4), counts=dropped)["delivery_dropped"].value == 7
 
 
+@pytest.mark.parametrize("reason", ["invalid", "dead_letter"])
+def test_an_event_that_was_dropped_with_its_row_is_counted_once(reason: str) -> None:
+    dropped = (Count("dropped", reason, "Purchase", "123", 4),)
+    assert flags(tally("dropped", "sent", 4), counts=dropped)["delivery_dropped"].value == 4
+
+
 def test_waiting_while_nothing_is_delivered_is_a_stall() -> None:
     flag = flags(tally("pending", "not_run", 4), tally("leased", "not_run", 1))["delivery_stalled"]
     assert (flag.severity, flag.value, flag.target) == ("warning", 5, 0)

@@ -28,6 +28,7 @@ from capi_middleware import (
 from capi_middleware.errors import BadVisitor
 from capi_middleware.events import Sighting
 from capi_middleware.page.tag import TagMaker
+from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Visit
 from capi_middleware.store.records import Settlement
 from capi_middleware.store.rollups import Facet
@@ -424,20 +425,20 @@ def test_an_event_for_the_server_only_is_not_in_the_page() -> None:
     assert names(site.sent()) == ["Lead"]
 
 
-@pytest.mark.parametrize("station", ["start", "open_body", "_issue"])
+@pytest.mark.parametrize("station", ["Exchange.start", "rewrite", "Exchange._issue"])
 def test_an_error_of_ours_lets_the_page_out_unchanged_and_is_counted(
     station: str, monkeypatch: pytest.MonkeyPatch, swallowed: list[BaseException]
 ) -> None:
-    from capi_middleware.request.exchange import Exchange
-
-    def broken(self: Exchange, *given: Any) -> Any:
+    def broken(*given: Any, **named: Any) -> Any:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(Exchange, station, broken)
+    monkeypatch.setattr(f"capi_middleware.request.exchange.{station}", broken)
     site = Site(page, routes=[EventRoute("GET /", "Lead", send="server")])
     answer = site.client.get("/")
     assert answer.status_code == 200
-    if station != "_issue":  # which the end of the response needs for an event without a page
+    if (
+        station != "Exchange._issue"
+    ):  # which the end of the response needs for an event without a page
         assert answer.text == PAGE
     assert swallowed
     assert any(reason.endswith("RuntimeError") for _, reason in site.counts("error"))
@@ -477,6 +478,28 @@ def test_a_stream_whose_tag_cannot_be_made_keeps_its_headers(
     answer = Site(view).client.get("/")
     assert answer.text == PAGE
     assert (answer.headers["content-length"], answer.headers["etag"]) == (str(len(body)), '"1"')
+    swallowed.clear()
+
+
+@pytest.mark.parametrize("encode", [bytes, gzip.compress])
+def test_no_byte_is_lost_where_the_failure_cannot_be_counted_either(
+    encode: Callable[[bytes], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    swallowed: list[BaseException],
+) -> None:
+    monkeypatch.setattr(TagMaker, "tag", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(Issuer, "count", lambda *_: 1 / 0)
+    body = encode(PAGE.encode())
+
+    async def view(request: Request) -> StreamingResponse:
+        async def pieces() -> Any:
+            for at in range(0, len(body), 7):
+                yield body[at : at + 7]
+
+        headers = {"content-encoding": "gzip"} if body[:1] == b"\x1f" else {}
+        return StreamingResponse(pieces(), media_type="text/html", headers=headers)
+
+    assert Site(view).client.get("/").text == PAGE
     swallowed.clear()
 
 

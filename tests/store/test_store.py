@@ -416,6 +416,24 @@ def test_a_leased_event_is_due_when_its_lease_ends(store: Store, clock: Clock) -
     assert store.next_due(PIXEL) == 40.0
 
 
+def test_a_conversion_waits_while_it_is_due_and_nobody_has_it(store: Store, clock: Clock) -> None:
+    store_rows(store, row("view", event_name="PageView"))
+    assert not store.conversion_waits(PIXEL)
+
+    store_rows(store, row("order", event_name="Purchase"))
+    assert store.conversion_waits(PIXEL)
+    assert not store.conversion_waits("another")
+
+    held = lease(store, seconds=60)
+    assert not store.conversion_waits(PIXEL)
+
+    [key] = [event.key for event in held.events if event.event_name == "Purchase"]
+    store.settle(held.lease_id, [Settlement(key, "pending", "http 502", delay=30.0)])
+    assert not store.conversion_waits(PIXEL)
+    clock.now += 30
+    assert store.conversion_waits(PIXEL)
+
+
 # tallies, depth, prune
 
 

@@ -1,7 +1,7 @@
 """Tallies as a store would give them, and the report on them."""
 
 from capi_middleware.events import Count
-from capi_middleware.meta.match_keys import match_key_mask
+from capi_middleware.meta.match_keys import BITS
 from capi_middleware.report.model import EventReport, Flag, Health, Report
 from capi_middleware.report.read import build
 from capi_middleware.report.window import Window
@@ -19,7 +19,7 @@ def tally(
     pixel: str = "123",
     keys: tuple[str, ...] = (),
 ) -> Tally:
-    return Tally(pixel, name, server, browser, match_key_mask(keys), n)
+    return Tally(pixel, name, server, browser, sum(BITS[key] for key in keys), n)
 
 
 def report_on(
