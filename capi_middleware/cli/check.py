@@ -1,17 +1,22 @@
-"""check: is this setup right? All that can be looked at from here, with a fix for what is wrong."""
+"""check: is this setup right? All that can be looked at from here, with a fix for what is wrong.
+
+What is said of it stands in findings.toml.
+"""
 
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import closing
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 import click
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from capi_middleware.cli.terminal import JSON, config_of, print_json, print_line
 from capi_middleware.config.notices import PASSING, filesystem_of, mounts, on_network
@@ -43,30 +48,32 @@ _LITTLE = 500 * 1024 * 1024
 _PROBE = "check"
 
 
-Level = Literal["ok", "warning", "error"]
-#: What may be found: whether it holds, the part of the setup, how bad it is, what is said, the fix.
-Row = tuple[object, str, Level, str, str]
-
-
 class Finding(Struct, frozen=True):
     """One thing that was looked at: what was found, and the fix where something is wrong."""
 
     part: str
-    level: Level
+    level: Literal["ok", "warning", "error"]
     text: str
     fix: str = ""
 
 
-def those_that_hold(rows: Iterable[Row]) -> Iterator[Finding]:
-    """The findings of the rows that hold."""
-    return (Finding(part, level, text, fix) for holds, part, level, text, fix in rows if holds)
+_FINDINGS = msgspec.toml.decode(
+    files("capi_middleware.cli").joinpath("findings.toml").read_bytes(), type=dict[str, Finding]
+)
+
+
+def found(name: str, /, **values: object) -> Finding:
+    """The finding of this `name` in findings.toml, its text and its fix filled in."""
+    one = _FINDINGS[name]
+    return replace(one, text=one.text.format(**values), fix=one.fix.format(**values))
 
 
 def flagged(part: str, facts: Facts) -> list[Finding]:
     """What the report's flags say of these facts."""
-    levels: dict[str, Level] = {"critical": "error"}
     return [
-        Finding(part, levels.get(flag.severity, "warning"), flag.explanation, flag.fix)
+        Finding(
+            part, "error" if flag.severity == "critical" else "warning", flag.explanation, flag.fix
+        )
         for flag in flags_of(facts)
     ]
 
@@ -84,16 +91,16 @@ def check(source: str, url: str | None, send: bool, code: str | None, as_json: b
     named CapiMiddlewareCheck and counts as a custom event, as Meta counts test events too. Getting
     the page of --url is a visit like any other, without JavaScript.
     """
-    found = []
+    findings = []
     for one in _look(source, url, send or bool(code), code):
-        found.append(one)
+        findings.append(one)
         if not as_json:
             print_line(f"{one.level:<8} {one.part}: {one.text}")
             if one.fix:
                 print_line(f"{'':<8} fix: {one.fix}")
-    errors = sum(one.level == "error" for one in found)
+    errors = any(one.level == "error" for one in findings)
     if as_json:
-        print_json({"ok": not errors, "findings": found})
+        print_json({"ok": not errors, "findings": findings})
     sys.exit(1 if errors else 0)
 
 
@@ -101,16 +108,16 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
     try:
         config = config_of(source)
     except CapiError as failure:
-        fix = "Mend this setting; `capi-middleware init` writes a file that loads."
-        yield Finding("config", "error", str(failure), fix)
+        yield found("config_broken", failure=failure)
         return
-    told = f"{source} loads: {len(config.pixels)} pixels, {len(config.routes)} routes"
-    yield Finding("config", "ok", told)
+    pixels, routes = len(config.pixels), len(config.routes)
+    yield found("config", source=source, pixels=pixels, routes=routes)
     if Path(source).is_file():
-        yield from those_that_hold(_secrets(Path(source)))
-    yield from those_that_hold(_keys(config))
-    yield from those_that_hold(_settings(config))
-    yield from (next(those_that_hold(_route(config, route))) for route in config.routes)
+        yield from _secrets(Path(source))
+    yield from _keys(config)
+    yield from _settings(config)
+    for route in config.routes:
+        yield _route(config, route)
     yield from _store(config)
     if send or _is_tested(config):
         for pixel in config.pixels:
@@ -124,93 +131,67 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
 # -- the configuration: it loads, so that what can never work is out already -----------------------
 
 
-def _secrets(path: Path) -> Iterator[Row]:
+def _secrets(path: Path) -> Iterator[Finding]:
     """Secrets that stand in a capi.toml themselves."""
     data = msgspec.toml.decode(path.read_bytes())
     for prefix, table in [("", data), *(("pixels.", one) for one in data.get("pixels", []))]:
         for name in _SECRETS:
             value = table.get(name, "env:")
             values = value if isinstance(value, list) else [value]
-            yield (
-                not all(str(one).startswith("env:") for one in values), "secrets", "warning",
-                f"{prefix}{name} stands in {path} itself",
-                f'Write {name} = "env:NAME" and set NAME in the environment.',
-            )  # fmt: skip
+            if not all(str(one).startswith("env:") for one in values):
+                yield found("secret_in_file", prefix=prefix, name=name, path=path)
 
 
-def _keys(config: Config) -> Iterator[Row]:
+def _keys(config: Config) -> Iterator[Finding]:
     for place, secret in enumerate(config.secrets):
-        # Eight digits tell two keys apart and help nobody to guess one.
-        mark, which = fingerprint(secret)[:8], "still verifies" if place else "signs"
-        text = f"{len(secret)} characters, {which}, fingerprint {mark} (the same on every machine)"
-        varied = len(set(secret)) >= 10
-        yield varied, "secret_key", "ok", text, ""
-        yield (
-            not varied, "secret_key", "warning", f"{text}; few different characters",
-            "Make a random one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-        )  # fmt: skip
-    yield (
-        os.environ.get("CAPI_SECRET_KEY", config.secrets[0]) not in config.secrets,
-        "secret_key", "warning",
-        "the configuration has another one than this environment's CAPI_SECRET_KEY",
-        'Use one for all: secret_key = "env:CAPI_SECRET_KEY". Processes with different keys '
-        "do not believe each other's event_ids.",
-    )  # fmt: skip
+        yield found(
+            "key" if len(set(secret)) >= 10 else "key_weak",
+            length=len(secret),
+            use="still verifies" if place else "signs",
+            # Eight digits tell two keys apart and help nobody to guess one.
+            mark=fingerprint(secret)[:8],
+        )
+    if os.environ.get("CAPI_SECRET_KEY", config.secrets[0]) not in config.secrets:
+        yield found("key_differs")
 
 
 def _is_tested(config: Config) -> bool:
-    codes = (config.test_event_code, *(pixel.test_event_code for pixel in config.pixels))
-    return any(codes)
+    return any((config.test_event_code, *(pixel.test_event_code for pixel in config.pixels)))
 
 
-def _settings(config: Config) -> Iterator[Row]:
-    served, length = config.report_token is not None, len(config.report_token or "")
-    yield from (
-        (not served and not config.debug, "report", "ok",
-         "without a report_token the report is not served", ""),
-        (not served and config.debug, "report", "warning",
-         "debug serves the report to everybody", "Set debug to false in production."),
-        (served and length < 16, "report", "warning",
-         f"a report_token of {length} characters", "Make a longer one."),
-        (length >= 16, "report", "ok", f"served at {config.prefix}/parity", ""),
-        (_is_tested(config), "test_event_code", "warning",
-         "set: all events show up in Test Events, and count as well",
-         "Remove it when the test is over."),
-        (config.graph_url.rstrip("/") != _GRAPH, "graph_url", "warning",
-         f"events go to {config.graph_url}, not to Meta",
-         "Remove graph_url, unless this is a test."),
-        (config.consent is None, "consent", "ok",
-         "everybody is tracked: no consent rule is set", ""),
-    )  # fmt: skip
+def _settings(config: Config) -> Iterator[Finding]:
+    length = len(config.report_token or "")
+    if not length:
+        yield found("report_open" if config.debug else "report_closed")
+    else:
+        name = "report" if length >= 16 else "report_token_short"
+        yield found(name, length=length, prefix=config.prefix)
+    if _is_tested(config):
+        yield found("test_event_code")
+    if config.graph_url.rstrip("/") != _GRAPH:
+        yield found("graph_url", url=config.graph_url)
+    if config.consent is None:
+        yield found("no_consent")
     for pixel in config.pixels:
-        takes = f"{pixel.id} takes "
-        yield pixel.events is None, "pixel", "ok", f"{takes}all events", ""
-        yield pixel.events, "pixel", "ok", takes + ", ".join(pixel.events or ()), ""
-        yield (pixel.events is not None and not pixel.events, "pixel", "warning",
-               f"{takes}no event", "Leave events out, or list some.")  # fmt: skip
-    yield (
-        not (config.routes or config.page_view or config.mirror), "routes", "warning",
-        "no route, no page_view and no mirror: only track() makes events",
-        "Add [[routes]], or leave page_view on.",
-    )  # fmt: skip
+        events = "all events" if pixel.events is None else ", ".join(pixel.events)
+        yield found("pixel" if events else "pixel_without_events", id=pixel.id, events=events)
+    if not (config.routes or config.page_view or config.mirror):
+        yield found("no_route")
 
 
-def _route(config: Config, route: EventRoute) -> list[Row]:
-    """What may be said of a route, the worst first: it is told the first that holds."""
-    text = f"{route.match} → {route.event_name}"
+def _route(config: Config, route: EventRoute) -> Finding:
+    """What is to be said of a route: the worst that holds."""
     excluded = next((one for one in config.exclude if route.path.text.startswith(one)), None)
-    return [
-        (excluded is not None, "route", "error",
-         f"{text} can never match: exclude has {excluded!r}",
-         "Remove the route, or the path from exclude."),
-        (route.method in _SILENT, "route", "error",
-         f"{text} never counts: {route.method} shows no page",
-         "Name the method of the request that is the event."),
-        (route.event_name == "Purchase" and route.dedupe_key is None, "route", "warning",
-         f"{text} has no dedupe_key: a refreshed page counts twice",
-         'Add a dedupe_key such as "{path.order_id}", or give one to track().'),
-        (True, "route", "ok", text, ""),
-    ]  # fmt: skip
+    if excluded is not None:
+        name = "route_excluded"
+    elif route.method in _SILENT:
+        name = "route_silent"
+    elif route.event_name == "Purchase" and route.dedupe_key is None:
+        name = "route_without_dedupe_key"
+    else:
+        name = "route"
+    return found(name, match=route.match, event=route.event_name, excluded=excluded,
+                 method=route.method)  # fmt: skip
 
 
 # -- the store: can it be opened and written, and does its disk keep what it is given? -------------
@@ -219,46 +200,38 @@ def _route(config: Config, route: EventRoute) -> list[Row]:
 def _store(config: Config) -> Iterator[Finding]:
     kind, _, place = config.store.partition(":///")
     kind = kind.partition(":")[0]
-    with ExitStack() as stack:
-        try:
-            store = open_store(config.store, queue_limit=config.queue_limit)
-        except CapiError as failure:
-            yield Finding("store", "error", str(failure), "Make the directory, or name another.")
-            return
-        stack.callback(store.close)
+    try:
+        store = open_store(config.store, queue_limit=config.queue_limit)
+    except CapiError as failure:
+        yield found("store_not_opened", failure=failure)
+        return
+    with closing(store):
         try:
             depth = store.depth()
             store.keep(_PROBE, repr(time.time()).encode(), instead_of=store.kept(_PROBE))
             health = read_health(store, config)
         except CapiError as failure:
-            fix = "Check that the path or the server exists and that this user may write."
-            yield Finding("store", "error", f"{kind}: {failure}", fix)
+            yield found("store_fails", kind=kind, failure=failure)
             return
-    told = f"{kind}: opens and takes writes, {sum(depth.values()):,} events"
-    yield Finding("store", "ok", told)
+    yield found("store", kind=kind, n=sum(depth.values()))
     yield from flagged("delivery", Facts(health=health))
     if kind == "memory":
-        told, fix = "memory: forgets all events at a restart", 'Set store = "sqlite:///capi.db".'
-        yield Finding("store", "warning", told, fix)
+        yield found("store_forgets")
     elif kind == "sqlite":
-        yield from those_that_hold(_disk(Path(place)))
+        yield from _disk(Path(place))
 
 
-def _disk(path: Path) -> list[Row]:
+def _disk(path: Path) -> Iterator[Finding]:
     kind = filesystem_of(path.absolute(), mounts())
+    if on_network(kind):
+        yield found("disk_network", path=path, kind=kind)
+    elif kind in PASSING:
+        yield found("disk_passing", path=path, kind=kind)
+    elif kind == "overlay":
+        yield found("disk_container", path=path)
     free = shutil.disk_usage(path.absolute().parent).free
-    return [
-        (on_network(kind), "store", "error",
-         f"{path} lies on a network file system ({kind}): SQLite's locks and its write-ahead "
-         "log do not work there",
-         "Put the file on a local disk, or use postgresql:// for several machines."),
-        (kind in PASSING, "store", "warning",
-         f"{path} lies in memory ({kind}): lost at a reboot", "Put the file on a disk."),
-        (kind == "overlay", "store", "warning",
-         f"{path} lies in the container: lost with it", "Put the file on a volume."),
-        (free < _LITTLE, "store", "warning", f"{free // 1024**2:,} MB are free on its disk",
-         "Make room: a full disk holds events back in memory."),
-    ]  # fmt: skip
+    if free < _LITTLE:
+        yield found("disk_full", free=free // 1024**2)
 
 
 # -- a test event to Meta, and what its answer means -----------------------------------------------
@@ -280,24 +253,21 @@ def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
     try:
         status, answer = client.ask([encode(event, None)])
     except NoAnswer as failure:
-        told = f"pixel {pixel.id}: no answer ({failure})"
-        return Finding("sending", "error", told, meaning_of("")[1])
+        return found("not_sent", id=pixel.id, failure=failure, fix=meaning_of("")[1])
     finally:
         client.close()
     shown = f"pixel {pixel.id}: {EVENT_NAME}" + (" with a test_event_code" if code else "")
     given = answer if isinstance(answer, dict) else {}
     if given.get("events_received") == 1:
-        told = f"{shown}: events_received 1, fbtrace_id {_word(given.get('fbtrace_id'))}"
-        if not (messages := given.get("messages")):
-            return Finding("sending", "ok", told)
-        told += "; messages: " + "; ".join(map(_word, messages))
-        return Finding("sending", "warning", told, "Read Meta's messages.")
+        messages = "; ".join(map(_word, given.get("messages") or ()))
+        name = "sent_with_messages" if messages else "sent"
+        return found(name, shown=shown, trace=_word(given.get("fbtrace_id")), messages=messages)
     error = given.get("error")
     trace = error.get("fbtrace_id") if isinstance(error, dict) else None
     reason = judge(status, read_error(given)).reason
     meaning, fix = meaning_of(reason)
-    told = f"{shown}: {meaning} ({reason}, fbtrace_id {_word(trace)})"
-    return Finding("sending", "error", told, fix)
+    return found("refused", shown=shown, meaning=meaning, reason=reason, trace=_word(trace),
+                 fix=fix)  # fmt: skip
 
 
 def _word(value: object) -> str:

@@ -1,51 +1,32 @@
-"""Notices: what looks wrong with an installation, said once each, with what to do about it."""
+"""Notices: what looks wrong with an installation, said once each, as notices.toml has it."""
 
 import logging
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
+
+import msgspec
+from msgspec import Struct
 
 from capi_middleware.shield import about
 from capi_middleware.signing import fingerprint
 from capi_middleware.store.store import Store
 
+
+class Notice(Struct, frozen=True):
+    """What is said of a topic, perhaps only where `debug` is set."""
+
+    text: str
+    debug_only: bool = False
+
+
 logger: logging.Logger = logging.getLogger("capi_middleware")
 
-_TEXTS = {
-    "encoded": (
-        "found a page compressed inside of CAPIMiddleware with something other than gzip (br, "
-        "zstd), expected it plain: no tag was put into it; install the compressor outside of "
-        "CAPIMiddleware"
-    ),
-    "no_transform": (
-        "found a page with Cache-Control: no-transform, which forbids the tag; leave no-transform "
-        "out where pages are events"
-    ),
-    "csp": (
-        "found a page whose Content-Security-Policy blocks our script, so it got no tag; allow "
-        "script-src 'self'"
-    ),
-    "twice": (
-        "found a request that another CAPIMiddleware further out has already, expected one: the "
-        "inner one lets it pass; take one of them away"
-    ),
-    "no_lifespan": (
-        "found a server that sends no lifespan events (or an app around us that keeps them), "
-        "expected them: what is queued at the shutdown is delivered at the exit of the process, "
-        "if it comes to it; switch lifespan on"
-    ),
-    "secrets": (
-        "found another process on this store that signs with a secret_key which is unknown here, "
-        "expected the same in all: its event_ids and visitors are refused here; give all the same "
-        "key, and a list of both while you change it"
-    ),
-    "cache": (
-        "found a cache before CAPIMiddleware in MIDDLEWARE, expected CAPIMiddleware first: the "
-        "cache would keep the event_ids of one visitor for all others"
-    ),
-}
+_NOTICES = msgspec.toml.decode(
+    files("capi_middleware.config").joinpath("notices.toml").read_bytes(), type=dict[str, Notice]
+)
 #: Under which name the store keeps the fingerprint of the key that signs.
 _SECRETS = "secret_key"
-_DEBUG_ONLY = frozenset({"no_transform", "csp", "no_lifespan"})
 
 #: File systems that lose what is written, and those whose locks SQLite cannot rely on.
 PASSING = frozenset({"tmpfs", "ramfs"})
@@ -72,8 +53,9 @@ class Notices:
 
     def say(self, topic: str) -> None:
         """Say once what is known about something, if anything is."""
-        if topic in _TEXTS and (self._debug or topic not in _DEBUG_ONLY):
-            self._once(topic, _TEXTS[topic])
+        notice = _NOTICES.get(topic)
+        if notice is not None and (self._debug or not notice.debug_only):
+            self._once(topic, notice.text)
 
     def about_store(self, url: str) -> None:
         """Say it when the file of an SQLite store is where it cannot last."""
@@ -81,16 +63,9 @@ class Notices:
             return
         path = Path(url.removeprefix("sqlite:///")).resolve()
         kind = filesystem_of(path, mounts())
-        if kind in PASSING:
-            why = "which a restart of the machine empties, expected a disk"
-        elif on_network(kind):
-            why = (
-                "a network file system where SQLite's locks are not safe, expected a local disk; "
-                "use postgresql:// for several machines"
-            )
-        else:
-            return
-        self._once("store", f"found the store {path.name} on {kind}, {why}")
+        if kind in PASSING or on_network(kind):
+            why = _NOTICES["store_passing" if kind in PASSING else "store_network"].text
+            self._once("store", why.format(name=path.name, kind=kind))
 
     def about_secrets(self, secrets: Sequence[str], store: Store) -> None:
         """Say it when a process that uses the same store signs with none of these keys.

@@ -1,5 +1,7 @@
 """check: every fault of a setup is a finding with its fix, and a good one has none."""
 
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+import capi_middleware
 from capi_middleware import CAPIMiddleware, Config
 from capi_middleware.config.notices import filesystem_of
 from capi_middleware.testing import FakeMeta
@@ -17,6 +20,7 @@ from tests.support.commands import Site, site
 from tests.support.configs import PIXEL_ID, SECRET
 from tests.support.servers import closed_port, serve
 
+CLI = Path(capi_middleware.__file__).parent / "cli"
 Findings = dict[str, list[tuple[str, str, str]]]
 HEAD = "<!doctype html><html><head><title>x</title>{}</head><body></body></html>"
 
@@ -243,3 +247,11 @@ def test_an_answer_that_is_no_page_is_an_error(shop: Site) -> None:
     found = page_findings(shop, Response("no", 404, media_type="text/plain"))
     assert found["page"][0][0] == "error"
     assert "tag" not in found
+
+
+def test_each_finding_of_the_table_is_said_somewhere_and_names_its_fix() -> None:
+    code = "".join(path.read_text("utf-8") for path in CLI.glob("check*.py"))
+    table = tomllib.loads((CLI / "findings.toml").read_text("utf-8"))
+    assert [name for name in table if f'"{name}"' not in code] == []
+    assert set(re.findall(r'(?:found\(|name =)\s*"(\w+)"', code)) <= set(table)
+    assert [name for name, one in table.items() if one["level"] != "ok" and not one["fix"]] == []
