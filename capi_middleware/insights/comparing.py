@@ -1,9 +1,8 @@
-"""Comparing: our numbers beside Meta's, and each difference in a plain sentence. Pure."""
+"""Comparing: our numbers beside Meta's, and which sentence tells of each difference. Pure."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from math import sqrt
-from typing import NamedTuple
 
 from capi_middleware.insights.model import (
     ENOUGH,
@@ -12,10 +11,10 @@ from capi_middleware.insights.model import (
     HourCount,
     Insights,
     Measure,
-    Verdict,
 )
+from capi_middleware.insights.sentences import sentences
 from capi_middleware.meta.match_keys import MATCH_KEYS
-from capi_middleware.report.model import TARGET, EventReport, Report
+from capi_middleware.report.model import TARGET, EventReport, Place, Report
 from capi_middleware.report.numbers import percent
 
 #: Counts differ when they are further apart than this share, and than chance explains.
@@ -60,194 +59,104 @@ def beside(
         for name in dict.fromkeys([*ours, *qualities, *hours]):
             if event not in (None, name):
                 continue
-            found += _counts(name, seen.pixel_id, hours.get(name, []))
+            found += _counts((name, seen.pixel_id), hours.get(name, []))
             quality, reported = qualities.get(name), reports.get((name, seen.pixel_id))
             if quality is not None and reported is not None:
-                found += compare_quality(reported, quality)
+                found += filter(None, (compare(reported, quality) for compare in _QUALITIES))
     return found
 
 
-def _counts(name: str, pixel_id: str, hours: list[HourCount]) -> Iterator[Comparison]:
-    if not hours:
-        return
-    n_hours = len({one.hour for one in hours})
-    channels: tuple[tuple[Measure, str, int, int], ...] = (
-        ("browser events", "saw sent",
-         sum(one.our_browser for one in hours), sum(one.meta_browser for one in hours)),
-        ("server events", "got accepted",
-         sum(one.our_server for one in hours), sum(one.meta_server for one in hours)),
-    )  # fmt: skip
-    for measure, verb, ours, metas in channels:
-        if ours or metas:
-            yield _count(name, pixel_id, measure, verb, ours, metas, n_hours)
-
-
-def _count(
-    name: str, pixel_id: str, measure: Measure, verb: str, ours: int, metas: int, hours: int
+def _compared(
+    place: Place,
+    measure: Measure,
+    case: str,
+    ours: float | None,
+    metas: float | None,
+    told: str = "",
+    **words: object,
 ) -> Comparison:
-    most, gap = max(ours, metas), abs(ours - metas)
-    within = f"in the same {hours:,} {'hour' if hours == 1 else 'hours'}"
-    fix = ""
-    if most < ENOUGH:
-        verdict: Verdict = "unknown"
-        text = (
-            f"Meta counts {metas:,} {measure}, we {verb} {ours:,} {within}: too few to tell more."
-        )
-    elif gap <= max(TOLERANCE * most, 3 * sqrt(most)):
-        verdict = "agrees"
-        text = f"Meta counts {metas:,} {measure}, we {verb} {ours:,} {within}: they agree."
-    else:
-        verdict = "differs"
-        share = f"{100 * gap / ours:.0f} %" if ours else f"{gap:,}"
-        word = "fewer" if metas < ours else "more"
-        because, fix = _COUNT_CAUSES[measure, word]
-        text = (
-            f"Meta counts {share} {word} {measure} than we {verb} {within} ({metas:,} to "
-            f"{ours:,}): {because}."
-        )
+    """What sentences.toml says of a `measure` in a `case`; `place`: event name and pixel."""
+    said = sentences().measures[measure]
+    words |= {
+        "ours": ours, "our_share": percent(ours), "metas": metas, "their_share": percent(metas),
+    }  # fmt: skip
+    words["said"] = said.said.format(**words)
+    found = said.cases[case]
     return Comparison(
-        event_name=name, pixel_id=pixel_id, measure=measure, ours=ours, metas=metas,
-        verdict=verdict, explanation=text, fix=fix,
+        event_name=place[0], pixel_id=place[1], measure=measure, ours=ours, metas=metas,
+        verdict=found.verdict, explanation=found.explanation.format(**words),
+        fix=found.fix.format(**words), told=told,
     )  # fmt: skip
 
 
-_COUNT_CAUSES: dict[tuple[str, str], tuple[str, str]] = {
-    ("browser events", "fewer"): (
-        "they left the browser and Meta does not count them: a traffic permission of the dataset "
-        "does not list this domain, a blocker on the network answers in Meta's place, or Meta "
-        "filters them as automated",
-        "In Events Manager open Settings → Traffic permissions and allow this domain; then open a "
-        "page with Test Events and see which browser event does not show up.",
-    ),
-    ("browser events", "more"): (
-        "another installation fires the pixel too (a tag manager, a theme, another site or app "
-        "with this id), or our beacons are stopped",
-        "Look for the pixel's id in your tag manager and theme and remove the second one, or set "
-        "mirror so that its events get an event_id; check that a CDN or firewall lets the "
-        "beacons (b under the prefix setting) through.",
-    ),
-    ("server events", "fewer"): (
-        "Meta accepted them and counts them not: it removed duplicates, or filtered events of "
-        "domains that the dataset's traffic permissions do not list",
-        "In Events Manager open Settings → Traffic permissions and allow this domain; then look at "
-        "Diagnostics for this event. Give each conversion its own dedupe_key, or none.",
-    ),
-    ("server events", "more"): (
-        "another sender posts to this dataset too: a gateway, a partner integration, a plugin, or "
-        "another machine with its own store",
-        "In Events Manager → Settings → Conversions API see which integrations send, and stop "
-        "all but one: two senders without shared event_ids count conversions twice.",
-    ),
-}  # fmt: skip
+def _counts(place: Place, hours: list[HourCount]) -> Iterator[Comparison]:
+    n_hours = len({one.hour for one in hours})
+    channels: tuple[tuple[Measure, int, int], ...] = (
+        ("browser events", sum(one.our_browser for one in hours),
+         sum(one.meta_browser for one in hours)),
+        ("server events", sum(one.our_server for one in hours),
+         sum(one.meta_server for one in hours)),
+    )  # fmt: skip
+    for measure, ours, metas in channels:
+        most, gap = max(ours, metas), abs(ours - metas)
+        if not most:
+            continue
+        case = "fewer" if metas < ours else "more"
+        if most < ENOUGH:
+            case = "unknown"
+        elif gap <= max(TOLERANCE * most, 3 * sqrt(most)):
+            case = "agrees"
+        yield _compared(
+            place, measure, case, ours, metas,
+            gap=f"{100 * gap / ours:.0f} %" if ours else f"{gap:,}",
+            hours=f"{n_hours:,} {'hour' if n_hours == 1 else 'hours'}",
+        )  # fmt: skip
 
 
-# -- quality: our shares and times of one event beside Meta's ------------------------------------
+# -- quality: what the Dataset Quality API says about one event, beside our report on it -----------
 
 
-class _Found(NamedTuple):
-    """What one measure came to; see Comparison."""
-
-    ours: float | None
-    metas: float | None
-    verdict: Verdict
-    explanation: str
-    fix: str = ""
-    told: str = ""
-
-
-def compare_quality(event: EventReport, quality: EventQuality) -> Iterator[Comparison]:
-    """What the Dataset Quality API says about one event, beside our report on it."""
-    for measure, compare in _QUALITIES.items():
-        found = compare(event, quality)
-        if found is not None:
-            yield Comparison(
-                event_name=event.event_name,
-                pixel_id=event.pixel_id,
-                measure=measure,
-                **found._asdict(),
-            )
-
-
-def _coverage(event: EventReport, quality: EventQuality) -> _Found | None:
+def _coverage(event: EventReport, quality: EventQuality) -> Comparison | None:
     metas, ours = quality.coverage, event.coverage
     if metas is None:
         return None
     goal = quality.coverage_goal or TARGET
-    stands = "at or above" if metas >= goal else "below"
-    text = f"Meta's event coverage of the last 7 days is {percent(metas)}, {stands} its goal of " \
-           f"{percent(goal)}"  # fmt: skip
     if ours is None or event.browser < ENOUGH:
-        return _Found(
-            ours, metas, "unknown",
-            f"{text}; our own window has {event.browser:,} browser events, too few to compare.",
-        )  # fmt: skip
-    text += f"; ours in this window is {percent(ours)}"
-    if abs(ours - metas) <= APART:
-        return _Found(ours, metas, "agrees", f"{text}: they agree.")
-    if metas < ours:
-        return _Found(
-            ours, metas, "differs",
-            f"{text}: Meta sees browser events that we do not, without our event_id, or the setup "
-            "improved within these days.",
-            "Look for a second installation of this pixel (tag manager, theme) and remove it, or "
-            "set mirror so that its events get an event_id.",
-        )  # fmt: skip
-    return _Found(
-        ours, metas, "differs",
-        f"{text}: Meta pairs events that we do not, by external_id or fbp or from another sender, "
-        "or the setup got worse within these days.",
-        "Look at what is missing on the server in the table above; another sender to this dataset "
-        "is listed in Events Manager → Settings → Conversions API.",
+        case = "unknown"
+    elif abs(ours - metas) <= APART:
+        case = "agrees"
+    else:
+        case = "fewer" if metas < ours else "more"
+    return _compared(
+        event.place, "coverage", case, ours, metas, goal=percent(goal), browser=event.browser,
+        stands="at or above" if metas >= goal else "below",
     )  # fmt: skip
 
 
-def _freshness(event: EventReport, quality: EventQuality) -> _Found | None:
+def _freshness(event: EventReport, quality: EventQuality) -> Comparison | None:
     told, ours = quality.upload_frequency, event.freshness_seconds.p95
     if not told:
         return None
-    word = told.replace("_", " ").lower()
-    quick = word in ("real time", "realtime")
+    arrive = told.replace("_", " ").lower()
     if ours is None:
-        text = f"Meta sees these events arrive {word}; we delivered none in this window."
-        return _Found(None, None, "unknown", text, told=told)
-    text = f"Meta sees these events arrive {word}; 95 % of ours were accepted within {ours:g} s"
-    if quick or ours > 3600:
-        return _Found(ours, None, "agrees", f"{text}: they agree.", told=told)
-    return _Found(
-        ours, None, "differs",
-        f"{text}: another sender uploads events of this name late, or delivery stood still "
-        "earlier in these days.",
-        "Stop late uploads of the same event (a nightly job, an offline import), and look at "
-        "Delivery for pixels that rest.",
-        told=told,
-    )  # fmt: skip
+        case = "unknown"
+    else:
+        case = "agrees" if arrive in ("real time", "realtime") or ours > 3600 else "late"
+    return _compared(event.place, "freshness", case, ours, None, told, arrive=arrive)
 
 
-def _dedupe_key(event: EventReport, quality: EventQuality) -> _Found | None:
+def _dedupe_key(event: EventReport, quality: EventQuality) -> Comparison | None:
     key = next((one for one in quality.dedupe_keys if one.key == "event_id"), None)
     if key is None or key.browser is None or key.server is None:
         return None
-    text = (
-        f"Meta finds an event_id on {percent(key.browser)} of the browser and on "
-        f"{percent(key.server)} of the server events; all of ours carry one"
-    )
-    lower = min(key.browser, key.server)
-    if lower >= 1 - APART:
-        return _Found(1.0, lower, "agrees", f"{text}: they agree.")
-    side = "browser" if key.browser <= key.server else "server"
-    fix = (
-        "Look for pixel code that fires this event by itself (tag manager, theme): remove it, or "
-        "set mirror so that it gets an event_id."
-        if side == "browser" else
-        "Stop the other sender of this event to the dataset, or let it send the same event_id."
-    )  # fmt: skip
-    return _Found(
-        1.0, lower, "differs",
-        f"{text}: {side} events that are not ours lack it and may count twice.", fix,
+    lower, side = min((key.browser, "browser"), (key.server, "server"))
+    return _compared(
+        event.place, "dedupe key", "agrees" if lower >= 1 - APART else side, 1.0, lower,
+        browser=percent(key.browser), server=percent(key.server),
     )  # fmt: skip
 
 
-def _match_keys(event: EventReport, quality: EventQuality) -> _Found | None:
+def _match_keys(event: EventReport, quality: EventQuality) -> Comparison | None:
     """The key on whose share we and Meta differ most."""
     gaps = [
         (abs(one.share - event.match_keys.get(key, 0.0)), key, one.share)
@@ -258,43 +167,23 @@ def _match_keys(event: EventReport, quality: EventQuality) -> _Found | None:
         return None
     gap, key, metas = max(gaps)
     ours = event.match_keys.get(key, 0.0)
-    text = f"Meta finds {key} in {percent(metas)} of the server events, we sent it in " \
-           f"{percent(ours)}"  # fmt: skip
-    if gap <= APART:
-        return _Found(ours, metas, "agrees", f"{text}: they agree.")
-    return _Found(
-        ours, metas, "differs",
-        f"{text}: another sender posts this event too, or what the app supplies changed within "
-        "these days.",
-        "Give every server event the same keys (user_data in the config or in track()), and see in "
-        "Events Manager → Settings → Conversions API who else sends.",
-    )  # fmt: skip
+    case = "agrees" if gap <= APART else "apart"
+    return _compared(event.place, "match keys", case, ours, metas, key=key)
 
 
-def _match_quality(event: EventReport, quality: EventQuality) -> _Found | None:
+def _match_quality(event: EventReport, quality: EventQuality) -> Comparison | None:
     score = quality.match_quality
     if score is None:
         return None
-    wanted = [one for one in quality.match_keys if one.potential]
-    text = f"Meta scores the match quality {score:g} of 10"
-    if score >= GOOD_QUALITY:
-        return _Found(None, score, "good", f"{text}: {GOOD_QUALITY:g} is good.")
-    most = max(wanted, key=lambda one: one.potential or 0, default=None)
-    hint = f"Send {most.identifier} with more of these events" if most else "Send more match keys"
-    more = (
-        f" (Meta expects up to {percent(most.potential)} more conversions from it)"
-        if most and most.potential else ""
-    )  # fmt: skip
-    return _Found(
-        None, score, "low", f"{text}: {GOOD_QUALITY:g} or more is good.",
-        f"{hint}{more}: see Match keys for where the app could supply them.",
+    best = max(quality.match_keys, key=lambda one: one.potential or 0, default=None)
+    key, potential = (best.identifier, best.potential) if best else ("", None)
+    return _compared(
+        event.place, "match quality",
+        "good" if score >= GOOD_QUALITY else "one_key" if potential else "low",
+        None, score, good=GOOD_QUALITY, key=key, potential=percent(potential),
     )  # fmt: skip
 
 
-_QUALITIES: dict[Measure, Callable[[EventReport, EventQuality], _Found | None]] = {
-    "coverage": _coverage,
-    "freshness": _freshness,
-    "dedupe key": _dedupe_key,
-    "match keys": _match_keys,
-    "match quality": _match_quality,
-}
+_QUALITIES: tuple[Callable[[EventReport, EventQuality], Comparison | None], ...] = (
+    _coverage, _freshness, _dedupe_key, _match_keys, _match_quality,
+)  # fmt: skip

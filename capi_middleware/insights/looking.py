@@ -1,7 +1,7 @@
 """One look: everything that Meta says now, beside our own counts of the same hours."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
@@ -15,16 +15,18 @@ from capi_middleware.insights.model import (
     Insights,
     Opportunity,
     PixelInsights,
-    Problem,
 )
 from capi_middleware.insights.reading import (
     QUALITY_FIELDS,
+    Counts,
     Reader,
+    Untold,
     counts_of,
     number,
     quality_of,
     recommendations_of,
 )
+from capi_middleware.insights.sentences import problem
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Slice
 
@@ -48,109 +50,71 @@ def look(
     What cannot be read is a Problem beside what the `previous` look knew. `now` in Unix seconds.
     """
     end = int(now) // HOUR * HOUR
-    start = end - HOURS * HOUR
-    ours = list(our_hours(start, end))
+    hours = range(end - HOURS * HOUR, end)
+    ours = list(our_hours(hours.start, hours.stop))
     before = {one.pixel_id: one for one in previous.pixels} if previous is not None else {}
-    pixels = [
-        _counts(
-            reader, pixel, ours, start, end,
-            _quality(reader, pixel, before.get(pixel.id) or PixelInsights(pixel_id=pixel.id), now),
-            now,
-        )
-        for pixel in config.pixels
-    ]  # fmt: skip
+    pixels = []
+    for pixel in config.pixels:
+        seen = before.get(pixel.id) or PixelInsights(pixel_id=pixel.id)
+        seen = _quality(reader, pixel, seen, now)
+        mine = [one for one in ours if one.pixel_id == pixel.id]
+        pixels.append(_counts(reader, pixel, seen, now, hours, mine))
     known = previous.opportunity if previous is not None else None
-    found = Insights(
-        fetched_at=iso(now),
-        pixels=pixels,
-        opportunity=_opportunity(reader, config, known, now),
-    )
+    opportunity = _opportunity(reader, config, known, now)
+    found = Insights(fetched_at=iso(now), pixels=pixels, opportunity=opportunity)
     return with_today(found, previous)
-
-
-def _token(pixel: Pixel) -> dict[str, Any]:
-    return {"token": pixel.read_token or pixel.access_token, "app_secret": pixel.app_secret}
 
 
 def _quality(reader: Reader, pixel: Pixel, before: PixelInsights, now: float) -> PixelInsights:
     asked = {"dataset_id": pixel.id, "fields": QUALITY_FIELDS}
-    answer = reader.get("dataset_quality", asked, **_token(pixel))
-    if isinstance(answer, Problem):
-        return replace(before, quality_problem=answer)
-    quality = quality_of(answer)
-    problem = None
-    if not quality:
-        problem = Problem(
-            "no_data",
-            "Meta has no data yet about the quality of this dataset.",
-            "Nothing to do: it needs server events of some days. Check the id of the pixel if "
-            "events have been sent for a week.",
-        )
-    return replace(before, quality=quality, quality_at=iso(now), quality_problem=problem)
+    try:
+        quality = quality_of(reader.get(pixel, "dataset_quality", asked))
+    except Untold as why:
+        return replace(before, quality_problem=why.problem)
+    lacking = None if quality else problem("no_quality")
+    return replace(before, quality=quality, quality_at=iso(now), quality_problem=lacking)
 
 
 def _counts(
-    reader: Reader,
-    pixel: Pixel,
-    ours: Sequence[Slice],
-    start: int,
-    end: int,
-    before: PixelInsights,
-    now: float,
-) -> PixelInsights:
-    counts = []
-    for source in ("WEB_ONLY", "SERVER_ONLY"):
-        asked = {
-            "aggregation": "event", "event_source": source,
-            "start_time": str(start), "end_time": str(end),
-        }  # fmt: skip
-        answer = reader.pages(f"{pixel.id}/stats", asked, **_token(pixel))
-        if isinstance(answer, Problem):
-            return replace(before, hours_problem=answer)
-        counts.append(counts_of(answer))
-    browser, server = counts
-    problem = None
-    if not browser and not server:
-        problem = Problem(
-            "no_data",
-            "Meta counts no event of this pixel in the last seven days.",
-            "Check the id of the pixel, and that events are delivered.",
-        )
-    hours = _hours(browser, server, [one for one in ours if one.pixel_id == pixel.id], start, end)
-    return replace(before, hours=hours, hours_at=iso(now), hours_problem=problem)
-
-
-def _hours(
-    browser: dict[tuple[int, str], int],
-    server: dict[tuple[int, str], int],
+    reader: Reader, pixel: Pixel, before: PixelInsights, now: float, hours: range,
     ours: Iterable[Slice],
-    start: int,
-    end: int,
-) -> list[HourCount]:
-    sums: dict[tuple[int, str], list[int]] = {}
+) -> PixelInsights:  # fmt: skip
+    asked = {
+        "aggregation": "event", "start_time": str(hours.start), "end_time": str(hours.stop),
+    }  # fmt: skip
+    try:
+        browser, server = (
+            counts_of(reader.pages(pixel, f"{pixel.id}/stats", {**asked, "event_source": source}))
+            for source in ("WEB_ONLY", "SERVER_ONLY")
+        )
+    except Untold as why:
+        return replace(before, hours_problem=why.problem)
+    lacking = None if browser or server else problem("no_counts")
+    counted = _hours(browser, server, ours, hours)
+    return replace(before, hours=counted, hours_at=iso(now), hours_problem=lacking)
 
-    def add(hour: int, name: str, place: int, n: int) -> None:
-        if start <= hour < end:
-            sums.setdefault((hour, name), [0, 0, 0, 0])[place] += n
 
-    for place, counts in enumerate((browser, server)):
-        for (hour, name), n in counts.items():
-            add(hour, name, place, n)
+def _hours(browser: Counts, server: Counts, ours: Iterable[Slice], hours: range) -> list[HourCount]:
+    our_browser, our_server = Counts(), Counts()
     for one in ours:
+        place = int(one.value), one.event_name
         if one.browser == SENT:
-            add(int(one.value), one.event_name, 2, one.n)
+            our_browser[place] += one.n
         if one.server == "delivered":
-            add(int(one.value), one.event_name, 3, one.n)
-    totals: dict[str, int] = {}
-    for (_, name), four in sums.items():
-        totals[name] = totals.get(name, 0) + sum(four)
-    kept = sorted(totals, key=lambda name: -totals[name])[:_MOST_NAMES]
+            our_server[place] += one.n
+    channels = browser, server, our_browser, our_server
+    places = sorted({place for counts in channels for place in counts if place[0] in hours})
+    totals = Counter[str]()
+    for place in places:
+        totals[place[1]] += sum(counts[place] for counts in channels)
+    kept = {name for name, _ in totals.most_common(_MOST_NAMES)}
     return [
         HourCount(
-            hour=iso(hour), event_name=name, meta_browser=four[0], meta_server=four[1],
-            our_browser=four[2], our_server=four[3],
+            hour=iso(hour), event_name=name,
+            meta_browser=browser[hour, name], meta_server=server[hour, name],
+            our_browser=our_browser[hour, name], our_server=our_server[hour, name],
         )
-        for (hour, name), four in sorted(sums.items())
+        for hour, name in places
         if name in kept
     ]  # fmt: skip
 
@@ -163,29 +127,16 @@ def _opportunity(
         return None
     if before is None or before.account != account:
         before = Opportunity(account=account)
-    token = _token(next((one for one in config.pixels if one.read_token), config.pixels[0]))
+    pixel = next((one for one in config.pixels if one.read_token), config.pixels[0])
     fields = {"fields": "opportunity_score,opportunity_score_weight"}
-    answer = reader.get(account, fields, **token)
-    if isinstance(answer, Problem):
-        return replace(before, problem=answer)
-    score = number(answer.get("opportunity_score"))
-    listed = reader.pages(f"{account}/recommendations", {}, **token)
-    if isinstance(listed, Problem):
-        return replace(before, score=score, at=iso(now), problem=listed)
-    problem = None
-    if score is None:
-        problem = Problem(
-            "no_data",
-            "Meta has no opportunity score for this ad account yet.",
-            "Nothing to do: an account gets one when it has campaigns.",
-        )
-    return Opportunity(
-        account=account,
-        score=score,
-        recommendations=recommendations_of(listed),
-        at=iso(now),
-        problem=problem,
-    )
+    try:
+        score = number(reader.get(pixel, account, fields).get("opportunity_score"))
+        before = replace(before, score=score, at=iso(now))
+        tips = recommendations_of(reader.pages(pixel, f"{account}/recommendations", {}))
+    except Untold as why:
+        return replace(before, problem=why.problem)
+    lacking = problem("no_score") if score is None else None
+    return replace(before, recommendations=tips, problem=lacking)
 
 
 def with_today(insights: Insights, previous: Insights | None) -> Insights:
@@ -193,27 +144,21 @@ def with_today(insights: Insights, previous: Insights | None) -> Insights:
 
     Only what was read now makes a point: a number left from before is not today's.
     """
-    day = insights.fetched_at[:10]
-    opportunity = insights.opportunity
+    day, account = insights.fetched_at[:10], insights.opportunity
     today = Day(
         day=day,
-        opportunity_score=opportunity.score
-        if opportunity is not None and opportunity.at[:10] == day
-        else None,
+        opportunity_score=account.score if account and account.at[:10] == day else None,
         events=[
             EventPoint(
-                pixel_id=pixel.pixel_id,
-                event_name=event.event_name,
-                match_quality=event.match_quality,
-                coverage=event.coverage,
-                acr=event.acr,
+                pixel_id=pixel.pixel_id, event_name=event.event_name,
+                match_quality=event.match_quality, coverage=event.coverage, acr=event.acr,
             )
             for pixel in insights.pixels
             if pixel.quality_at[:10] == day
             for event in pixel.quality
         ],
-    )
-    before = [one for one in (previous.history if previous is not None else []) if one.day < day]
-    known = today.events or today.opportunity_score is not None
-    history = [*before, today] if known else before
+    )  # fmt: skip
+    history = [one for one in (previous.history if previous else []) if one.day < day]
+    if today.events or today.opportunity_score is not None:
+        history.append(today)
     return replace(insights, history=history[-MOST_DAYS:])

@@ -192,29 +192,18 @@ class TrendLine(Struct, frozen=True):
 
 def trends(insights: Insights) -> list[TrendLine]:
     """The lines that have at least two points: score, additional conversions, quality, coverage."""
-    lines = [
-        TrendLine(
-            "Opportunity score",
-            [
-                (one.day, one.opportunity_score)
-                for one in insights.history
-                if one.opportunity_score is not None
-            ],
-        )
-    ]
-    events = dict.fromkeys(
-        (event.event_name, event.pixel_id) for one in insights.history for event in one.events
-    )
+    points: dict[tuple[str, bool], list[tuple[str, float | None]]] = {
+        ("Opportunity score", False): [(one.day, one.opportunity_score) for one in insights.history]
+    }
     for label, of, share in _MEASURES:
-        for name, pixel_id in events:
-            points = [
-                (one.day, value)
-                for one in insights.history
-                for event in one.events
-                if (event.event_name, event.pixel_id) == (name, pixel_id)
-                and (value := of(event)) is not None
-            ]
-            lines.append(TrendLine(f"{label} of {name} at pixel {pixel_id}", points, share))
+        for day in insights.history:
+            for one in day.events:
+                line = f"{label} of {one.event_name} at pixel {one.pixel_id}", share
+                points.setdefault(line, []).append((day.day, of(one)))
+    lines = [
+        TrendLine(label, [(day, value) for day, value in found if value is not None], share)
+        for (label, share), found in points.items()
+    ]
     return [one for one in lines if len(one.points) > 1]
 
 

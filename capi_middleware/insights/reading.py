@@ -4,12 +4,14 @@ The token is only in a header. What is missing or of another kind is left out.
 """
 
 import math
+import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
+from capi_middleware.config.pixels import Pixel
 from capi_middleware.insights.model import (
     DedupeKey,
     Diagnosis,
@@ -18,6 +20,7 @@ from capi_middleware.insights.model import (
     Problem,
     Recommendation,
 )
+from capi_middleware.insights.sentences import problem
 from capi_middleware.meta.codes import known, read_error
 from capi_middleware.meta.graph import bearer, decoded, proof
 from capi_middleware.meta.http import Answer, HTTPClient, NoAnswer
@@ -50,12 +53,19 @@ CAPI_TYPES = (
 )  # fmt: skip
 #: Anybody can fire an event of any name at a pixel: at most so many, and so much text, are kept.
 _MOST, _LONGEST = 100, 500
-
-_NEXT_LOOK = "Nothing to do: the next look asks again. The numbers shown are those of before."
+_OURS = re.compile(r"https://([\w-]+\.)*facebook\.com(:\d*)?([/?#].*)?", re.ASCII | re.IGNORECASE)
 
 
 class GivenUp(Exception):
     """The reader was closed while it asked."""
+
+
+class Untold(Exception):
+    """Meta did not answer a question: the `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.explanation)
+        self.problem = problem
 
 
 class Reader:
@@ -75,51 +85,44 @@ class Reader:
         if self._http.closed:
             raise GivenUp
 
-    def get(
-        self, path: str, params: Mapping[str, str], *, token: str, app_secret: str | None
-    ) -> dict[str, Any] | Problem:
-        """The answer to one question; a Problem for what the network or Meta does.
+    def get(self, pixel: Pixel, path: str, params: Mapping[str, str]) -> dict[str, Any]:
+        """The answer to one question, asked with the token of `pixel`.
 
-        Raises GivenUp when the reader was closed.
+        Raises Untold for what the network or Meta does, GivenUp when the reader was closed.
         """
         left = min(self._end - time.monotonic(), QUESTION_SECONDS)
         if left <= 0:
-            return _failed("there was no time left to ask")
-        query = {**params, **proof(token, app_secret)}
+            raise _failed("there was no time left to ask")
+        token = pixel.read_token or pixel.access_token
+        query = {**params, **proof(token, pixel.app_secret)}
         try:
             answer = self._http.send(
                 "GET", self._base + path, seconds=left, headers=bearer(token), params=query
             )
         except NoAnswer as error:
             self.check()
-            return _failed(f"the Graph API gave no answer ({error})")
+            raise _failed(f"the Graph API gave no answer ({error})") from None
         return _read(answer)
 
-    def pages(
-        self, path: str, params: Mapping[str, str], *, token: str, app_secret: str | None
-    ) -> list[Any] | Problem:
-        """All of a list, page by page.
+    def pages(self, pixel: Pixel, path: str, params: Mapping[str, str]) -> list[Any]:
+        """All of a list, page by page; raises as `get` does.
 
         Meta's own link to the next page carries the token in its address: only its cursor is used.
         """
         found: list[Any] = []
         query = {**params, "limit": str(PAGE)}
         for _ in range(MOST_PAGES):
-            answer = self.get(path, query, token=token, app_secret=app_secret)
-            if isinstance(answer, Problem):
-                return answer
-            data = answer.get("data")
+            answer = self.get(pixel, path, query)
+            data, paging = answer.get("data"), _map(answer, "paging")
             found += data if isinstance(data, list) else []
-            paging = answer.get("paging")
-            cursors = paging.get("cursors") if isinstance(paging, dict) else None
-            after = cursors.get("after") if isinstance(cursors, dict) else None
-            if not isinstance(paging, dict) or "next" not in paging or not isinstance(after, str):
+            after = _map(paging, "cursors").get("after")
+            if "next" not in paging or not isinstance(after, str):
                 return found
             query["after"] = after
-        return _failed(f"the answer has more than {MOST_PAGES} pages")
+        raise _failed(f"the answer has more than {MOST_PAGES} pages")
 
 
-def _read(answer: Answer) -> dict[str, Any] | Problem:
+def _read(answer: Answer) -> dict[str, Any]:
     told = decoded(answer.body)
     if 200 <= answer.status < 300 and isinstance(told, dict) and "error" not in told:
         return told
@@ -130,34 +133,17 @@ def _read(answer: Answer) -> dict[str, Any] | Problem:
             what = "an answer that is too long"
         elif 300 <= answer.status < 400:
             what = "a redirect"
-        return _failed(f"found {what} (http {answer.status})")
+        raise _failed(f"found {what} (http {answer.status})")
     kind, meaning, fix = known(code)
-    match kind:
-        case "token":
-            return Problem(
-                "no_permission",
-                f"Meta refuses the token: {meaning} (code {code}).",
-                "Make a new token and set it as read_token of the Pixel (or as its access_token).",
-            )
-        case "permission":
-            return Problem(
-                "no_permission",
-                f"The token may not read this (code {code}): one made in Events Manager may only "
-                "post events, and since the middle of 2025 read the quality.",
-                "Set read_token of the Pixel to the token of a system user with ads_read that is "
-                "assigned to the dataset and the ad account; for the quality alone the scope "
-                "read_ads_dataset_quality is enough. Check the ids of the pixel and the ad "
-                "account.",
-            )
-        case "request":
-            return Problem("failed", f"{meaning} (code {code}).", f"{fix} {_NEXT_LOOK}")
-        case "throttled":
-            return _failed(f"Meta throttles (code {code})")
-    return _failed(f"Meta answered code {code}")
+    if kind in ("token", "permission", "request"):
+        raise Untold(problem(kind, code=code, meaning=meaning, todo=fix))
+    raise _failed(
+        f"Meta throttles (code {code})" if kind == "throttled" else f"Meta answered code {code}"
+    )
 
 
-def _failed(what: str) -> Problem:
-    return Problem("failed", f"Asking Meta failed: {what}.", _NEXT_LOOK)
+def _failed(what: str) -> Untold:
+    return Untold(problem("failed", what=what))
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -169,8 +155,7 @@ def quality_of(answer: Mapping[str, Any]) -> list[EventQuality]:
 
 
 def _event(given: Mapping[str, Any]) -> EventQuality:
-    match, coverage = _map(given, "event_match_quality"), _map(given, "event_coverage")
-    freshness, acr = _map(given, "data_freshness"), _map(given, "acr")
+    match, freshness = _map(given, "event_match_quality"), _map(given, "data_freshness")
     # Meta's own table spells it so once.
     keys = given.get("dedupe_key_feedback") or given.get("dedup_key_feedback")
     return EventQuality(
@@ -178,88 +163,84 @@ def _event(given: Mapping[str, Any]) -> EventQuality:
         match_quality=number(match.get("composite_score")),
         match_keys=[
             KeyFeedback(
-                _text(one, "identifier"),
-                _share(_map(one, "coverage")),
-                _share(_map(one, "potential_aly_acr_increase")),
+                identifier=_text(one, "identifier"),
+                share=_share(one, "coverage"),
+                potential=_share(one, "potential_aly_acr_increase"),
             )
             for one in _maps(match.get("match_key_feedback"))
         ],
         diagnostics=[
             Diagnosis(
-                _text(one, "name"), _text(one, "description"), _text(one, "solution"), _share(one)
+                _text(one, "name"), _text(one, "description"), _text(one, "solution"),
+                _percentage(one),
             )
             for one in _maps(match.get("diagnostics"))
         ],
-        coverage=_share(coverage),
-        coverage_goal=_share(coverage, "goal_percentage"),
+        coverage=_share(given, "event_coverage"),
+        coverage_goal=_percentage(_map(given, "event_coverage"), "goal_percentage"),
         dedupe_keys=[
             DedupeKey(
-                _text(one, "dedupe_key"),
-                _share(_map(one, "browser_events_with_dedupe_key")),
-                _share(_map(one, "server_events_with_dedupe_key")),
-                _share(_map(one, "overall_browser_coverage_from_dedupe_key")),
+                key=_text(one, "dedupe_key"),
+                browser=_share(one, "browser_events_with_dedupe_key"),
+                server=_share(one, "server_events_with_dedupe_key"),
+                coverage=_share(one, "overall_browser_coverage_from_dedupe_key"),
             )
             for one in _maps(keys)
         ],
         upload_frequency=_text(freshness, "upload_frequency"),
         freshness=_text(freshness, "description"),
-        acr=_share(acr),
-        acr_explanation=_text(acr, "description"),
-    )
+        acr=_share(given, "acr"),
+        acr_explanation=_text(_map(given, "acr"), "description"),
+    )  # fmt: skip
 
 
-def counts_of(buckets: Iterable[object]) -> dict[tuple[int, str], int]:
-    """{(hour in Unix seconds, event_name): events} from the buckets of /stats."""
-    counts: dict[tuple[int, str], int] = {}
+#: Events by hour (in Unix seconds) and event_name.
+Counts = Counter[tuple[int, str]]
+
+
+def counts_of(buckets: Iterable[object]) -> Counts:
+    """The counts in the buckets of /stats."""
+    counts = Counts()
     for bucket in buckets:
-        if not isinstance(bucket, Mapping):
-            continue
-        hour = _hour(bucket.get("start_time"))
-        if hour is None:
-            continue
-        for one in _maps(bucket.get("data")):
+        given = bucket if isinstance(bucket, Mapping) else {}
+        hour = _hour(given.get("start_time"))
+        for one in _maps(given.get("data")):
             name, n = _text(one, "value")[:50], number(one.get("count"))
-            if name and n is not None:
-                counts[hour, name] = counts.get((hour, name), 0) + int(n)
+            if hour is not None and name and n is not None:
+                counts[hour, name] += int(n)
     return counts
 
 
 def _hour(moment: object) -> int | None:
     try:
-        seconds = (
-            datetime.fromisoformat(moment).timestamp()
-            if isinstance(moment, str)
-            else number(moment)
-        )
+        seconds = datetime.fromisoformat(moment).timestamp() if isinstance(moment, str) else moment
     except ValueError:
         return None
+    seconds = number(seconds)
     return None if seconds is None else int(seconds) // 3600 * 3600
 
 
 def recommendations_of(groups: Iterable[object]) -> list[Recommendation]:
     """The recommendations, those about signals first."""
     found = []
-    for group in _maps(list(groups)):
-        for one in _maps(group.get("recommendations")):
-            content, kind = _map(one, "recommendation_content"), _text(one, "type")
-            found.append(
-                Recommendation(
-                    type=kind,
-                    body=_text(content, "body"),
-                    lift_estimate=_text(content, "lift_estimate"),
-                    score_lift=number(content.get("opportunity_score_lift")),
-                    url=_address(one.get("url")),
-                    capi=kind in CAPI_TYPES,
-                )
+    for one in (
+        one for group in _maps(list(groups)) for one in _maps(group.get("recommendations"))
+    ):
+        content, kind = _map(one, "recommendation_content"), _text(one, "type")
+        found.append(
+            Recommendation(
+                type=kind,
+                body=_text(content, "body"),
+                lift_estimate=_text(content, "lift_estimate"),
+                score_lift=number(content.get("opportunity_score_lift")),
+                url=_address(one.get("url")),
+                capi=kind in CAPI_TYPES,
             )
-    last = len(CAPI_TYPES)
-    return sorted(
-        found,
-        key=lambda one: (
-            CAPI_TYPES.index(one.type) if one.capi else last,
-            -(one.score_lift or 0),
-        ),
-    )[:_MOST]
+        )
+    ranks = {kind: rank for rank, kind in enumerate(CAPI_TYPES)}
+    return sorted(found, key=lambda one: (ranks.get(one.type, len(ranks)), -(one.score_lift or 0)))[
+        :_MOST
+    ]
 
 
 def number(value: object) -> float | None:
@@ -273,7 +254,12 @@ def number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _share(given: Mapping[str, Any], key: str = "percentage") -> float | None:
+def _share(given: Mapping[str, Any], key: str) -> float | None:
+    """The share below a key: Meta writes {"percentage": 90}."""
+    return _percentage(_map(given, key))
+
+
+def _percentage(given: Mapping[str, Any], key: str = "percentage") -> float | None:
     percentage = number(given.get(key))
     return None if percentage is None else round(percentage / 100, 4)
 
@@ -297,12 +283,5 @@ def _maps(value: object) -> list[Mapping[str, Any]]:
 
 def _address(value: object) -> str:
     """A link of Meta's own; anything else is no link."""
-    if not isinstance(value, str) or len(value) > 2000:
-        return ""
-    try:
-        parts = urlsplit(value)
-        host = parts.hostname or ""
-    except ValueError:
-        return ""
-    ours = host == "facebook.com" or host.endswith(".facebook.com")
-    return value if parts.scheme == "https" and ours else ""
+    is_ours = isinstance(value, str) and len(value) <= 2000 and _OURS.fullmatch(value)
+    return str(value) if is_ours else ""
