@@ -186,6 +186,13 @@ def test_an_event_that_was_dropped_with_its_row_is_counted_once(reason: str) -> 
     assert flags(tally("dropped", "sent", 4), counts=dropped)["delivery_dropped"].value == 4
 
 
+@pytest.mark.parametrize("reason", ["invalid", "queue_full", "store_error", "dead_letter"])
+def test_the_fix_for_dropped_events_tells_of_each_reason(reason: str) -> None:
+    flag = flags(tally("dropped", "sent", 4))["delivery_dropped"]
+    assert f" {reason}: " in flag.fix
+    assert "given up before it was stored" not in flag.explanation
+
+
 def test_waiting_while_nothing_is_delivered_is_a_stall() -> None:
     flag = flags(tally("pending", "not_run", 4), tally("leased", "not_run", 1))["delivery_stalled"]
     assert (flag.severity, flag.value, flag.target) == ("warning", 5, 0)

@@ -22,7 +22,11 @@ def moon_is_full(facts: Facts) -> Flags:
     for event in facts.events:
         yield flag("warning", event.place, value=1, explanation="It shines.", fix="Wait a day.")
 '''
-NEW_CAUSE = '"moonlight": Cause("the moon shone on it", "Draw the curtains."),'
+NEW_CAUSE = """[browser.moonlight]
+because = "the moon shone on it"
+fix = "Draw the curtains."
+
+"""
 #: Reports on an event whose browser copy the moon took, and says what was forgotten.
 SHOW = """
 import json, sys
@@ -71,7 +75,7 @@ def test_a_new_flag_is_one_function_and_a_word_in_the_readme(scratch: Scratch) -
 def test_a_new_cause_is_a_word_and_its_meaning_and_a_word_in_the_readme(scratch: Scratch) -> None:
     scratch.write("capi_middleware/events.py", '    "replay",\n', '    "moonlight",\n')
     scratch.write("capi_middleware/events.py", '{"not_rendered"', '{"moonlight"} - ')
-    scratch.write("capi_middleware/report/causes.py", '    "replay": Cause(', f"    {NEW_CAUSE}\n")
+    scratch.write("capi_middleware/report/causes.toml", "[browser.replay]", NEW_CAUSE)
     scratch.write("README.md", "| `replay` |", "| `moonlight` | the moon |\n")
     shown = scratch.ran(SHOW)
     (flag,) = (one for one in shown["flags"] if one["code"] == "browser_missing")
@@ -80,7 +84,7 @@ def test_a_new_cause_is_a_word_and_its_meaning_and_a_word_in_the_readme(scratch:
     assert "9 moonlight" in shown["html"]
     assert "missing_browser: moonlight" in shown["csv"]
     assert shown["forgotten"] == []
-    files = {"capi_middleware/events.py", "capi_middleware/report/causes.py", "README.md"}
+    files = {"capi_middleware/events.py", "capi_middleware/report/causes.toml", "README.md"}
     assert scratch.touched == files
 
 
@@ -93,6 +97,6 @@ def test_each_forgotten_place_is_named(scratch: Scratch) -> None:
         "report/flags/__init__.py: SUBJECTS does not import moon.py",
         "report/flags/copies.py: moon_is_full has no @check",
         "README.md, Flags: moon_is_new is not there",
-        "report/causes.py: browser has no moonlight",
+        "report/causes.toml: browser has no moonlight",
         "page/s.js: nothing says moonlight, see events.BEACON_OUTCOMES",
     ]

@@ -66,7 +66,7 @@ def _causes(readme: str) -> list[str]:
     found = []
     for side, stored in zip(SIDES, (set(BROWSER_CAUSES), states), strict=True):
         table, named = CAUSES[side].keys(), _named(readme, f"the {side} copy is missing")
-        found += [f"report/causes.py: {side} has no {word}" for word in sorted(stored - table)]
+        found += [f"report/causes.toml: {side} has no {word}" for word in sorted(stored - table)]
         found += [f"events.py: no {side} copy has {word}" for word in sorted(table - stored)]
         found += [
             f"README.md: the {side} cause {word} is not there" for word in sorted(table - named)
