@@ -92,10 +92,12 @@ def test_each_forgotten_place_is_named(scratch: Scratch) -> None:
     scratch.write(f"{FLAGS}/moon.py", "", "from capi_middleware.report.flags.registry import *\n")
     scratch.write(f"{FLAGS}/copies.py", "", NEW_FLAG.replace("@check\n", ""))
     scratch.write(f"{FLAGS}/site.py", "", NEW_FLAG.replace("moon_is_full", "moon_is_new"))
+    scratch.write(f"{FLAGS}/texts.toml", "", '[moon_is_old]\nexplanation = "It was new."\n')
     scratch.write("capi_middleware/events.py", '    "replay",\n', '    "moonlight",\n')
     assert scratch.ran(SHOW)["forgotten"] == [
         "report/flags/__init__.py: SUBJECTS does not import moon.py",
         "report/flags/copies.py: moon_is_full has no @check",
+        "report/flags/texts.toml: no check is called moon_is_old",
         "README.md, Flags: moon_is_new is not there",
         "report/causes.toml: browser has no moonlight",
         "page/s.js: nothing says moonlight, see events.BEACON_OUTCOMES",

@@ -17,6 +17,7 @@ from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.meta.user_data import Fields
 from capi_middleware.report import flags
 from capi_middleware.report.causes import CAUSES, server_cause
+from capi_middleware.report.flags.registry import TEXTS
 from capi_middleware.report.model import SIDES
 
 _PACKAGE = Path(capi_middleware.__file__).parent
@@ -49,6 +50,10 @@ def _flags(readme: str) -> list[str]:
             and not code.startswith("_")
             and code not in flags.CHECKS
         ]
+    found += [
+        f"report/flags/texts.toml: no check is called {code}"
+        for code in sorted(TEXTS.keys() - flags.CHECKS.keys())
+    ]
     named = _named(readme, "flag")
     found += [
         f"README.md, Flags: {code} is not there" for code in sorted(flags.CHECKS.keys() - named)

@@ -1,6 +1,7 @@
 """Flags: what somebody should look at, with the evidence, an explanation and the fix.
 
-A flag is one function under `@check`, in the file of its subject. It looks at Facts alone.
+A flag is one function under `@check`, in the file of its subject, and looks at Facts alone. Its
+sentences stand in texts.toml.
 """
 
 from collections.abc import Iterable

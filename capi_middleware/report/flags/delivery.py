@@ -17,11 +17,7 @@ _LATE = 3600.0
 def delivery_not_running(facts: Facts) -> Flags:
     """A thread that should deliver has ended."""
     if facts.health is not None and not facts.health.delivering:
-        yield flag(
-            "critical", value=0, target=1,
-            explanation="A delivery thread of this process has ended.",
-            fix="Restart the process and report the error in its log; no event is lost.",
-        )  # fmt: skip
+        yield flag("critical", value=0, target=1)
 
 
 @check
@@ -31,10 +27,7 @@ def pixel_paused(facts: Facts) -> Flags:
         if one.paused_because is not None:
             yield flag(
                 "critical" if one.token_refused else "warning", ("", one.pixel_id),
-                value=one.waiting,
-                explanation=f"{one.waiting:,} events wait: Meta answered {one.paused_because!r}, "
-                f"so the pixel rests until {one.paused_until}.",
-                fix=meaning_of(one.paused_because)[1],
+                value=one.waiting, pixel=one, fix=meaning_of(one.paused_because)[1],
             )  # fmt: skip
 
 
@@ -45,10 +38,7 @@ def delivery_stale(facts: Facts) -> Flags:
         if one.paused_because is None and one.oldest_seconds > _LATE:
             yield flag(
                 "critical", ("", one.pixel_id), value=one.oldest_seconds, target=_LATE,
-                explanation=f"{one.waiting:,} events wait, the oldest for "
-                f"{one.oldest_seconds / 3600:.1f} hours; Meta wants them within one.",
-                fix="Check that this machine reaches graph.facebook.com and that a process "
-                "delivers: Config(delivery=True), or `capi-middleware deliver`.",
+                pixel=one, hours=one.oldest_seconds / 3600,
             )  # fmt: skip
 
 
@@ -71,56 +61,44 @@ def delivery_dropped(facts: Facts) -> Flags:
 
 
 def _lost(facts: Facts, word: str) -> Flags:
+    cause = cause_of("server", word)
     for event in facts.events:
         lost = facts.undelivered.get(event.place, {}).get(word, 0)
         if not lost:
             continue
-        cause, refusals = cause_of("server", word), facts.refusals.get(event.place)
-        because, fix = cause.because, cause.fix
+        because, fix, refusals = cause.because, cause.fix, facts.refusals.get(event.place)
         if word == "rejected" and refusals:
             reason, n = max(refusals.items(), key=lambda item: item[1])
             meaning, fix = meaning_of(reason)
             of = sum(refusals.values())
             because = f"Meta refused them: {meaning} ({reason}, {n:,} of {of:,})"
         yield flag(
-            "warning" if event.server else "critical", event.place, value=lost,
+            "warning" if event.server else "critical", event.place, value=lost, fix=fix,
             explanation=f"{lost:,} of {lost + event.server:,} server copies did not get through, "
             f"because {because}.",
-            fix=fix,
         )  # fmt: skip
 
 
 @check
 def delivery_stalled(facts: Facts) -> Flags:
     """Server copies of an event wait, and none was delivered."""
+    fix = cause_of("server", "pending").fix
     for event in facts.events:
         if event.pending >= MIN_EVENTS and not event.server:
-            yield flag(
-                "warning", event.place, value=event.pending,
-                explanation=f"{event.pending:,} server copies wait for delivery, and 0 were "
-                "delivered.",
-                fix=cause_of("server", "pending").fix,
-            )  # fmt: skip
+            yield flag("warning", event.place, value=event.pending, fix=fix)
 
 
 @check
 def not_real_time(facts: Facts) -> Flags:
     """Events reach Meta later than it asks for."""
     for event in facts.events:
-        p50, p95 = event.freshness_seconds.p50, event.freshness_seconds.p95
-        if p50 is None or p95 is None or event.server < MIN_EVENTS:
+        seconds = event.freshness_seconds
+        if seconds.p50 is None or seconds.p95 is None or event.server < MIN_EVENTS:
             continue
-        value, target = (p50, _REAL_TIME) if p50 > _REAL_TIME else (p95, _LATE)
+        late = seconds.p50 > _REAL_TIME
+        value, target = (seconds.p50, _REAL_TIME) if late else (seconds.p95, _LATE)
         if value > target:
-            yield flag(
-                "warning", event.place, value=value, target=target,
-                explanation=f"Half of the events reached Meta within {p50:,.0f} s and 95 % within "
-                f"{p95:,.0f} s of happening; Meta asks for real time, within an hour at the "
-                "latest.",
-                fix="Run couriers all the time: Config(delivery=True) in the web processes, or "
-                "`capi-middleware deliver` beside them (not from cron), as many as the events "
-                "need.",
-            )  # fmt: skip
+            yield flag("warning", event.place, value=value, target=target, seconds=seconds)
 
 
 @check
@@ -136,9 +114,7 @@ def delivery_interrupted(facts: Facts) -> Flags:
         often = "once" if times == 1 else f"{times:,} times"
         yield flag(
             "warning", ("", pixel_id), value=times,
-            explanation=f"Delivery to this pixel stopped {often} in this window, because "
-            f"{meaning} ({reason}). Nothing was lost: the events waited.",
-            fix=fix,
+            often=often, meaning=meaning, reason=reason, fix=fix,
         )  # fmt: skip
 
 
@@ -150,10 +126,4 @@ def clock_skew(facts: Facts) -> Flags:
         if count.kind == "skewed":
             skewed[count.reason] += count.n
     for way, times in skewed.items():
-        yield flag(
-            "warning", value=times,
-            explanation=f"The clock of this server was more than a minute {way} of Meta's in "
-            f"{times:,} checks: Meta refuses events from the future and after 7 days.",
-            fix="Let the machine take its time from the network: chronyd, systemd-timesyncd "
-            "or the time service of the cloud.",
-        )  # fmt: skip
+        yield flag("warning", value=times, way=way)

@@ -1,11 +1,12 @@
-"""The registry: what a flag may look at, and which functions look. Pure."""
+"""The registry: what a flag may look at, which functions look, and what is said then. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
+from importlib.resources import files
 
-from msgspec import Struct
-from msgspec.structs import replace
+import msgspec
 
+from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.settings import Config
 from capi_middleware.events import Count
 from capi_middleware.report.model import (
@@ -21,7 +22,7 @@ from capi_middleware.report.model import (
 from capi_middleware.store.records import Slice
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that a flag may look at, put together once for each report.
 
     `events` are their numbers; `undelivered` all server copies that the Graph API has not
@@ -58,48 +59,70 @@ class Facts(Struct, frozen=True, kw_only=True):
         """How delivery gets on, by pixel."""
         return self.health.pixels if self.health is not None else ()
 
+    @property
+    def configured(self) -> Sequence[Pixel]:
+        """The pixels of the config."""
+        return self.config.pixels if self.config is not None else ()
 
-Flags = Iterator[Flag]
+
+class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a flag says: templates of str.format, by default a sentence that its check gives.
+
+    `words` are what a template says of each kind of thing that the flag may be about.
+    """
+
+    explanation: str = "{explanation}"
+    fix: str = "{fix}"
+    words: dict[str, dict[str, str]] = {}
+
+
+#: By the flag's code. A flag that is not there gives both sentences itself.
+TEXTS: dict[str, Texts] = msgspec.toml.decode(
+    files("capi_middleware.report.flags").joinpath("texts.toml").read_bytes(),
+    type=dict[str, Texts],
+)
+
+
+#: A flag that wants its code, and with that its texts.
+Found = Callable[[str], Flag]
+Flags = Iterator[Found]
 Check = Callable[[Facts], Flags]
 
-#: One function for each flag, by the flag's code, which is the function's name.
-CHECKS: dict[str, Check] = {}
+#: One function for each flag, by the flag's code, which is the name of its check.
+CHECKS: dict[str, Callable[[Facts], Iterator[Flag]]] = {}
 
 
 def check(judge: Check) -> Check:
     """Registers `judge`, which yields the flag that has its name where somebody should look."""
     code = judge.__name__
-    CHECKS[code] = lambda facts: (replace(one, code=code) for one in judge(facts))
+    CHECKS[code] = lambda facts: (found(code) for found in judge(facts))
     return judge
 
 
-def with_config(judge: Callable[[Facts, Config], Flags]) -> Check:
-    """A check beside the config: it says nothing where that is not known."""
-
-    @wraps(judge)
-    def judge_known(facts: Facts) -> Flags:
-        return judge(facts, facts.config) if facts.config is not None else iter(())
-
-    return judge_known
+def with_config(judge: Check) -> Check:
+    """A check that says nothing where no config is known."""
+    return wraps(judge)(lambda facts: judge(facts) if facts.config is not None else iter(()))
 
 
 def flag(
-    severity: Severity,
-    place: Place = ("", ""),
-    *,
-    value: float,
-    target: float = 0,
-    explanation: str,
-    fix: str,
-) -> Flag:
-    """What a check yields: `place` has "" where it is about no single event, or pixel."""
-    return Flag(
-        code="",  # its check's name
-        severity=severity,
-        event_name=place[0],
-        pixel_id=place[1],
-        value=value,
-        target=target,
-        explanation=explanation,
-        fix=fix,
-    )
+    severity: Severity, place: Place = ("", ""), *, value: float, target: float = 0, **told: object
+) -> Found:
+    """What a check yields: `place` has "" where it is about no single event, or pixel.
+
+    `told`, `value` and `target` fill the texts.
+    """
+
+    def found(code: str) -> Flag:
+        texts, filling = TEXTS.get(code, Texts()), {**told, "value": value, "target": target}
+        return Flag(
+            code=code,
+            severity=severity,
+            event_name=place[0],
+            pixel_id=place[1],
+            value=value,
+            target=target,
+            explanation=texts.explanation.format_map(filling),
+            fix=texts.fix.format_map(filling),
+        )
+
+    return found
