@@ -13,13 +13,10 @@ from capi_middleware.page.markup import (
     CDATA,
     COMMENT,
     MARKUP,
-    PLAINTEXT,
     RAW_TEXT_ELEMENTS,
+    TAG,
     WHITESPACE,
     Construct,
-    Script,
-    Tag,
-    raw_text,
 )
 
 Piece = bytes | bytearray | memoryview
@@ -66,7 +63,9 @@ _LONGEST_NAME = 12  # longer than every name that has a meaning here
 _NAME_END = re.compile(rb"[%b/>]" % WHITESPACE)
 
 _HEAD_VOID = frozenset([b"base", b"basefont", b"bgsound", b"link", b"meta"])
-_HEAD_TEXT = frozenset([b"noframes", b"noscript", b"style", b"title"])
+# The parser runs with scripting on, so noscript is raw text like the others.
+_HEAD_TEXT = frozenset([b"noframes", b"noscript", b"script", b"style", b"title"])
+_TEMPLATE_TEXT = frozenset([*RAW_TEXT_ELEMENTS, b"plaintext", b"script"])
 _HEAD_ENDING_END_TAGS = frozenset([b"body", b"br", b"head", b"html"])
 _DOCUMENT_TAGS = frozenset([b"body", b"head", b"html"])
 _FOREIGN_ROOTS = frozenset([b"math", b"svg"])
@@ -120,10 +119,14 @@ class Scanner:
         while True:
             if self._inside is not None:
                 position, ended = self._inside.skip(data, position)
-                if ended:
-                    self._leave(self._inside)
-                if not ended or self.skip_reason:
+                if not ended:
                     return position, False
+                if self._inside.amp:
+                    self.skip_reason = "amp"
+                    return position, False
+                if self._inside.opens and not self._inside.closed:
+                    self._foreign_depth += 1
+                self._inside = None
             elif self._template_depth:
                 position = data.find(b"<", position)
                 if position < 0:
@@ -162,17 +165,6 @@ class Scanner:
             position = page.end()
         return position, False
 
-    def _leave(self, construct: Construct) -> None:
-        self._inside = construct.then
-        if isinstance(construct, Tag):
-            if construct.amp:
-                self.skip_reason = "amp"
-            if construct.self_closing and self._foreign_depth:
-                # In SVG and MathML a slash really closes: <style/> has no text to wait the end of.
-                self._inside = None
-                if construct.opens:
-                    self._foreign_depth -= 1
-
     def _markup(self, data: bytes, position: int, last: bool) -> int:
         """Take in the start of the token at `position`; where to go on, or _HELD or _PLACE."""
         if data[position : position + 1] != b"<":
@@ -184,7 +176,7 @@ class Scanner:
         if not first and not last:
             return _HELD
         if first and (slash or first == b"?"):
-            self._inside = MARKUP
+            self._inside = Construct(MARKUP)
             return position + 1 + slash
         if first == b"!":
             return self._declaration(data, position, last)
@@ -195,7 +187,7 @@ class Scanner:
         if opening.lower() == _DOCTYPE:
             if not self._template_depth:
                 self.is_document = True
-            self._inside = MARKUP
+            self._inside = Construct(MARKUP)
             return position + len(_DOCTYPE)
         if opening.startswith(_COMMENT):
             content = data[position + len(_COMMENT) : position + len(_COMMENT) + 2]
@@ -203,14 +195,15 @@ class Scanner:
                 return _HELD
             if content.startswith((b">", b"->")):
                 return data.index(b">", position) + 1
-            self._inside = COMMENT
+            self._inside = Construct(COMMENT)
             return position + len(_COMMENT)
         if opening == _CDATA and self._foreign_depth:
-            self._inside = CDATA
+            self._inside = Construct(CDATA)
             return position + len(_CDATA)
-        if any(mark.startswith(opening.lower()) for mark in _DECLARATIONS) and not last:
+        is_cut_off = len(opening) < len(_CDATA) and not last
+        if is_cut_off and any(mark.startswith(opening.lower()) for mark in _DECLARATIONS):
             return _HELD
-        self._inside = MARKUP
+        self._inside = Construct(MARKUP)
         return position + 2
 
     def _tag(self, data: bytes, position: int, *, closing: bool) -> int:
@@ -223,56 +216,40 @@ class Scanner:
             return _HELD
         name = name.lower()
         if not closing:
-            tag = self._template_tag(name) if self._template_depth else self._head_tag(name)
-            if tag is None:
+            self._inside = self._start_tag(name)
+            if self._inside is None:
                 return _PLACE
-            self._inside = tag
-        elif self._template_depth:
-            if name == b"template":
+        elif not self._template_depth and name in _HEAD_ENDING_END_TAGS:
+            return _PLACE
+        else:
+            self._inside = Construct(TAG)
+            if self._template_depth and name == b"template":
                 self._template_depth -= 1
                 self._foreign_depth = 0
             elif name in _FOREIGN_ROOTS and self._foreign_depth:
                 self._foreign_depth -= 1
-            self._inside = Tag()
-        elif name in _HEAD_ENDING_END_TAGS:
-            return _PLACE
-        else:
-            self._inside = Tag()
         return start + len(name)
 
-    def _head_tag(self, name: bytes) -> Tag | None:
-        """The start tag that belongs to a head; None for one that ends it."""
-        if name in _HEAD_VOID:
-            return Tag()
-        if name == b"script":
-            return Tag(then=Script())
-        if name in _HEAD_TEXT:
-            # The parser runs with scripting on, so noscript is raw text like the others.
-            return Tag(then=raw_text(name))
-        if name == b"template":
-            self._template_depth = 1
-            return Tag()
-        if name in _DOCUMENT_TAGS:
-            self.is_document = True
-            if name != b"body":
-                return Tag(watch_amp=name == b"html")
-        return None
+    def _start_tag(self, name: bytes) -> Construct | None:
+        """The start tag and the text in its element; None for one that ends the head.
 
-    def _template_tag(self, name: bytes) -> Tag:
-        """The start tag inside a template, where every element is allowed."""
-        if name == b"script":
-            return Tag(then=Script())
-        if name in RAW_TEXT_ELEMENTS:
-            return Tag(then=raw_text(name))
-        if name == b"plaintext":
-            return Tag(then=PLAINTEXT)
+        Inside a template every element is allowed.
+        """
+        if name in (_TEMPLATE_TEXT if self._template_depth else _HEAD_TEXT):
+            # In SVG and MathML a slash really closes: <style/> has no text to wait the end of.
+            return Construct(TAG, name, TAG, closes=self._foreign_depth > 0)
         if name == b"template":
             self._template_depth += 1
             self._foreign_depth = 0
-        elif name in _FOREIGN_ROOTS:
-            self._foreign_depth += 1
-            return Tag(opens=name)
-        return Tag()
+        elif self._template_depth:
+            if name in _FOREIGN_ROOTS:
+                return Construct(TAG, closes=True, opens=True)
+        elif name in _DOCUMENT_TAGS:
+            self.is_document = True
+            return None if name == b"body" else Construct(TAG, watch_amp=name == b"html")
+        elif name not in _HEAD_VOID:
+            return None
+        return Construct(TAG)
 
 
 class Injector(Struct, eq=False):

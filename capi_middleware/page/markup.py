@@ -1,214 +1,115 @@
 """What a browser's tokenizer skips as one whole: tags, comments, raw text and script data.
 
-Each class stands inside one construct of the WHATWG HTML standard, chapter "Tokenization", and
-finds its end over any number of chunks. `skip(data, position)` answers how far it got and whether
-the construct ended there. If it did not end, the bytes after that position (12 at most) could
-be the start of its end, and have to be given again in front of the next chunk.
+One table of states of the WHATWG HTML standard, chapter "Tokenization", followed over any number
+of chunks.
 """
 
 import re
-from typing import Protocol
 
 #: The inside of a character class: HTML white space (no vertical tab, unlike `\s`).
 WHITESPACE = rb"\t\n\f\r "
 
-_SPACES = re.compile(rb"[%b]*+" % WHITESPACE)
-_SPACES_AND_SLASHES = re.compile(rb"[%b/]*+" % WHITESPACE)
-_ATTRIBUTE_NAME = re.compile(rb"[^%b/>=]*+" % WHITESPACE)
-_UNQUOTED_VALUE = re.compile(rb"[^%b>]*+" % WHITESPACE)
+RAW_TEXT_ELEMENTS = (
+    b"iframe", b"noembed", b"noframes", b"noscript", b"style", b"textarea", b"title", b"xmp",
+)  # fmt: skip
 _AMP_ATTRIBUTE = re.compile(rb"(?i)(?:amp|\xe2\x9a\xa1(?:\xef\xb8\x8f)?)(?:4[a-z]+)?")
 _LONGEST_AMP_ATTRIBUTE = 24
 
 _NAME_END = rb"(?=[%b/>])" % WHITESPACE
+_SCRIPT_MARKS = (b"</script", b"<script", b"<!--", b"-->")
 
-RAW_TEXT_ELEMENTS = (
-    b"iframe",
-    b"noembed",
-    b"noframes",
-    b"noscript",
-    b"style",
-    b"textarea",
-    b"title",
-    b"xmp",
-)
-_RAW_TEXT_ENDS = {name: re.compile(rb"(?i)</" + name + _NAME_END) for name in RAW_TEXT_ELEMENTS}
+#: From after the name of a tag to its `>`; doctypes and bogus comments; from after `<!--` on (the
+#: abrupt ends `<!-->` and `<!--->` are not for here); foreign content. All others are elements'.
+TAG, MARKUP, COMMENT, CDATA = b"tag", b"markup", b"comment", b"cdata"
+_ENDED, _CLOSED = b"ended", b"closed"
 
-# Alternatives share their "<": it lets the search run from one to the next.
-_SCRIPT_DATA = re.compile(rb"(?i)<(?:(/script%b)|!(?=--))" % _NAME_END)
-_ESCAPED = re.compile(rb"(?i)-->|<(?:(/script%b)|(script%b))" % (_NAME_END, _NAME_END))
-_DOUBLE_ESCAPED = re.compile(rb"(?i)-->|<(/script%b)" % _NAME_END)
-_SCRIPT_MARKS = (b"</script", b"<script", b"<!--")
-#: The state after a mark, by state and group of the mark; no entry: the element ended.
-_AFTER_MARK = {
-    (_SCRIPT_DATA, None): _ESCAPED,
-    (_ESCAPED, None): _SCRIPT_DATA,
-    (_ESCAPED, 2): _DOUBLE_ESCAPED,
-    (_DOUBLE_ESCAPED, None): _SCRIPT_DATA,
-    (_DOUBLE_ESCAPED, 1): _ESCAPED,
-}
+#: Of each state: what ends it; the next state, or what ended, by the group that was found; and what
+#: it can end with, in lower case, where that may be cut off.
+_State = tuple[re.Pattern[bytes], tuple[bytes, ...], tuple[bytes, ...]]
+_STATES: dict[bytes, _State] = {
+    state: (re.compile(end % {b"s": WHITESPACE, b"name_end": _NAME_END}), following, marks)
+    for state, end, following, marks in (
+        (TAG, rb"(/>)|(>)|[^%(s)b/]", (b"name", _CLOSED, _ENDED), (b"/>",)),
+        (b"name", rb"(?=[%(s)b/>=])", (b"after name",), ()),
+        (b"after name", rb"(=)|(?=[^%(s)b=])", (TAG, b"before value"), ()),
+        (b"before value", rb"(>)|(\")|(')|(?=[^%(s)b>\"'])",
+         (b"unquoted", _ENDED, b"double quoted", b"quoted"), ()),
+        (b"double quoted", rb'"', (TAG,), ()),
+        (b"quoted", rb"'", (TAG,), ()),
+        (b"unquoted", rb"(?=[%(s)b>])", (TAG,), ()),
+        (MARKUP, rb">", (_ENDED,), ()),
+        (CDATA, rb"]]>", (_ENDED,), (b"]]>",)),
+        (COMMENT, rb"--!?>", (_ENDED,), (b"--!>", b"-->")),
+        (b"plaintext", rb"(?!)", (), ()),
+        *((name, rb"(?i)</" + name + rb"%(name_end)b", (_ENDED,), (b"</" + name,))
+          for name in RAW_TEXT_ELEMENTS),
+        # Alternatives share their "<": it lets the search run from one to the next.
+        (b"script", rb"(?i)<(?:(/script%(name_end)b)|!(?=--))", (b"escaped", _ENDED),
+         _SCRIPT_MARKS),
+        (b"escaped", rb"(?i)-->|<(?:(/script%(name_end)b)|(script%(name_end)b))",
+         (b"script", _ENDED, b"double escaped"), _SCRIPT_MARKS),
+        (b"double escaped", rb"(?i)-->|<(/script%(name_end)b)", (b"script", b"escaped"),
+         _SCRIPT_MARKS),
+    )
+}  # fmt: skip
 
 
-class Construct(Protocol):
-    """Something to skip as a whole; `then` is what the tokenizer is in right after it."""
+class Construct:
+    """`states` to go through one after another: a start tag, say, its raw text and the end tag.
 
-    then: "Construct | None"
-
-    def skip(self, data: bytes, position: int) -> tuple[int, bool]:
-        """How far the construct was followed from `position`, and whether it ended there."""
-
-
-class Ends:
-    """A construct that ends where `end` is found, whose last bytes may be cut off: `marks`.
-
-    The marks are what it can end with, in lower case, all with the same first character.
+    Where a slash `closes` (in SVG and MathML), it ends all of them, and `closed` says so. `opens`:
+    the element starts such foreign content. `amp` is known at the end, if it was watched for: an
+    attribute marks an AMP page.
     """
 
-    __slots__ = ("_end", "_marks", "then")
+    __slots__ = ("_closes", "_name", "_state", "_states", "_watch_amp", "amp", "closed", "opens")
 
     def __init__(
-        self, end: re.Pattern[bytes], *marks: bytes, then: "Construct | None" = None
+        self, *states: bytes, closes: bool = False, opens: bool = False, watch_amp: bool = False
     ) -> None:
-        self.then: Construct | None = then
-        self._end = end
-        self._marks = marks
-
-    def skip(self, data: bytes, position: int) -> tuple[int, bool]:
-        """Follow it to its end."""
-        found = self._end.search(data, position)
-        if found:
-            return found.end(), True
-        return _unfinished(data, position, self._marks), False
-
-
-#: Doctypes and bogus comments.
-MARKUP = Ends(re.compile(b">"))
-CDATA = Ends(re.compile(b"]]>"), b"]]>")
-#: From after `<!--` on; the abrupt ends `<!-->` and `<!--->` are not for here.
-COMMENT = Ends(re.compile(rb"--!?>"), b"--!>", b"-->")
-#: Everything after `<plaintext>`: it never ends.
-PLAINTEXT = Ends(re.compile(rb"(?!)"))
-
-
-def raw_text(name: bytes) -> Ends:
-    """RCDATA and RAWTEXT: the content of an element that only its own end tag can end."""
-    return Ends(_RAW_TEXT_ENDS[name], b"</" + name, then=Tag())
-
-
-class Script:
-    """Script data, with its escaped and double escaped states."""
-
-    def __init__(self) -> None:
-        self.then: Construct | None = Tag()
-        self._state = _SCRIPT_DATA
-
-    def skip(self, data: bytes, position: int) -> tuple[int, bool]:
-        """Follow it to the end of the name of the end tag that ends the element."""
-        while found := self._state.search(data, position):
-            position = found.end()
-            state = _AFTER_MARK.get((self._state, found.lastindex))
-            if state is None:
-                return position, True
-            self._state = state
-        start = _unfinished(data, position, _SCRIPT_MARKS)
-        if start == len(data) and self._state is not _SCRIPT_DATA:
-            for dashes in (b"--", b"-"):
-                if data.endswith(dashes, position):
-                    return len(data) - len(dashes), False
-        return start, False
-
-
-class Tag:
-    """The attributes of a start or end tag, from after its name to its `>`.
-
-    `self_closing` and, if it was watched for, `amp` (an attribute marks an AMP page) are known
-    at its end. `opens` is the foreign element (svg, math) that it starts.
-    """
-
-    __slots__ = ("_name", "_quote", "_state", "_watch_amp", "amp", "opens", "self_closing", "then")
-
-    _BEFORE_NAME, _NAME, _AFTER_NAME, _BEFORE_VALUE, _QUOTED, _UNQUOTED = range(6)
-
-    def __init__(
-        self, then: Construct | None = None, *, opens: bytes = b"", watch_amp: bool = False
-    ) -> None:
-        self.then: Construct | None = then
-        self.opens: bytes = opens
+        self._state, *self._states = states
+        self._closes = closes
         self._watch_amp = watch_amp
-        self.self_closing: bool = False
-        self.amp: bool = False
-        self._state = self._BEFORE_NAME
+        self.opens: bool = opens
         self._name = b""
-        self._quote = b'"'
+        self.amp: bool = False
+        self.closed: bool = False
 
     def skip(self, data: bytes, position: int) -> tuple[int, bool]:
-        """Follow the attributes to the first `>` that is not in a quoted value."""
-        size = len(data)
-        while position < size:
-            state = self._state
-            if state == self._BEFORE_NAME:
-                end = _end(_SPACES_AND_SLASHES, data, position)
-                if end > position:
-                    self.self_closing = data[end - 1 : end] == b"/"
-                if end == size:
-                    return size, False
-                if data[end : end + 1] == b">":
-                    return end + 1, True
-                self.self_closing = False
-                self._name = data[end : end + 1]
-                self._state = self._NAME
-                position = end + 1
-            elif state == self._NAME:
-                end = _end(_ATTRIBUTE_NAME, data, position)
-                if self._watch_amp and len(self._name) <= _LONGEST_AMP_ATTRIBUTE:
-                    self._name += data[position : min(end, position + _LONGEST_AMP_ATTRIBUTE)]
-                position = end
-                if end < size:
-                    if self._watch_amp and _AMP_ATTRIBUTE.fullmatch(self._name):
-                        self.amp = True
-                    self._state = self._AFTER_NAME
-            elif state == self._AFTER_NAME:
-                position = _end(_SPACES, data, position)
-                if data[position : position + 1] == b"=":
-                    position += 1
-                    self._state = self._BEFORE_VALUE
-                elif position < size:
-                    self._state = self._BEFORE_NAME
-            elif state == self._BEFORE_VALUE:
-                position = _end(_SPACES, data, position)
-                first = data[position : position + 1]
-                if first == b">":
-                    return position + 1, True
-                if first in (b'"', b"'"):
-                    position += 1
-                    self._quote = first
-                    self._state = self._QUOTED
-                elif first:
-                    self._state = self._UNQUOTED
-            elif state == self._QUOTED:
-                position = data.find(self._quote, position) + 1
-                if position == 0:
-                    return size, False
-                self._state = self._BEFORE_NAME
-            else:
-                position = _end(_UNQUOTED_VALUE, data, position)
-                if position < size:
-                    self._state = self._BEFORE_NAME
-        return size, False
+        """How far the construct was followed from `position`, and whether it ended there.
 
+        If it did not, the bytes after that position (12 at most) could be the start of its end, and
+        have to be given again in front of the next chunk.
+        """
+        while True:
+            end, following, marks = _STATES[self._state]
+            found = end.search(data, position)
+            if self._watch_amp and self._state in (TAG, b"name"):
+                self._note_name(data[position : found.end() if found else None], bool(found))
+            if found is None:
+                return _unfinished(data, position, marks), False
+            position = found.end()
+            state = following[found.lastindex or 0]
+            if state in (_ENDED, _CLOSED):
+                self.closed = self._closes and state == _CLOSED
+                if self.closed or not self._states:
+                    return position, True
+                state = self._states.pop(0)
+            self._state = state
 
-def _end(pattern: re.Pattern[bytes], data: bytes, position: int) -> int:
-    found = pattern.match(data, position)
-    return found.end() if found else position
+    def _note_name(self, text: bytes, whole: bool) -> None:
+        if self._state == TAG:  # which the first character of a name ends
+            self._name = text[-1:]
+            return
+        self._name = (self._name + text)[:_LONGEST_AMP_ATTRIBUTE]
+        if whole and _AMP_ATTRIBUTE.fullmatch(self._name):
+            self.amp = True
 
 
 def _unfinished(data: bytes, position: int, marks: tuple[bytes, ...]) -> int:
     """Where a mark that the end of the data cut off starts; the length of the data without one."""
-    if marks:
-        first = marks[0][:1]
-        start = data.find(first, max(position, len(data) - len(marks[0])))
-        while start >= 0:
-            rest = data[start:].lower()
-            if any(mark.startswith(rest) for mark in marks):
-                return start
-            start = data.find(first, start + 1)
+    for start in range(max(position, len(data) - max(map(len, marks), default=0)), len(data)):
+        rest = data[start:].lower()
+        if any(mark.startswith(rest) for mark in marks):
+            return start
     return len(data)

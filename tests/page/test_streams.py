@@ -75,6 +75,16 @@ def test_a_comment_never_closed_takes_no_memory() -> None:
     assert peak < 2 * len(chunk)
 
 
+@pytest.mark.parametrize("start", [b"<head>", b"<head><template><svg>"])
+@pytest.mark.parametrize("mark", [b"<![CDATA[", b"<![cdata[", b"<!DOCTYPE", b"<!--", b"<!x"])
+def test_no_declaration_holds_up_what_follows_it(start: bytes, mark: bytes) -> None:
+    stream = injector()
+    stream.feed(b"<!doctype html>" + start + mark)
+    late = b"x" * 5000
+
+    assert sum(map(len, stream.feed(late))) >= len(late) - MOST_HELD
+
+
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
 def test_other_kinds_of_bytes_are_scanned_too(kind: Callable[[bytes], Piece]) -> None:
     pieces = injector().feed(kind(PAGE), last=True)
