@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
+from msgspec import field
+
 from capi_middleware.page.injector import Fed, Injector, Piece
 
 # zlib copies what is left of its input after every bounded step; short inputs keep that linear.
@@ -37,8 +39,8 @@ class _Mode(Enum):
     CUT_OFF = "our stream was left unfinished, because the app's turned invalid"
 
 
-class GzipInjector:
-    """An Injector for a gzip body, with the same interface and attributes.
+class GzipInjector(Injector, eq=False, weakref=True):
+    """An Injector for a gzip body.
 
     As long as it cannot tell whether the body is a page (64 KiB of input at most), it holds the
     app's own bytes; if there is nothing to insert, these go out as they came, to the byte.
@@ -49,53 +51,23 @@ class GzipInjector:
     the trailer that would tell the browser that it is whole.
     """
 
-    def __init__(self) -> None:
-        self._injector = Injector()
-        self._decoder = _decoder(_GZIP)
-        self._encoder = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
-        self._in_member = False
-        self._after_member = False
-        self._is_over = False
-        self._mode = _Mode.HOLDING
-        self._raw: list[Piece] = []
-        self._raw_size = 0
-        self._encoded: list[Piece] = []
-        self._is_flushed = True
-        self._decoding: Iterator[bytes] = iter(())
-        self._last = False
-        self._failure: str | None = None
-
-    @property
-    def is_document(self) -> bool | None:
-        """Whether the body is a whole page, not a fragment of one; None = cannot tell yet."""
-        return self._injector.is_document
-
-    @property
-    def injected(self) -> bool:
-        """Whether the tag is in the body that went out."""
-        return self._injector.injected and self._mode not in (_Mode.HOLDING, _Mode.RAW)
-
-    @property
-    def skip_reason(self) -> str | None:
-        """Why there is no tag: a reason of Injector, or "encoded"."""
-        return self._failure or self._injector.skip_reason
-
-    @property
-    def failure(self) -> Exception | None:
-        """An error of ours that ended the work on this body."""
-        return self._injector.failure
+    _source: Any = field(default_factory=lambda: _decoder(_GZIP))
+    _target: Any = field(default_factory=lambda: zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP))
+    _in_member: bool = False
+    _after_member: bool = False
+    _is_over: bool = False
+    _mode: _Mode = _Mode.HOLDING
+    _raw: list[Piece] = field(default_factory=list)
+    _raw_size: int = 0
+    _encoded: list[Piece] = field(default_factory=list)
+    _is_flushed: bool = True
+    _decoding: Iterator[bytes] = iter(())
+    _last: bool = False
 
     @property
     def untouched(self) -> bool:
         """Whether it is certain that the body goes out as it came."""
         return self._mode is _Mode.RAW
-
-    @property
-    def settled(self) -> bool:
-        """Whether it is decided if the body carries a tag."""
-        return self._mode is not _Mode.HOLDING and (
-            self._injector.settled or self._failure is not None
-        )
 
     def feed(self, chunk: Piece, last: bool = False) -> Fed:
         """As Injector.feed: the pieces to send now, and whether the place is reached."""
@@ -106,50 +78,45 @@ class GzipInjector:
         if self._mode is _Mode.HOLDING and chunk:
             self._raw.append(chunk if isinstance(chunk, bytes) else bytes(chunk))
             self._raw_size += len(chunk)
-        self._decoding, self._last = self._decode(chunk), last
+        self._decoding, self._last = self._decode(chunk, last), last
         return self._go_on()
 
     def insert(self, tag: bytes) -> list[Piece]:
         """As Injector.insert."""
-        self._encode(self._injector.insert(tag))
-        if self._is_in_vain():
-            return self._release()
+        self._encode(Injector.insert(self, tag))
         return self._go_on()[0]
 
     def _go_on(self) -> Fed:
         try:
-            for decoded in self._decoding:
-                pieces, at_place = self._injector.feed(decoded)
+            while True:
+                if self._mode is _Mode.HOLDING and self.settled and not self.injected:
+                    return self._release(), False
+                decoded = next(self._decoding, None)
+                if decoded is None:
+                    break
+                pieces, at_place = Injector.feed(self, decoded, last=not decoded)
                 if at_place:
                     return [], True
                 self._encode(pieces)
-                if self._is_in_vain():
-                    return self._release(), False
-            if self._last:
-                if self._in_member:
-                    return self._fail(), False
-                pieces, at_place = self._injector.feed(b"", last=True)
-                if at_place:
-                    return [], True
-                self._encode(pieces)
-                if self._is_in_vain():
-                    return self._release(), False
-                self._mode = _Mode.ENDED
-                self._decoding = iter(())
-                return [*self._take(), self._encoder.flush()], False
         except _invalid:  # as the app sent it
-            return self._fail(), False
+            return self._fail("encoded"), False
         except Exception as error:
-            self._injector.failure = error
+            self.failure = error
             return self._fail("error"), False
+        if self._last:
+            self._end(_Mode.ENDED)
+            return self._take(zlib.Z_FINISH), False
         if self._mode is _Mode.HOLDING:
-            if not self._injector.is_document and self._raw_size <= _MOST_HELD:
+            if not self.is_document and self._raw_size <= _MOST_HELD:
                 return [], False
             self._mode = _Mode.RECODING
-        return self._take_flushed(), False
+        return self._take(zlib.Z_SYNC_FLUSH), False
 
-    def _decode(self, chunk: Piece) -> Iterator[bytes]:
-        """The decoded bytes of a chunk in bounded steps. Raises one of _invalid."""
+    def _decode(self, chunk: Piece, last: bool) -> Iterator[bytes]:
+        """The decoded bytes of a chunk in bounded steps, and b"" after the last.
+
+        Raises one of _invalid.
+        """
         view = memoryview(chunk)
         for start in range(0, len(view), _INPUT_STEP):
             data = bytes(view[start : start + _INPUT_STEP])
@@ -159,58 +126,52 @@ class GzipInjector:
                     self._is_over = True
                     break
                 self._in_member = True
-                decoded = self._decoder.decompress(data, _OUTPUT_STEP)
+                decoded = self._source.decompress(data, _OUTPUT_STEP)
                 while decoded:
                     yield decoded
-                    data = self._decoder.unconsumed_tail
-                    decoded = self._decoder.decompress(data, _OUTPUT_STEP)
-                data = self._decoder.unused_data
-                if self._decoder.eof:
+                    data = self._source.unconsumed_tail
+                    decoded = self._source.decompress(data, _OUTPUT_STEP)
+                data = self._source.unused_data
+                if self._source.eof:
                     self._in_member = False
                     self._after_member = True
-                    self._decoder = _decoder(_GZIP)
+                    self._source = _decoder(_GZIP)
+        if last:
+            if self._in_member:
+                raise zlib.error("the body ends in the middle")
+            yield b""
 
     def _encode(self, pieces: list[Piece]) -> None:
         for piece in pieces:
             self._is_flushed = False
-            encoded = self._encoder.compress(piece)
+            encoded = self._target.compress(piece)
             if encoded:
                 self._encoded.append(encoded)
 
-    def _take(self) -> list[Piece]:
-        pieces = self._encoded
-        self._encoded = []
-        self._raw = []
-        return pieces
-
-    def _take_flushed(self) -> list[Piece]:
-        pieces = self._take()
-        if not self._is_flushed:
-            pieces.append(self._encoder.flush(zlib.Z_SYNC_FLUSH))
+    def _take(self, how: int) -> list[Piece]:
+        """What is encoded, flushed as zlib calls `how`."""
+        pieces, self._encoded, self._raw = self._encoded, [], []
+        if not self._is_flushed or how == zlib.Z_FINISH:
+            pieces.append(self._target.flush(how))
             self._is_flushed = True
         return pieces
 
-    def _is_in_vain(self) -> bool:
-        return (
-            self._mode is _Mode.HOLDING and self._injector.settled and not self._injector.injected
-        )
+    def _end(self, mode: _Mode) -> None:
+        self._mode = mode
+        self._decoding = iter(())  # it holds this injector: a cycle would wait for the collector
 
     def _release(self) -> list[Piece]:
-        self._mode = _Mode.RAW
-        self._decoding = iter(())  # it holds this injector: a cycle would wait for the collector
-        pieces = self._raw
-        self._raw = []
-        self._encoded = []
+        self._end(_Mode.RAW)
+        pieces, self._encoded, self._raw = self._raw, [], []
         return pieces
 
-    def _fail(self, reason: str = "encoded") -> list[Piece]:
+    def _fail(self, reason: str) -> list[Piece]:
         if self._mode is _Mode.HOLDING:
-            self._failure = reason
+            self.settled, self.injected, self.skip_reason = True, False, reason
             return self._release()
-        pieces, at_place = self._injector.feed(b"", last=True)
-        self._encode(self._injector.insert(b"") if at_place else pieces)
-        if not self._injector.injected:
-            self._failure = reason
-        self._mode = _Mode.CUT_OFF
-        self._decoding = iter(())
-        return self._take_flushed()
+        pieces, at_place = Injector.feed(self, b"", last=True)
+        self._encode(Injector.insert(self, b"") if at_place else pieces)
+        if not self.injected:
+            self.skip_reason = reason
+        self._end(_Mode.CUT_OFF)
+        return self._take(zlib.Z_SYNC_FLUSH)

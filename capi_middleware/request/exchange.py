@@ -76,7 +76,7 @@ class Exchange(Private):
         self._visit: Visit | None = None
         self.commits: list[Commit] = []
         self._verdict: Verdict | None = None
-        self._injector: Injector | GzipInjector | None = None
+        self._injector: Injector | None = None
         self.headers: Headers = []
         self._event_ids = self._handed = self._page_view = self._asks = False
         self._started = self._opened = self._ended = self._tag_failed = False
@@ -226,7 +226,7 @@ class Exchange(Private):
     def passes_on(self) -> bool:
         """Whether the rest of the body goes out as it comes: feed() would not change it."""
         injector = self._injector
-        return injector is None or (isinstance(injector, Injector) and injector.settled)
+        return injector is None or (injector.settled and not isinstance(injector, GzipInjector))
 
     def end(self) -> list[Commit]:
         """Before the last byte: the commits to wait for. Later calls return nothing new."""
