@@ -115,7 +115,7 @@ class CAPI:
         if self.config.debug:
             issuer.check(event)
         if visitor is not None and visitor.consent == "denied":
-            issuer.suppressed("consent", event)
+            issuer.suppressed("consent", [(event.event_name, event.pixel_ids)])
             return event
         self.start()
         commit = issuer.issue([event], visitor, "not_rendered")

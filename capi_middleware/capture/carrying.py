@@ -3,14 +3,17 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import PageEvent
+from capi_middleware.page.tag import ascii_json
+
+T = TypeVar("T", str, bytes)
 
 #: The cookie that a redirect sets, and how long it waits for a page, in seconds.
 COOKIE = "capi_next"
@@ -51,15 +54,7 @@ class Carrier:
 
     def pack(self, events: Sequence[PageEvent], *, now: float, scripted: bool) -> tuple[str, int]:
         """A cookie's value of at most 1500 characters, and how many of the events are in it."""
-        kept = list(events)
-        text = self._pack(kept, now, scripted)
-        if len(text) > _COMFORTABLE:
-            kept = [_least(event) for event in events]
-            text = self._pack(kept, now, scripted)
-        while len(text) > _LONGEST and kept:
-            kept.pop()
-            text = self._pack(kept, now, scripted)
-        return text, len(kept)
+        return _fitted(events, lambda some: self._pack(some, now, scripted), _COMFORTABLE, _LONGEST)
 
     def _pack(self, events: Sequence[PageEvent], now: float, scripted: bool) -> str:
         body = msgspec.json.encode(_Carried(int(now), scripted, list(events)))
@@ -91,22 +86,25 @@ def brings(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 def as_header(events: Sequence[PageEvent]) -> tuple[bytes, int]:
     """A header's value of at most 4000 bytes, and how many of the events are in it."""
+    return _fitted(events, ascii_json, _LONGEST_HEADER, _LONGEST_HEADER)
+
+
+def _fitted(
+    events: Sequence[PageEvent],
+    pack: Callable[[list[PageEvent]], T],
+    comfortable: int,
+    longest: int,
+) -> tuple[T, int]:
+    """As many events as fit, packed, and their number; above `comfortable` the least of each."""
     kept = list(events)
-    text = _ascii(kept)
-    if len(text) > _LONGEST_HEADER:
+    text = pack(kept)
+    if len(text) > comfortable:
         kept = [_least(event) for event in kept]
-        text = _ascii(kept)
-    while len(text) > _LONGEST_HEADER and kept:
+        text = pack(kept)
+    while len(text) > longest and kept:
         kept.pop()
-        text = _ascii(kept)
+        text = pack(kept)
     return text, len(kept)
-
-
-def _ascii(events: Sequence[PageEvent]) -> bytes:
-    text = msgspec.json.encode(events)
-    if text.isascii():
-        return text
-    return json.dumps(json.loads(text), separators=(",", ":")).encode("ascii")
 
 
 def _least(event: PageEvent) -> PageEvent:

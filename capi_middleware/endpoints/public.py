@@ -130,7 +130,7 @@ class Endpoints:
         return answer
 
     def _allows(self, address: str | None, n: int) -> bool:
-        allowed = self._allowance.take(address, self._issuer.now(), n)
+        allowed = self._allowance.take(address, self._issuer.clock(), n)
         if not allowed:
             self._refused("too_many")
         return allowed

@@ -46,7 +46,7 @@ class Reporting:
         self._issuer = issuer
         self._config = issuer.config
         self._is_delivering = is_delivering
-        self._access = Access(issuer.config, issuer.now)
+        self._access = Access(issuer.config, issuer.clock)
         self.routes: Routes = {
             "parity": (_READ | {"POST"}, self._page),
             "parity.json": (_READ, self._as(report.to_json, "application/json")),

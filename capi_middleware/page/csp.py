@@ -15,10 +15,10 @@ Policy = dict[str, list[str]]
 _NONCE = re.compile(r"'nonce-([A-Za-z0-9+/_-]+={0,2})'", re.IGNORECASE)
 _SCHEME_SOURCE = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _HOST_SOURCE = re.compile(
-    r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?"
-    r"(?P<host>\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)"
-    r"(?::(?P<port>\d+|\*))?"
-    r"(?P<path>/[^?#]*)?",
+    r"(?:([a-z][a-z0-9+.-]*)://)?"
+    r"(\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)"
+    r"(?::(\d+|\*))?"
+    r"(/[^?#]*)?",
     re.IGNORECASE,
 )
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -86,10 +86,11 @@ def rule(enforced: Sequence[str], report_only: Sequence[str], own: Address) -> R
 @lru_cache(maxsize=256)
 def _rule(enforced: tuple[str, ...], report_only: tuple[str, ...], own: Address) -> Ruling:
     policies = list(_parse(enforced))
-    if any(_forbids_scripts(policy) for policy in policies):
-        return Ruling(allowed=False)
+    for policy in policies:
+        if "allow-scripts" not in map(str.lower, policy.get("sandbox", ["allow-scripts"])):
+            return Ruling(allowed=False)
     sources = [found for policy in policies if (found := _script_sources(policy)) is not None]
-    undecided = [found for found in sources if not _allows_by_address(found, own)]
+    undecided = [one for one in sources if _is_strict(one) or not _reaches(one, own, own)]
     nonces = _nonces(sources)
     nonce = next((n for n in nonces if all(n in _nonces([found]) for found in undecided)), None)
     if undecided and nonce is None:
@@ -112,11 +113,6 @@ def _parse(values: Iterable[str]) -> Iterable[Policy]:
                 yield policy
 
 
-def _forbids_scripts(policy: Policy) -> bool:
-    flags = policy.get("sandbox")
-    return flags is not None and "allow-scripts" not in [flag.lower() for flag in flags]
-
-
 def _sources(policy: Policy, *names: str) -> list[str] | None:
     """The source list of the first of these directives that the policy has; None = all allowed."""
     return next((policy[name] for name in names if name in policy), None)
@@ -135,10 +131,6 @@ def _is_strict(sources: list[str]) -> bool:
     return any(source.lower() == "'strict-dynamic'" for source in sources)
 
 
-def _allows_by_address(sources: list[str], own: Address) -> bool:
-    return not _is_strict(sources) and _reaches(sources, own, own)
-
-
 def _reaches(sources: list[str], target: Address, own: Address) -> bool:
     return any(
         (source.lower() == "'self'" and target == own) or _matches(source, target, own)
@@ -155,36 +147,25 @@ def _matches(source: str, target: Address, own: Address) -> bool:
     found = _HOST_SOURCE.fullmatch(source)
     if found is None or not target.host:
         return False
+    given, host, port, path = found.groups()
+    host = host.lower()
     return (
-        _scheme_matches((found["scheme"] or own.scheme).lower(), target)
-        and _host_matches(found["host"].lower(), target.host)
-        and _port_matches(found["port"], target)
-        and _path_matches(found["path"], target.path)
+        _scheme_matches((given or own.scheme).lower(), target)
+        and (host in ("*", target.host) or (host[:2] == "*." and target.host.endswith(host[1:])))
+        and (
+            port in ("*", target.port)
+            or (port is None and target.port == _DEFAULT_PORTS.get(target.scheme))
+            or (port == "80" and target.port == "443" and target.scheme == "https")
+        )
+        and (
+            path in (None, "/", target.path)
+            or (path.endswith("/") and target.path.startswith(path))
+        )
     )
 
 
 def _scheme_matches(scheme: str, target: Address) -> bool:
     return scheme == target.scheme or (scheme == "http" and target.scheme == "https")
-
-
-def _host_matches(host: str, target: str) -> bool:
-    if host == "*":
-        return True
-    return target.endswith(host[1:]) if host.startswith("*.") else target == host
-
-
-def _port_matches(port: str | None, target: Address) -> bool:
-    if port is None:
-        return target.port == _DEFAULT_PORTS.get(target.scheme)
-    return port in ("*", target.port) or (
-        port == "80" and target.port == "443" and target.scheme == "https"
-    )
-
-
-def _path_matches(path: str | None, target: str) -> bool:
-    if path is None or path == "/":
-        return True
-    return target.startswith(path) if path.endswith("/") else target == path
 
 
 def _notes(policies: list[Policy], own: Address) -> tuple[str, ...]:

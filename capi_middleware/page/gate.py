@@ -33,6 +33,7 @@ class Verdict(Struct, frozen=True):
 
 
 _NOT_HTML = Verdict(inject=False, reason="not_html")
+_XHTML = Verdict(inject=False, reason="xhtml")
 _UNRULED = Ruling(allowed=True)
 
 # 1xx and 3xx bodies are never shown; these have none, or a part of one.
@@ -46,30 +47,15 @@ _UNSAFE_CHARSET = re.compile(
 )
 # The server in front of the app replaces the body by a file.
 _OFFLOADING = frozenset(
-    [
-        b"x-accel-redirect",
-        b"x-lighttpd-send-file",
-        b"x-litespeed-location",
-        b"x-reproxy-url",
-        b"x-sendfile",
-    ]
-)
+    [b"x-accel-redirect", b"x-lighttpd-send-file", b"x-litespeed-location", b"x-reproxy-url",
+     b"x-sendfile"]
+)  # fmt: skip
 _INTEGRITY_FIELDS = frozenset([b"content-digest", b"content-md5", b"digest", b"repr-digest"])
 _CDN_CACHE_CONTROL = b"cdn-cache-control"
-_RELEVANT = frozenset(
-    [
-        *_OFFLOADING,
-        b"cache-control",
-        b"content-disposition",
-        b"content-encoding",
-        b"content-type",
-        b"signature",
-        b"signature-input",
-        b"surrogate-control",
-        b"trailer",
-        b"x-accel-expires",
-    ]
-)
+_RELEVANT = _OFFLOADING | frozenset(
+    [b"cache-control", b"content-disposition", b"content-encoding", b"content-type", b"signature",
+     b"signature-input", b"surrogate-control", b"trailer", b"x-accel-expires"]
+)  # fmt: skip
 _LONGEST_LENGTH = 18  # digits; int() refuses endless ones
 
 Fields = dict[bytes, list[bytes]]
@@ -91,7 +77,7 @@ def inspect(
     for name, value in headers:
         if len(name) == 12 and name.lower() == b"content-type":
             if value.lstrip()[:9].lower() != b"text/html":
-                return _not_html(value)
+                return _XHTML if value[:21].lower() == b"application/xhtml+xml" else _NOT_HTML
             break
     else:
         return _NOT_HTML
@@ -162,12 +148,6 @@ def _judge(status: int, has_length: bool, *relevant: Header) -> tuple[str, bool,
     encodings = [token for token in _tokens(fields, b"content-encoding") if token != b"identity"]
     reason = _reason(status, has_length, fields, encodings)
     return reason, _is_public(fields), bool(encodings)
-
-
-def _not_html(content_type: bytes) -> Verdict:
-    if content_type[:21].lower() == b"application/xhtml+xml":
-        return Verdict(inject=False, reason="xhtml")
-    return _NOT_HTML
 
 
 def _reason(status: int, has_length: bool, fields: Fields, encodings: list[bytes]) -> str:
@@ -241,9 +221,7 @@ def _tokens(fields: Fields, name: bytes) -> list[bytes]:
 
 
 # Each of them describes the bytes or the byte ranges of the body the app made.
-_BROKEN = frozenset(
-    [b"accept-ranges", b"content-digest", b"content-md5", b"digest", b"repr-digest"]
-)
+_BROKEN = _INTEGRITY_FIELDS | {b"accept-ranges"}
 
 
 def rewrite(headers: Sequence[Header], *, event_ids: bool, length: int | None) -> list[Header]:

@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from capi_middleware.capture.consent import GRANTED, Permission
 from capi_middleware.events import STANDARD_EVENTS, Event, PageEvent
 from capi_middleware.meta.match_keys import ADVANCED_MATCHING
 from capi_middleware.private import Private
-
-NOTHING: Mapping[str, Any] = {}
 
 _encode = msgspec.json.Encoder().encode
 # "<" must not open or close anything inside a script element.
@@ -47,27 +46,6 @@ class PixelEntry(Private, Struct, omit_defaults=True, gc=False):
     am: dict[str, str] | None = None
 
 
-class PageConsent(NamedTuple):
-    """What the script must know of the consent: nothing (None, None) when it is granted.
-
-    `limits` are Meta's codes (country, state) for limited data use.
-    """
-
-    state: str | None = None
-    limits: tuple[int, int] | None = None
-
-
-#: Nothing is held back.
-OPEN = PageConsent()
-
-
-def page_consent(consent: str, country: int, state: int) -> PageConsent:
-    """The consent as the script reads it; `country` and `state` are codes of limited data use."""
-    if consent == "granted":
-        return OPEN
-    return PageConsent(consent, (country, state) if consent == "limited" else None)
-
-
 class _Block(Private, Struct, omit_defaults=True):
     """The data block. Its letters are what s.js reads."""
 
@@ -83,7 +61,7 @@ class _Block(Private, Struct, omit_defaults=True):
 
 
 def pixel_entries(
-    pixels: Mapping[str, Sequence[str] | None], matching: Mapping[str, Any] = NOTHING
+    pixels: Mapping[str, Sequence[str] | None], matching: Mapping[str, Any] = {}
 ) -> list[PixelEntry]:
     """The pixels as the script reads them, by id: the event names that each takes, None for all.
 
@@ -116,6 +94,25 @@ def page_key(told: Sequence[PageEvent]) -> tuple[str, str] | None:
     return None
 
 
+def told_consent(permission: Permission) -> tuple[str | None, tuple[int, int] | None]:
+    """What the script must know of the consent: nothing (None, None) when it is granted.
+
+    Else its name and, for "limited", Meta's codes (country, state) for limited data use.
+    """
+    consent, country, state = permission
+    if consent == "granted":
+        return None, None
+    return consent, (country, state) if consent == "limited" else None
+
+
+def ascii_json(data: object) -> bytes:
+    """JSON in pure ASCII, which no encoding of a page or a header changes."""
+    text = _encode(data)
+    if text.isascii():
+        return text
+    return json.dumps(json.loads(text), separators=(",", ":")).encode("ascii")
+
+
 class TagMaker:
     """Makes the tags of one site. `prefix` is the path of our endpoints below any mount.
 
@@ -135,7 +132,7 @@ class TagMaker:
         *,
         mount: str = "",
         ask: bool = False,
-        consent: PageConsent = OPEN,
+        consent: Permission = GRANTED,
         key: tuple[str, str] | None = None,
         nonce: str | None = None,
     ) -> bytes:
@@ -146,13 +143,10 @@ class TagMaker:
         later calls come from this page. `nonce` is the page's own CSP nonce.
         """
         prefix = mount + self._prefix
-        state, limits = consent
-        data = _Block(
-            prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits
+        state, limits = (None, None) if consent is GRANTED else told_consent(consent)
+        block = ascii_json(
+            _Block(prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits)
         )
-        block = _encode(data)
-        if not block.isascii():
-            block = json.dumps(json.loads(block), separators=(",", ":")).encode("ascii")
         for character, escape in _ESCAPES:
             block = block.replace(character, escape)
         element = _element(prefix, nonce) if mount or nonce else self._element

@@ -17,7 +17,7 @@ from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.gate import Verdict, inspect, is_public, rewrite, rewrite_head
 from capi_middleware.page.gzip import GzipInjector
 from capi_middleware.page.injector import Injector, Piece
-from capi_middleware.page.tag import OPEN, page_consent, page_events, page_key
+from capi_middleware.page.tag import page_events, page_key, told_consent
 from capi_middleware.private import Private
 from capi_middleware.request.drafts import Draft, Drafts
 from capi_middleware.request.issuing import Issuer
@@ -279,17 +279,17 @@ class Exchange(Private):
         else:
             visit.deny()
             self._suppress(refusal)
-        consent = page_consent(*visit.permitted())
         told: dict[str, Any] = {"e": page_events(events)}
         if refusal is None:
             carried = visit.carried(for_page=True)
             visit.take(carried)
             told["k"] = page_key(told["e"]) or issuer.new_key()
             told["e"] += carried
-        if consent.state is not None:
-            told["x"] = consent.state
-        if consent.limits is not None:
-            told["l"] = consent.limits
+        state, limits = told_consent(visit.permitted())
+        if state is not None:
+            told["x"] = state
+        if limits is not None:
+            told["l"] = limits
         if issuer.config.advanced_matching:
             told["p"] = issuer.pixels_knowing(self._known(events))
         return told, (visit.cookies() if events else []) + visit.cleared()
@@ -335,9 +335,7 @@ class Exchange(Private):
                     names.append((name, config.pixel_ids(name, match.route.pixels)))
         if self._page_view and not keep_page:
             names.append(("PageView", config.pixel_ids("PageView")))
-        self.issuer.count(
-            *(Count("suppressed", reason, name, pixel) for name, ids in names for pixel in ids)
-        )
+        self.issuer.suppressed(reason, names)
         drafts.events.clear()
         if not keep_page:
             self._page_view = False
@@ -392,12 +390,10 @@ class Exchange(Private):
             pixels = issuer.pixels
             if issuer.config.advanced_matching:
                 pixels = issuer.pixels_knowing(self._known(events))
-            permission = visit.permission or visit.permitted()
-            consent = OPEN if permission is GRANTED else page_consent(*permission)
             tag = issuer.tags.tag(
-                pixels, told + carried, mount=self._mount, consent=consent,
-                key=page_key(told) or issuer.new_key(),
-                nonce=verdict.nonce,
+                pixels, told + carried, mount=self._mount,
+                consent=visit.permission or visit.permitted(),
+                key=page_key(told) or issuer.new_key(), nonce=verdict.nonce,
             )  # fmt: skip
             visitor = visit.visitor(sets_cookies=sets_cookies)
             if sets_cookies and visit.has_new_cookies:

@@ -153,7 +153,7 @@ class Issuer:
         """The user_data object of the Graph API, hashed; what cannot be normalised is counted."""
         hashed, left = user_data.hashed(self.config.default_region)
         self.left_out("", [f"user_data.{key}" for key in left])
-        return dict(hashed)
+        return hashed
 
     def given_user_data(self, value: Any) -> dict[str, Any]:
         """The hashed user_data of what the host's rule gave: a UserData, a mapping, or nothing."""
@@ -249,14 +249,8 @@ class Issuer:
             for event in events
             for pixel_id in event.pixel_ids
         ]  # fmt: skip
-        try:
+        with self.shield.guard("the store"):
             self.store.append(rows, wait=False)
-        except StoreError as error:
-            self.shield.caught(error, "the store")
-
-    def now(self) -> float:
-        """Unix time in seconds."""
-        return self.clock()
 
     def _rows(self, events: Sequence[Event], visitor: Visitor | None, browser: str) -> list[Row]:
         page = agent = ""
@@ -304,10 +298,11 @@ class Issuer:
                 self.tap.counted(counts)
             self.store.count(counts)
 
-    def suppressed(self, reason: str, event: Event) -> None:
-        """No copy of this event goes out: one anonymous count for each pixel."""
-        names = [(event.event_name, pixel_id) for pixel_id in event.pixel_ids]
-        self.count(*(Count("suppressed", reason, name, pixel) for name, pixel in names))
+    def suppressed(self, reason: str, names: Iterable[tuple[str, Iterable[str]]]) -> None:
+        """No copy of events of these (name, pixel ids) goes out: one anonymous count each."""
+        self.count(
+            *(Count("suppressed", reason, name, pixel) for name, ids in names for pixel in ids)
+        )
 
     def page_of(self, path: str) -> str:
         """A page for the counters: its path without what is personal, at most 200 of them."""

@@ -100,27 +100,31 @@ class Visit(Private):
 
     async def ask(self, call: Call, waits: Waits) -> Any:
         """The answer of a callable of the configuration; None when it fails."""
-        try:
-            answer = call.rule(self._request())
-            if isawaitable(answer):
+        answer = self._called(call)
+        if isawaitable(answer):
+            try:
                 answer = await waits.host(answer)
-        except Exception as error:
-            self._issuer.shield.caught(error, "a callable of the configuration")
-            return None
+            except Exception as error:
+                return self._failed(error)
         return answer
 
     def ask_now(self, call: Call) -> Any:
         """The answer of a callable where nobody can wait: None when it is asynchronous."""
-        try:
-            answer = call.rule(self._request())
-        except Exception as error:
-            self._issuer.shield.caught(error, "a callable of the configuration")
-            return None
+        answer = self._called(call)
         if isawaitable(answer):
             if iscoroutine(answer):
                 answer.close()
             return None
         return answer
+
+    def _called(self, call: Call) -> Any:
+        try:
+            return call.rule(self._request())
+        except Exception as error:
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._issuer.shield.caught(error, "a callable of the configuration")
 
     # -- what may be done ------------------------------------------------------------------------
 
@@ -234,7 +238,7 @@ class Visit(Private):
                 name, _, value = part.strip().partition("=")
                 if name == carrying.COOKIE:
                     try:
-                        self._brought = issuer.carrier.unpack(value, now=issuer.now())
+                        self._brought = issuer.carrier.unpack(value, now=issuer.clock())
                         break
                     except BadBeacon:
                         issuer.count(Count("beacon", "carried"))
@@ -281,7 +285,7 @@ class Visit(Private):
             known = {event.event_id for event in events}
             value, n = self._issuer.carrier.pack(
                 [*events, *(event for event in brought if event.event_id not in known)],
-                now=self._issuer.now(),
+                now=self._issuer.clock(),
                 scripted=self.scripted and (for_script or not brought),
             )
             return [(b"set-cookie", self._next_cookie(value))], min(n, len(events))

@@ -64,7 +64,7 @@ class Reported:
         rows = [
             Row(
                 event_id=event_id, event_name=name, pixel_id=PIXEL_ID,
-                event_time=self.capi.issuer.now() - 5, payload=b"{}", browser="not_run",
+                event_time=self.capi.issuer.clock() - 5, payload=b"{}", browser="not_run",
                 page=page, **given,
             )
             for event_id in seen

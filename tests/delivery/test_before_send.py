@@ -222,7 +222,7 @@ def test_each_pixel_is_asked_for_itself_and_the_report_names_what_was_stopped(
     with site(fake_meta, asked) as capi:
         capi.track("Lead", user_data=UserData(em="jo@example.com"))
         assert capi.flush(20)
-        window = last_day(capi.issuer.now())
+        window = last_day(capi.issuer.clock())
         report = read_report(capi.store, capi.config, window, delivering=True)
     assert [one.pixel_id for one in fake_meta.received.server] == [PIXEL_ID]
     told = {one.pixel_id: (one.server, one.suppressed) for one in report.events}

@@ -266,7 +266,7 @@ def test_an_event_of_a_redirect_rides_to_the_next_page(site: Site) -> None:
     cookie = answer.cookies["capi_next"]
     assert (cookie["httponly"], cookie["path"]) == (True, "/")
     issuer = answer.capi.issuer
-    (event,), _ = issuer.carrier.unpack(cookie.coded_value, now=issuer.now())
+    (event,), _ = issuer.carrier.unpack(cookie.coded_value, now=issuer.clock())
     assert event.event_name == "Lead"
 
 
