@@ -39,7 +39,7 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         """This page with other filters."""
         return f"{path}?{urlencode({**asked, **changes})}"
 
-    return _page(
+    return filled(
         "parity.html.jinja",
         report=report,
         flags=_together(report.flags),
@@ -64,7 +64,7 @@ def login_html(action: str, error: str = "", *, nonce: str = "") -> str:
     `error` is a sentence to show above the form. `nonce` as in `to_html`; without one the page
     has no style.
     """
-    return _page("login.html.jinja", action=action, error=error, nonce=nonce)
+    return filled("login.html.jinja", action=action, error=error, nonce=nonce)
 
 
 @cache
@@ -74,7 +74,7 @@ def _environment() -> "jinja2.Environment":
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("capi_middleware.report"),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(("html.jinja",)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -107,5 +107,6 @@ def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
     return [run for run in runs if run]
 
 
-def _page(template: str, **values: object) -> str:
+def filled(template: str, **values: object) -> str:
+    """The text that a file of templates/ gives with these values."""
     return _environment().get_template(template).render(values)

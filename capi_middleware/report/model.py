@@ -28,9 +28,9 @@ class ReportWindow(Struct, frozen=True):
 class FreshnessSeconds(Struct, frozen=True):
     """Seconds from event_time to Meta's answer (nearest rank); None when nothing was delivered."""
 
-    p50: float | None
-    p95: float | None
-    max: float | None
+    p50: float | None = None
+    p95: float | None = None
+    max: float | None = None
 
 
 class MatchKeyShares(Struct, frozen=True):

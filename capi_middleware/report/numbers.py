@@ -182,7 +182,7 @@ def _match_keys(rows: Iterable[Tally]) -> MatchKeyShares:
 def _freshness(groups: Iterable[Freshness]) -> FreshnessSeconds:
     ordered = sorted((group.seconds, group.n) for group in groups)
     if not ordered:
-        return FreshnessSeconds(None, None, None)
+        return FreshnessSeconds()
     return FreshnessSeconds(_percentile(ordered, 50), _percentile(ordered, 95), ordered[-1][0])
 
 
