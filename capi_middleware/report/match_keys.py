@@ -4,6 +4,9 @@ These are shares of presence, not Meta's score: Meta publishes no formula for ev
 """
 
 from collections.abc import Collection, Iterable
+from importlib.resources import files
+
+import msgspec
 
 from capi_middleware.meta.match_keys import MATCH_KEYS, Priority
 from capi_middleware.report.model import EventReport, MatchKeyAdvice
@@ -23,17 +26,8 @@ FORMS = frozenset(
      "SubmitApplication", "Subscribe"}
 )  # fmt: skip
 ORDERS = frozenset({"AddPaymentInfo", "InitiateCheckout", "Purchase"})
-#: Where a page's visitor could be known from, for the keys that no customer tells.
-_OF_PAGES = {
-    "client_ip_address": "The app sees the address of a proxy instead of the visitor's: name the "
-    'proxies in Config(trusted_proxies=["10.0.0.0/8"]), or "unix" for a socket.',
-    "fbp": "The _fbp cookie goes out with every page that carries the pixel tag: let events happen "
-    "on such pages, and let caches in front of the app keep Set-Cookie.",
-}
-_KEEP_THE_VISITOR = (
-    "These events come from a webhook or job that does not know the visitor: keep "
-    "current_visitor().dumps() with the order at checkout, and give it back with "
-    "CAPI.track(..., visitor=Visitor.loads(text))."
+_FIXES: dict[str, str] = msgspec.toml.decode(
+    files("capi_middleware.report").joinpath("match_keys.toml").read_bytes()
 )
 
 
@@ -75,31 +69,16 @@ def _fix(key: str, event: EventReport) -> str:
     name, origins = event.event_name, event.match_keys_by_origin
     # Of a request without a page the user agent is known, of a webhook or job it is not.
     seen = origins.server_only.keys.get("client_user_agent", 0.0)
-    apart = origins.server_only.events > origins.browser.events and seen < 0.5
-    if key in _OF_PAGES:
-        return _KEEP_THE_VISITOR if apart else _OF_PAGES[key]
-    what, field = MATCH_KEYS[key].what, MATCH_KEYS[key].field
-    if apart:
-        return (
-            f"These events come from a webhook or job: give {what} of the stored order or "
-            f'customer, CAPI.track("{name}", visitor=..., user_data=UserData({key}=...)).'
-        )
-    if name in ORDERS:
-        return (
-            f'The checkout knows {what}: track("{name}", ..., user_data=UserData({key}=order.'
-            f"{field})) in its view, also for guests."
-        )
-    if name in FORMS:
-        return (
-            f'The form asks for {what}, or could: EventRoute(..., user_data={{"{key}": '
-            f'"{{form.{field}}}"}}), or track("{name}", user_data=UserData({key}=...)).'
-        )
-    if key == "country":
-        return (
-            'A CDN or load balancer knows the country: Config(user_data={"country": '
-            '"{header.cf-ipcountry}"}) with the name of its header.'
-        )
-    return (
-        f"Signed-in visitors have told {what}: Config(user_data=...) with a callable that gives "
-        f"UserData({key}=user.{field}) for every event of theirs. Anonymous ones stay without."
-    )
+    of_a_job = origins.server_only.events > origins.browser.events and seen < 0.5
+    if key in ("client_ip_address", "fbp"):
+        case = "visitor_of_a_job" if of_a_job else key
+    elif of_a_job:
+        case = "job"
+    elif name in ORDERS:
+        case = "order"
+    elif name in FORMS:
+        case = "form"
+    else:
+        case = "country" if key == "country" else "signed_in"
+    told = MATCH_KEYS[key]
+    return _FIXES[case].format(event=name, key=key, what=told.what, field=told.field)
