@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from capi_middleware.errors import ConfigError
 
@@ -12,17 +12,8 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"(path|query|form|json|cookie|header|state)((?:\.[^.{}\s]+)+)\Z")
 
 
-class Missing:
-    """What an expression gives whose value is not in the request. Never sent, always counted."""
-
-    def __repr__(self) -> str:
-        return "MISSING"
-
-    def __bool__(self) -> bool:
-        return False
-
-
-MISSING: Final = Missing()
+#: What an expression gives whose value is not in the request. Never sent, always counted.
+MISSING: Final = UNSET
 
 #: Reads one value: (root, names) -> value or MISSING.
 Lookup = Callable[[str, tuple[str, ...]], Any]
@@ -39,19 +30,18 @@ class Expression:
     def __init__(self, text: str) -> None:
         self.text: str = text
         self._parts: list[str | tuple[str, tuple[str, ...]]] = []
-        end = 0
-        for found in _FIELD.finditer(text):
-            if found.start() > end:
-                self._parts.append(text[end : found.start()])
-            name = _NAME.match(found[1])
-            if name is None:
-                raise ConfigError(_explain(text, found[0]))
-            self._parts.append((name[1], tuple(name[2][1:].split("."))))
-            end = found.end()
-        if end < len(text):
-            self._parts.append(text[end:])
-        if any("{" in part or "}" in part for part in self._parts if isinstance(part, str)):
-            raise ConfigError(_explain(text, "an unmatched brace"))
+        for place, part in enumerate(_FIELD.split(text)):
+            name = _NAME.match(part) if place % 2 else None
+            if name is not None:
+                self._parts.append((name[1], tuple(name[2][1:].split("."))))
+            elif place % 2 or "{" in part or "}" in part:
+                found = f"{{{part}}}" if place % 2 else "an unmatched brace"
+                raise ConfigError(
+                    f"bad expression {text!r}: found {found}, expected {{path.x}}, {{query.x}}, "
+                    "{form.x}, {json.a.b}, {cookie.x}, {header.x} or {state.a.b}"
+                )
+            elif part:
+                self._parts.append(part)
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
@@ -77,13 +67,6 @@ class Expression:
                 return MISSING
             values.append(value)
         return values[0] if len(values) == 1 else "".join(map(str, values))
-
-
-def _explain(text: str, found: str) -> str:
-    return (
-        f"bad expression {text!r}: found {found}, expected {{path.x}}, {{query.x}}, {{form.x}}, "
-        "{json.a.b}, {cookie.x}, {header.x} or {state.a.b}"
-    )
 
 
 class Call(Struct, frozen=True, eq=False):
@@ -115,11 +98,8 @@ def parse(value: Any) -> Template:
 
 def leaves(template: Template) -> Iterator[Any]:
     """Every Expression, Call or literal inside a parsed template."""
-    if isinstance(template, dict):
-        for item in template.values():
-            yield from leaves(item)
-    elif isinstance(template, list):
-        for item in template:
+    if isinstance(template, dict | list):
+        for item in template.values() if isinstance(template, dict) else template:
             yield from leaves(item)
     else:
         yield template

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from operator import itemgetter
+from dataclasses import KW_ONLY, dataclass, field
+from http import HTTPMethod
+from itertools import takewhile
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -26,9 +27,6 @@ CONVERTERS: dict[str, tuple[str, Callable[[str], Any], str]] = {
         "0190f5c2-0000-7000-8000-000000000000",
     ),
 }
-METHODS = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
-)
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::([a-zA-Z_]+))?\}")
 _STATUS = re.compile(r"[1-5](?:xx|\d\d)\Z")
 
@@ -39,47 +37,39 @@ class PathTemplate:
     Raises ConfigError when it is not one.
     """
 
-    __slots__ = ("_converters", "pattern", "sample", "segments", "text")
+    __slots__ = ("_converters", "is_open", "pattern", "sample", "segments", "text")
 
     def __init__(self, text: str) -> None:
+        bad = f"bad path {text!r}"
         if not text.startswith("/"):
-            raise ConfigError(f"bad path {text!r}: expected a path that starts with '/'")
+            raise ConfigError(f"{bad}: expected a path that starts with '/'")
         if "?" in text or "#" in text:
-            raise ConfigError(
-                f"bad path {text!r}: expected a path without '?' or '#'; read the query with "
-                "an expression such as {query.x}"
-            )
+            raise ConfigError(f"{bad}: expected a path without '?' or '#'; read the query with "
+                              "an expression such as {query.x}")  # fmt: skip
         self.text: str = text
         self._converters: dict[str, Callable[[str], Any]] = {}
-        self.sample: str = ""
-        pattern, end = "", 0
-        for found in _PARAMETER.finditer(text):
-            name, converter = found[1], found[2] or "str"
-            if converter not in CONVERTERS:
-                fail(f"bad path {text!r}", f"converter {converter!r}",
-                     f"one of {', '.join(CONVERTERS)}")  # fmt: skip
+        *parts, tail = _PARAMETER.split(text)  # of each parameter: what is before, name, converter
+        self.sample, pattern = "", ""
+        for literal, name, converter in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+            if (converter or "str") not in CONVERTERS:
+                fail(bad, f"converter {converter!r}", f"one of {', '.join(CONVERTERS)}")
             if name in self._converters:
-                fail(f"bad path {text!r}", f"{{{name}}} twice", "it once")
-            regex, convert, sample = CONVERTERS[converter]
-            literal = text[end : found.start()]
+                fail(bad, f"{{{name}}} twice", "it once")
+            regex, self._converters[name], sample = CONVERTERS[converter or "str"]
             pattern += f"{re.escape(literal)}(?P<{name}>{regex})"
             self.sample += literal + sample
-            self._converters[name] = convert
-            end = found.end()
-        tail = text[end:]
-        literals = _PARAMETER.sub("", text)
-        if "{" in literals or "}" in literals:
-            fail(f"bad path {text!r}", "a brace that is no parameter",
-                 "{name} or {name:int|float|path|str|uuid}")  # fmt: skip
+        if re.search("[{}]", "".join([*parts[::3], tail])):
+            fail(bad, "a brace that is no parameter", "{name} or {name:int|float|path|str|uuid}")
         self.pattern: re.Pattern[str] = re.compile(pattern + re.escape(tail) + r"\Z")
         self.sample += tail
-        #: For the index: literal segments, None for "one segment", ... for "the rest".
-        self.segments: list[str | Literal["..."] | None] = []
-        for segment in text[1:].split("/"):
-            if ":path}" in segment:
-                self.segments.append("...")
-                break
-            self.segments.append(None if "{" in segment else segment)
+        segments = text[1:].split("/")
+        #: For the index: whether the path goes on for as long as it likes,
+        self.is_open: bool = ":path}" in text
+        #: and its segments up to there, None for any.
+        self.segments: list[str | None] = [
+            None if "{" in one else one
+            for one in takewhile(lambda one: ":path}" not in one, segments)
+        ]
 
     def match(self, path: str) -> dict[str, Any] | None:
         """The converted parameters of `path`, or None."""
@@ -115,12 +105,13 @@ class EventRoute:
 
     match: str
     event_name: EventName
-    status: str = field(default="2xx,3xx", kw_only=True)
-    dedupe_key: str | Callable[[Any], Any] | None = field(default=None, kw_only=True)
-    custom_data: Mapping[str, Any] | None = field(default=None, kw_only=True)
-    user_data: Mapping[str, Any] | Callable[[Any], Any] | None = field(default=None, kw_only=True)
-    pixels: Sequence[str] | None = field(default=None, kw_only=True)
-    send: Literal["both", "server", "browser"] = field(default="both", kw_only=True)
+    _: KW_ONLY
+    status: str = "2xx,3xx"
+    dedupe_key: str | Callable[[Any], Any] | None = None
+    custom_data: Mapping[str, Any] | None = None
+    user_data: Mapping[str, Any] | Callable[[Any], Any] | None = None
+    pixels: Sequence[str] | None = None
+    send: Literal["both", "server", "browser"] = "both"
 
     method: str = field(init=False, repr=False)
     path: PathTemplate = field(init=False, repr=False, compare=False)
@@ -134,7 +125,7 @@ class EventRoute:
     def __post_init__(self) -> None:
         where = f"route {self.match!r}"
         method, _, path = self.match.partition(" ") if isinstance(self.match, str) else ("", "", "")
-        if method != "*" and method not in METHODS:
+        if method != "*" and method not in list(HTTPMethod):
             fail(where, f"method {method!r}", "'METHOD /path' with METHOD one of GET, POST, PUT, "
                  "PATCH, DELETE or *")  # fmt: skip
         check_event_name(self.event_name, where)
@@ -161,18 +152,20 @@ class EventRoute:
             }
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
-        every = list(leaves(list(templates.values())))
+        every = list(leaves(templates))
+        known = path_template.pattern.groupindex
         for leaf in every:
-            self._check_parameters(leaf, path_template)
+            for name in re.findall(r"\{path\.([^.}]+)", getattr(leaf, "text", "")):
+                if name not in known:
+                    fail(where, f"{{path.{name}}}",
+                         f"one of its parameters: {', '.join(known) or 'it has none'}")  # fmt: skip
         vars(self).update(  # frozen for everybody else
             method=method,
             path=path_template,
             templates=templates,
             callables=tuple(leaf for leaf in every if isinstance(leaf, Call)),
             counted=frozenset(
-                status
-                for status in range(100, 600)
-                if {str(status), f"{status // 100}xx"} & statuses
+                one for one in range(100, 600) if {str(one), f"{one // 100}xx"} & statuses
             ),
             constants=frozenset(
                 name
@@ -183,12 +176,6 @@ class EventRoute:
                 isinstance(leaf, Expression) and {"form", "json"} & leaf.roots for leaf in every
             ),
         )
-
-    def _check_parameters(self, leaf: Any, template: PathTemplate) -> None:
-        for name in re.findall(r"\{path\.([^.}]+)", getattr(leaf, "text", "")):
-            if name not in template.pattern.groupindex:
-                known = ", ".join(template.pattern.groupindex) or "it has none"
-                fail(f"route {self.match!r}", f"{{path.{name}}}", f"one of its parameters: {known}")
 
     def covers(self, other: "EventRoute") -> bool:
         """Whether every request of `other` is taken by this route, so that `other` is dead."""
@@ -214,11 +201,12 @@ class Match(Struct, frozen=True, eq=False):
 
 
 class _Node:
-    __slots__ = ("any", "here", "literal", "rest")
+    """Where the segments so far lead: to what follows each next one (None: any), and to routes."""
+
+    __slots__ = ("children", "here", "rest")
 
     def __init__(self) -> None:
-        self.literal: dict[str, _Node] = {}
-        self.any: _Node | None = None
+        self.children: dict[str | None, _Node] = {}
         self.here: list[tuple[int, EventRoute]] = []
         self.rest: list[tuple[int, EventRoute]] = []
 
@@ -239,17 +227,8 @@ class RouteIndex:
         for place, route in enumerate(routes):
             node = self._root
             for segment in route.path.segments:
-                if segment == "...":
-                    node.rest.append((place, route))
-                    break
-                if segment is None:
-                    if node.any is None:
-                        node.any = _Node()
-                    node = node.any
-                else:
-                    node = node.literal.setdefault(segment, _Node())
-            else:
-                node.here.append((place, route))
+                node = node.children.setdefault(segment, _Node())
+            (node.rest if route.path.is_open else node.here).append((place, route))
 
     def may_want(self, method: str, path: str) -> bool:
         """False for a request that no route takes and that is not below `reserved`.
@@ -261,28 +240,25 @@ class RouteIndex:
 
     def match(self, method: str, path: str) -> list[Match]:
         """The routes of `method` and `path` (below any mount), in order."""
-        root = self._root
-        if not root.literal and root.any is None and not root.rest:
+        nodes = [self._root]
+        if not self._root.children and not self._root.rest:
             return []
-        nodes = [root]
         found: list[tuple[int, EventRoute]] = []
         for segment in path[1:].split("/"):
             following: list[_Node] = []
             for node in nodes:
                 if node.rest:
                     found += node.rest
-                child = node.literal.get(segment)
-                if child is not None:
-                    following.append(child)
-                if node.any is not None:
-                    following.append(node.any)
+                if segment in node.children:
+                    following.append(node.children[segment])
+                if None in node.children:
+                    following.append(node.children[None])
             nodes = following
             if not nodes:
                 break
         for node in nodes:
             found += node.here
-        if len(found) > 1:
-            found.sort(key=itemgetter(0))
+        found.sort()
         matches = []
         for _, route in found:
             if route.method in (method, "*"):
@@ -295,7 +271,6 @@ class RouteIndex:
 def _first_segments(
     routes: Sequence[EventRoute], method: str, reserved: str
 ) -> frozenset[str] | None:
-    first = {route.path.segments[0] for route in routes if route.method in (method, "*")}
-    if None in first or "..." in first:
-        return None
-    return frozenset({*map(str, first), reserved[1:].partition("/")[0]})
+    paths = [route.path for route in routes if route.method in (method, "*")]
+    first = {path.segments[0] if path.segments else None for path in paths}
+    return None if None in first else frozenset({*map(str, first), reserved[1:].partition("/")[0]})
