@@ -3,11 +3,11 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from inspect import iscoroutinefunction
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +26,7 @@ from capi_middleware.meta.user_data import unknown_keys
 Rule = Callable[[Any], Any] | Mapping[str, Any] | None
 _SECRET_LENGTH = 32
 _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
+_STORE_HINT = "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… or memory:"
 _SECRET_HINT = (
     f"a secret of at least {_SECRET_LENGTH} characters; make one: "
     "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
@@ -119,8 +120,7 @@ class Config:
         self._check_routes()
         self._check_types()
         self._check_addresses()
-        self._check_alerts()
-        self._check_callables()
+        self._check_webhook()
         self._check_rules()
 
     def __repr__(self) -> str:
@@ -192,43 +192,38 @@ class Config:
 
     def _check_routes(self) -> None:
         ids = {pixel.id for pixel in self.pixels}
-        seen: list[EventRoute] = []
-        for route in self.routes:
+        for place, route in enumerate(self.routes):
             if not isinstance(route, EventRoute):
                 fail("routes", kind_of(route), "EventRoute objects")
+            at, name = f"route {route.match!r}", route.event_name
             if strange := set(map(str, route.pixels or ())) - ids:
-                fail(f"route {route.match!r}: pixels", sorted(strange), f"some of {sorted(ids)}")
-            if not self.pixel_ids(route.event_name, route.pixels):
-                fail(f"route {route.match!r}", f"no pixel that takes {route.event_name!r}",
-                      "one; see Pixel(events=...) and EventRoute(pixels=...)")  # fmt: skip
-            if route.path.text == self.prefix or route.path.text.startswith(self.prefix + "/"):
-                fail(f"route {route.match!r}", f"a path under our own prefix {self.prefix!r}",
-                      "a path of the app: this route can never match")  # fmt: skip
-            for earlier in seen:
+                fail(f"{at}: pixels", sorted(strange), f"some of {sorted(ids)}")
+            if not self.pixel_ids(name, route.pixels):
+                one = "one; see Pixel(events=...) and EventRoute(pixels=...)"
+                fail(at, f"no pixel that takes {name!r}", one)
+            if f"{route.path.text}/".startswith(f"{self.prefix}/"):
+                never = "a path of the app: this route can never match"
+                fail(at, f"a path under our own prefix {self.prefix!r}", never)
+            for earlier in self.routes[:place]:
                 if earlier.covers(route):
-                    fail(f"route {route.match!r}", f"that the earlier {earlier.match!r} takes all "
-                          f"its requests for {route.event_name!r}",
-                          "the special route before the general one")  # fmt: skip
-            seen.append(route)
+                    found = (
+                        f"that the earlier {earlier.match!r} takes all its requests for {name!r}"
+                    )
+                    fail(at, found, "the special route before the general one")
 
     def _check_types(self) -> None:
-        for name in ("page_view", "advanced_matching", "delivery", "debug"):
-            if not isinstance(getattr(self, name), bool):
-                fail(name, kind_of(getattr(self, name)), "true or false")
-        choices = {
-            "privacy": ("honor-gpc", "ignore-gpc"),
-            "durability": ("conversions", "all", "none"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                fail(name, repr(getattr(self, name)), " or ".join(map(repr, allowed)))
-        for name, least in (("queue_limit", 1), ("retention_days", 1), ("insights_hours", 0)):
-            number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool) or number < least:
-                fail(name, repr(number), f"a whole number of at least {least}")
-        for name in ("trusted_proxies", "exclude", "drop_parameters"):
-            if isinstance(getattr(self, name), str):
-                fail(name, repr(getattr(self, name)), "a list")
+        for one in fields(self):
+            name, kind, value = one.name, one.type, getattr(self, one.name)
+            if kind is bool and not isinstance(value, bool):
+                fail(name, kind_of(value), "true or false")
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                fail(name, repr(value), " or ".join(map(repr, get_args(kind))))
+            least = 0 if name == "insights_hours" else 1
+            is_whole = isinstance(value, int) and not isinstance(value, bool)
+            if kind is int and not (is_whole and value >= least):
+                fail(name, repr(value), f"a whole number of at least {least}")
+            if kind == Sequence[str] and isinstance(value, str):
+                fail(name, repr(value), "a list")
         if not re.fullmatch(r"[A-Z]{2}", str(self.default_region)):
             fail("default_region", repr(self.default_region), "an ISO country code such as 'US'")
         for path in self.exclude:
@@ -236,31 +231,29 @@ class Config:
                 fail("exclude", repr(path), "path prefixes that start with '/'")
         if self.report_token is not None and not str(self.report_token).strip():
             fail("report_token", "an empty text", "a token, or leave it out")
-
-    def _check_alerts(self) -> None:
-        if self.alert_webhook is not None:
-            # The address is often a secret itself, so it is not shown.
-            try:
-                parts = urlsplit(self.alert_webhook)
-                scheme, host, _ = parts.scheme, parts.hostname, parts.port
-            except (ValueError, AttributeError, TypeError):
-                fail("alert_webhook", kind_of(self.alert_webhook), "an https:// address")
-            if not host or not (scheme == "https" or (scheme == "http" and host in _LOOPBACK)):
-                found = f"the scheme {scheme!r} and {'a' if host else 'no'} host"
-                fail("alert_webhook", found, "an https:// address (http:// on this machine)")
-
-    def _check_callables(self) -> None:
         for name, takes in (("on_alert", "Alert"), ("before_send", "Event")):
             given = getattr(self, name)
             if given is not None and (not callable(given) or iscoroutinefunction(given)):
                 found = "an async function" if callable(given) else kind_of(given)
                 fail(name, found, f"a function that takes an {takes}")
 
+    def _check_webhook(self) -> None:
+        if self.alert_webhook is None:
+            return
+        # The address is often a secret itself, so it is not shown.
+        try:
+            parts = urlsplit(self.alert_webhook)
+            scheme, host, _ = parts.scheme, parts.hostname, parts.port
+        except (ValueError, AttributeError, TypeError):
+            fail("alert_webhook", kind_of(self.alert_webhook), "an https:// address")
+        if not host or not (scheme == "https" or (scheme == "http" and host in _LOOPBACK)):
+            found = f"the scheme {scheme!r} and {'a' if host else 'no'} host"
+            fail("alert_webhook", found, "an https:// address (http:// on this machine)")
+
     def _check_addresses(self) -> None:
         if not isinstance(self.store, str) or not _STORES.match(self.store):
             found = self.store.partition(":")[0] if isinstance(self.store, str) else self.store
-            fail("store", f"{found!r}", "sqlite:///capi.db, sqlite:////absolute/path.db, "
-                  "postgresql://… or memory:")  # fmt: skip
+            fail("store", f"{found!r}", _STORE_HINT)
         if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", str(self.prefix)):
             fail("prefix", repr(self.prefix), "a path such as '/_capi' without '/' at its end")
         for name in ("graph_url", "pixel_script_url"):
