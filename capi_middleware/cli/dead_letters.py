@@ -7,22 +7,13 @@ from typing import Any
 import click
 import msgspec
 
-from capi_middleware.cli.terminal import (
-    JSON,
-    JSON_LINES,
-    console,
-    opened,
-    print_done,
-    print_json,
-    progress,
-    table,
-)
+from capi_middleware.cli import terminal
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import DeadLetter
 from capi_middleware.store.store import Store
 
 _PAGE = 500
-_ALL = click.option("--all", "every", is_flag=True, help="All dead letters.")
+_COLUMNS = ("key", "event_name", "pixel", "event_time", "reason", "attempts", "event_id")
 
 
 @click.group("dead-letters")
@@ -31,23 +22,24 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@JSON_LINES
+@terminal.JSON_LINES
 @click.pass_obj
 def list_letters(source: str, as_json: bool) -> None:
     """All dead letters with Meta's error code."""
     letters: list[DeadLetter] = []
-    with opened(source) as capi:
+    with terminal.opened(source) as capi:
         while more := capi.store.dead_letters(limit=_PAGE, after=letters[-1].key if letters else 0):
             letters += more
     if as_json:
         for one in letters:
-            print_json(_as_dict(one))
+            terminal.print_json(_as_dict(one))
         return
-    shown = table("key", "event_name", "pixel", "event_time", "reason", "attempts", "event_id")
-    for one in letters:
-        shown.add_row(str(one.key), one.event_name, one.pixel_id, iso(one.event_time),
-                      one.reason, str(one.attempts), one.event_id)  # fmt: skip
-    console.print(shown if letters else "No dead letters.")
+    rows = (
+        (str(one.key), one.event_name, one.pixel_id, iso(one.event_time), one.reason,
+         str(one.attempts), one.event_id)
+        for one in letters
+    )  # fmt: skip
+    terminal.print_table(_COLUMNS, rows, empty="No dead letters.")
 
 
 @dead_letters.command()
@@ -56,44 +48,17 @@ def list_letters(source: str, as_json: bool) -> None:
 @click.pass_obj
 def show(source: str, key: int, as_json: bool) -> None:
     """One dead letter with its payload; personal data in it is hashed."""
-    with opened(source) as capi:
+    with terminal.opened(source) as capi:
         found = capi.store.dead_letters(limit=1, after=key - 1)
     if not found or found[0].key != key:
         raise click.ClickException(f"found no dead letter {key}, expected a key that `list` shows")
-    shown = _as_dict(found[0]) | {"payload": _payload(found[0])}
+    letter = found[0]
+    try:
+        payload = json.loads(letter.payload)
+    except ValueError:
+        payload = f"{len(letter.payload)} bytes that are no JSON"
+    shown = _as_dict(letter) | {"payload": payload}
     click.echo(json.dumps(shown, indent=None if as_json else 2))
-
-
-@dead_letters.command()
-@click.argument("keys", type=int, nargs=-1)
-@_ALL
-@JSON
-@click.pass_obj
-def requeue(source: str, keys: tuple[int, ...], every: bool, as_json: bool) -> None:
-    """Send dead letters again, with the same event_id and event_time."""
-    _act(source, keys, every, as_json, Store.requeue, "requeued")
-
-
-@dead_letters.command()
-@click.argument("keys", type=int, nargs=-1)
-@_ALL
-@JSON
-@click.pass_obj
-def drop(source: str, keys: tuple[int, ...], every: bool, as_json: bool) -> None:
-    """Give dead letters up: each is counted as dropped, its payload deleted."""
-    _act(source, keys, every, as_json, Store.drop, "dropped")
-
-
-def _act(
-    source: str, keys: tuple[int, ...], every: bool, as_json: bool,
-    act: Callable[[Store, list[int] | None], int], done: str,
-) -> None:  # fmt: skip
-    if bool(keys) is every:
-        found = "keys and --all" if keys else "neither keys nor --all"
-        raise click.UsageError(f"found {found}, expected one of them")
-    with opened(source) as capi, progress("at work"):
-        n = act(capi.store, None if every else list(keys))
-    print_done(as_json, n, done)
 
 
 def _as_dict(letter: DeadLetter) -> dict[str, Any]:
@@ -102,8 +67,24 @@ def _as_dict(letter: DeadLetter) -> dict[str, Any]:
     return shown
 
 
-def _payload(letter: DeadLetter) -> Any:
-    try:
-        return json.loads(letter.payload)
-    except ValueError:
-        return f"{len(letter.payload)} bytes that are no JSON"
+def _add(name: str, act: Callable[[Store, list[int] | None], int], done: str, text: str) -> None:
+    """A command that does something to the dead letters of some keys, or to all."""
+
+    @dead_letters.command(name, help=text)
+    @click.argument("keys", type=int, nargs=-1)
+    @click.option("--all", "every", is_flag=True, help="All dead letters.")
+    @terminal.JSON
+    @click.pass_obj
+    def command(source: str, keys: tuple[int, ...], every: bool, as_json: bool) -> None:
+        if bool(keys) is every:
+            found = "keys and --all" if keys else "neither keys nor --all"
+            raise click.UsageError(f"found {found}, expected one of them")
+        with terminal.opened(source) as capi, terminal.progress("at work"):
+            n = act(capi.store, None if every else list(keys))
+        terminal.print_done(as_json, n, done)
+
+
+_add("requeue", Store.requeue, "requeued",
+     "Send dead letters again, with the same event_id and event_time.")  # fmt: skip
+_add("drop", Store.drop, "dropped",
+     "Give dead letters up: each is counted as dropped, its payload deleted.")  # fmt: skip

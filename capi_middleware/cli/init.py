@@ -18,10 +18,10 @@ def init(source: str, force: bool, as_json: bool) -> None:
     path = Path(source)
     if path.suffix != ".toml":
         raise click.UsageError(f"--config: found {source!r}, expected the name of a .toml file")
-    text = files("capi_middleware.cli").joinpath("capi.toml").read_text("utf-8")
+    ours = files("capi_middleware.cli")
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
+            file.write(ours.joinpath("capi.toml").read_text("utf-8"))
     except FileExistsError:
         raise click.ClickException(
             f"{path}: found a file, expected none; --force replaces it"
@@ -34,17 +34,6 @@ def init(source: str, force: bool, as_json: bool) -> None:
     }
     if as_json:
         print_json({"written": str(path), "environment": made})
-        return
-    click.echo(
-        f"Written: {path}\n\nNext:\n"
-        f"1. Set the environment, the same in every process and on every machine:\n"
-        f"     export CAPI_SECRET_KEY={made['CAPI_SECRET_KEY']}\n"
-        f"     export CAPI_REPORT_TOKEN={made['CAPI_REPORT_TOKEN']}\n"
-        "     export CAPI_ACCESS_TOKEN=...   "
-        "(Events Manager → your dataset → Settings → Conversions API)\n"
-        f"2. Put the id of your pixel and your routes into {path}.\n"
-        "3. Wrap the app: app = CAPIMiddleware(app, Config.load("
-        f'"{path}"))\n'
-        "4. capi-middleware check --send --url https://your.site/\n"
-        "5. Open /_capi/parity with the report token."
-    )
+    else:
+        text = ours.joinpath("init.txt").read_text("utf-8")
+        click.echo(text.format(path=path, **made), nl=False)

@@ -5,15 +5,7 @@ import time
 
 import click
 
-from capi_middleware.cli.terminal import (
-    JSON,
-    console,
-    opened,
-    print_json,
-    print_line,
-    progress,
-    table,
-)
+from capi_middleware.cli import terminal
 from capi_middleware.insights.keeping import refresh
 from capi_middleware.insights.model import Comparison, Insights, problems
 from capi_middleware.report.numbers import percent
@@ -32,16 +24,16 @@ _FORMS = {
 
 @click.command()
 @click.option("--fetch", is_flag=True, help="Ask Meta now; without it, what was asked last.")
-@JSON
+@terminal.JSON
 @click.pass_obj
 def insights(source: str, fetch: bool, as_json: bool) -> None:
     """What Meta says about the events, beside our numbers of the last seven days.
 
     Exit code 1 when Meta refused or did not answer a question, 2 when it was never asked.
     """
-    with opened(source) as capi:
+    with terminal.opened(source) as capi:
         if fetch:
-            with progress("asking Meta"):
+            with terminal.progress("asking Meta"):
                 refresh(capi.config, capi.store)
         report = read_report(capi.store, capi.config, parse_window({}, time.time()))
     found, compared = report.insights, report.comparisons
@@ -49,7 +41,7 @@ def insights(source: str, fetch: bool, as_json: bool) -> None:
         click.echo("Meta was never asked: capi-middleware insights --fetch", err=True)
         sys.exit(2)
     if as_json:
-        print_json({"insights": found, "comparisons": compared})
+        terminal.print_json({"insights": found, "comparisons": compared})
     else:
         _print(found, compared)
     if any(problem.state != "no_data" for _, problem in problems(found)):
@@ -57,25 +49,28 @@ def insights(source: str, fetch: bool, as_json: bool) -> None:
 
 
 def _print(found: Insights, compared: list[Comparison]) -> None:
-    print_line(f"Asked {found.fetched_at}")
+    terminal.print_line(f"Asked {found.fetched_at}")
     for what, problem in problems(found):
         state = problem.state.replace("_", " ")
-        print_line(f"{state}: {what}: {problem.explanation}", problem.fix)
-    shown = table("event", "pixel", "measure", *_NUMBERS, "verdict", numbers=_NUMBERS)
-    for one in compared:
-        metas = one.told.replace("_", " ") or _amount(one, one.metas)
-        ours = _amount(one, one.ours)
-        shown.add_row(one.event_name, one.pixel_id, one.measure, ours, metas, one.verdict)
-    console.print(shown if compared else "Meta told no numbers.")
+        terminal.print_line(f"{state}: {what}: {problem.explanation}", problem.fix)
+    columns = ("event", "pixel", "measure", *_NUMBERS, "verdict")
+    rows = (
+        (one.event_name, one.pixel_id, one.measure, _amount(one, one.ours),
+         one.told.replace("_", " ") or _amount(one, one.metas), one.verdict)
+        for one in compared
+    )  # fmt: skip
+    terminal.print_table(columns, rows, numbers=_NUMBERS, empty="Meta told no numbers.")
     for one in compared:
         if one.verdict in ("differs", "low"):
-            print_line(f"{one.event_name} at pixel {one.pixel_id}: {one.explanation}", one.fix)
+            terminal.print_line(
+                f"{one.event_name} at pixel {one.pixel_id}: {one.explanation}", one.fix
+            )
     if found.opportunity and found.opportunity.score is not None:
         account = found.opportunity
-        print_line(f"Opportunity score of {account.account}: {account.score:g} of 100")
+        terminal.print_line(f"Opportunity score of {account.account}: {account.score:g} of 100")
         for tip in found.opportunity.recommendations:
             lift = f" (+{tip.score_lift:g})" if tip.score_lift is not None else ""
-            print_line(f"  {tip.type}{lift}: {tip.body}")
+            terminal.print_line(f"  {tip.type}{lift}: {tip.body}")
 
 
 def _amount(one: Comparison, value: float | None) -> str:

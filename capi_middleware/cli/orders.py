@@ -23,15 +23,12 @@ USUAL: dict[str, tuple[str, ...]] = {
     "phone": ("phone", "billingphone", "customerphone", "phonenumber"),
     "consent": ("consent", "marketingconsent", "trackingconsent"),
 }  # fmt: skip
-#: A file without these cannot be reconciled.
-NEEDED = ("id", "time")
 #: What shops call an order that was paid.
 PAID = frozenset(
     {"paid", "partiallyrefunded", "complete", "completed", "processing", "succeeded", "captured",
      "shipped", "fulfilled", "closed"}
 )  # fmt: skip
 _YES = frozenset({"yes", "true", "1", "y", "granted", "accepted"})
-_NAMED = 20
 _DAY = 86_400.0
 #: How far a local time may be from UTC, in seconds.
 _FARTHEST_ZONE = 14 * 3600.0
@@ -43,7 +40,7 @@ class OrdersError(CapiError, ValueError):
     """A file that cannot be read as orders."""
 
 
-class Order(Struct, frozen=True, kw_only=True):
+class Order(Struct, frozen=True):
     """One paid order; the value is None when the file has none.
 
     `time` in Unix seconds, give or take `slack` seconds: a date tells no hour, and a time without
@@ -130,22 +127,18 @@ def read_orders(
 def _columns(names: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str, int]:
     """The place of each meaning's column: the chosen one, else the best of the usual names."""
     places: dict[str, int] = {}
-    plain, shown = [_plain(name) for name in names], ", ".join(names[:_NAMED])
+    plain, shown = [_plain(name) for name in names], ", ".join(names[:20]) or "no columns"
     for meaning, usual in USUAL.items():
-        wanted = chosen.get(meaning)
-        if wanted is not None and wanted not in names:
-            raise OrdersError(
-                f"--{meaning}-column: found no column {wanted!r}, expected one of {shown}"
-            )
-        if wanted is not None:
+        option, wanted = f"--{meaning}-column", chosen.get(meaning)
+        if wanted in names:
             places[meaning] = names.index(wanted)
+        elif wanted is not None:
+            raise OrdersError(f"{option}: found no column {wanted!r}, expected one of {shown}")
         elif known := [name for name in usual if name in plain]:
             places[meaning] = plain.index(known[0])
-        elif meaning in NEEDED:
-            raise OrdersError(
-                f"found no column for the {meaning} of an order among {shown or 'no columns'}, "
-                f"expected --{meaning}-column"
-            )
+        elif meaning in ("id", "time"):
+            raise OrdersError(f"found no column for the {meaning} of an order among {shown}, "
+                              f"expected {option}")  # fmt: skip
     return places
 
 
@@ -158,16 +151,11 @@ def _order(given: Mapping[str, str], line: int, currency: str, zone: tzinfo | No
     money = (given.get("currency") or currency).upper()
     moment, slack = _moment(given["time"], zone)
     return Order(
-        id=given["id"],
-        line=line,
-        time=moment,
-        slack=slack,
+        given["id"], line, moment, slack, currency=money,
         value=_amount(given["value"], money) if given.get("value") else None,
-        currency=money,
-        email=given.get("email", ""),
-        phone=given.get("phone", ""),
+        email=given.get("email", ""), phone=given.get("phone", ""),
         consent=_plain(consent) in _YES if consent else None,
-    )
+    )  # fmt: skip
 
 
 def _moment(text: str, zone: tzinfo | None) -> tuple[float, float]:

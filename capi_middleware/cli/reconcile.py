@@ -14,16 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from capi_middleware.capi import CAPI
+from capi_middleware.cli import terminal
 from capi_middleware.cli.orders import USUAL, Order, Orders, OrdersError, read_orders
-from capi_middleware.cli.terminal import (
-    JSON,
-    console,
-    opened,
-    print_json,
-    print_line,
-    steps,
-    table,
-)
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
@@ -42,7 +34,7 @@ _QUEUED = "queued"
 Reached = Literal["both", "server", "browser", "waiting", "no"]
 
 
-class Judged(Struct, frozen=True, kw_only=True):
+class Judged(Struct, frozen=True):
     """One order at one pixel.
 
     `reached` says by which channel Meta got it ("waiting": the server copy is still on its way).
@@ -104,14 +96,13 @@ class Ledger:
         ]
 
     def _known_at(self, order: Order, known: Known) -> Judged:
-        judged = Judged(order=order, pixel_id=known.pixel_id, reached="no")
         server, browser = known.server == "delivered", known.browser == SENT
         if server or browser:
             reached: Reached = "both" if server and browser else "server" if server else "browser"
-            return replace(judged, reached=reached)
+            return Judged(order, known.pixel_id, reached)
         match known.server:
             case "pending" | "leased":
-                return replace(judged, reached="waiting", why="pending")
+                return Judged(order, known.pixel_id, "waiting", "pending")
             case "dead":
                 why, may = f"rejected by Meta, {known.reason}", "see dead-letters requeue"
             case "expired":
@@ -124,15 +115,14 @@ class Ledger:
                     may = "the browser copy may have reached Meta"
             case state:
                 why, may = f"no server copy ({state})", "the ledger holds it without a copy"
-        return replace(judged, why=f"{why}, browser: {known.browser}", replay=may)
+        return Judged(order, known.pixel_id, "no", f"{why}, browser: {known.browser}", may)
 
     def _unknown_at(self, order: Order, pixel_id: str) -> Judged:
         first = int(order.time - order.slack) // _HOUR - 1
         last = int(order.time + order.slack) // _HOUR + 1
         nearby = sum(max(0, self._free[pixel_id, hour * _HOUR]) for hour in range(first, last + 1))
-        kept = self._now - self._config.retention_days * 86_400
-        if order.time < kept:
-            why, replay = "older than the ledger", "older than the ledger"
+        if order.time < self._now - self._config.retention_days * 86_400:
+            why = replay = "older than the ledger"
         elif nearby:
             why = f"not in the ledger; {nearby:,} events of that time have no order of this file"
             replay = "it may be one of them under another event_id (no dedupe_key)"
@@ -141,7 +131,7 @@ class Ledger:
             replay = "consent unknown: give a consent column or --consented"
         else:
             why, replay = "never tracked", self._may_replay(order)
-        return Judged(order=order, pixel_id=pixel_id, reached="no", why=why, replay=replay)
+        return Judged(order, pixel_id, "no", why, replay)
 
     def _may_replay(self, order: Order) -> str:
         """YES, or why Meta would refuse the order or must not get it."""
@@ -159,7 +149,7 @@ class Ledger:
 
 
 def _find(store: Store, event_ids: Sequence[str], text: str) -> Iterator[Known]:
-    for start in steps(range(0, len(event_ids), MOST_FOUND), text):
+    for start in terminal.steps(range(0, len(event_ids), MOST_FOUND), text):
         yield from store.find(event_ids[start : start + MOST_FOUND])
 
 
@@ -187,20 +177,12 @@ def _column_options(command: Any) -> Any:
 @click.option("--timezone", help="Of times without an offset, e.g. Europe/Berlin.")
 @click.option("--replay", is_flag=True, help="Queue what is missing and may be sent.")
 @click.option("--consented", is_flag=True, help="All visitors of the file agreed to be tracked.")
-@JSON
+@terminal.JSON
 @click.pass_obj
 def reconcile(
-    source: str,
-    /,
-    file: Path,
-    event: str,
-    currency: str,
-    timezone: str | None,
-    replay: bool,
-    consented: bool,
-    as_json: bool,
-    **columns: str | None,
-) -> None:
+    source: str, /, file: Path, event: str, currency: str, timezone: str | None, replay: bool,
+    consented: bool, as_json: bool, **columns: str | None,
+) -> None:  # fmt: skip
     """Compare paid orders (CSV) with the ledger: which never reached Meta, and why.
 
     The id column is the dedupe_key of the event. --replay queues orders of the last seven days
@@ -214,7 +196,7 @@ def reconcile(
         read = read_orders(file, chosen, currency=currency, zone=zone)
     except (OrdersError, ZoneInfoNotFoundError, ValueError) as error:
         raise click.UsageError(str(error)) from None
-    with opened(source) as capi:
+    with terminal.opened(source) as capi:
         if not capi.config.pixel_ids(event):
             raise click.UsageError(f"--event: found {event!r}, expected one that a pixel takes")
         ledger = Ledger(capi.config, capi.store, event, read.orders, consented=consented)
@@ -226,7 +208,7 @@ def reconcile(
         for one in judged
     ]
     told = _told(read, judged) | {"queued": len(queued)}
-    print_json(told) if as_json else _print(event, told)
+    terminal.print_json(told) if as_json else _print(event, told)
     missing = any(one.reached == "no" and one.replay != _QUEUED for one in judged)
     sys.exit(2 if not read.orders else 1 if missing or read.bad_lines else 0)
 
@@ -238,16 +220,13 @@ def _replay(capi: CAPI, event: str, judged: Sequence[Judged]) -> frozenset[str]:
     """
     wanted = {one.order.id: one.order for one in judged if one.replay == YES}
     queued: dict[str, str] = {}
-    for order in steps(list(wanted.values()), "queueing"):
+    for order in terminal.steps(list(wanted.values()), "queueing"):
         try:
+            who = UserData(em=order.email or None, ph=order.phone or None)
             made = capi.track(
-                event,
-                dedupe_key=order.id,
-                value=order.value,
-                currency=order.currency or None,
-                user_data=UserData(em=order.email or None, ph=order.phone or None),
-                event_time=order.time,
-            )
+                event, user_data=who, dedupe_key=order.id, value=order.value,
+                currency=order.currency or None, event_time=order.time,
+            )  # fmt: skip
         except (CapiError, ValueError) as error:
             click.echo(f"line {order.line}: not queued ({error})", err=True)
         else:
@@ -269,51 +248,42 @@ def _told(read: Orders, judged: Sequence[Judged]) -> dict[str, Any]:
         "unpaid": read.unpaid,
         "bad_lines": read.bad_lines,
         "outcomes": [
-            {
-                "pixel_id": pixel_id,
-                "reached": reached,
-                "why": why,
-                "orders": len(orders),
-                "value": _sums(orders),
-            }
+            {"pixel_id": pixel_id, "reached": reached, "why": why, "orders": len(orders),
+             "value": _sums(orders)}
             for (pixel_id, reached, why), orders in outcomes
         ],
         "missing": [
-            {
-                "order": one.order.id,
-                "line": one.order.line,
-                "time": iso(one.order.time),
-                "value": None if one.order.value is None else float(one.order.value),
-                "currency": one.order.currency,
-                "pixel_id": one.pixel_id,
-                "why": one.why,
-                "replay": one.replay,
-            }
+            {"order": one.order.id, "line": one.order.line, "time": iso(one.order.time),
+             "value": None if one.order.value is None else float(one.order.value),
+             "currency": one.order.currency, "pixel_id": one.pixel_id, "why": one.why,
+             "replay": one.replay}
             for one in judged
             if one.reached == "no"
         ],
-    }
+    }  # fmt: skip
 
 
 def _print(event: str, told: dict[str, Any]) -> None:
-    columns = ", ".join(f"{meaning} from {name!r}" for meaning, name in told["columns"].items())
-    print_line(f"Columns: {columns}")
-    console.print(f"{told['orders']:,} paid orders, {told['unpaid']:,} unpaid left out")
+    found = ", ".join(f"{meaning} from {name!r}" for meaning, name in told["columns"].items())
+    terminal.print_line(f"Columns: {found}")
+    terminal.console.print(f"{told['orders']:,} paid orders, {told['unpaid']:,} unpaid left out")
     bad_lines, missing, queued = told["bad_lines"], told["missing"], told["queued"]
     for bad in bad_lines[:_SHOWN]:
-        console.print(f"line {bad.line}: {bad.why}")
+        terminal.console.print(f"line {bad.line}: {bad.why}")
     if len(bad_lines) > _SHOWN:
-        console.print(f"... {len(bad_lines):,} bad lines in all")
+        terminal.console.print(f"... {len(bad_lines):,} bad lines in all")
     numbers = ("orders", "value")
-    shown = table("pixel", f"{event} reached Meta", *numbers, "why not", numbers=numbers)
-    for one in told["outcomes"]:
-        value = ", ".join(f"{n:,.2f} {currency}" for currency, n in one["value"].items())
-        shown.add_row(one["pixel_id"], one["reached"], f"{one['orders']:,}", value, one["why"])
-    console.print(shown)
+    rows = (
+        (one["pixel_id"], one["reached"], f"{one['orders']:,}",
+         ", ".join(f"{n:,.2f} {currency}" for currency, n in one["value"].items()), one["why"])
+        for one in told["outcomes"]
+    )  # fmt: skip
+    columns = ("pixel", f"{event} reached Meta", *numbers, "why not")
+    terminal.print_table(columns, rows, numbers=numbers)
     for one in missing[:_SHOWN]:
         place = f"order {one['order']} (line {one['line']}, {one['time']})"
-        print_line(f"{place}: {one['why']}; replay: {one['replay']}")
+        terminal.print_line(f"{place}: {one['why']}; replay: {one['replay']}")
     if len(missing) > _SHOWN:
-        console.print(f"... {len(missing):,} missing in all; --json lists them")
+        terminal.console.print(f"... {len(missing):,} missing in all; --json lists them")
     if queued:
-        console.print(f"{queued:,} queued; they leave with the next delivery")
+        terminal.console.print(f"{queued:,} queued; they leave with the next delivery")

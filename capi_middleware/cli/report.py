@@ -5,7 +5,7 @@ import time
 
 import click
 
-from capi_middleware.cli.terminal import JSON, console, opened, print_line, table
+from capi_middleware.cli.terminal import JSON, console, opened, print_line, print_table
 from capi_middleware.report.html import to_json
 from capi_middleware.report.model import SIDES, Report
 from capi_middleware.report.numbers import MIN_EVENTS, misses, percent
@@ -14,8 +14,8 @@ from capi_middleware.report.window import WindowError, parse_window
 
 
 @click.command()
-@click.option("--from", "start", help="ISO 8601, UTC without an offset. Default: 7 days ago.")
-@click.option("--to", "end", help="ISO 8601, not part of the window. Default: now.")
+@click.option("--from", help="ISO 8601, UTC without an offset. Default: 7 days ago.")
+@click.option("--to", help="ISO 8601, not part of the window. Default: now.")
 @click.option("--event", help="Only this event name.")
 @click.option("--pixel", help="Only this pixel.")
 @click.option(
@@ -25,15 +25,7 @@ from capi_middleware.report.window import WindowError, parse_window
 )
 @JSON
 @click.pass_obj
-def report(
-    source: str,
-    start: str | None,
-    end: str | None,
-    event: str | None,
-    pixel: str | None,
-    fail_under: float | None,
-    as_json: bool,
-) -> None:
+def report(source: str, /, fail_under: float | None, as_json: bool, **asked: str | None) -> None:
     """The parity report: coverage, causes and flags, the same numbers as the page.
 
     With --fail-under the exit code is 1 when the coverage of an event is under the share with 95 %
@@ -41,9 +33,8 @@ def report(
     code is 2 when no event has five browser events or more, or when one is under the share with
     too few events to be certain.
     """
-    params = {"from": start, "to": end, "event": event, "pixel": pixel}
     try:
-        window = parse_window({k: v for k, v in params.items() if v}, time.time())
+        window = parse_window({name: one for name, one in asked.items() if one}, time.time())
     except WindowError as error:
         raise click.UsageError(str(error)) from None
     with opened(source) as capi:
@@ -77,19 +68,18 @@ def _print(found: Report) -> None:
     console.print(f"Events from {found.window.start} up to {found.window.end}")
     print_line(f"{found.verdict.word}: {found.verdict.sentence}")
     numbers = ("server", "browser", "matched", "coverage", "ratio", "pending")
-    shown = table("event", "pixel", *numbers, numbers=numbers)
-    for one in found.events:
-        shown.add_row(
-            one.event_name, one.pixel_id, f"{one.server:,}", f"{one.browser:,}",
-            f"{one.matched:,}", percent(one.coverage), percent(one.ratio), f"{one.pending:,}",
-        )  # fmt: skip
-    console.print(shown if found.events else "No events in this window.")
+    rows = (
+        (one.event_name, one.pixel_id, f"{one.server:,}", f"{one.browser:,}", f"{one.matched:,}",
+         percent(one.coverage), percent(one.ratio), f"{one.pending:,}")
+        for one in found.events
+    )  # fmt: skip
+    empty = "No events in this window."
+    print_table(("event", "pixel", *numbers), rows, numbers=numbers, empty=empty)
     for one in found.events:
         for side in SIDES:
             if causes := one.missing(side):
                 parts = ", ".join(f"{n:,} {cause}" for cause, n in causes.items())
                 print_line(f"{one.event_name} at pixel {one.pixel_id}, no {side} copy: {parts}")
     for flag in found.flags:
-        who = " ".join(word for word in (flag.event_name, flag.pixel_id) if word)
-        who = who and f"{who}: "
-        print_line(f"{flag.severity}: {who}{flag.explanation}", flag.fix)
+        who = " ".join(filter(None, (flag.event_name, flag.pixel_id)))
+        print_line(f"{flag.severity}: {who}{': ' if who else ''}{flag.explanation}", flag.fix)

@@ -72,8 +72,11 @@ def opened(source: str) -> Iterator[CAPI]:
         capi.store.close()
 
 
-def table(*columns: str, numbers: Collection[str] = ()) -> Table:
-    """A table with these columns; `numbers` are those that stand to the right.
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = (),
+    empty: str = "",
+) -> None:  # fmt: skip
+    """A table; `numbers` are the columns to the right, `empty` is said instead without `rows`.
 
     Without lines and borders: eight columns of numbers must fit a terminal of 80 characters.
     """
@@ -83,7 +86,9 @@ def table(*columns: str, numbers: Collection[str] = ()) -> Table:
             made.add_column(name, justify="right", no_wrap=True)
         else:
             made.add_column(name, overflow="fold")
-    return made
+    for row in rows:
+        made.add_row(*row)
+    console.print(made if made.rows or not empty else empty)
 
 
 def print_line(text: str, fix: str = "") -> None:
