@@ -143,25 +143,19 @@ class Alerting:
             return
         self._webhook = Webhook(url)
         half_time = time.monotonic() + alerts.LEASE_SECONDS / 2
-        for waiting in state.waiting:
+        for alert in (waiting.alert for waiting in state.waiting):
             if time.monotonic() > half_time:
                 break
-            alert = waiting.alert
-            problem = self._post(self._webhook, alert)
-            if problem:
+            body = msgspec.json.encode(alert)
+            signature = sign_alert(self._config.secrets[0], body, self._clock())
+            headers = {"X-Capi-Signature": signature, "Content-Type": "application/json"}
+            if problem := self._webhook.post(body, headers):
                 self._change(lambda state: alerts.failed(state, now))
                 logger.warning("the webhook did not take an alert: %s", problem,
                                extra=about("fail_alert", reason=problem))  # fmt: skip
                 return
             self._change(partial(alerts.sent, alert_id=alert.id))
         self._change(alerts.released)
-
-    def _post(self, webhook: Webhook, alert: Alert) -> str:
-        body = msgspec.json.encode(alert)
-        signature = sign_alert(self._config.secrets[0], body, self._clock())
-        return webhook.post(
-            body, {"X-Capi-Signature": signature, "Content-Type": "application/json"}
-        )
 
     def _change(self, change: Callable[[State], State | None]) -> State | None:
         """Change the state of all processes; None when `change` wants none."""

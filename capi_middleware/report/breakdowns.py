@@ -17,6 +17,8 @@ OTHER = "(other)"
 _BY_HOUR = 48
 _HOUR, _DAY = 3600, 86400
 
+#: What the numbers are shown apart by, beside the pixel.
+APART: tuple[Facet, ...] = ("route", "page", "agent")
 Slices = Mapping[Facet, Sequence[Slice]]
 
 
@@ -26,7 +28,7 @@ def breakdowns(events: Iterable[EventReport], slices: Slices) -> list[Breakdown]
     for event in events:
         pixels[event.pixel_id].append(event)
     found = [Breakdown("pixel", _parts({of: together(them) for of, them in pixels.items()}))]
-    for by in ("route", "page", "agent"):
+    for by in APART:
         values: defaultdict[str, list[Slice]] = defaultdict(list)
         for one in slices.get(by, ()):
             values[one.value].append(one)

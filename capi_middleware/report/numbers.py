@@ -7,7 +7,7 @@ from itertools import accumulate
 from math import sqrt
 from typing import NamedTuple
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from capi_middleware.events import SENT, Count
 from capi_middleware.meta.match_keys import MATCH_KEYS, match_keys_of
@@ -27,9 +27,9 @@ from capi_middleware.store.records import Freshness, Slice, Tallies, Tally
 #: Fewer events than these prove nothing.
 MIN_EVENTS = 5
 _Z = 1.96  # both sides of a 95 % interval
-#: What is counted of an event apart from its rows; others say nothing about one event.
 #: Why an event was dropped before it left a row; the others that are counted as dropped have one.
 _ROWLESS = ("queue_full", "store_error")
+#: What is counted of an event apart from its rows; others say nothing about one event.
 _COUNTED = frozenset({"suppressed", "unmapped", "repeated", "no_event_id", "dropped"})
 
 
@@ -90,9 +90,9 @@ def totals(parts: Iterable[tuple[str, int]]) -> dict[str, int]:
 class _Group(Struct):
     """What the tallies say about one event name at one pixel."""
 
-    rows: list[Tally] = field(default_factory=list)
-    freshness: list[Freshness] = field(default_factory=list)
-    counts: list[Count] = field(default_factory=list)
+    rows: list[Tally] = []
+    freshness: list[Freshness] = []
+    counts: list[Count] = []
     differing: int = 0
 
     def counted(self, kind: str) -> dict[str, int]:
@@ -113,12 +113,6 @@ def events_of(tallies: Tallies) -> tuple[list[EventReport], dict[Place, dict[str
 
     That is all that the Graph API has not accepted, by cause, whatever became of the browser copy.
     """
-    groups = sorted(_groups(tallies).items(), key=lambda item: item[0])
-    events = [_event(name, pixel_id, group) for (name, pixel_id), group in groups]
-    return events, {place: group.undelivered() for place, group in groups}
-
-
-def _groups(tallies: Tallies) -> dict[Place, _Group]:
     groups: defaultdict[Place, _Group] = defaultdict(_Group)
     for row in tallies.rows:
         groups[row.event_name, row.pixel_id].rows.append(row)
@@ -131,7 +125,8 @@ def _groups(tallies: Tallies) -> dict[Place, _Group]:
             groups[count.event_name, count.pixel_id].counts.append(count)
     for one in tallies.differences:
         groups[one.event_name, one.pixel_id].differing += one.n
-    return groups
+    events = [_event(*place, groups[place]) for place in sorted(groups)]
+    return events, {place: group.undelivered() for place, group in groups.items()}
 
 
 def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
@@ -140,9 +135,7 @@ def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
     return EventReport(
         event_name=name,
         pixel_id=pixel_id,
-        server=copies.server,
-        browser=copies.browser,
-        matched=copies.matched,
+        **copies._asdict(),
         server_only=copies.server - copies.matched,
         browser_only=copies.browser - copies.matched,
         coverage=copies.coverage,
@@ -183,14 +176,10 @@ def _freshness(groups: Iterable[Freshness]) -> FreshnessSeconds:
     ordered = sorted((group.seconds, group.n) for group in groups)
     if not ordered:
         return FreshnessSeconds()
-    return FreshnessSeconds(_percentile(ordered, 50), _percentile(ordered, 95), ordered[-1][0])
-
-
-def _percentile(ordered: list[tuple[float, int]], percent: int) -> float:
-    """The smallest of the seconds that `percent` of all events do not exceed (nearest rank)."""
     ranks = list(accumulate(n for _, n in ordered))
-    rank = -(-ranks[-1] * percent // 100)  # rounded up
-    return ordered[bisect_left(ranks, rank)][0]
+    # The smallest of the seconds that so many hundredths of all events do not exceed.
+    p50, p95 = (ordered[bisect_left(ranks, -(-ranks[-1] * of // 100))][0] for of in (50, 95))
+    return FreshnessSeconds(p50, p95, ordered[-1][0])
 
 
 def page_views(pages: Iterable[Slice]) -> dict[str, int]:

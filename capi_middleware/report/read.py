@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from capi_middleware.config.settings import Config
 from capi_middleware.insights.comparing import beside
 from capi_middleware.insights.keeping import kept_insights
-from capi_middleware.report.breakdowns import Slices, breakdowns, trends
+from capi_middleware.report.breakdowns import APART, Slices, breakdowns, trends
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.flags.copies import LOOKS_BACK
 from capi_middleware.report.match_keys import advice_on
@@ -40,9 +40,7 @@ def read_report(store: Store, config: Config, window: Window, *, delivering: boo
         config=config,
         slices={
             "hour": store.slices("hour", before, window.end),
-            "route": store.slices("route", window.start, window.end),
-            "page": store.slices("page", window.start, window.end),
-            "agent": store.slices("agent", window.start, window.end),
+            **{by: store.slices(by, window.start, window.end) for by in APART},
         },
         refusals=_reasons(store.dead_letters(limit=_LETTERS)),
         now=now,

@@ -40,9 +40,6 @@ _SUGGESTED = {
     "Donate": r"donate",
     "FindLocation": r"stores|locations|store-finder",
 }
-_WORD = {
-    name: re.compile(rf"/({words})(/|\.|$)", re.IGNORECASE) for name, words in _SUGGESTED.items()
-}
 
 
 @check
@@ -85,7 +82,8 @@ def event_suggested(facts: Facts) -> Flags:
         return
     routes = facts.config.routes
     known = {one.event_name for one in facts.events} | {one.event_name for one in routes}
-    for name, word in _WORD.items():
+    for name, words in _SUGGESTED.items():
+        word = re.compile(rf"/({words})(/|\.|$)", re.IGNORECASE)
         found = [(n, page) for page, n in facts.pages.items() if n >= _SEEN and word.search(page)]
         if found and name not in known:
             n, page = max(found)
