@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 from msgspec import Struct
 from msgspec.structs import replace
 
-from capi_middleware.report.flags import gravest_first
 from capi_middleware.report.model import Flag, ReportWindow, Severity
 from capi_middleware.report.window import iso
 
@@ -92,7 +91,7 @@ def decide(state: State, flags: Iterable[Flag], now: float) -> tuple[State, list
     evaluation as critical is told once more. Flags of severity info count as absent.
     """
     present: dict[tuple[str, str, str], Flag] = {}
-    for flag in gravest_first(flags):
+    for flag in sorted(flags, key=lambda one: one.severity != "critical"):
         if flag.severity != "info":
             present.setdefault(_key(flag), flag)
     changes: list[Change] = []

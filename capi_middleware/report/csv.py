@@ -2,6 +2,7 @@
 
 import csv
 import io
+from itertools import chain
 
 from capi_middleware.report.causes import CAUSES
 from capi_middleware.report.model import SIDES, EventReport, Report
@@ -37,10 +38,11 @@ def to_csv(report: Report) -> str:
 def _causes(events: list[EventReport]) -> list[tuple[str, str]]:
     """(part of the report, cause): the known ones in their order, and what else occurs."""
     known = {f"missing_{side}": CAUSES[side] for side in SIDES} | {"suppressed": {}}
-    found = [(part, cause) for part, causes in known.items() for cause in causes]
-    for part in known:
-        found += [(part, cause) for event in events for cause in getattr(event, part)]
-    return sorted(dict.fromkeys(found), key=lambda one: list(known).index(one[0]))
+    return [
+        (part, cause)
+        for part, causes in known.items()
+        for cause in dict.fromkeys(chain(causes, *(getattr(event, part) for event in events)))
+    ]
 
 
 def _text(value: str) -> str:

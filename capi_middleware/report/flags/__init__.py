@@ -4,7 +4,6 @@ A flag is one function under `@check`, in the file of its subject, and looks at 
 sentences stand in texts.toml.
 """
 
-from collections.abc import Iterable
 from typing import get_args
 
 from capi_middleware.report.flags import copies, delivery, site
@@ -13,17 +12,12 @@ from capi_middleware.report.model import Flag, Severity
 
 #: Where flags stand. To import a file is to register what is in it.
 SUBJECTS = (copies, delivery, site)
-_SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
-__all__ = ["CHECKS", "SUBJECTS", "Facts", "flags_of", "gravest_first"]
+__all__ = ["CHECKS", "SUBJECTS", "Facts", "flags_of"]
 
 
 def flags_of(facts: Facts) -> list[Flag]:
     """The gravest first; within a severity by event and pixel, those about no event first."""
     found = [one for judge in CHECKS.values() for one in judge(facts)]
-    return gravest_first(sorted(found, key=lambda one: (one.event_name, one.pixel_id)))
-
-
-def gravest_first(flags: Iterable[Flag]) -> list[Flag]:
-    """`flags` by severity; the order within one severity stays."""
-    return sorted(flags, key=lambda one: _SEVERITIES.index(one.severity))
+    gravity = {severity: at for at, severity in enumerate(get_args(Severity))}
+    return sorted(found, key=lambda one: (gravity[one.severity], one.event_name, one.pixel_id))
