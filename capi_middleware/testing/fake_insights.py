@@ -5,12 +5,16 @@ and refuses is taken from Meta's pages "Dataset Quality API" and "Opportunity Sc
 Recommendations", from the SDK, and from answers that others have seen.
 """
 
+import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.resources import files
 from statistics import median
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 
 from capi_middleware.meta import codes
@@ -26,11 +30,7 @@ HOUR = 3600
 REACH = 7 * 24 * HOUR
 _PAGE = 25
 _GOAL = 75
-#: What each user_data key adds to the stand-in's score.
-_WEIGHTS = {
-    "em": 3.0, "fbc": 2.0, "ph": 1.5, "external_id": 1.0, "fbp": 1.0, "client_ip_address": 0.8,
-    "client_user_agent": 0.7,
-}  # fmt: skip
+_NAME = re.compile(r"([^\s,{}]+)\s*(\{?)")
 
 
 class FakeInsights:
@@ -43,57 +43,41 @@ class FakeInsights:
     """
 
     def __init__(self) -> None:
+        data = files("capi_middleware.testing").joinpath("fake_insights.toml").read_bytes()
+        self._data: dict[str, Any] = msgspec.toml.decode(data)
         self.scopes: dict[str, frozenset[str]] = {}
         self.quality: dict[str, Any] = {}
         self.stats: dict[str, dict[str, dict[int, dict[str, int]]]] = {}
         self.opportunity_score: float | None = 62.0
-        self.recommendations: list[dict[str, Any]] = [
-            {
-                "type": "CREATIVE_LIMITED",
-                "object_ids": ["1"],
-                "recommendation_content": {"body": "Add creatives", "opportunity_score_lift": "9"},
-            },
-            {
-                "recommendation_signature": "1",
-                "type": "CAPI_PERFORMANCE_MATCH_KEY_V3",
-                "object_ids": ["2"],
-                "recommendation_content": {
-                    "lift_estimate": "13 % more attributed purchases",
-                    "body": "Send more customer information parameters",
-                    "opportunity_score_lift": "6",
-                },
-                "url": "https://business.facebook.com/events_manager2",
-            },
-        ]
+        self.recommendations: list[dict[str, Any]] = self._data["recommendations"]
         #: The addresses and headers of all requests, for tests that look for leaks.
         self.requests: list[tuple[str, dict[str, str]]] = []
 
     def answer(self, endpoint: Endpoint, request: Request, received: Received, now: float) -> Any:
         """What Meta would say to a `request` that may be made. Raises Refusal."""
-        match endpoint:
-            case "dataset_quality":
-                return self._quality(request, received, now)
-            case "stats":
-                return self._stats(request, received, now)
+        given = request.query_params
+        if endpoint == "stats":
+            return self._stats(request, received, now)
+        if endpoint == "dataset_quality":
+            pixel_id = given.get("dataset_id")
+            if pixel_id is None:
+                raise _invalid("The parameter dataset_id is required")
+            found = self.quality.get(pixel_id)
+            if found is None:
+                found = self._quality(received, pixel_id, now)
+            return self._picked(found, "quality", given.get("fields", "web"))
         number = request.path_params["number"]
         need(number.isdecimal(), "Object does not exist", code=codes.NO_SUCH_OBJECT)
         if endpoint == "recommendations":
-            given = self.recommendations
-            return {"data": [{"recommendations": given}] if given else []}
-        found: dict[str, Any] = {"id": f"act_{number}"}
+            told = self.recommendations
+            return {"data": [{"recommendations": told}] if told else []}
+        found = {"id": f"act_{number}"}
         if self.opportunity_score is not None:
             found |= {"opportunity_score": self.opportunity_score, "opportunity_score_weight": 1}
-        wanted = _fields(request.query_params.get("fields", "id"))
-        return _picked(found, {"id": {}} | wanted, _ACCOUNT)
+        return self._picked(found, "account", f"id,{given.get('fields', 'id')}")
 
-    def _quality(self, request: Request, received: Received, now: float) -> Any:
-        pixel_id = request.query_params.get("dataset_id")
-        if pixel_id is None:
-            raise _invalid("The parameter dataset_id is required")
-        found = self.quality.get(pixel_id)
-        if found is None:
-            found = quality_of(received, pixel_id, now)
-        return _picked(found, _fields(request.query_params.get("fields", "web")))
+    def _picked(self, found: Any, kind: str, fields: str) -> Any:
+        return _picked(found, _fields(fields), _fields(self._data["fields"][kind]))
 
     def _stats(self, request: Request, received: Received, now: float) -> dict[str, Any]:
         given, pixel_id = request.query_params, request.path_params["pixel_id"]
@@ -110,7 +94,6 @@ class FakeInsights:
         hours = self.stats.get(pixel_id, {}).get(source)
         if hours is None:
             hours = _hours(received, pixel_id, source)
-        oldest = max(start, now - REACH)
         buckets = [
             {
                 "aggregation": "event",
@@ -118,18 +101,30 @@ class FakeInsights:
                 "data": [{"value": name, "count": n} for name, n in sorted(names.items())],
             }
             for hour, names in sorted(hours.items())
-            if oldest <= hour < end
+            if max(start, now - REACH) <= hour < end
         ]
-        answer: dict[str, Any] = {"data": buckets[offset : offset + limit]}
-        if buckets:
-            after = str(offset + limit)
-            answer["paging"] = {"cursors": {"before": str(offset), "after": after}}
-            if int(after) < len(buckets):
-                # As the Graph API does: with the access token in the address.
-                token = request.headers.get("authorization", "").removeprefix("Bearer ")
-                url = request.url.include_query_params(after=after, access_token=token)
-                answer["paging"]["next"] = str(url)
-        return answer
+        if not buckets:
+            return {"data": []}
+        after = offset + limit
+        paging: dict[str, Any] = {"cursors": {"before": str(offset), "after": str(after)}}
+        if after < len(buckets):
+            # As the Graph API does: with the access token in the address.
+            token = request.headers.get("authorization", "").removeprefix("Bearer ")
+            paging["next"] = str(request.url.include_query_params(after=after, access_token=token))
+        return {"data": buckets[offset:after], "paging": paging}
+
+    def _quality(self, received: Received, pixel_id: str, now: float) -> dict[str, Any]:
+        """The answer of dataset_quality; `{}` when nothing came within seven days."""
+        server: dict[str, list[ServerEvent]] = defaultdict(list)
+        for one in received.server:
+            if one.pixel_id == pixel_id and now - one.arrived < REACH:
+                server[one.event["event_name"]].append(one)
+        hits = [one for one in received.browser if one.id == pixel_id and now - one.arrived < REACH]
+        web = [
+            _event(name, events, [hit for hit in hits if hit.ev == name], self._data["weights"])
+            for name, events in server.items()
+        ]
+        return {"web": web} if web else {}
 
 
 def _hours(received: Received, pixel_id: str, source: str) -> dict[int, dict[str, int]]:
@@ -147,6 +142,59 @@ def _hours(received: Received, pixel_id: str, source: str) -> dict[int, dict[str
     return hours
 
 
+def _event(
+    name: str, server: list[ServerEvent], hits: list[BrowserHit], weights: dict[str, float]
+) -> dict[str, Any]:
+    shares = {
+        key: _share(sum(key in one.event["user_data"] for one in server), len(server))
+        for key in weights
+    }
+    score = sum(weights[key] * share["percentage"] / 100 for key, share in shares.items())
+    seconds = median(one.arrived - one.event["event_time"] for one in server)
+    frequency = "real_time" if seconds < 600 else "hourly" if seconds < 7200 else "daily"
+    found: dict[str, Any] = {
+        "event_name": name,
+        "event_match_quality": {
+            "composite_score": round(score, 1),
+            "match_key_feedback": [
+                {"identifier": MATCH_KEYS[key].word, "coverage": share}
+                for key, share in shares.items()
+            ],
+            "diagnostics": [],
+        },
+        "data_freshness": {
+            "upload_frequency": frequency, "description": "How fast events arrive",
+        },
+    }  # fmt: skip
+    if not hits:
+        return found
+    ids = [one.event["event_id"] for one in server if one.event.get("event_id")]
+    eids = {hit.eid for hit in hits if hit.eid}
+    without = sum(not hit.eid for hit in hits)
+    browser = len(eids) + without
+    covered = _share(len(eids.intersection(ids)), browser)
+    return found | {
+        "event_coverage": {
+            **covered, "goal_percentage": _GOAL,
+            "description": "Pixel events that the Conversions API covers",
+        },
+        "dedupe_key_feedback": [{
+            "dedupe_key": "event_id",
+            "browser_events_with_dedupe_key": _share(len(hits) - without, len(hits)),
+            "server_events_with_dedupe_key": _share(len(ids), len(server)),
+            "overall_browser_coverage_from_dedupe_key": covered,
+        }],
+        "acr": {
+            **_share(len(set(ids) - eids), browser),
+            "description": "Additional conversions reported in the last 7 days",
+        },
+    }  # fmt: skip
+
+
+def _share(part: int, whole: int) -> dict[str, float]:
+    return {"percentage": round(100 * part / whole, 1)}
+
+
 def _invalid(message: str) -> Refusal:
     return Refusal(f"(#100) {message}")
 
@@ -158,43 +206,20 @@ def no_permission(scope: str) -> Refusal:
     return Refusal("(#200) Permissions error", code=codes.FORBIDDEN, status=403)
 
 
-Wanted = dict[str, "Wanted"]
+Fields = dict[str, "Fields"]
 
 
-def _fields(text: str) -> Wanted:
+def _fields(text: str) -> Fields:
     """Graph's nested list of fields, "web{event_name,acr{percentage}}". Raises Refusal."""
-    tree: Wanted = {}
-    open_trees, name = [tree], ""
-    for character in f"{text},":
-        if character in ",{}" and name:
-            open_trees[-1].setdefault(name, {})
-        if character == "{":
-            open_trees.append(open_trees[-1][name])
-        elif character == "}":
-            open_trees.pop()
-        if not open_trees:
-            raise _invalid("Syntax error in the field list")
-        name = name + character if character not in ",{} " else ""
-    if len(open_trees) > 1:
-        raise _invalid("Syntax error in the field list")
-    return tree
+    as_json = _NAME.sub(lambda one: f"{json.dumps(one[1])}:{one[2] or '{}'}", text)
+    try:
+        found: Fields = json.loads(f"{{{as_json}}}")
+    except (ValueError, RecursionError):
+        raise _invalid("Syntax error in the field list") from None
+    return found
 
 
-#: Every field that the answer may have, as the clients name them.
-_KNOWN: Wanted = _fields(
-    "web{event_name,event_match_quality{composite_score,match_key_feedback{identifier,"
-    "coverage{percentage},potential_aly_acr_increase{percentage,description}},diagnostics{name,"
-    "description,solution,percentage,affected_event_count,total_event_count}},event_coverage{"
-    "percentage,goal_percentage,description,potential_aly_acr_increase{percentage,description}},"
-    "dedupe_key_feedback{dedupe_key,browser_events_with_dedupe_key{percentage,description},"
-    "server_events_with_dedupe_key{percentage,description},overall_browser_coverage_from_dedupe_key"
-    "{percentage,description}},data_freshness{upload_frequency,description},acr{percentage,"
-    "description},event_potential_aly_acr_increase{percentage,description}},offline{event_name}"
-)
-_ACCOUNT: Wanted = _fields("id,opportunity_score,opportunity_score_weight")
-
-
-def _picked(found: Any, wanted: Wanted, known: Wanted = _KNOWN) -> Any:
+def _picked(found: Any, wanted: Fields, known: Fields) -> Any:
     """Only what was asked for; all of it where nothing below is named. Raises Refusal."""
     if unknown := set(wanted) - set(known):
         raise _invalid(f"Tried accessing nonexisting field ({min(unknown)})")
@@ -207,74 +232,3 @@ def _picked(found: Any, wanted: Wanted, known: Wanted = _KNOWN) -> Any:
         for name, below in (wanted or known).items()
         if name in found
     }
-
-
-# -- what is said of the quality of what was received ---------------------------------------------
-
-
-def quality_of(received: Received, pixel_id: str, now: float) -> dict[str, Any]:
-    """The answer of dataset_quality for a pixel; `{}` when nothing came within seven days."""
-    server: dict[str, list[ServerEvent]] = defaultdict(list)
-    for one in received.server:
-        if one.pixel_id == pixel_id and now - one.arrived < REACH:
-            server[one.event["event_name"]].append(one)
-    hits = [hit for hit in received.browser if hit.id == pixel_id and now - hit.arrived < REACH]
-    web = [_event(name, server[name], [hit for hit in hits if hit.ev == name]) for name in server]
-    return {"web": web} if web else {}
-
-
-def _event(name: str, server: list[ServerEvent], hits: list[BrowserHit]) -> dict[str, Any]:
-    ids = {one.event["event_id"] for one in server if one.event.get("event_id")}
-    eids = {hit.eid for hit in hits if hit.eid}
-    browser = len(eids) + sum(not hit.eid for hit in hits)
-    feedback, score = [], 0.0
-    for key, weight in _WEIGHTS.items():
-        share = _share(sum(key in one.event["user_data"] for one in server), len(server))
-        feedback.append({"identifier": MATCH_KEYS[key].word, "coverage": share})
-        score += weight * share["percentage"] / 100
-    found: dict[str, Any] = {
-        "event_name": name,
-        "event_match_quality": {
-            "composite_score": round(score, 1),
-            "match_key_feedback": feedback,
-            "diagnostics": [],
-        },
-        "data_freshness": {
-            "upload_frequency": _frequency(server),
-            "description": "How fast events arrive",
-        },
-    }
-    if not browser:
-        return found
-    covered = _share(len(ids & eids), browser)
-    with_id = sum(bool(one.event.get("event_id")) for one in server)
-    return found | {
-        "event_coverage": {
-            **covered,
-            "goal_percentage": _GOAL,
-            "description": "Pixel events that the Conversions API covers",
-        },
-        "dedupe_key_feedback": [
-            {
-                "dedupe_key": "event_id",
-                "browser_events_with_dedupe_key": _share(
-                    sum(bool(hit.eid) for hit in hits), len(hits)
-                ),
-                "server_events_with_dedupe_key": _share(with_id, len(server)),
-                "overall_browser_coverage_from_dedupe_key": covered,
-            }
-        ],
-        "acr": {
-            **_share(len(ids - eids), browser),
-            "description": "Additional conversions reported in the last 7 days",
-        },
-    }
-
-
-def _frequency(server: list[ServerEvent]) -> str:
-    seconds = median(one.arrived - one.event["event_time"] for one in server)
-    return "real_time" if seconds < 600 else "hourly" if seconds < 7200 else "daily"
-
-
-def _share(part: int, whole: int) -> dict[str, float]:
-    return {"percentage": round(100 * part / whole, 1)}
