@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from capi_middleware.capture.limits import Allowance
 from capi_middleware.config.settings import Config
-from capi_middleware.endpoints.answers import PRIVATE, bare
 from capi_middleware.signing import equal, login_signer
 
 #: How long a browser stays logged in, in seconds.
@@ -72,14 +71,3 @@ class Access:
             if until is not None and until.isdecimal() and int(until) > self._clock():
                 return True
         return False
-
-
-def refused(status: int) -> Response:
-    """The answer to a program that may not read."""
-    if status == 404:
-        return bare(404)
-    if status == 429:
-        told = b'{"error":"found too many wrong tokens, expected to wait a minute"}'
-        return Response(told, 429, {**PRIVATE, "retry-after": "60"}, "application/json")
-    told = b'{"error":"found no valid token, expected Authorization: Bearer <report_token>"}'
-    return Response(told, 401, {**PRIVATE, "www-authenticate": "Bearer"}, "application/json")

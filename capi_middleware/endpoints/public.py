@@ -12,8 +12,7 @@ from capi_middleware.capture.client import HEADERS, headers_of
 from capi_middleware.capture.limits import Allowance
 from capi_middleware.capture.mirroring import made_by
 from capi_middleware.capture.urls import urlsplit_safely
-from capi_middleware.endpoints.answers import PRIVATE, bare
-from capi_middleware.endpoints.reporting import Asked, Reporting, Routes
+from capi_middleware.endpoints.reporting import Asked, Reporting, Routes, bare, failed
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count
 from capi_middleware.page import tag as pixel
@@ -22,6 +21,7 @@ from capi_middleware.request.exchange import Exchange
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Waits
 
+_FRESH = {"cache-control": "no-store"}
 Open = Callable[[MutableMapping[str, Any]], Exchange]
 
 
@@ -30,7 +30,6 @@ class Endpoints:
 
     def __init__(self, issuer: Issuer, open_page: Open, is_delivering: Callable[[], bool]) -> None:
         self._issuer = issuer
-        self._config = issuer.config
         self._open = open_page
         self._allowance = Allowance(rate=20.0, burst=600.0, of_all=50.0)
         self._routes: Routes = {
@@ -61,8 +60,7 @@ class Endpoints:
             self._refused("malformed")
             return bare(error.status)
         except WindowError as error:
-            answer = msgspec.json.encode({"error": str(error)})
-            return Response(answer, 400, PRIVATE, "application/json")
+            return failed(400, str(error))
         except Exception as error:
             self._issuer.shield.caught(error, f"endpoint {name}")
         return bare(503)
@@ -70,27 +68,24 @@ class Endpoints:
     # -- public ----------------------------------------------------------------------------------
 
     async def _script(self, asked: Asked) -> Response:
-        query = asked.scope.get("query_string", b"")
-        current = f"v={pixel.script_version()}".encode() == query
-        return Response(
-            pixel.script(),
-            media_type="text/javascript; charset=utf-8",
-            headers={
-                "cache-control": "public, max-age=31536000, immutable" if current else "no-cache",
-                "x-content-type-options": "nosniff",
-            },
-        )
+        current = asked.query == f"v={pixel.script_version()}"
+        kept = "public, max-age=31536000, immutable" if current else "no-cache"
+        headers = {"cache-control": kept, "x-content-type-options": "nosniff"}
+        return Response(pixel.script(), 200, headers, "text/javascript; charset=utf-8")
 
     async def _beacon(self, asked: Asked) -> Response:
         client = self._issuer.client(asked.scope, asked.headers)
         _same_site(asked.headers, client.host)
-        body = _from_query(asked.scope) if asked.scope["method"] == "GET" else asked.body
+        body = asked.body
+        if asked.scope["method"] == "GET":
+            # An image request: the fall-back where connect-src refuses the other ways.
+            body = dict(parse_qsl(asked.query)).get("e", "").encode()
         sightings, key = beacon.read(body, self._issuer.digest)
         if not self._allows(client.ip, len(sightings)):
             return bare(429)
-        accepted = []
+        accepted, pixels = [], {one.id for one in self._issuer.config.pixels}
         for sighting in sightings:
-            if not self._known(sighting.pixel_id):
+            if sighting.pixel_id not in pixels:
                 self._refused("unknown_pixel")
             elif not self._proven(sighting.event_id, sighting.event_name, key):
                 self._refused("forged")
@@ -98,7 +93,7 @@ class Endpoints:
                 accepted.append(sighting)
         if accepted:
             await asked.waits.commit(self._issuer.store.sight(accepted))
-        return Response(status_code=204, headers={"cache-control": "no-store"})
+        return Response(status_code=204, headers=_FRESH)
 
     async def _ask(self, asked: Asked) -> Response:
         scope, waits = asked.scope, asked.waits
@@ -119,13 +114,9 @@ class Endpoints:
             assert question.k is not None
             calls = [call for call in question.m if self._may_name(call, question.k[1])]
             await exchange.mirror(calls, waits)
-            return Response(status_code=204, headers={"cache-control": "no-store"})
+            return Response(status_code=204, headers=_FRESH)
         told, headers = await exchange.answer(waits)
-        answer = Response(
-            msgspec.json.encode(told),
-            media_type="application/json",
-            headers={"cache-control": "no-store"},
-        )
+        answer = Response(msgspec.json.encode(told), 200, _FRESH, "application/json")
         answer.raw_headers += headers
         return answer
 
@@ -137,23 +128,18 @@ class Endpoints:
 
     def _may_name(self, call: beacon.Call, key: str) -> bool:
         """An event_id that the page made, or one of the site's own; ours are in the store."""
-        if made_by(key, call.i):
-            return self._issuer.mirror.hears(call.n)
-        if self._minted(call.i, call.n) or call.i.startswith("m"):
-            return False
-        return self._issuer.mirror.hears(call.n)
+        return not self._minted(call.i, call.n) and self._hears(call.i, call.n, key)
 
     def _proven(self, event_id: str, event_name: str, key: tuple[str, str] | None) -> bool:
-        if self._minted(event_id, event_name):
-            return True
-        if key is None or not self._issuer.opens(key):
-            return False
-        if event_id.startswith("m") and not made_by(key[1], event_id):
-            return False
-        return self._issuer.mirror.hears(event_name)
+        return self._minted(event_id, event_name) or (
+            key is not None
+            and self._issuer.opens(key)
+            and self._hears(event_id, event_name, key[1])
+        )
 
-    def _known(self, pixel_id: str) -> bool:
-        return any(one.id == pixel_id for one in self._config.pixels)
+    def _hears(self, event_id: str, event_name: str, key: str) -> bool:
+        own = not event_id.startswith("m") or made_by(key, event_id)
+        return own and self._issuer.mirror.hears(event_name)
 
     def _minted(self, event_id: str, event_name: str) -> bool:
         return self._issuer.minter.verifies(event_id, event_name)
@@ -171,12 +157,6 @@ def _same_site(headers: Mapping[str, str], host: str) -> None:
         raise BadBeacon("found another origin, expected our own", 403)
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise BadBeacon("found a cross-site request, expected our own", 403)
-
-
-def _from_query(scope: Mapping[str, Any]) -> bytes:
-    """A beacon as an image request: the fall-back where connect-src refuses the other ways."""
-    query: bytes = scope.get("query_string", b"")
-    return dict(parse_qsl(query.decode("latin-1"))).get("e", "").encode()
 
 
 def _page_scope(scope: Mapping[str, Any], path: str, query: str, referrer: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The private endpoints give one report in several forms."""
+"""The private endpoints give one report in several forms; and what all endpoints share."""
 
 import secrets
 import time
@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from msgspec import Struct
+import msgspec
 from starlette.responses import RedirectResponse, Response
 
 from capi_middleware.capture.client import Client
-from capi_middleware.endpoints.access import Access, refused
-from capi_middleware.endpoints.answers import PRIVATE, bare
+from capi_middleware.endpoints.access import Access
 from capi_middleware.private import Private
 from capi_middleware.report import html as report
 from capi_middleware.report.csv import to_csv
@@ -23,15 +22,29 @@ from capi_middleware.request.visit import Waits
 
 T = TypeVar("T")
 _READ = frozenset({"GET", "HEAD"})
+#: For everything that is not a visitor's: not stored, not indexed, not guessed at, not framed.
+PRIVATE = {
+    "cache-control": "no-store",
+    "x-robots-tag": "noindex",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
 
 
-class Asked(Private, Struct):
+class Asked(Private, msgspec.Struct):
     """A request to an endpoint: its ASGI http scope, its headers by name, and its body."""
 
     scope: MutableMapping[str, Any]
     headers: Mapping[str, str]
     body: bytes
     waits: Waits
+
+    @property
+    def query(self) -> str:
+        """The query string as it came."""
+        query: bytes = self.scope.get("query_string", b"")
+        return query.decode("latin-1")
 
 
 Handler = Callable[[Asked], Awaitable[Response]]
@@ -44,7 +57,6 @@ class Reporting:
 
     def __init__(self, issuer: Issuer, is_delivering: Callable[[], bool]) -> None:
         self._issuer = issuer
-        self._config = issuer.config
         self._is_delivering = is_delivering
         self._access = Access(issuer.config, issuer.clock)
         self.routes: Routes = {
@@ -68,8 +80,8 @@ class Reporting:
         async def answer(asked: Asked) -> Response:
             status = self._access.refusal(asked.headers, self._client(asked).ip)
             if status is not None:
-                return refused(status)
-            made = await asked.waits.read(self._reading(asked.scope, read))
+                return _refused(status)
+            made = await self._read(asked, read)
             return Response(form(made), 200, PRIVATE, media_type)
 
         return answer
@@ -77,41 +89,62 @@ class Reporting:
     async def _page(self, asked: Asked) -> Response:
         if not self._access.served:
             return bare(404)
-        scope, client = asked.scope, self._client(asked)
-        prefix = scope.get("root_path", "").rstrip("/") + self._config.prefix
+        client, nonce = self._client(asked), secrets.token_urlsafe(16)
+        prefix = asked.scope.get("root_path", "").rstrip("/") + self._issuer.config.prefix
         path = f"{prefix}/parity"
-        nonce = secrets.token_urlsafe(16)
-        if scope["method"] == "POST":
+        if asked.scope["method"] == "POST":
             given = dict(parse_qsl(asked.body.decode("latin-1"))).get("token", "")
             status = self._access.check(given, client.ip)
             if status is not None:
-                wrong = (
-                    "This is not the report token."
-                    if status == 401
-                    else "Too many wrong tokens: wait a minute."
-                )
-                page = report.login_html(path, wrong, nonce=nonce)
-                return _html(page, 403 if status == 401 else 429, nonce)
+                shown, wrong = _WRONG[status]
+                return _html(report.login_html(path, wrong, nonce=nonce), shown, nonce)
             answer: Response = RedirectResponse(path, 303, headers=PRIVATE)
             self._access.log_in(answer, path=prefix, secure=client.scheme == "https")
             return answer
         status = self._access.refusal(asked.headers, client.ip)
         if status is not None:
             return _html(report.login_html(path, nonce=nonce), status, nonce)
-        made = await asked.waits.read(self._reading(scope, read_report))
-        query = scope.get("query_string", b"").decode("latin-1")
-        return _html(report.to_html(made, path=path, query=query, nonce=nonce), 200, nonce)
+        made = await self._read(asked, read_report)
+        return _html(report.to_html(made, path=path, query=asked.query, nonce=nonce), 200, nonce)
 
-    def _reading(self, scope: Mapping[str, Any], read: Callable[..., T]) -> Callable[[], T]:
+    def _read(self, asked: Asked, read: Callable[..., T]) -> Awaitable[T]:
         """Reads the store: may take long, so a door runs it off its loop."""
-        query = scope.get("query_string", b"").decode("latin-1")
-        window = parse_window(dict(parse_qsl(query)), time.time())
-        return lambda: read(
-            self._issuer.store, self._config, window, delivering=self._is_delivering()
+        window = parse_window(dict(parse_qsl(asked.query)), time.time())
+        store, config = self._issuer.store, self._issuer.config
+        return asked.waits.read(
+            lambda: read(store, config, window, delivering=self._is_delivering())
         )
 
     def _client(self, asked: Asked) -> Client:
         return self._issuer.client(asked.scope, asked.headers)
+
+
+#: To a browser: a wrong token, by why it is refused.
+_WRONG = {
+    401: (403, "This is not the report token."),
+    429: (429, "Too many wrong tokens: wait a minute."),
+}
+
+
+def bare(status: int, **headers: str) -> Response:
+    """An answer without a body."""
+    return Response(b"", status, {**PRIVATE, **headers}, "text/plain")
+
+
+def failed(status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An `error` for a program."""
+    told = msgspec.json.encode({"error": error})
+    return Response(told, status, {**PRIVATE, **(headers or {})}, "application/json")
+
+
+def _refused(status: int) -> Response:
+    if status == 404:
+        return bare(404)
+    if status == 429:
+        wait = {"retry-after": "60"}
+        return failed(429, "found too many wrong tokens, expected to wait a minute", wait)
+    wanted = "found no valid token, expected Authorization: Bearer <report_token>"
+    return failed(401, wanted, {"www-authenticate": "Bearer"})
 
 
 def _html(text: str, status: int, nonce: str) -> Response:

@@ -16,6 +16,7 @@ from capi_middleware.insights.sentences import sentences
 from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.report.model import TARGET, EventReport, Place, Report
 from capi_middleware.report.numbers import percent
+from capi_middleware.report.window import Window
 
 #: Counts differ when they are further apart than this share, and than chance explains.
 TOLERANCE = 0.05
@@ -28,41 +29,29 @@ _KEYS = {key.word: name for name, key in MATCH_KEYS.items() if key.word}
 _HOUR = 3600
 
 
-def beside(
-    report: Report, insights: Insights, *, event: str | None = None, pixel: str | None = None
-) -> list[Comparison]:
+def beside(report: Report, insights: Insights, window: Window) -> list[Comparison]:
     """Each event of `report`, and each that Meta alone knows, beside Meta's view.
 
-    Counts are of the whole hours that both the report's window and Meta's counts hold, ours as
-    they were when Meta was asked. Pixels of which Meta told nothing are left out: their Problem
+    Counts are of the whole hours that both the `window` of the report and Meta's counts hold, ours
+    as they were when Meta was asked. Pixels of which Meta told nothing are left out: their Problem
     says why.
-
-    Args:
-        report: our numbers.
-        insights: Meta's.
-        event: only this event name; None for all.
-        pixel: only this pixel; None for all.
     """
-    start = datetime.fromisoformat(report.window.start).timestamp()
-    end = datetime.fromisoformat(report.window.end).timestamp()
-    reports = {(one.event_name, one.pixel_id): one for one in report.events}
+    reports = {one.place: one for one in report.events}
     found: list[Comparison] = []
     for seen in insights.pixels:
-        if pixel not in (None, seen.pixel_id):
-            continue
         hours: dict[str, list[HourCount]] = {}
         for one in seen.hours:
-            if start <= datetime.fromisoformat(one.hour).timestamp() <= end - _HOUR:
+            if window.start <= datetime.fromisoformat(one.hour).timestamp() <= window.end - _HOUR:
                 hours.setdefault(one.event_name, []).append(one)
         qualities = {one.event_name: one for one in seen.quality}
         ours = [name for name, pixel_id in reports if pixel_id == seen.pixel_id]
         for name in dict.fromkeys([*ours, *qualities, *hours]):
-            if event not in (None, name):
-                continue
-            found += _counts((name, seen.pixel_id), hours.get(name, []))
-            quality, reported = qualities.get(name), reports.get((name, seen.pixel_id))
-            if quality is not None and reported is not None:
-                found += filter(None, (compare(reported, quality) for compare in _QUALITIES))
+            place = name, seen.pixel_id
+            if window.holds(*place):
+                found += _counts(place, hours.get(name, []))
+                if name in qualities and place in reports:
+                    for compare in _QUALITIES:
+                        found += compare(reports[place], qualities[name])
     return found
 
 
@@ -76,12 +65,10 @@ def _compared(
     **words: object,
 ) -> Comparison:
     """What sentences.toml says of a `measure` in a `case`; `place`: event name and pixel."""
-    said = sentences().measures[measure]
+    found = sentences().measures[measure][case]
     words |= {
         "ours": ours, "our_share": percent(ours), "metas": metas, "their_share": percent(metas),
     }  # fmt: skip
-    words["said"] = said.said.format(**words)
-    found = said.cases[case]
     return Comparison(
         event_name=place[0], pixel_id=place[1], measure=measure, ours=ours, metas=metas,
         verdict=found.verdict, explanation=found.explanation.format(**words),
@@ -91,13 +78,12 @@ def _compared(
 
 def _counts(place: Place, hours: list[HourCount]) -> Iterator[Comparison]:
     n_hours = len({one.hour for one in hours})
-    channels: tuple[tuple[Measure, int, int], ...] = (
-        ("browser events", sum(one.our_browser for one in hours),
-         sum(one.meta_browser for one in hours)),
-        ("server events", sum(one.our_server for one in hours),
-         sum(one.meta_server for one in hours)),
-    )  # fmt: skip
-    for measure, ours, metas in channels:
+    measures: tuple[tuple[Measure, list[int], list[int]], ...] = (
+        ("browser events", [one.our_browser for one in hours], [one.meta_browser for one in hours]),
+        ("server events", [one.our_server for one in hours], [one.meta_server for one in hours]),
+    )
+    for measure, our_hours, metas_hours in measures:
+        ours, metas = sum(our_hours), sum(metas_hours)
         most, gap = max(ours, metas), abs(ours - metas)
         if not most:
             continue
@@ -116,74 +102,66 @@ def _counts(place: Place, hours: list[HourCount]) -> Iterator[Comparison]:
 # -- quality: what the Dataset Quality API says about one event, beside our report on it -----------
 
 
-def _coverage(event: EventReport, quality: EventQuality) -> Comparison | None:
+def _coverage(event: EventReport, quality: EventQuality) -> Iterator[Comparison]:
     metas, ours = quality.coverage, event.coverage
-    if metas is None:
-        return None
-    goal = quality.coverage_goal or TARGET
-    if ours is None or event.browser < ENOUGH:
+    if metas is not None:
+        goal = quality.coverage_goal or TARGET
         case = "unknown"
-    elif abs(ours - metas) <= APART:
-        case = "agrees"
-    else:
-        case = "fewer" if metas < ours else "more"
-    return _compared(
-        event.place, "coverage", case, ours, metas, goal=percent(goal), browser=event.browser,
-        stands="at or above" if metas >= goal else "below",
-    )  # fmt: skip
+        if ours is not None and event.browser >= ENOUGH:
+            far = abs(ours - metas) > APART
+            case = "agrees" if not far else "fewer" if metas < ours else "more"
+        yield _compared(
+            event.place, "coverage", case, ours, metas, browser=event.browser,
+            goal=percent(goal), stands="at or above" if metas >= goal else "below",
+        )  # fmt: skip
 
 
-def _freshness(event: EventReport, quality: EventQuality) -> Comparison | None:
+def _freshness(event: EventReport, quality: EventQuality) -> Iterator[Comparison]:
     told, ours = quality.upload_frequency, event.freshness_seconds.p95
-    if not told:
-        return None
-    arrive = told.replace("_", " ").lower()
-    if ours is None:
-        case = "unknown"
-    else:
-        case = "agrees" if arrive in ("real time", "realtime") or ours > 3600 else "late"
-    return _compared(event.place, "freshness", case, ours, None, told, arrive=arrive)
+    if told:
+        arrive, case = told.replace("_", " ").lower(), "unknown"
+        if ours is not None:
+            case = "agrees" if arrive in ("real time", "realtime") or ours > _HOUR else "late"
+        yield _compared(event.place, "freshness", case, ours, None, told, arrive=arrive)
 
 
-def _dedupe_key(event: EventReport, quality: EventQuality) -> Comparison | None:
-    key = next((one for one in quality.dedupe_keys if one.key == "event_id"), None)
-    if key is None or key.browser is None or key.server is None:
-        return None
-    lower, side = min((key.browser, "browser"), (key.server, "server"))
-    return _compared(
-        event.place, "dedupe key", "agrees" if lower >= 1 - APART else side, 1.0, lower,
-        browser=percent(key.browser), server=percent(key.server),
-    )  # fmt: skip
+def _dedupe_key(event: EventReport, quality: EventQuality) -> Iterator[Comparison]:
+    for key in quality.dedupe_keys:
+        if key.key == "event_id" and key.browser is not None and key.server is not None:
+            lower, side = min((key.browser, "browser"), (key.server, "server"))
+            yield _compared(
+                event.place, "dedupe key", "agrees" if lower >= 1 - APART else side, 1.0, lower,
+                browser=percent(key.browser), server=percent(key.server),
+            )  # fmt: skip
+            return
 
 
-def _match_keys(event: EventReport, quality: EventQuality) -> Comparison | None:
+def _match_keys(event: EventReport, quality: EventQuality) -> Iterator[Comparison]:
     """The key on whose share we and Meta differ most."""
     gaps = [
         (abs(one.share - event.match_keys.get(key, 0.0)), key, one.share)
         for one in quality.match_keys
         if one.share is not None and (key := _KEYS.get(one.identifier.lower())) is not None
     ]
-    if not gaps or event.server < ENOUGH:
-        return None
-    gap, key, metas = max(gaps)
-    ours = event.match_keys.get(key, 0.0)
-    case = "agrees" if gap <= APART else "apart"
-    return _compared(event.place, "match keys", case, ours, metas, key=key)
+    if gaps and event.server >= ENOUGH:
+        gap, key, metas = max(gaps)
+        ours = event.match_keys.get(key, 0.0)
+        case = "agrees" if gap <= APART else "apart"
+        yield _compared(event.place, "match keys", case, ours, metas, key=key)
 
 
-def _match_quality(event: EventReport, quality: EventQuality) -> Comparison | None:
+def _match_quality(event: EventReport, quality: EventQuality) -> Iterator[Comparison]:
     score = quality.match_quality
-    if score is None:
-        return None
-    best = max(quality.match_keys, key=lambda one: one.potential or 0, default=None)
-    key, potential = (best.identifier, best.potential) if best else ("", None)
-    return _compared(
-        event.place, "match quality",
-        "good" if score >= GOOD_QUALITY else "one_key" if potential else "low",
-        None, score, good=GOOD_QUALITY, key=key, potential=percent(potential),
-    )  # fmt: skip
+    if score is not None:
+        best = max(quality.match_keys, key=lambda one: one.potential or 0, default=None)
+        key, potential = (best.identifier, best.potential) if best else ("", None)
+        case = "good" if score >= GOOD_QUALITY else "one_key" if potential else "low"
+        yield _compared(
+            event.place, "match quality", case, None, score, good=GOOD_QUALITY, key=key,
+            potential=percent(potential),
+        )  # fmt: skip
 
 
-_QUALITIES: tuple[Callable[[EventReport, EventQuality], Comparison | None], ...] = (
+_QUALITIES: tuple[Callable[[EventReport, EventQuality], Iterator[Comparison]], ...] = (
     _coverage, _freshness, _dedupe_key, _match_keys, _match_quality,
 )  # fmt: skip

@@ -10,24 +10,17 @@ from capi_middleware.insights.model import Measure, Problem, Verdict
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One way in which two numbers compare; as in Comparison."""
+    """What is said of a measure in one case; the fields are those of a Comparison."""
 
     explanation: str
     verdict: Verdict = "differs"
     fix: str = ""
 
 
-class Said(msgspec.Struct, frozen=True):
-    """How the sentences of a measure begin, and how they go on by case."""
-
-    said: str
-    cases: dict[str, Case]
-
-
 class Sentences(msgspec.Struct, frozen=True):
     """All that sentences.toml holds."""
 
-    measures: dict[Measure, Said]
+    measures: dict[Measure, dict[str, Case]]
     problems: dict[str, Problem]
 
 

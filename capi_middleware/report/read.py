@@ -48,7 +48,7 @@ def read_report(store: Store, config: Config, window: Window, *, delivering: boo
     insights = kept_insights(store)
     if insights is None:
         return report
-    compared = beside(report, insights, event=window.event, pixel=window.pixel)
+    compared = beside(report, insights, window)
     return replace(report, insights=insights, comparisons=compared)
 
 

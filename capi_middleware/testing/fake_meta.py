@@ -74,10 +74,8 @@ class FakeMeta:
         self.insights: FakeInsights = FakeInsights()
         self.app: Starlette = Starlette(
             routes=[
-                Route("/received", self._show, methods=["GET"]),
-                Route("/received", self._clear, methods=["DELETE"]),
-                Route("/faults", self._script, methods=["POST"]),
-                Route("/faults", self._unscript, methods=["DELETE"]),
+                Route("/received", self._received, methods=["GET", "DELETE"]),
+                Route("/faults", self._script, methods=["POST", "DELETE"]),
                 *(Route(path, self._tr, methods=["GET", "POST"]) for path in ("/tr", "/tr/")),
                 Route("/signals/config/{pixel_id}", self._config, methods=["GET"]),
                 Route("/{locale}/fbevents.js", self._fbevents, methods=["GET"]),
@@ -243,22 +241,20 @@ class FakeMeta:
         truth = gif if self.tr_answer == "gif" else Response(b"", media_type="text/plain")
         return await fault.answer(truth)
 
-    async def _show(self, request: Request) -> Response:
-        return JSONResponse(self.received.as_json())
-
-    async def _clear(self, request: Request) -> Response:
+    async def _received(self, request: Request) -> Response:
+        if request.method != "DELETE":
+            return JSONResponse(self.received.as_json())
         self.received = Received()
         return Response(status_code=204)
 
     async def _script(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self.clear_faults()
+            return Response(status_code=204)
         try:
             self.fail_next(**await request.json())
         except (TypeError, ValueError) as error:
             return JSONResponse({"error": str(error)}, 400)
-        return Response(status_code=204)
-
-    async def _unscript(self, request: Request) -> Response:
-        self.clear_faults()
         return Response(status_code=204)
 
 

@@ -16,16 +16,18 @@ from capi_middleware.insights.model import (
 )
 from capi_middleware.insights.reading import counts_of, quality_of, recommendations_of
 from capi_middleware.meta.match_keys import MATCH_KEYS
+from capi_middleware.report.window import Window
 from capi_middleware.store.records import Freshness
 from tests.support.insights import insights_of
-from tests.support.tallies import report_on, tally
+from tests.support.tallies import END, START, report_on, tally
 
+WINDOW = Window(START, END)
 HOUR = "2026-06-02T10:00:00Z"
 PURCHASES = (tally("delivered", "sent", 90, keys=("em",)), tally("unmapped", "sent", 10))
 
 
 def compared(
-    *, hours: list[HourCount] | None = None, quality: dict[str, Any] | None = None, **window: Any
+    *, hours: list[HourCount] | None = None, quality: dict[str, Any] | None = None
 ) -> dict[str, Comparison]:
     pixel = PixelInsights(
         pixel_id="123",
@@ -33,7 +35,7 @@ def compared(
         quality=[EventQuality(event_name="Purchase", **quality)] if quality is not None else [],
     )
     report = report_on(*PURCHASES, freshness=(Freshness("123", "Purchase", 1.5, 90),))
-    found = beside(report, insights_of(pixel), **window)
+    found = beside(report, insights_of(pixel), WINDOW)
     assert len({one.measure for one in found}) == len(found)
     return {one.measure: one for one in found}
 
@@ -96,10 +98,11 @@ def test_only_hours_within_the_window_count() -> None:
 def test_an_event_that_meta_alone_knows_is_shown() -> None:
     lead = HourCount(hour=HOUR, event_name="Lead", meta_server=70)
     report = report_on(*PURCHASES)
-    found = beside(report, insights_of(PixelInsights(pixel_id="123", hours=[lead])))
+    found = beside(report, insights_of(PixelInsights(pixel_id="123", hours=[lead])), WINDOW)
     assert [(one.event_name, one.ours, one.metas) for one in found] == [("Lead", 0, 70)]
-    assert beside(report, insights_of(PixelInsights(pixel_id="9", hours=[lead])), pixel="123") == []
-    assert beside(report, insights_of(PixelInsights(pixel_id="9", hours=[lead])), event="X") == []
+    other = insights_of(PixelInsights(pixel_id="9", hours=[lead]))
+    assert beside(report, other, Window(START, END, pixel="123")) == []
+    assert beside(report, other, Window(START, END, event="X")) == []
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,7 @@ def test_match_keys_are_compared_by_meta_s_words_for_them() -> None:
 def test_a_pixel_of_which_meta_told_nothing_is_left_out() -> None:
     problem = Problem("no_permission", "x", "y")
     pixel = PixelInsights(pixel_id="123", quality_problem=problem, hours_problem=problem)
-    assert beside(report_on(*PURCHASES), insights_of(pixel)) == []
+    assert beside(report_on(*PURCHASES), insights_of(pixel), WINDOW) == []
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from capi_middleware.insights.comparing import beside
 from capi_middleware.insights.model import DedupeKey, EventQuality, HourCount, KeyFeedback
 from capi_middleware.insights.model import PixelInsights as Seen
 from capi_middleware.insights.sentences import problem, sentences
+from capi_middleware.report.window import Window
 from capi_middleware.store.records import Freshness
 from tests.support.insights import insights_of
-from tests.support.tallies import report_on, tally
+from tests.support.tallies import END, START, report_on, tally
 
 HOUR = "2026-06-02T10:00:00Z"
 #: What Meta says of an event of which the server sent 90 and the browser 100 copies.
@@ -43,18 +44,19 @@ def told() -> list[tuple[str, str, str]]:
         (one.measure, one.explanation, one.fix)
         for report in (many, few)
         for pixel in seen
-        for one in beside(report, insights_of(pixel))
+        for one in beside(report, insights_of(pixel), Window(START, END))
     ]
 
 
 def test_every_sentence_is_told_of_some_numbers() -> None:
     shown = told()
-    for measure, said in sentences().measures.items():
-        for case, one in said.cases.items():
-            form = one.explanation.replace("{said}", said.said)
-            wanted = [re.sub(r"\\{.*?\\}", ".+", re.escape(text)) for text in (form, one.fix)]
+    for measure, cases in sentences().measures.items():
+        for case, one in cases.items():
+            forms = [
+                re.sub(r"\\{.*?\\}", ".+", re.escape(text)) for text in (one.explanation, one.fix)
+            ]
             assert any(
-                measure == found[0] and all(map(re.fullmatch, wanted, found[1:])) for found in shown
+                measure == found[0] and all(map(re.fullmatch, forms, found[1:])) for found in shown
             ), (measure, case)
     assert not [one for one in shown if re.search("[{}]", one[1] + one[2])]
 
