@@ -222,25 +222,22 @@ def _hour(moment: object) -> int | None:
 
 def recommendations_of(groups: Iterable[object]) -> list[Recommendation]:
     """The recommendations, those about signals first."""
-    found = []
-    for one in (
-        one for group in _maps(list(groups)) for one in _maps(group.get("recommendations"))
-    ):
-        content, kind = _map(one, "recommendation_content"), _text(one, "type")
-        found.append(
-            Recommendation(
-                type=kind,
-                body=_text(content, "body"),
-                lift_estimate=_text(content, "lift_estimate"),
-                score_lift=number(content.get("opportunity_score_lift")),
-                url=_address(one.get("url")),
-                capi=kind in CAPI_TYPES,
-            )
+    found = [
+        Recommendation(
+            type=_text(one, "type"),
+            body=_text(content, "body"),
+            lift_estimate=_text(content, "lift_estimate"),
+            score_lift=number(content.get("opportunity_score_lift")),
+            url=_address(one.get("url")),
+            capi=_text(one, "type") in CAPI_TYPES,
         )
-    ranks = {kind: rank for rank, kind in enumerate(CAPI_TYPES)}
-    return sorted(found, key=lambda one: (ranks.get(one.type, len(ranks)), -(one.score_lift or 0)))[
-        :_MOST
+        for group in _maps(list(groups))
+        for one in _maps(group.get("recommendations"))
+        for content in [_map(one, "recommendation_content")]
     ]
+    ranks = {kind: rank for rank, kind in enumerate(CAPI_TYPES)}
+    found.sort(key=lambda one: (ranks.get(one.type, len(ranks)), -(one.score_lift or 0)))
+    return found[:_MOST]
 
 
 def number(value: object) -> float | None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from capi_middleware.capi import living
 from capi_middleware.events import Count, Event, EventName
@@ -48,16 +48,11 @@ class MemoryStore(Store):
         super().__init__(Memory(clock), queue_limit=queue_limit, clock=clock)
 
 
-class _Kept(NamedTuple):
-    event: Event
-    issuer: Issuer
-
-
 class Captured:
     """What was tracked since the test began, or since `clear()`."""
 
     def __init__(self) -> None:
-        self._kept: list[_Kept] = []
+        self._kept: list[tuple[Event, Issuer]] = []
         #: What does not leave, because Meta would refuse it: a Purchase without value.
         self.refused: list[Event] = []
         #: Each (event_name, reason) of what was not tracked: no consent, a bot, a failed view.
@@ -67,12 +62,12 @@ class Captured:
     @property
     def events(self) -> list[Event]:
         """The events that would leave, in order; user_data is hashed, as Meta would get it."""
-        return [one.event for one in self._kept]
+        return [event for event, _ in self._kept]
 
     def clear(self) -> None:
         """Forget what was captured so far."""
-        for kept in (self._kept, self.refused, self.suppressed, self._left_out):
-            kept.clear()
+        for found in (self._kept, self.refused, self.suppressed, self._left_out):
+            found.clear()
 
     def assert_tracked(
         self,
@@ -92,9 +87,9 @@ class Captured:
         """
         __tracebackhide__ = True
         differences = [
-            (_differences(kept, user_data, dedupe_key, custom_data), kept.event)
-            for kept in self._kept
-            if kept.event.event_name == event_name
+            (_differences(event, issuer, user_data, dedupe_key, custom_data), event)
+            for event, issuer in self._kept
+            if event.event_name == event_name
         ]
         found = [event for different, event in differences if not different]
         if (len(found) > 0) if times is None else (len(found) == times):
@@ -124,7 +119,7 @@ class Captured:
             if event.send != "browser" and refused_by_meta(event.event_name, event.custom_data):
                 self.refused.append(event)
             elif event.pixel_ids:
-                self._kept.append(_Kept(event, issuer))
+                self._kept.append((event, issuer))
 
     def counted(self, counts: Sequence[Count]) -> None:
         """Called with the `counts` that go to the store."""
@@ -155,17 +150,17 @@ def capture() -> Iterator[Captured]:
 
 
 def _differences(
-    kept: _Kept, user_data: UserData | None, dedupe_key: object, custom_data: dict[str, Any]
-) -> list[str]:
+    event: Event, issuer: Issuer, user_data: UserData | None, dedupe_key: object,
+    custom_data: dict[str, Any],
+) -> list[str]:  # fmt: skip
     """What in an event is not as expected, one line for each field."""
-    event, issuer = kept
     cleaned, _ = clean(event.event_name, custom_data)
     rows = [
         (key, cleaned.get(key, given), event.custom_data.get(key))
         for key, given in custom_data.items()
     ]
-    region = issuer.config.default_region
-    hashed, unusable = ({}, ()) if user_data is None else user_data.hashed(region)
+    given = user_data if user_data is not None else UserData()
+    hashed, unusable = given.hashed(issuer.config.default_region)
     for key, expected in hashed.items():
         found = event.user_data.get(key)
         if not (isinstance(expected, list) and set(expected) <= set(found or ())):
@@ -174,13 +169,10 @@ def _differences(
         minted = issuer.mint(event.event_name, dedupe_key)
         rows.append(("event_id of the dedupe_key", minted, event.event_id))
     return [
-        *(
-            f"{what}: expected {expected!r}, found {_NOTHING if found is None else repr(found)}"
-            for what, expected, found in rows
-            if found != expected
-        ),
-        *(f"user_data.{key}: found a value that nobody can normalise" for key in unusable),
-    ]
+        f"{what}: expected {expected!r}, found {_NOTHING if found is None else repr(found)}"
+        for what, expected, found in rows
+        if found != expected
+    ] + [f"user_data.{key}: found a value that nobody can normalise" for key in unusable]
 
 
 def _shown(event: Event) -> str:

@@ -18,6 +18,13 @@ Endpoint = Literal[
 ]
 #: When the connection is cut: before the request counts, or after, so that only the answer is lost.
 Drop = Literal["before", "after"]
+#: What the Graph API says with a status, and its code.
+_MESSAGES = {
+    401: ("Invalid OAuth access token", codes.TOKEN_REFUSED),
+    403: ("Permissions error", codes.FORBIDDEN),
+    429: ("User request limit reached", codes.TOO_MANY_CALLS),
+}
+_UNKNOWN = ("An unknown error occurred", codes.UNKNOWN)
 
 
 @dataclass(kw_only=True)
@@ -54,7 +61,9 @@ class Fault:
             return CutConnection()
         body, headers = self.body, dict(self.headers)
         if body is None and self.endpoint not in ("fbevents", "config", "tr"):
-            body = _graph_error(self.status)
+            message, code = _MESSAGES.get(self.status, _UNKNOWN)
+            passing = self.status == 429 or self.status >= 500
+            body = graph_error(message, code, is_transient=passing)
         if not isinstance(body, str | bytes | None):
             body = json.dumps(body)
             headers.setdefault("content-type", "application/json")
@@ -69,16 +78,6 @@ class CutConnection(Response):
         headers = [(b"content-length", b"9")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         raise httpx.ReadError("the connection was cut")
-
-
-def _graph_error(status: int) -> dict[str, Any]:
-    """What the Graph API would say with this status."""
-    message, code = {
-        401: ("Invalid OAuth access token", codes.TOKEN_REFUSED),
-        403: ("Permissions error", codes.FORBIDDEN),
-        429: ("User request limit reached", codes.TOO_MANY_CALLS),
-    }.get(status, ("An unknown error occurred", codes.UNKNOWN))
-    return graph_error(message, code, is_transient=status == 429 or status >= 500)
 
 
 def graph_error(
