@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 5.0
 #: How often settled events past their retention are deleted, in seconds.
 PRUNE_SECONDS = 3600.0
-#: Every CAPI of this process, for those who test with them.
+#: Every CAPI of this process: closed at its exit, and for those who test with them.
 living: "weakref.WeakSet[CAPI]" = weakref.WeakSet()
 
 
@@ -77,7 +77,6 @@ class CAPI:
         at_fork(after_in_child=self._forget)
         self.issuer.notices.about_store(config.store)
         living.add(self)
-        _close_at_exit(self)
 
     def track(
         self,
@@ -109,7 +108,13 @@ class CAPI:
             visitor = issuer.checked(visitor)
         event = issuer.new_event(event_name, dedupe_key, None)
         if event_time is not None:
-            event.event_time = _checked_time(event_time, event.event_time)
+            # A clock that is a minute ahead is no error; Meta refuses more.
+            if not event.event_time - OLDEST_EVENT <= event_time <= event.event_time + 60:
+                raise ValueError(
+                    f"event_time: found {event_time!r}, expected Unix seconds of the last seven "
+                    "days, less an hour for the way to Meta"
+                )
+            event.event_time = min(event_time, event.event_time)
         given = custom_data_of(value, currency, contents, custom_data)
         issuer.fill(event, given, user_data)
         if self.config.debug:
@@ -128,7 +133,7 @@ class CAPI:
         end = time.monotonic() + timeout
         if not self.store.flush(timeout):
             return False
-        delivers = self.config.delivery and not self._is_elsewhere
+        delivers = self.config.delivery and self.store is self._own
         if delivers:
             self._deliverer.wake()
         pause = threading.Event()
@@ -146,7 +151,7 @@ class CAPI:
 
         Does nothing where nothing was started in this process, or when it was closed before.
         """
-        if not self.started or self._is_elsewhere:
+        if not self.started or self.store is not self._own:
             return
         self.started = False
         end = time.monotonic() + timeout
@@ -169,10 +174,6 @@ class CAPI:
         finally:
             self.store, self.started = before
             self.issuer.store = self.store
-
-    @property
-    def _is_elsewhere(self) -> bool:
-        return self.store is not self._own
 
     # -- for the doors ---------------------------------------------------------------------------
 
@@ -253,21 +254,18 @@ class CAPI:
         config = self.config
 
         def connect() -> Any:
-            code = pixel.test_event_code or config.test_event_code
-            check_date = ClockCheck(pixel.id, self.store.count)
             return GraphClient(
                 config.graph_url, config.graph_version, pixel.id, pixel.access_token,
-                app_secret=pixel.app_secret, test_code=code, check_date=check_date,
+                app_secret=pixel.app_secret,
+                test_code=pixel.test_event_code or config.test_event_code,
+                check_date=ClockCheck(pixel.id, self.store.count),
             )  # fmt: skip
 
         # Tells what was refused apart without telling it: the store keeps it with a pause.
         mark = token_mark(config.secrets[0], f"{config.graph_version} {pixel.access_token}")
-        before_send = None
-        if config.before_send is not None:
-            before_send = BeforeSend(
-                config.before_send, pixel.id, config.default_region, self.store.count
-            )
-        return Courier(self.store, pixel.id, connect, mark, before_send)
+        region, count = config.default_region, self.store.count
+        hook = config.before_send and BeforeSend(config.before_send, pixel.id, region, count)
+        return Courier(self.store, pixel.id, connect, mark, hook)
 
     def _jobs(self) -> list[Job]:
         shield = self.issuer.shield
@@ -347,25 +345,8 @@ def split_mount(scope: Mapping[str, Any]) -> tuple[str, str]:
     return mount, path
 
 
-def _checked_time(given: float, now: float) -> float:
-    # A clock that is a minute ahead is no error; Meta refuses more.
-    if not now - OLDEST_EVENT <= given <= now + 60:
-        raise ValueError(
-            f"event_time: found {given!r}, expected Unix seconds of the last seven days, less an "
-            "hour for the way to Meta"
-        )
-    return min(given, now)
-
-
-def _close_at_exit(capi: CAPI) -> None:
-    reference = weakref.ref(capi)
-
-    def close() -> None:
-        alive = reference()
-        if alive is not None:
-            with alive.issuer.shield.guard("closing"):
-                alive.close()
-
-    atexit.register(close)
-    # Not at the exit itself: it would take away what is to run then.
-    weakref.finalize(capi, atexit.unregister, close).atexit = False
+@atexit.register
+def _close_all() -> None:
+    for capi in list(living):
+        with capi.issuer.shield.guard("closing"):
+            capi.close()

@@ -133,12 +133,7 @@ class CAPIMiddleware:
         given = body if len(body) <= BODY_LIMIT else None
         answer = run(self._endpoints.answer(endpoint, _scope(request), given, WAITS))
         response = HttpResponse(bytes(answer.body), status=answer.status_code)
-        del response["Content-Type"]
-        _change(
-            response,
-            [],
-            [(name.decode("latin-1"), text.decode("latin-1")) for name, text in answer.raw_headers],
-        )
+        _change(response, [*response.items()], answer.headers.items())
         return response
 
 

@@ -148,18 +148,8 @@ class Count(Struct, frozen=True):
     """
 
     kind: Literal[
-        "suppressed",
-        "dropped",
-        "left_out",
-        "skipped",
-        "beacon",
-        "error",
-        "unmapped",
-        "no_event_id",
-        "csp",
-        "repeated",
-        "rested",
-        "skewed",
+        "suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped",
+        "no_event_id", "csp", "repeated", "rested", "skewed",
     ]  # fmt: skip
     reason: str
     event_name: str = ""
