@@ -8,17 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from capi_middleware.alerts.rules import Alert
-    from capi_middleware.asgi import CAPIMiddleware
-    from capi_middleware.capi import CAPI, current_visitor, track
-    from capi_middleware.config.pixels import Pixel
-    from capi_middleware.config.routes import EventRoute
-    from capi_middleware.config.settings import Config
-    from capi_middleware.errors import CapiError, ConfigError
-    from capi_middleware.events import Event
-    from capi_middleware.meta.user_data import UserData
-    from capi_middleware.meta.visitor import Visitor
-    from capi_middleware.signing import verify_alert
+    from capi_middleware.alerts.rules import Alert as Alert
+    from capi_middleware.asgi import CAPIMiddleware as CAPIMiddleware
+    from capi_middleware.capi import CAPI as CAPI
+    from capi_middleware.capi import current_visitor as current_visitor
+    from capi_middleware.capi import track as track
+    from capi_middleware.config.pixels import Pixel as Pixel
+    from capi_middleware.config.routes import EventRoute as EventRoute
+    from capi_middleware.config.settings import Config as Config
+    from capi_middleware.errors import CapiError as CapiError
+    from capi_middleware.errors import ConfigError as ConfigError
+    from capi_middleware.events import Event as Event
+    from capi_middleware.meta.user_data import UserData as UserData
+    from capi_middleware.meta.visitor import Visitor as Visitor
+    from capi_middleware.signing import verify_alert as verify_alert
 
 __version__ = "0.1.0"
 
@@ -39,22 +42,7 @@ _HOMES = {
     "verify_alert": "signing",
 }
 
-__all__ = [
-    "CAPI",
-    "Alert",
-    "CAPIMiddleware",
-    "CapiError",
-    "Config",
-    "ConfigError",
-    "Event",
-    "EventRoute",
-    "Pixel",
-    "UserData",
-    "Visitor",
-    "current_visitor",
-    "track",
-    "verify_alert",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
