@@ -49,7 +49,8 @@ class PathTemplate:
         self.text: str = text
         self._converters: dict[str, Callable[[str], Any]] = {}
         *parts, tail = _PARAMETER.split(text)  # of each parameter: what is before, name, converter
-        self.sample, pattern = "", ""
+        self.sample: str = ""
+        pattern = ""
         for literal, name, converter in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             if (converter or "str") not in CONVERTERS:
                 fail(bad, f"converter {converter!r}", f"one of {', '.join(CONVERTERS)}")
