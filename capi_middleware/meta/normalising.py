@@ -5,11 +5,13 @@ or from one another, the page holds; tests/data/differences.jsonl lists every di
 """
 
 import re
+import tomllib
 import unicodedata
 from collections.abc import Callable
 from datetime import date, datetime
 from functools import cache
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,26 +22,23 @@ _ASCII_EMAIL = re.compile(
 _LOCAL_PART = re.compile(r"[^\s@,;:<>()\[\]\\\"]{1,64}")
 _LONGEST_EMAIL = 254
 _ZIP_PLUS_4 = re.compile(r"[0-9]{5}(?:[0-9]{4})?")
-_GENDERS = {
-    **dict.fromkeys(
-        ("f", "female", "w", "woman", "women", "girl", "lady", "she", "her", "mrs", "ms", "miss",
-         "weiblich", "frau", "femme", "feminin", "féminin", "mujer", "femenino", "feminino"),
-        "f",
-    ),
-    **dict.fromkeys(
-        ("m", "male", "man", "men", "boy", "gentleman", "he", "him", "mr", "mister",
-         "männlich", "mann", "herr", "homme", "masculin", "hombre", "masculino"),
-        "m",
-    ),
-}  # fmt: skip
-_MONTHS = {
-    name: place
-    for place, names in enumerate(
-        ("jan january", "feb february", "mar march", "apr april", "may", "jun june", "jul july",
-         "aug august", "sep sept september", "oct october", "nov november", "dec december"), 1,
-    )
-    for name in names.split()
-}  # fmt: skip
+
+
+def _words(table: str) -> dict[str, str]:
+    """The code by word, from words.toml."""
+    codes: dict[str, str] = _TABLES[table]
+    return {word: code for code, words in codes.items() for word in words.split()}
+
+
+_TABLES = tomllib.loads(Path(__file__).with_name("words.toml").read_text("utf-8"))
+_GENDERS, _MONTHS = _words("genders"), _words("months")
+_EVERYDAY_COUNTRIES, US_STATES = _words("countries"), _words("us_states")
+#: What a long form of a name starts with.
+_TITLES = (
+    "the", "republicof", "federalrepublicof", "kingdomof", "commonwealthof", "stateof",
+    "islamicrepublicof", "federativerepublicof", "grandduchyof", "principalityof",
+)  # fmt: skip
+_STATE_TITLES = ("stateof", "commonwealthof")
 _YEAR_FIRST = re.compile(r"([0-9]{4})([-/. ])([0-9]{1,2})\2([0-9]{1,2})")
 _YEAR_LAST = re.compile(r"([0-9]{1,2})([-/. ])([0-9]{1,2})\2([0-9]{4})")
 _DAY_MONTH_NAME = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th)?[-. ]+([a-z]+)[-., ]+([0-9]{4})")
@@ -105,18 +104,15 @@ def phone(text: str, region: str, country: str | None = None) -> str | None:
 def _is_complete(digits: str) -> bool:
     """Whether parsing would change nothing: a country code and as many digits as it takes."""
     for length in (1, 2, 3):
-        lengths = _LENGTHS.get(digits[:length]) or _read_lengths(digits[:length])
+        lengths = _lengths(digits[:length])
         if lengths:
             return len(digits) in lengths and digits[length] != "0"
     return False
 
 
-#: The lengths of international numbers by calling code; filled as codes come up.
-_LENGTHS: dict[str, frozenset[int]] = {}
-
-
-def _read_lengths(code: str) -> frozenset[int]:
-    """Empty for what is no calling code."""
+@cache
+def _lengths(code: str) -> frozenset[int]:
+    """The lengths of international numbers of a calling code; empty for what is none."""
     import phonenumbers
 
     regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(code))
@@ -125,8 +121,7 @@ def _read_lengths(code: str) -> frozenset[int]:
     metadata = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(int(code), regions[0])
     described = metadata.general_desc if metadata is not None else None
     lengths = described.possible_length if described is not None else ()
-    _LENGTHS[code] = frozenset(length + len(code) for length in lengths)
-    return _LENGTHS[code]
+    return frozenset(length + len(code) for length in lengths)
 
 
 def letters(text: str) -> str:
@@ -194,9 +189,9 @@ def birth(text: str) -> str | None:
             return _born(found[4], other, one)
         return _born(found[4], one, other) if other > 12 >= one else None
     if found := _DAY_MONTH_NAME.fullmatch(text):
-        return _born(found[3], _MONTHS.get(found[2], 0), found[1])
+        return _born(found[3], _MONTHS.get(found[2], "0"), found[1])
     if found := _MONTH_NAME_DAY.fullmatch(text):
-        return _born(found[3], _MONTHS.get(found[1], 0), found[2])
+        return _born(found[3], _MONTHS.get(found[1], "0"), found[2])
     return None
 
 
@@ -272,61 +267,16 @@ def text_of(value: Any) -> str | None:
     return None
 
 
-# -- places: country and US state names as the codes that Meta's matching wants --------------------
-
-#: Everyday names that ISO 3166-1 does not list, without blanks, accents and punctuation.
-_EVERYDAY = {
-    "america": "us", "unitedstates": "us", "us": "us", "uk": "gb", "unitedkingdom": "gb",
-    "greatbritain": "gb", "britain": "gb", "england": "gb", "scotland": "gb", "wales": "gb",
-    "northernireland": "gb", "bosnia": "ba", "britishvirginislands": "vg", "brunei": "bn",
-    "burma": "mm", "capeverde": "cv", "cocosislands": "cc", "congobrazzaville": "cg",
-    "congokinshasa": "cd", "czechrepublic": "cz", "democraticrepublicofcongo": "cd",
-    "democraticrepublicofthecongo": "cd", "drcongo": "cd", "drc": "cd",
-    "republicofcongo": "cg", "republicofthecongo": "cg", "congorepublic": "cg",
-    "democraticpeoplesrepublicofkorea": "kp", "northkorea": "kp", "dprk": "kp",
-    "republicofkorea": "kr", "southkorea": "kr", "korea": "kr", "easttimor": "tl",
-    "falklands": "fk", "frenchpolynesia": "pf", "holland": "nl", "hongkongsar": "hk",
-    "hongkongsarchina": "hk", "ivorycoast": "ci", "laos": "la", "macau": "mo",
-    "macaosarchina": "mo", "macedonia": "mk", "mainlandchina": "cn",
-    "peoplesrepublicofchina": "cn", "prc": "cn", "micronesia": "fm", "palestine": "ps",
-    "palestinianterritories": "ps", "republicofchina": "tw", "russia": "ru",
-    "sainthelena": "sh", "slovakrepublic": "sk", "swaziland": "sz", "syria": "sy",
-    "trinidad": "tt", "turkey": "tr", "uae": "ae", "emirates": "ae", "usvirginislands": "vi",
-    "unitedstatesvirginislands": "vi", "vatican": "va", "vaticancity": "va", "vietnam": "vn",
-    "republicofireland": "ie", "republicofmoldova": "md", "unitedrepublicoftanzania": "tz",
-}  # fmt: skip
-#: What a long form of a name starts with.
-_TITLES = (
-    "the", "republicof", "federalrepublicof", "kingdomof", "commonwealthof", "stateof",
-    "islamicrepublicof", "federativerepublicof", "grandduchyof", "principalityof",
-)  # fmt: skip
-
-US_STATES = {
-    "alabama": "al", "alaska": "ak", "arizona": "az", "arkansas": "ar", "california": "ca",
-    "colorado": "co", "connecticut": "ct", "delaware": "de", "florida": "fl", "georgia": "ga",
-    "hawaii": "hi", "idaho": "id", "illinois": "il", "indiana": "in", "iowa": "ia",
-    "kansas": "ks", "kentucky": "ky", "louisiana": "la", "maine": "me", "maryland": "md",
-    "massachusetts": "ma", "michigan": "mi", "minnesota": "mn", "mississippi": "ms",
-    "missouri": "mo", "montana": "mt", "nebraska": "ne", "nevada": "nv", "newhampshire": "nh",
-    "newjersey": "nj", "newmexico": "nm", "newyork": "ny", "northcarolina": "nc",
-    "northdakota": "nd", "ohio": "oh", "oklahoma": "ok", "oregon": "or", "pennsylvania": "pa",
-    "rhodeisland": "ri", "southcarolina": "sc", "southdakota": "sd", "tennessee": "tn",
-    "texas": "tx", "utah": "ut", "vermont": "vt", "virginia": "va", "washington": "wa",
-    "westvirginia": "wv", "wisconsin": "wi", "wyoming": "wy", "districtofcolumbia": "dc",
-    "washingtondc": "dc", "puertorico": "pr", "guam": "gu", "americansamoa": "as",
-    "northernmarianaislands": "mp", "usvirginislands": "vi", "virginislands": "vi",
-}  # fmt: skip
-_STATE_TITLES = ("stateof", "commonwealthof")
-
-
 def country_code(text: str) -> str | None:
     """ISO 3166-1 alpha-2 in lower case from a code of two or three letters or an English name."""
     if len(text) == 2 and text.isascii():
         code = text.lower()
-        return code if code in _by_code() else _EVERYDAY.get(code)
+        return code if code in _by_code() else _EVERYDAY_COUNTRIES.get(code)
     plain = _letters_of(text)
     while plain:
-        code = _EVERYDAY.get(plain) or _by_code().get(plain) or _by_name().get(plain) or ""
+        code = (
+            _EVERYDAY_COUNTRIES.get(plain) or _by_code().get(plain) or _by_name().get(plain) or ""
+        )
         if code:
             return code
         title = next((one for one in _TITLES if plain.startswith(one)), "")
