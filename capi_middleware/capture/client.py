@@ -27,8 +27,6 @@ _NOBODY = tuple(
 #: In the scope: header values by name as text, where a door has them at hand.
 HEADERS = "capi_middleware.headers"
 _FORWARDED_PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;,"\s]+)\s*')
-
-
 _PREFETCH_HEADERS = frozenset({"purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose"})
 _PREFETCH_WORDS = ("prefetch", "prerender", "preview")
 #: What a browser asks for beside pages (Sec-Fetch-Dest): a catch-all view answers /favicon.ico too.
@@ -171,8 +169,10 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
     """
     if method == "HEAD":
         return "head"
-    if not _PREFETCH_HEADERS.isdisjoint(headers) and _is_prefetch(headers):
-        return "prefetch"
+    if not _PREFETCH_HEADERS.isdisjoint(headers):
+        said = " ".join(headers[name] for name in _PREFETCH_HEADERS.intersection(headers)).lower()
+        if any(word in said for word in _PREFETCH_WORDS):
+            return "prefetch"  # a page that nobody may ever see
     if method != "GET":
         return None
     if headers.get("sec-fetch-dest") in _SUBRESOURCES:
@@ -180,15 +180,6 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
     if path in _HEALTH_PATHS:
         return "health_check"
     return _kind_of(headers.get("user-agent", ""))
-
-
-def _is_prefetch(headers: Mapping[str, str]) -> bool:
-    """Whether a browser fetches a page that nobody may ever see."""
-    return any(
-        word in headers[name].lower()
-        for name in _PREFETCH_HEADERS.intersection(headers)
-        for word in _PREFETCH_WORDS
-    )
 
 
 @lru_cache(maxsize=4096)

@@ -59,7 +59,7 @@ def identify(
             fbc = known and known[0]
     click = click_of(query) if query else None
     if click is None and referer and "?" in referer:
-        click = click_of(_query_of(referer))
+        click = click_of(referer.partition("#")[0].partition("?")[2])
     if click is not None:
         click = click.replace(".", "__DOT__")
         if fbc is not None and fbc.split(".")[3] == click:
@@ -88,10 +88,6 @@ def click_of(query: str) -> str | None:
     except ValueError:
         return None
     return given if _CLICK.fullmatch(given) else None
-
-
-def _query_of(url: str) -> str:
-    return url.partition("#")[0].partition("?")[2]
 
 
 @cache

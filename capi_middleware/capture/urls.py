@@ -41,7 +41,11 @@ def source_url(
     url = _address(scheme, host, raw_path)
     if url is None:
         return None
-    kept = without_secrets(query.decode("latin-1"), drop) if query else ""
+    kept = query and "&".join(  # what may leave, as it was written
+        quote(pair.encode("latin-1", "replace"), safe="/?:@!$'()*+,;=~%")
+        for pair in query.decode("latin-1").split("&")
+        if pair and not _is_secret(pair, drop)
+    )
     if kept and len(url) + len(kept) < _LONGEST:
         return f"{url}?{kept}"
     return url[:_LONGEST]
@@ -71,15 +75,6 @@ def urlsplit_safely(url: str | None) -> Any:
         return urlsplit(url or "")
     except ValueError:
         return urlsplit("")
-
-
-def without_secrets(query: str, drop: Collection[str] = ()) -> str:
-    """The parameters of a query string that may leave, as they were written."""
-    return "&".join(
-        quote(pair.encode("latin-1", "replace"), safe="/?:@!$'()*+,;=~%")
-        for pair in query.split("&")
-        if pair and not _is_secret(pair, drop)
-    )
 
 
 def _is_secret(pair: str, drop: Collection[str]) -> bool:

@@ -68,32 +68,21 @@ def refused_by_meta(event_name: str, data: Mapping[str, Any]) -> bool:
 
 def _number(value: Any) -> int | float | None:
     """A finite number; numeric text (from a form) is read as one."""
-    kind = type(value)
-    if kind is float:
-        return value if math.isfinite(value) else None
-    if kind is int:
-        return value if abs(value) < _SAFE_INTEGER else None
-    if isinstance(value, bool):
-        return None
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, int):
+        return int(value) if abs(value) < _SAFE_INTEGER and not isinstance(value, bool) else None
     if isinstance(value, str):
         try:
             value = Decimal(value.strip())
         except InvalidOperation:
             return None
-    if isinstance(value, Decimal):
-        if not value.is_finite() or abs(value) >= _SAFE_INTEGER:
-            return None
-        value = int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, int):
-        return int(value) if abs(value) < _SAFE_INTEGER else None
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
+    if isinstance(value, Decimal) and value.is_finite() and abs(value) < _SAFE_INTEGER:
+        return int(value) if value == value.to_integral_value() else float(value)
     return None
 
 
 def _whole(value: Any) -> int | None:
-    if type(value) is int:
-        return value if 0 <= value < _SAFE_INTEGER else None
     number = _number(value)
     return int(number) if number is not None and number >= 0 and number == int(number) else None
 

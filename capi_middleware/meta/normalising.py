@@ -176,10 +176,7 @@ def birth(text: str) -> str | None:
     if len(text) == 10 and text[4] == text[7] == "-":
         digits = text[:4] + text[5:7] + text[8:]
     if len(digits) == 8 and digits.isascii() and digits.isdigit():
-        try:
-            return digits if _is_past(date.fromisoformat(digits)) else None
-        except ValueError:
-            return None
+        return _born(digits[:4], digits[4:6], digits[6:])
     text = _TIME_OF_DAY.sub("", text.translate(_CJK_DATE))
     if found := _YEAR_FIRST.fullmatch(text):
         return _born(found[1], found[3], found[4])
@@ -200,12 +197,9 @@ def _born(year: str, month: str | int, day: str | int) -> str | None:
         born = date(int(year), int(month), int(day))
     except ValueError:
         return None
-    return born.strftime("%Y%m%d") if _is_past(born) else None
-
-
-def _is_past(born: date) -> bool:
-    year = born.year
-    return year >= FIRST_YEAR and (year < _SURELY_PAST or born <= date.today())
+    if born.year < FIRST_YEAR or (born.year >= _SURELY_PAST and born > date.today()):
+        return None
+    return f"{year}{born.month:02}{born.day:02}"
 
 
 def beginning(length: int) -> Lower:
@@ -269,21 +263,13 @@ def text_of(value: Any) -> str | None:
 
 def country_code(text: str) -> str | None:
     """ISO 3166-1 alpha-2 in lower case from a code of two or three letters or an English name."""
-    if len(text) == 2 and text.isascii():
-        code = text.lower()
-        return code if code in _by_code() else _EVERYDAY_COUNTRIES.get(code)
     plain = _letters_of(text)
-    while plain:
-        code = (
-            _EVERYDAY_COUNTRIES.get(plain) or _by_code().get(plain) or _by_name().get(plain) or ""
-        )
-        if code:
-            return code
+    while plain not in _countries():
         title = next((one for one in _TITLES if plain.startswith(one)), "")
         if not title:
             return None
         plain = plain.removeprefix(title)
-    return None
+    return _countries()[plain]
 
 
 def us_state_code(plain: str) -> str:
@@ -302,26 +288,20 @@ def _letters_of(text: str) -> str:
 
 
 @cache
-def _by_code() -> dict[str, str]:
+def _countries() -> dict[str, str]:
+    """The code by code, by name, and by what precedes a comma or parenthesis where it is clear."""
     from iso3166 import countries
 
-    codes = {one.alpha2.lower(): one.alpha2.lower() for one in countries}
-    return codes | {one.alpha3.lower(): one.alpha2.lower() for one in countries}
-
-
-@cache
-def _by_name() -> dict[str, str]:
-    """By name, also without what follows a comma or a parenthesis, where that is unambiguous."""
-    from iso3166 import countries
-
-    names: dict[str, str] = {}
+    known: dict[str, str] = {}
     short: dict[str, set[str]] = {}
     for one in countries:
         code = one.alpha2.lower()
+        known |= {code: code, one.alpha3.lower(): code}
         for name in (one.name, one.apolitical_name):
-            names[_letters_of(name)] = code
+            known[_letters_of(name)] = code
             head, comma, tail = name.partition(", ")
             if comma:
-                names[_letters_of(f"{tail} {head}")] = code
+                known[_letters_of(f"{tail} {head}")] = code
             short.setdefault(_letters_of(head.partition("(")[0]), set()).add(code)
-    return {name: codes.pop() for name, codes in short.items() if len(codes) == 1} | names
+    clear = {name: codes.pop() for name, codes in short.items() if len(codes) == 1}
+    return clear | known | _EVERYDAY_COUNTRIES

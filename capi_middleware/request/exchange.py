@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from capi_middleware.capture.beacon import Call
-from capi_middleware.capture.consent import GRANTED
+from capi_middleware.capture.carrying import is_navigation
+from capi_middleware.capture.consent import DENIED, GRANTED
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.routes import Match
 from capi_middleware.events import Count, Event
@@ -46,6 +47,7 @@ class Exchange(Private):
     those that go out, after start() or the first piece; `commits` wait to be given by end().
     """
 
+    is_open: bool = True
     __slots__ = (
         "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
         "_injector", "_mount", "_opened", "_page_view", "_path", "_started", "_tag_failed",
@@ -81,11 +83,6 @@ class Exchange(Private):
         self._event_ids = self._handed = self._page_view = self._asks = False
         self._started = self._opened = self._ended = self._tag_failed = False
         self._cookies: Headers = []
-
-    @property
-    def is_open(self) -> bool:
-        """See Passage."""
-        return True
 
     def opened(self) -> "Exchange":
         """See Passage."""
@@ -165,7 +162,7 @@ class Exchange(Private):
             page
             and issuer.config.page_view
             and status < 300
-            and (not visit.scripted or visit.shows_page())
+            and (not visit.scripted or is_navigation(visit.headers))
         )
         self._asks = page and (verdict.public or prefetch)
         refusal = visit.noise
@@ -277,7 +274,7 @@ class Exchange(Private):
             for commit in self.commits:
                 await waits.commit(commit)
         else:
-            visit.deny()
+            visit.permission = DENIED  # whatever the visitor said
             self._suppress(refusal)
         told: dict[str, Any] = {"e": page_events(events)}
         if refusal is None:

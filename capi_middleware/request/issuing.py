@@ -315,8 +315,7 @@ class Issuer:
 
     def left_out(self, event_name: str, keys: Iterable[str]) -> None:
         """Count values that were missing or unusable."""
-        for key in keys:
-            self.count(Count("left_out", key, event_name))
+        self.count(*(Count("left_out", key, event_name) for key in keys))
 
 
 def _page_name(path: str) -> str:

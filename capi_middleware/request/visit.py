@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from capi_middleware.capture import carrying
 from capi_middleware.capture.client import Client, headers_of, noise, read_client
-from capi_middleware.capture.consent import DENIED, GRANTED, Permission
+from capi_middleware.capture.consent import GRANTED, Permission
 from capi_middleware.capture.identity import Identity, click_of, identify, set_cookie_header
 from capi_middleware.capture.reading import BodyTee, Fields
 from capi_middleware.capture.urls import scrub_url, source_url
@@ -83,10 +83,6 @@ class Visit(Private):
         self._brought: tuple[list[PageEvent], bool] | None = None
         self._took = False
 
-    def shows_page(self) -> bool:
-        """Whether a page that is the answer will be shown as one."""
-        return not self.scripted or carrying.is_navigation(self.headers)
-
     # -- what the host's own callables say -------------------------------------------------------
 
     def _request(self) -> Any:
@@ -142,10 +138,6 @@ class Visit(Private):
         rule = self._issuer.consent
         answer = rule.read(self.fields) if rule.ask is None else self.ask_now(rule.ask)
         return rule.decide(answer, self.headers)
-
-    def deny(self) -> None:
-        """Whatever the visitor said: nothing may leave."""
-        self.permission = DENIED
 
     def refusal(self) -> str | None:
         """Why no event may leave, None when they may."""
