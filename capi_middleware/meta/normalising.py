@@ -282,8 +282,8 @@ def us_state_code(plain: str) -> str:
 
 
 def _letters_of(text: str) -> str:
-    """Lower-case letters without accents; "&" and "St." written out."""
-    text = text.lower().replace("&", " and ").replace("st. ", "saint ")
+    """Lower-case letters without accents; "&" between words and "St." written out."""
+    text = re.sub(r"(?<=\w)\s*&\s*(?=\w)", "and", text.lower()).replace("st. ", "saint ")
     return "".join(one for one in unicodedata.normalize("NFKD", text) if one.isalpha())
 
 

@@ -1,11 +1,15 @@
 """Match keys: one table says all that differs from one key to the next."""
 
 import inspect
+import tomllib
+from pathlib import Path
 from typing import Any
 
+import iso3166
 import pytest
 
 from capi_middleware import UserData
+from capi_middleware.meta import normalising
 from capi_middleware.meta.match_keys import BITS, MATCH_KEYS, match_keys_of
 from capi_middleware.meta.user_data import Fields
 
@@ -23,6 +27,24 @@ def test_user_data_explains_every_key(name: str) -> None:
 def test_every_key_has_exactly_one_rule(name: str) -> None:
     key = MATCH_KEYS[name]
     assert [key.lower, key.placed, key.plain].count(None) == 2
+
+
+def test_every_everyday_name_leads_to_a_code_of_its_kind() -> None:
+    tables = tomllib.loads(Path(normalising.__file__).with_name("words.toml").read_text("utf-8"))
+
+    codes = {one.alpha2.lower() for one in iso3166.countries}
+    assert tables["countries"].keys() <= codes
+    assert all(len(code) == 2 and code.isalpha() for code in tables["us_states"])
+    assert [int(month) for month in tables["months"]] == list(range(1, 13))
+    assert list(tables["genders"]) == ["f", "m"]
+
+
+@pytest.mark.parametrize("table", ["genders", "months", "countries", "us_states"])
+def test_no_word_stands_for_two_codes(table: str) -> None:
+    tables = tomllib.loads(Path(normalising.__file__).with_name("words.toml").read_text("utf-8"))
+    words = " ".join(tables[table].values()).split()
+
+    assert len(words) == len(set(words))
 
 
 @pytest.mark.parametrize("name", MATCH_KEYS)
