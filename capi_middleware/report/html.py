@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
@@ -96,15 +97,10 @@ def _percent(share: float | None) -> str:
     return percent(share).replace(" %", "\u00a0%")  # never apart at the end of a line
 
 
-def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
+def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float | None]]]:
     """The stretches of `values` without a gap, each value with its place."""
-    runs: list[list[tuple[int, float]]] = [[]]
-    for at, value in enumerate(values):
-        if value is not None:
-            runs[-1].append((at, value))
-        elif runs[-1]:
-            runs.append([])
-    return [run for run in runs if run]
+    stretches = groupby(enumerate(values), key=lambda one: one[1] is not None)
+    return [list(stretch) for is_known, stretch in stretches if is_known]
 
 
 def filled(template: str, **values: object) -> str:

@@ -44,25 +44,22 @@ def advise(
 
     Only keys to which Meta gives one of these `priorities`.
     """
-    best = None
-    for key, priority in PRIORITIES.items():
-        share = event.match_keys.get(key, 0.0)
-        is_asked_for = priority in priorities and MATCH_KEYS[key].what
-        if not is_asked_for or share >= ENOUGH or not event.server:
-            continue
-        worth = round(_WEIGHTS[priority] * (1 - share) * event.server, 1)
-        if best is None or worth > best.worth:
-            best = MatchKeyAdvice(
-                event_name=event.event_name,
-                pixel_id=event.pixel_id,
-                key=key,
-                priority=priority,
-                share=share,
-                events=event.server,
-                worth=worth,
-                fix=_fix(key, event),
-            )
-    return best
+    found = [
+        MatchKeyAdvice(
+            event_name=event.event_name,
+            pixel_id=event.pixel_id,
+            key=key,
+            priority=priority,
+            share=share,
+            events=event.server,
+            worth=round(_WEIGHTS[priority] * (1 - share) * event.server, 1),
+            fix=_fix(key, event),
+        )
+        for key, priority in PRIORITIES.items()
+        if event.server and priority in priorities and MATCH_KEYS[key].what
+        if (share := event.match_keys.get(key, 0.0)) < ENOUGH
+    ]
+    return max(found, key=lambda one: one.worth, default=None)
 
 
 def _fix(key: str, event: EventReport) -> str:

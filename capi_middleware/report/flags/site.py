@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 
-from capi_middleware.meta.match_keys import Priority
 from capi_middleware.report.causes import cause_of
 from capi_middleware.report.flags.registry import TEXTS, Facts, Flags, check, flag, with_config
 from capi_middleware.report.match_keys import FORMS, ORDERS, advise
@@ -12,7 +11,6 @@ from capi_middleware.report.numbers import percent, surely_above, surely_below
 
 #: Less than this share of conversions with a key that Meta ranks high is worth a flag.
 _KEY_SHARE = 0.8
-_RANKED: tuple[Priority, ...] = ("high",)
 #: Where visitors have told who they are. A checkout that begins has not asked them yet.
 _TOLD = (ORDERS | FORMS) - {"InitiateCheckout"}
 #: More events without consent than this share: somebody should look at the banner.
@@ -95,8 +93,7 @@ def event_suggested(facts: Facts) -> Flags:
 def match_key_missing(facts: Facts) -> Flags:
     """Conversions lack a match key that Meta ranks high."""
     for event in facts.events:
-        advice = advise(event, _RANKED) if event.event_name in _TOLD else None
-        if advice is None:
+        if event.event_name not in _TOLD or not (advice := advise(event, ["high"])):
             continue
         n = round(advice.share * event.server)
         if surely_below(n, event.server, _KEY_SHARE):
