@@ -1,43 +1,25 @@
-"""Paid orders from a CSV file, as shops export them: columns by their usual names."""
+"""Paid orders from a CSV file, as shops export them: by the names and words of orders.toml."""
 
 import csv
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-from capi_middleware.errors import CapiError
-
-#: By meaning: the usual names of a column, best first, in lower case without blanks and marks.
-USUAL: dict[str, tuple[str, ...]] = {
-    "id": ("orderid", "order", "ordernumber", "orderno", "id", "number", "name", "reference"),
-    "time": ("paidat", "datepaid", "paymentdate", "createdat", "datecreated", "orderdate",
-             "processedat", "date", "time", "created"),
-    "value": ("total", "ordertotal", "totalprice", "grandtotal", "value", "amount", "revenue"),
-    "currency": ("currency", "ordercurrency", "currencycode"),
-    "status": ("financialstatus", "paymentstatus", "orderstatus", "status", "state"),
-    "email": ("email", "customeremail", "billingemail", "emailaddress"),
-    "phone": ("phone", "billingphone", "customerphone", "phonenumber"),
-    "consent": ("consent", "marketingconsent", "trackingconsent"),
-}  # fmt: skip
-#: What shops call an order that was paid.
-PAID = frozenset(
-    {"paid", "partiallyrefunded", "complete", "completed", "processing", "succeeded", "captured",
-     "shipped", "fulfilled", "closed"}
-)  # fmt: skip
-_YES = frozenset({"yes", "true", "1", "y", "granted", "accepted"})
+_WORDS = msgspec.toml.decode(files("capi_middleware.cli").joinpath("orders.toml").read_bytes())
+#: By meaning: the usual names of a column, best first.
+USUAL: dict[str, list[str]] = _WORDS["columns"]
 _DAY = 86_400.0
 #: How far a local time may be from UTC, in seconds.
 _FARTHEST_ZONE = 14 * 3600.0
 #: Currencies with three decimals (ISO 4217).
 _THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
-
-
-class OrdersError(CapiError, ValueError):
-    """A file that cannot be read as orders."""
 
 
 class Order(Struct, frozen=True):
@@ -62,19 +44,12 @@ class Order(Struct, frozen=True):
         return f"Order({self.id!r}, line={self.line})"
 
 
-class BadLine(Struct, frozen=True):
-    """A line that is no order, and why; its values are not shown."""
-
-    line: int
-    why: str
-
-
 class Orders(Struct):
-    """What a file holds; `columns` are the names of the columns by their meaning."""
+    """What a file holds: `columns` by their meaning, `bad_lines` with why, but not their values."""
 
     columns: dict[str, str]
     orders: list[Order]
-    bad_lines: list[BadLine]
+    bad_lines: list[dict[str, Any]]
     unpaid: int = 0
 
 
@@ -89,8 +64,7 @@ def read_orders(
         currency: for lines that name none.
         zone: of times without an offset; without it UTC is supposed.
 
-    Raises:
-        OrdersError: no readable file, or a needed column is missing.
+    Raises ValueError for no readable file, and where a needed column is missing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -109,19 +83,19 @@ def read_orders(
                 # Shops write an order of several items in several lines, complete in the first.
                 if given["id"] in seen:
                     continue
-                if "status" in given and _plain(given["status"]) not in PAID:
+                if "status" in given and _plain(given["status"]) not in _WORDS["paid"]:
                     found.unpaid += 1
                     continue
                 try:
                     found.orders.append(_order(given, rows.line_num, currency, zone))
                 except ValueError as error:
-                    found.bad_lines.append(BadLine(rows.line_num, str(error)))
+                    found.bad_lines.append({"line": rows.line_num, "why": str(error)})
                 else:
                     seen.add(given["id"])
             return found
     except (OSError, UnicodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
-        raise OrdersError(f"{path}: found no readable CSV file in UTF-8 ({why})") from None
+        raise ValueError(f"{path}: found no readable CSV file in UTF-8 ({why})") from None
 
 
 def _columns(names: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str, int]:
@@ -133,12 +107,12 @@ def _columns(names: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str
         if wanted in names:
             places[meaning] = names.index(wanted)
         elif wanted is not None:
-            raise OrdersError(f"{option}: found no column {wanted!r}, expected one of {shown}")
+            raise ValueError(f"{option}: found no column {wanted!r}, expected one of {shown}")
         elif known := [name for name in usual if name in plain]:
             places[meaning] = plain.index(known[0])
         elif meaning in ("id", "time"):
-            raise OrdersError(f"found no column for the {meaning} of an order among {shown}, "
-                              f"expected {option}")  # fmt: skip
+            raise ValueError(f"found no column for the {meaning} of an order among {shown}, "
+                             f"expected {option}")  # fmt: skip
     return places
 
 
@@ -154,7 +128,7 @@ def _order(given: Mapping[str, str], line: int, currency: str, zone: tzinfo | No
         given["id"], line, moment, slack, currency=money,
         value=_amount(given["value"], money) if given.get("value") else None,
         email=given.get("email", ""), phone=given.get("phone", ""),
-        consent=_plain(consent) in _YES if consent else None,
+        consent=_plain(consent) in _WORDS["yes"] if consent else None,
     )  # fmt: skip
 
 

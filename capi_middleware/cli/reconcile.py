@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from capi_middleware.capi import CAPI
 from capi_middleware.cli import terminal
-from capi_middleware.cli.orders import USUAL, Order, Orders, OrdersError, read_orders
+from capi_middleware.cli.orders import USUAL, Order, Orders, read_orders
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
@@ -75,10 +75,8 @@ class Ledger:
             if piece.event_name == event_name:
                 self._free[piece.pixel_id, int(piece.value)] += piece.n
         denied = ("suppressed", "consent", event_name)
-        self._denied = any(
-            (count.kind, count.reason, count.event_name) == denied
-            for count in store.tallies(start, end).counts
-        )
+        counts = store.tallies(start, end).counts
+        self._denied = any((one.kind, one.reason, one.event_name) == denied for one in counts)
 
     def judge(self, order: Order) -> list[Judged]:
         """What became of an order, at each pixel that takes the event."""
@@ -194,7 +192,7 @@ def reconcile(
     try:
         zone = ZoneInfo(timezone) if timezone else None
         read = read_orders(file, chosen, currency=currency, zone=zone)
-    except (OrdersError, ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     with terminal.opened(source) as capi:
         if not capi.config.pixel_ids(event):
@@ -269,7 +267,7 @@ def _print(event: str, told: dict[str, Any]) -> None:
     terminal.console.print(f"{told['orders']:,} paid orders, {told['unpaid']:,} unpaid left out")
     bad_lines, missing, queued = told["bad_lines"], told["missing"], told["queued"]
     for bad in bad_lines[:_SHOWN]:
-        terminal.console.print(f"line {bad.line}: {bad.why}")
+        terminal.console.print(f"line {bad['line']}: {bad['why']}")
     if len(bad_lines) > _SHOWN:
         terminal.console.print(f"... {len(bad_lines):,} bad lines in all")
     numbers = ("orders", "value")

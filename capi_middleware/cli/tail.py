@@ -75,15 +75,13 @@ class Watch:
             before, states = self._seen.get(one.key), (one.server, one.browser)
             self._seen[one.key] = states
             wanted = self._event in (None, one.event_name) and self._pixel in (None, one.pixel_id)
-            if wanted and states != before:
-                self._print(one)
-
-    def _print(self, one: Known) -> None:
-        if self._as_json:
-            print_json(msgspec.structs.asdict(one) | {"event_time": iso(one.event_time)})
-            return
-        reason = f" ({one.reason})" if one.reason else ""
-        print_line(
-            f"{iso(int(one.event_time))}  {one.event_name:<16} {one.pixel_id}  "
-            f"server {one.server + reason:<12} browser {one.browser:<16} {one.event_id}"
-        )
+            if states == before or not wanted:
+                continue
+            if self._as_json:
+                print_json(msgspec.structs.asdict(one) | {"event_time": iso(one.event_time)})
+                continue
+            server = f"{one.server} ({one.reason})" if one.reason else one.server
+            print_line(
+                f"{iso(int(one.event_time))}  {one.event_name:<16} {one.pixel_id}  "
+                f"server {server:<12} browser {one.browser:<16} {one.event_id}"
+            )

@@ -148,15 +148,14 @@ class Config:
         """
         file = Path(path)
         try:
-            data = msgspec.toml.decode(file.read_bytes())
+            return cls.from_mapping(msgspec.toml.decode(file.read_bytes()))
         except OSError as error:
-            raise ConfigError(f"{file}: found no readable file ({error.strerror})") from None
+            why = f"found no readable file ({error.strerror})"
         except msgspec.DecodeError as error:
-            raise ConfigError(f"{file}: found no valid TOML ({error})") from None
-        try:
-            return cls.from_mapping(data)
+            why = f"found no valid TOML ({error})"
         except ConfigError as error:
-            raise ConfigError(f"{file}: {error}") from None
+            why = str(error)
+        raise ConfigError(f"{file}: {why}")
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> "Config":
@@ -295,9 +294,8 @@ class Config:
 
 def _check_consent(rule: Mapping[str, Any]) -> None:
     ready = "rule" in rule
-    known = {"value", "granted", "limited", "country", "state"}
-    if ready:
-        known = {"rule", "requires", "cookie"}
+    own = {"value", "granted", "limited", "country", "state"}
+    known = {"rule", "requires", "cookie"} if ready else own
     if unknown := set(rule) - known:
         fail("consent", f"the unknown {sorted(unknown)}", f"some of {sorted(known)}")
     if not ready and "value" not in rule:
