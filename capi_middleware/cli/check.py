@@ -4,16 +4,20 @@ What is said of it stands in findings.toml.
 """
 
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from html import unescape
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urljoin
 
 import click
+import httpx
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,12 +28,13 @@ from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import EventRoute
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
-from capi_middleware.events import Event
+from capi_middleware.events import Count, Event
 from capi_middleware.meta.codes import judge, meaning_of, read_error
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.http import NoAnswer
 from capi_middleware.meta.payload import encode
 from capi_middleware.meta.user_data import UserData
+from capi_middleware.page.csp import own_address, rule
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.read import read_health
 from capi_middleware.signing import Minter, fingerprint
@@ -46,6 +51,21 @@ _SILENT = ("HEAD", "OPTIONS", "TRACE", "CONNECT")
 #: Free space below which a full disk is near, in bytes.
 _LITTLE = 500 * 1024 * 1024
 _PROBE = "check"
+#: How much of a page is looked at, in bytes.
+_PAGE_LIMIT = 4 * 1024 * 1024
+_HEADERS = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/140.0.0.0 Safari/537.36",
+    "Accept": "text/html,application/xhtml+xml",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+}
+_INIT = re.compile(r"""fbq\s*\(\s*['"]init['"]\s*,\s*['"]?(\d{1,26})""")
+_GTM = re.compile(r"\bGTM-[A-Z0-9]{4,12}\b")
+_META = re.compile(r"<meta\b[^>]*\bhttp-equiv\b[^>]*>", re.IGNORECASE)
+_CONTENT = re.compile(r"""\bcontent\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
+_LIBRARY = re.compile(r"connect\.facebook\.net/[\w-]+/fbevents\.js")
+_DATA = re.compile(r'<script type="application/json" data-c>(.*?)</script>', re.DOTALL)
 
 
 class Finding(Struct, frozen=True):
@@ -62,13 +82,13 @@ _FINDINGS = msgspec.toml.decode(
 )
 
 
-def found(name: str, /, **values: object) -> Finding:
+def _found(name: str, /, **values: object) -> Finding:
     """The finding of this `name` in findings.toml, its text and its fix filled in."""
     one = _FINDINGS[name]
     return replace(one, text=one.text.format(**values), fix=one.fix.format(**values))
 
 
-def flagged(part: str, facts: Facts) -> list[Finding]:
+def _flagged(part: str, facts: Facts) -> list[Finding]:
     """What the report's flags say of these facts."""
     return [
         Finding(
@@ -108,10 +128,10 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
     try:
         config = config_of(source)
     except CapiError as failure:
-        yield found("config_broken", failure=failure)
+        yield _found("config_broken", failure=failure)
         return
     pixels, routes = len(config.pixels), len(config.routes)
-    yield found("config", source=source, pixels=pixels, routes=routes)
+    yield _found("config", source=source, pixels=pixels, routes=routes)
     if Path(source).is_file():
         yield from _secrets(Path(source))
     yield from _keys(config)
@@ -123,9 +143,7 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
         for pixel in config.pixels:
             yield _send(config, pixel, code or pixel.test_event_code or config.test_event_code)
     if url:
-        from capi_middleware.cli.check_page import check_page
-
-        yield from check_page(config, url)
+        yield from _page(config, url)
 
 
 # -- the configuration: it loads, so that what can never work is out already -----------------------
@@ -139,12 +157,12 @@ def _secrets(path: Path) -> Iterator[Finding]:
             value = table.get(name, "env:")
             values = value if isinstance(value, list) else [value]
             if not all(str(one).startswith("env:") for one in values):
-                yield found("secret_in_file", prefix=prefix, name=name, path=path)
+                yield _found("secret_in_file", prefix=prefix, name=name, path=path)
 
 
 def _keys(config: Config) -> Iterator[Finding]:
     for place, secret in enumerate(config.secrets):
-        yield found(
+        yield _found(
             "key" if len(set(secret)) >= 10 else "key_weak",
             length=len(secret),
             use="still verifies" if place else "signs",
@@ -152,7 +170,7 @@ def _keys(config: Config) -> Iterator[Finding]:
             mark=fingerprint(secret)[:8],
         )
     if os.environ.get("CAPI_SECRET_KEY", config.secrets[0]) not in config.secrets:
-        yield found("key_differs")
+        yield _found("key_differs")
 
 
 def _is_tested(config: Config) -> bool:
@@ -162,21 +180,21 @@ def _is_tested(config: Config) -> bool:
 def _settings(config: Config) -> Iterator[Finding]:
     length = len(config.report_token or "")
     if not length:
-        yield found("report_open" if config.debug else "report_closed")
+        yield _found("report_open" if config.debug else "report_closed")
     else:
         name = "report" if length >= 16 else "report_token_short"
-        yield found(name, length=length, prefix=config.prefix)
+        yield _found(name, length=length, prefix=config.prefix)
     if _is_tested(config):
-        yield found("test_event_code")
+        yield _found("test_event_code")
     if config.graph_url.rstrip("/") != _GRAPH:
-        yield found("graph_url", url=config.graph_url)
+        yield _found("graph_url", url=config.graph_url)
     if config.consent is None:
-        yield found("no_consent")
+        yield _found("no_consent")
     for pixel in config.pixels:
         events = "all events" if pixel.events is None else ", ".join(pixel.events)
-        yield found("pixel" if events else "pixel_without_events", id=pixel.id, events=events)
+        yield _found("pixel" if events else "pixel_without_events", id=pixel.id, events=events)
     if not (config.routes or config.page_view or config.mirror):
-        yield found("no_route")
+        yield _found("no_route")
 
 
 def _route(config: Config, route: EventRoute) -> Finding:
@@ -190,7 +208,7 @@ def _route(config: Config, route: EventRoute) -> Finding:
         name = "route_without_dedupe_key"
     else:
         name = "route"
-    return found(name, match=route.match, event=route.event_name, excluded=excluded,
+    return _found(name, match=route.match, event=route.event_name, excluded=excluded,
                  method=route.method)  # fmt: skip
 
 
@@ -203,7 +221,7 @@ def _store(config: Config) -> Iterator[Finding]:
     try:
         store = open_store(config.store, queue_limit=config.queue_limit)
     except CapiError as failure:
-        yield found("store_not_opened", failure=failure)
+        yield _found("store_not_opened", failure=failure)
         return
     with closing(store):
         try:
@@ -211,12 +229,12 @@ def _store(config: Config) -> Iterator[Finding]:
             store.keep(_PROBE, repr(time.time()).encode(), instead_of=store.kept(_PROBE))
             health = read_health(store, config)
         except CapiError as failure:
-            yield found("store_fails", kind=kind, failure=failure)
+            yield _found("store_fails", kind=kind, failure=failure)
             return
-    yield found("store", kind=kind, n=sum(depth.values()))
-    yield from flagged("delivery", Facts(health=health))
+    yield _found("store", kind=kind, n=sum(depth.values()))
+    yield from _flagged("delivery", Facts(health=health))
     if kind == "memory":
-        yield found("store_forgets")
+        yield _found("store_forgets")
     elif kind == "sqlite":
         yield from _disk(Path(place))
 
@@ -224,14 +242,14 @@ def _store(config: Config) -> Iterator[Finding]:
 def _disk(path: Path) -> Iterator[Finding]:
     kind = filesystem_of(path.absolute(), mounts())
     if on_network(kind):
-        yield found("disk_network", path=path, kind=kind)
+        yield _found("disk_network", path=path, kind=kind)
     elif kind in PASSING:
-        yield found("disk_passing", path=path, kind=kind)
+        yield _found("disk_passing", path=path, kind=kind)
     elif kind == "overlay":
-        yield found("disk_container", path=path)
+        yield _found("disk_container", path=path)
     free = shutil.disk_usage(path.absolute().parent).free
     if free < _LITTLE:
-        yield found("disk_full", free=free // 1024**2)
+        yield _found("disk_full", free=free // 1024**2)
 
 
 # -- a test event to Meta, and what its answer means -----------------------------------------------
@@ -253,7 +271,7 @@ def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
     try:
         status, answer = client.ask([encode(event, None)])
     except NoAnswer as failure:
-        return found("not_sent", id=pixel.id, failure=failure, fix=meaning_of("")[1])
+        return _found("not_sent", id=pixel.id, failure=failure, fix=meaning_of("")[1])
     finally:
         client.close()
     shown = f"pixel {pixel.id}: {EVENT_NAME}" + (" with a test_event_code" if code else "")
@@ -261,15 +279,114 @@ def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
     if given.get("events_received") == 1:
         messages = "; ".join(map(_word, given.get("messages") or ()))
         name = "sent_with_messages" if messages else "sent"
-        return found(name, shown=shown, trace=_word(given.get("fbtrace_id")), messages=messages)
+        return _found(name, shown=shown, trace=_word(given.get("fbtrace_id")), messages=messages)
     error = given.get("error")
     trace = error.get("fbtrace_id") if isinstance(error, dict) else None
     reason = judge(status, read_error(given)).reason
     meaning, fix = meaning_of(reason)
-    return found("refused", shown=shown, meaning=meaning, reason=reason, trace=_word(trace),
+    return _found("refused", shown=shown, meaning=meaning, reason=reason, trace=_word(trace),
                  fix=fix)  # fmt: skip
 
 
 def _word(value: object) -> str:
     text = str(value)[:200]
     return text if text.isprintable() else repr(text)
+
+
+# -- a page of the site, as a browser gets it ------------------------------------------------------
+
+
+def _page(config: Config, url: str) -> Iterator[Finding]:
+    """Get `url` like a browser without cookies, at most 4 MB of it, and look at it."""
+    if re.match(r"https?://[^/\[\]]", url) is None:
+        yield _found("page_address")
+        return
+    with httpx.Client(
+        headers=_HEADERS, timeout=10.0, follow_redirects=True, max_redirects=5, trust_env=False
+    ) as client:
+        try:
+            with client.stream("GET", url) as response:
+                html = _read(response)
+        except (httpx.HTTPError, httpx.InvalidURL) as failure:
+            yield _found("page_without_answer", failure=type(failure).__name__)
+            return
+        address = str(response.url)
+        kind = response.headers.get("content-type", "no content type")
+        is_page = response.status_code == 200 and "html" in kind
+        told = f"{address}: http {response.status_code}, {kind}"
+        yield _found("page" if is_page else "no_page", told=told)
+        if not is_page:
+            return
+        tag = re.search(rf'src="([^"]*{re.escape(config.prefix)}/s\.js\?v=[^"]*)"', html)
+        if tag is not None:
+            yield _found("tag", prefix=config.prefix)
+            yield _script(client, urljoin(address, tag[1]))
+            yield _cache(response, html)
+        else:
+            yield _found("no_tag")
+    yield from _others(config, _DATA.sub("", html))
+    yield from _policy(response, html)
+
+
+def _read(response: httpx.Response) -> str:
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > _PAGE_LIMIT:
+            break
+    return body[:_PAGE_LIMIT].decode(response.encoding or "utf-8", "replace")
+
+
+def _script(client: httpx.Client, address: str) -> Finding:
+    try:
+        answer = client.get(address, headers={"Accept": "*/*", "Sec-Fetch-Dest": "script"})
+        status = f"http {answer.status_code}"
+        good = answer.status_code == 200 and "javascript" in answer.headers.get("content-type", "")
+    except httpx.HTTPError as failure:
+        status, good = type(failure).__name__, False
+    return _found("script" if good else "no_script", status=status)
+
+
+def _cache(response: httpx.Response, html: str) -> Finding:
+    headers = response.headers
+    said = headers.get("cache-control", "")
+    data = _DATA.search(html)
+    words = {word.strip().partition("=")[0].lower() for word in said.split(",")}
+    shared = words & {"public", "s-maxage"} and not words & {"private", "no-store"}
+    hit = headers.get("cf-cache-status") or headers.get("x-cache") or ""
+    if data is None or re.search(r'"i":\s*"[tk]', data[1]) is None:
+        name = "cache_asks"
+    elif shared or "hit" in hit.lower() or headers.get("age", "0").strip("0, "):
+        name = "cache_shared"
+    else:
+        name = "cache_private"
+    return _found(name, said=said or "is not set")
+
+
+def _others(config: Config, html: str) -> Iterator[Finding]:
+    ours = {one.id for one in config.pixels}
+    ids = dict.fromkeys(_INIT.findall(html))
+    for one in ids:
+        yield _found("own_pixel" if one in ours else "other_pixel", id=one)
+    for container in dict.fromkeys(_GTM.findall(html)):
+        yield _found("tag_manager", id=container)
+    if not ids and _LIBRARY.search(html):
+        yield _found("library")
+
+
+def _policy(response: httpx.Response, html: str) -> list[Finding]:
+    headers = response.headers
+    enforced = headers.get_list("content-security-policy")
+    enforced += [
+        unescape(content[1] or content[2])
+        for tag in _META.findall(html)
+        if "content-security-policy" in tag.lower() and (content := _CONTENT.search(tag))
+    ]
+    if not enforced:
+        return [_found("no_policy")]
+    own = own_address(response.url.scheme, response.url.netloc.decode())
+    ruling = rule(enforced, headers.get_list("content-security-policy-report-only"), own)
+    counts = [Count("csp", note) for note in ruling.notes]
+    if not ruling.allowed:
+        counts.append(Count("skipped", "csp"))
+    return _flagged("csp", Facts(counts=counts)) or [_found("policy")]

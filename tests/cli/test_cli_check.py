@@ -250,8 +250,8 @@ def test_an_answer_that_is_no_page_is_an_error(shop: Site) -> None:
 
 
 def test_each_finding_of_the_table_is_said_somewhere_and_names_its_fix() -> None:
-    code = "".join(path.read_text("utf-8") for path in CLI.glob("check*.py"))
+    code = (CLI / "check.py").read_text("utf-8")
     table = tomllib.loads((CLI / "findings.toml").read_text("utf-8"))
     assert [name for name in table if f'"{name}"' not in code] == []
-    assert set(re.findall(r'(?:found\(|name =)\s*"(\w+)"', code)) <= set(table)
+    assert set(re.findall(r'(?:_found\(|name =)\s*"(\w+)"', code)) <= set(table)
     assert [name for name, one in table.items() if one["level"] != "ok" and not one["fix"]] == []
