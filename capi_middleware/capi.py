@@ -22,8 +22,8 @@ from capi_middleware.delivery.daemon import Housekeeping, Job
 from capi_middleware.delivery.telemetry import ClockCheck
 from capi_middleware.errors import CapiError, ConfigError
 from capi_middleware.events import Event, EventName
-from capi_middleware.insights.keeping import CHECK_SECONDS as LOOKOUT_SECONDS
-from capi_middleware.insights.keeping import Lookout
+from capi_middleware.insights.looking import CHECK_SECONDS as LOOKOUT_SECONDS
+from capi_middleware.insights.looking import Lookout
 from capi_middleware.meta.custom_data import custom_data_of
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.user_data import UserData

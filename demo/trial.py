@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from capi_middleware.insights.keeping import refresh
+from capi_middleware.insights.looking import refresh
 from demo.faults import FAULTS, PAUSED
 from demo.running import Shop
 from demo.visitors import Visitor, plan, shop_around

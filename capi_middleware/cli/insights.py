@@ -6,7 +6,7 @@ import time
 import click
 
 from capi_middleware.cli import terminal
-from capi_middleware.insights.keeping import refresh
+from capi_middleware.insights.looking import refresh
 from capi_middleware.insights.model import Comparison, Insights, problems
 from capi_middleware.report.numbers import percent
 from capi_middleware.report.read import read_report

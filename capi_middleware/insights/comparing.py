@@ -1,8 +1,11 @@
-"""Comparing: our numbers beside Meta's, and which sentence tells of each difference. Pure."""
+"""Comparing: our numbers beside Meta's, and the sentence that tells of each difference. Pure."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from importlib.resources import files
 from math import sqrt
+
+import msgspec
 
 from capi_middleware.insights.model import (
     ENOUGH,
@@ -11,8 +14,8 @@ from capi_middleware.insights.model import (
     HourCount,
     Insights,
     Measure,
+    Verdict,
 )
-from capi_middleware.insights.sentences import sentences
 from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.report.model import TARGET, EventReport, Place, Report
 from capi_middleware.report.numbers import percent
@@ -27,6 +30,20 @@ GOOD_QUALITY = 6.0
 #: user_data keys by the names that the Dataset Quality API uses for them.
 _KEYS = {key.word: name for name, key in MATCH_KEYS.items() if key.word}
 _HOUR = 3600
+
+
+class Case(msgspec.Struct, frozen=True):
+    """What is said of a measure in one case; the fields are those of a Comparison."""
+
+    explanation: str
+    verdict: Verdict = "differs"
+    fix: str = ""
+
+
+CASES: dict[Measure, dict[str, Case]] = msgspec.toml.decode(
+    files("capi_middleware.insights").joinpath("measures.toml").read_bytes(),
+    type=dict[Measure, dict[str, Case]],
+)
 
 
 def beside(report: Report, insights: Insights, window: Window) -> list[Comparison]:
@@ -64,8 +81,8 @@ def _compared(
     told: str = "",
     **words: object,
 ) -> Comparison:
-    """What sentences.toml says of a `measure` in a `case`; `place`: event name and pixel."""
-    found = sentences().measures[measure][case]
+    """What measures.toml says of a `measure` in a `case`; `place`: event name and pixel."""
+    found = CASES[measure][case]
     words |= {
         "ours": ours, "our_share": percent(ours), "metas": metas, "their_share": percent(metas),
     }  # fmt: skip

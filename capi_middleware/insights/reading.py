@@ -9,7 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from importlib.resources import files
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.insights.model import (
@@ -20,7 +24,6 @@ from capi_middleware.insights.model import (
     Problem,
     Recommendation,
 )
-from capi_middleware.insights.sentences import problem
 from capi_middleware.meta.codes import known, read_error
 from capi_middleware.meta.graph import bearer, decoded, proof
 from capi_middleware.meta.http import Answer, HTTPClient, NoAnswer
@@ -54,6 +57,18 @@ CAPI_TYPES = (
 #: Anybody can fire an event of any name at a pixel: at most so many, and so much text, are kept.
 _MOST, _LONGEST = 100, 500
 _OURS = re.compile(r"https://([\w-]+\.)*facebook\.com(:\d*)?([/?#].*)?", re.ASCII | re.IGNORECASE)
+PROBLEMS: dict[str, Problem] = msgspec.toml.decode(
+    files("capi_middleware.insights").joinpath("problems.toml").read_bytes(),
+    type=dict[str, Problem],
+)
+
+
+def problem(name: str, **words: str) -> Problem:
+    """The problem that problems.toml calls `name`, with the `words` that it wants."""
+    found = PROBLEMS[name]
+    return replace(
+        found, explanation=found.explanation.format(**words), fix=found.fix.format(**words)
+    )
 
 
 class GivenUp(Exception):

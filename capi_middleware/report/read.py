@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from capi_middleware.config.settings import Config
 from capi_middleware.insights.comparing import beside
-from capi_middleware.insights.keeping import kept_insights
+from capi_middleware.insights.looking import kept_insights
 from capi_middleware.report.breakdowns import APART, Slices, breakdowns, trends
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.flags.copies import LOOKS_BACK

@@ -7,6 +7,7 @@ Rules come from Meta's pages "Server Event Parameters", "Customer Information Pa
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
@@ -37,17 +38,14 @@ _CURRENCY = re.compile(r"[A-Za-z]{3}")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
     """Why a request is refused: Meta's error `code`, as in meta/codes.py, and the guilty field."""
 
-    def __init__(
-        self, message: str, field: str = "", code: str = codes.INVALID, status: int = 400
-    ) -> None:
-        super().__init__(message)
-        self.message: str = message
-        self.field: str = field
-        self.code: str = code
-        self.status: int = status
+    message: str
+    field: str = ""
+    code: str = codes.INVALID
+    status: int = 400
 
 
 def need(met: object, message: str, field: str = "", code: str = codes.INVALID) -> None:

@@ -12,16 +12,17 @@ from starlette.responses import RedirectResponse
 
 from capi_middleware import CAPI, Pixel
 from capi_middleware.insights import reading
-from capi_middleware.insights.keeping import (
+from capi_middleware.insights.looking import (
     CLAIM_SECONDS,
     DUE,
+    HOUR,
     NAME,
     Lookout,
     claim,
     hasten,
     refresh,
+    with_today,
 )
-from capi_middleware.insights.looking import HOUR, with_today
 from capi_middleware.insights.model import Insights, Problem, trends
 from capi_middleware.testing import FakeMeta
 from tests.support.configs import PIXEL_ID, TOKEN

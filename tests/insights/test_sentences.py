@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from capi_middleware.insights.comparing import beside
+from capi_middleware.insights.comparing import CASES, beside
 from capi_middleware.insights.model import DedupeKey, EventQuality, HourCount, KeyFeedback
 from capi_middleware.insights.model import PixelInsights as Seen
-from capi_middleware.insights.sentences import problem, sentences
+from capi_middleware.insights.reading import PROBLEMS, problem
 from capi_middleware.report.window import Window
 from capi_middleware.store.records import Freshness
 from tests.support.insights import insights_of
@@ -50,7 +50,7 @@ def told() -> list[tuple[str, str, str]]:
 
 def test_every_sentence_is_told_of_some_numbers() -> None:
     shown = told()
-    for measure, cases in sentences().measures.items():
+    for measure, cases in CASES.items():
         for case, one in cases.items():
             forms = [
                 re.sub(r"\\{.*?\\}", ".+", re.escape(text)) for text in (one.explanation, one.fix)
@@ -61,7 +61,7 @@ def test_every_sentence_is_told_of_some_numbers() -> None:
     assert not [one for one in shown if re.search("[{}]", one[1] + one[2])]
 
 
-@pytest.mark.parametrize("name", sentences().problems)
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_every_problem_says_why_and_what_to_do(name: str) -> None:
     found = problem(name, code="190", meaning="It means this", todo="Do this.", what="it rained")
     assert found.explanation.endswith(".")
