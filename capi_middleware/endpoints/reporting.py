@@ -22,6 +22,7 @@ from capi_middleware.request.visit import Waits
 
 T = TypeVar("T")
 _READ = frozenset({"GET", "HEAD"})
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
 #: For everything that is not a visitor's: not stored, not indexed, not guessed at, not framed.
 PRIVATE = {
     "cache-control": "no-store",
@@ -63,24 +64,22 @@ class Reporting:
             "parity": (_READ | {"POST"}, self._page),
             "parity.json": (_READ, self._as(report.to_json, "application/json")),
             "parity.csv": (_READ, self._as(to_csv, "text/csv; charset=utf-8")),
-            "metrics": (
-                _READ,
-                self._as(str, "text/plain; version=0.0.4; charset=utf-8", read_metrics),
-            ),
+            "metrics": (_READ, self._as(str, _METRICS, read_metrics)),
         }
 
     def _as(
-        self,
-        form: Callable[[Any], str | bytes],
-        media_type: str,
+        self, form: Callable[[Any], str | bytes], media_type: str,
         read: Callable[..., Any] = read_report,
-    ) -> Handler:
+    ) -> Handler:  # fmt: skip
         """An endpoint that answers programs with the `form` of what `read` reads."""
 
         async def answer(asked: Asked) -> Response:
             status = self._access.refusal(asked.headers, self._client(asked).ip)
+            if status == 404:
+                return bare(404)
             if status is not None:
-                return _refused(status)
+                _, header, told = _REFUSED[status]
+                return failed(status, told, header)
             made = await self._read(asked, read)
             return Response(form(made), 200, PRIVATE, media_type)
 
@@ -96,8 +95,8 @@ class Reporting:
             given = dict(parse_qsl(asked.body.decode("latin-1"))).get("token", "")
             status = self._access.check(given, client.ip)
             if status is not None:
-                shown, wrong = _WRONG[status]
-                return _html(report.login_html(path, wrong, nonce=nonce), shown, nonce)
+                page = report.login_html(path, _REFUSED[status][0], nonce=nonce)
+                return _html(page, 403 if status == 401 else status, nonce)
             answer: Response = RedirectResponse(path, 303, headers=PRIVATE)
             self._access.log_in(answer, path=prefix, secure=client.scheme == "https")
             return answer
@@ -119,11 +118,13 @@ class Reporting:
         return self._issuer.client(asked.scope, asked.headers)
 
 
-#: To a browser: a wrong token, by why it is refused.
-_WRONG = {
-    401: (403, "This is not the report token."),
-    429: (429, "Too many wrong tokens: wait a minute."),
-}
+#: Why somebody may not read: what a browser shows, a header for a program, and what it is told.
+_REFUSED = {
+    401: ("This is not the report token.", {"www-authenticate": "Bearer"},
+          "found no valid token, expected Authorization: Bearer <report_token>"),
+    429: ("Too many wrong tokens: wait a minute.", {"retry-after": "60"},
+          "found too many wrong tokens, expected to wait a minute"),
+}  # fmt: skip
 
 
 def bare(status: int, **headers: str) -> Response:
@@ -135,16 +136,6 @@ def failed(status: int, error: str, headers: Mapping[str, str] | None = None) ->
     """An `error` for a program."""
     told = msgspec.json.encode({"error": error})
     return Response(told, status, {**PRIVATE, **(headers or {})}, "application/json")
-
-
-def _refused(status: int) -> Response:
-    if status == 404:
-        return bare(404)
-    if status == 429:
-        wait = {"retry-after": "60"}
-        return failed(429, "found too many wrong tokens, expected to wait a minute", wait)
-    wanted = "found no valid token, expected Authorization: Bearer <report_token>"
-    return failed(401, wanted, {"www-authenticate": "Bearer"})
 
 
 def _html(text: str, status: int, nonce: str) -> Response:

@@ -73,14 +73,9 @@ def beside(report: Report, insights: Insights, window: Window) -> list[Compariso
 
 
 def _compared(
-    place: Place,
-    measure: Measure,
-    case: str,
-    ours: float | None,
-    metas: float | None,
-    told: str = "",
-    **words: object,
-) -> Comparison:
+    place: Place, measure: Measure, case: str, ours: float | None, metas: float | None,
+    told: str = "", **words: object,
+) -> Comparison:  # fmt: skip
     """What measures.toml says of a `measure` in a `case`; `place`: event name and pixel."""
     found = CASES[measure][case]
     words |= {

@@ -6,7 +6,7 @@ The last look lives in the store, for all processes, and when the next is due.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 
 import msgspec
 from msgspec.structs import replace
@@ -25,6 +25,7 @@ from capi_middleware.insights.model import (
     problems,
 )
 from capi_middleware.insights.reading import (
+    PROBLEMS,
     QUALITY_FIELDS,
     Counts,
     GivenUp,
@@ -32,7 +33,6 @@ from capi_middleware.insights.reading import (
     Untold,
     counts_of,
     number,
-    problem,
     quality_of,
     recommendations_of,
 )
@@ -86,7 +86,7 @@ def _quality(reader: Reader, pixel: Pixel, before: PixelInsights, now: float) ->
         quality = quality_of(reader.get(pixel, "dataset_quality", asked))
     except Untold as why:
         return replace(before, quality_problem=why.problem)
-    lacking = None if quality else problem("no_quality")
+    lacking = None if quality else PROBLEMS["no_quality"]
     return replace(before, quality=quality, quality_at=iso(now), quality_problem=lacking)
 
 
@@ -104,7 +104,7 @@ def _counts(
         )
     except Untold as why:
         return replace(before, hours_problem=why.problem)
-    lacking = None if browser or server else problem("no_counts")
+    lacking = None if browser or server else PROBLEMS["no_counts"]
     counted = _hours(browser, server, ours, hours)
     return replace(before, hours=counted, hours_at=iso(now), hours_problem=lacking)
 
@@ -150,7 +150,7 @@ def _opportunity(
         tips = recommendations_of(reader.pages(pixel, f"{account}/recommendations", {}))
     except Untold as why:
         return replace(before, problem=why.problem)
-    lacking = problem("no_score") if score is None else None
+    lacking = PROBLEMS["no_score"] if score is None else None
     return replace(before, recommendations=tips, problem=lacking)
 
 
@@ -188,13 +188,10 @@ def kept_insights(store: Store) -> Insights | None:
 
 
 def _decoded(body: bytes | None) -> Insights | None:
-    if body is None:
-        return None
-    try:
-        return msgspec.json.decode(body, type=Insights)
-    except msgspec.DecodeError:
-        # Of another version: the next look replaces it.
-        return None
+    if body is not None:
+        with suppress(msgspec.DecodeError):  # of another version: the next look replaces it
+            return msgspec.json.decode(body, type=Insights)
+    return None
 
 
 def refresh(config: Config, store: Store, reader: Reader | None = None) -> Insights:
@@ -222,11 +219,9 @@ def hasten(store: Store, due: float) -> None:
 
 def claim(store: Store, now: float, seconds: float) -> bool:
     """Whether a look is due and it is ours to take: one process of all gets True."""
-    kept = store.kept(DUE)
-    try:
+    kept, due = store.kept(DUE), 0.0
+    with suppress(ValueError):
         due = float(kept or 0)
-    except ValueError:
-        due = 0.0
     if now < due <= now + seconds:  # later than that: the clock went back, or the setting changed
         return False
     # Who ends in the middle of a look has not looked: somebody else may soon.

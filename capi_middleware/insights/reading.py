@@ -63,24 +63,19 @@ PROBLEMS: dict[str, Problem] = msgspec.toml.decode(
 )
 
 
-def problem(name: str, **words: str) -> Problem:
-    """The problem that problems.toml calls `name`, with the `words` that it wants."""
-    found = PROBLEMS[name]
-    return replace(
-        found, explanation=found.explanation.format(**words), fix=found.fix.format(**words)
-    )
-
-
 class GivenUp(Exception):
     """The reader was closed while it asked."""
 
 
 class Untold(Exception):
-    """Meta did not answer a question: the `problem` says why."""
+    """Meta did not tell: `problem` is what problems.toml calls `name`, with its `words`."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.explanation)
-        self.problem = problem
+    def __init__(self, name: str, **words: str) -> None:
+        found = PROBLEMS[name]
+        self.problem = replace(
+            found, explanation=found.explanation.format(**words), fix=found.fix.format(**words)
+        )
+        super().__init__(self.problem.explanation)
 
 
 class Reader:
@@ -107,7 +102,7 @@ class Reader:
         """
         left = min(self._end - time.monotonic(), QUESTION_SECONDS)
         if left <= 0:
-            raise _failed("there was no time left to ask")
+            raise Untold("failed", what="there was no time left to ask")
         token = pixel.read_token or pixel.access_token
         query = {**params, **proof(token, pixel.app_secret)}
         try:
@@ -116,7 +111,7 @@ class Reader:
             )
         except NoAnswer as error:
             self.check()
-            raise _failed(f"the Graph API gave no answer ({error})") from None
+            raise Untold("failed", what=f"the Graph API gave no answer ({error})") from None
         return _read(answer)
 
     def pages(self, pixel: Pixel, path: str, params: Mapping[str, str]) -> list[Any]:
@@ -134,7 +129,7 @@ class Reader:
             if "next" not in paging or not isinstance(after, str):
                 return found
             query["after"] = after
-        raise _failed(f"the answer has more than {MOST_PAGES} pages")
+        raise Untold("failed", what=f"the answer has more than {MOST_PAGES} pages")
 
 
 def _read(answer: Answer) -> dict[str, Any]:
@@ -148,17 +143,11 @@ def _read(answer: Answer) -> dict[str, Any]:
             what = "an answer that is too long"
         elif 300 <= answer.status < 400:
             what = "a redirect"
-        raise _failed(f"found {what} (http {answer.status})")
+        raise Untold("failed", what=f"found {what} (http {answer.status})")
     kind, meaning, fix = known(code)
-    if kind in ("token", "permission", "request"):
-        raise Untold(problem(kind, code=code, meaning=meaning, todo=fix))
-    raise _failed(
-        f"Meta throttles (code {code})" if kind == "throttled" else f"Meta answered code {code}"
-    )
-
-
-def _failed(what: str) -> Untold:
-    return Untold(problem("failed", what=what))
+    if kind in PROBLEMS:
+        raise Untold(kind, code=code, meaning=meaning, todo=fix)
+    raise Untold("failed", what=f"Meta answered code {code}")
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -179,32 +168,32 @@ def _event(given: Mapping[str, Any]) -> EventQuality:
         match_keys=[
             KeyFeedback(
                 identifier=_text(one, "identifier"),
-                share=_share(one, "coverage"),
-                potential=_share(one, "potential_aly_acr_increase"),
+                share=_share(one.get("coverage")),
+                potential=_share(one.get("potential_aly_acr_increase")),
             )
             for one in _maps(match.get("match_key_feedback"))
         ],
         diagnostics=[
             Diagnosis(
                 _text(one, "name"), _text(one, "description"), _text(one, "solution"),
-                _percentage(one),
+                _share(one),
             )
             for one in _maps(match.get("diagnostics"))
         ],
-        coverage=_share(given, "event_coverage"),
-        coverage_goal=_percentage(_map(given, "event_coverage"), "goal_percentage"),
+        coverage=_share(given.get("event_coverage")),
+        coverage_goal=_share(given.get("event_coverage"), "goal_percentage"),
         dedupe_keys=[
             DedupeKey(
                 key=_text(one, "dedupe_key"),
-                browser=_share(one, "browser_events_with_dedupe_key"),
-                server=_share(one, "server_events_with_dedupe_key"),
-                coverage=_share(one, "overall_browser_coverage_from_dedupe_key"),
+                browser=_share(one.get("browser_events_with_dedupe_key")),
+                server=_share(one.get("server_events_with_dedupe_key")),
+                coverage=_share(one.get("overall_browser_coverage_from_dedupe_key")),
             )
             for one in _maps(keys)
         ],
         upload_frequency=_text(freshness, "upload_frequency"),
         freshness=_text(freshness, "description"),
-        acr=_share(given, "acr"),
+        acr=_share(given.get("acr")),
         acr_explanation=_text(_map(given, "acr"), "description"),
     )  # fmt: skip
 
@@ -266,13 +255,9 @@ def number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _share(given: Mapping[str, Any], key: str) -> float | None:
-    """The share below a key: Meta writes {"percentage": 90}."""
-    return _percentage(_map(given, key))
-
-
-def _percentage(given: Mapping[str, Any], key: str = "percentage") -> float | None:
-    percentage = number(given.get(key))
+def _share(value: object, key: str = "percentage") -> float | None:
+    """The share that Meta writes as {"percentage": 90}."""
+    percentage = number(value.get(key)) if isinstance(value, Mapping) else None
     return None if percentage is None else round(percentage / 100, 4)
 
 

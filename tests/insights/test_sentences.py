@@ -8,7 +8,7 @@ import pytest
 from capi_middleware.insights.comparing import CASES, beside
 from capi_middleware.insights.model import DedupeKey, EventQuality, HourCount, KeyFeedback
 from capi_middleware.insights.model import PixelInsights as Seen
-from capi_middleware.insights.reading import PROBLEMS, problem
+from capi_middleware.insights.reading import PROBLEMS, Untold
 from capi_middleware.report.window import Window
 from capi_middleware.store.records import Freshness
 from tests.support.insights import insights_of
@@ -63,7 +63,8 @@ def test_every_sentence_is_told_of_some_numbers() -> None:
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_problem_says_why_and_what_to_do(name: str) -> None:
-    found = problem(name, code="190", meaning="It means this", todo="Do this.", what="it rained")
+    words = {"code": "190", "meaning": "It means this", "todo": "Do this.", "what": "it rained"}
+    found = Untold(name, **words).problem
     assert found.explanation.endswith(".")
     assert found.fix.endswith(".")
     assert not re.search("[{}]", found.explanation + found.fix)
