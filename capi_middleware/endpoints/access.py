@@ -54,15 +54,11 @@ class Access:
 
     def log_in(self, answer: Response, *, path: str, secure: bool) -> None:
         """Give a browser that had the right token its signed cookie, for `path` alone."""
+        until = str(int(self._clock()) + LOGIN_SECONDS)
         answer.set_cookie(
-            COOKIE,
-            self._logins.sign(str(int(self._clock()) + LOGIN_SECONDS)),
-            max_age=LOGIN_SECONDS,
-            path=path,
-            httponly=True,
-            samesite="strict",
-            secure=secure,
-        )
+            COOKIE, self._logins.sign(until), max_age=LOGIN_SECONDS, path=path, httponly=True,
+            samesite="strict", secure=secure,
+        )  # fmt: skip
 
     def _has_login(self, headers: Mapping[str, str]) -> bool:
         for cookie in headers.get("cookie", "").split(";"):

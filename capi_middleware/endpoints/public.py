@@ -128,10 +128,10 @@ class Endpoints:
 
     def _may_name(self, call: beacon.Call, key: str) -> bool:
         """An event_id that the page made, or one of the site's own; ours are in the store."""
-        return not self._minted(call.i, call.n) and self._hears(call.i, call.n, key)
+        return not self._issuer.minter.verifies(call.i, call.n) and self._hears(call.i, call.n, key)
 
     def _proven(self, event_id: str, event_name: str, key: tuple[str, str] | None) -> bool:
-        return self._minted(event_id, event_name) or (
+        return self._issuer.minter.verifies(event_id, event_name) or (
             key is not None
             and self._issuer.opens(key)
             and self._hears(event_id, event_name, key[1])
@@ -140,9 +140,6 @@ class Endpoints:
     def _hears(self, event_id: str, event_name: str, key: str) -> bool:
         own = not event_id.startswith("m") or made_by(key, event_id)
         return own and self._issuer.mirror.hears(event_name)
-
-    def _minted(self, event_id: str, event_name: str) -> bool:
-        return self._issuer.minter.verifies(event_id, event_name)
 
     def _refused(self, reason: str) -> None:
         self._issuer.count(Count("beacon", reason))

@@ -28,6 +28,7 @@ from capi_middleware.meta.codes import known, read_error
 from capi_middleware.meta.graph import bearer, decoded, proof
 from capi_middleware.meta.http import Answer, HTTPClient, NoAnswer
 
+_FILES = files("capi_middleware.insights")
 #: Seconds for all questions of one look, and for one of them, however the answers drip.
 ROUND_SECONDS = 60.0
 QUESTION_SECONDS = 10.0
@@ -38,28 +39,19 @@ MOST_PAGES = 20
 PAGE = 100
 
 #: What is asked of the Dataset Quality API; it refuses a field that it does not know.
-QUALITY_FIELDS = (
-    "web{event_name,event_match_quality{composite_score,match_key_feedback{identifier,"
-    "coverage{percentage},potential_aly_acr_increase{percentage}},"
-    "diagnostics{name,description,solution,percentage}},"
-    "event_coverage{percentage,goal_percentage},dedupe_key_feedback{dedupe_key,"
-    "browser_events_with_dedupe_key{percentage},server_events_with_dedupe_key{percentage},"
-    "overall_browser_coverage_from_dedupe_key{percentage}},"
-    "data_freshness{upload_frequency,description},acr{percentage,description}}"
-)
-#: Recommendations about signals ("Opportunity Score and Recommendations", and the SDK's enum), in
-#: the order in which they are shown.
-CAPI_TYPES = (
+QUALITY_FIELDS = "".join(_FILES.joinpath("quality_fields.txt").read_text("utf-8").split())
+#: Recommendations about signals ("Opportunity Score and Recommendations", and the SDK's enum), by
+#: their place among those that are shown.
+_PLACES = {kind: place for place, kind in enumerate((
     "SIGNALS_GROWTH_CAPI_V2", "CAPI_EVENT_COVERAGE", "CAPI_PENETRATION",
     "CAPI_PERFORMANCE_MATCH_KEY_V3", "CAPI_PERFORMANCE_MATCH_KEY_V2", "PIXEL_UPSELL",
     "PIXEL_OPTIMIZATION_HIE", "PIXEL_OPTIMIZATION_AAM", "CAPI_CRM_SETUP", "CAPI_CRM_GUIDANCE_V2",
-)  # fmt: skip
+))}  # fmt: skip
 #: Anybody can fire an event of any name at a pixel: at most so many, and so much text, are kept.
 _MOST, _LONGEST = 100, 500
 _OURS = re.compile(r"https://([\w-]+\.)*facebook\.com(:\d*)?([/?#].*)?", re.ASCII | re.IGNORECASE)
 PROBLEMS: dict[str, Problem] = msgspec.toml.decode(
-    files("capi_middleware.insights").joinpath("problems.toml").read_bytes(),
-    type=dict[str, Problem],
+    _FILES.joinpath("problems.toml").read_bytes(), type=dict[str, Problem]
 )
 
 
@@ -233,14 +225,13 @@ def recommendations_of(groups: Iterable[object]) -> list[Recommendation]:
             lift_estimate=_text(content, "lift_estimate"),
             score_lift=number(content.get("opportunity_score_lift")),
             url=_address(one.get("url")),
-            capi=_text(one, "type") in CAPI_TYPES,
+            capi=_text(one, "type") in _PLACES,
         )
         for group in _maps(list(groups))
         for one in _maps(group.get("recommendations"))
         for content in [_map(one, "recommendation_content")]
     ]
-    ranks = {kind: rank for rank, kind in enumerate(CAPI_TYPES)}
-    found.sort(key=lambda one: (ranks.get(one.type, len(ranks)), -(one.score_lift or 0)))
+    found.sort(key=lambda one: (_PLACES.get(one.type, len(_PLACES)), -(one.score_lift or 0)))
     return found[:_MOST]
 
 

@@ -23,8 +23,13 @@ from capi_middleware.testing.faults import Endpoint
 from capi_middleware.testing.graph_rules import Refusal, need
 from capi_middleware.testing.received import BrowserHit, Received, ServerEvent
 
-#: What a token may do besides posting events.
-READ_QUALITY, READ_ADS = "read_ads_dataset_quality", "ads_read"
+#: What can be asked: the path of each, and what a token needs to read it.
+ASKED: dict[Endpoint, tuple[str, str]] = {
+    "dataset_quality": ("dataset_quality", "read_ads_dataset_quality"),
+    "stats": ("{pixel_id}/stats", "ads_read"),
+    "account": ("act_{number}", "ads_read"),
+    "recommendations": ("act_{number}/recommendations", "ads_read"),
+}
 HOUR = 3600
 #: How far back Meta's own view reaches, in seconds.
 REACH = 7 * 24 * HOUR
@@ -52,6 +57,15 @@ class FakeInsights:
         self.recommendations: list[dict[str, Any]] = self._data["recommendations"]
         #: The addresses and headers of all requests, for tests that look for leaks.
         self.requests: list[tuple[str, dict[str, str]]] = []
+
+    def check(self, endpoint: Endpoint, token: str, *, knows_tokens: bool) -> None:
+        """Raises Refusal unless a `token` may ask; `knows_tokens`: those not in `scopes` post."""
+        _, scope = ASKED[endpoint]
+        if scope in self.scopes.get(token, () if knows_tokens else (scope,)):
+            return
+        if scope == "ads_read":
+            raise Refusal("Missing Permission")
+        raise Refusal("(#200) Permissions error", code=codes.FORBIDDEN, status=403)
 
     def answer(self, endpoint: Endpoint, request: Request, received: Received, now: float) -> Any:
         """What Meta would say to a `request` that may be made. Raises Refusal."""
@@ -197,13 +211,6 @@ def _share(part: int, whole: int) -> dict[str, float]:
 
 def _invalid(message: str) -> Refusal:
     return Refusal(f"(#100) {message}")
-
-
-def no_permission(scope: str) -> Refusal:
-    """How Meta refuses a token that lacks `scope`."""
-    if scope == READ_ADS:
-        return Refusal("Missing Permission")
-    return Refusal("(#200) Permissions error", code=codes.FORBIDDEN, status=403)
 
 
 Fields = dict[str, "Fields"]

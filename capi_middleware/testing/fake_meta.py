@@ -18,12 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from capi_middleware.meta import codes
-from capi_middleware.testing.fake_insights import (
-    READ_ADS,
-    READ_QUALITY,
-    FakeInsights,
-    no_permission,
-)
+from capi_middleware.testing.fake_insights import ASKED, FakeInsights
 from capi_middleware.testing.faults import Drop, Endpoint, Fault, graph_error
 from capi_middleware.testing.graph_rules import Refusal, check_event, fields_of, need
 from capi_middleware.testing.received import Received, ServerEvent
@@ -35,13 +30,6 @@ _GIF = bytes.fromhex(
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _NO_OBJECT = "Object does not exist or cannot be loaded due to missing permissions"
 _PIXEL_ID = re.compile(r"[1-9][0-9]{0,25}")
-#: Meta's own view: by path, what is asked for and what a token needs to read it.
-_INSIGHTS: tuple[tuple[str, Endpoint, str], ...] = (
-    ("dataset_quality", "dataset_quality", READ_QUALITY),
-    ("{pixel_id}/stats", "stats", READ_ADS),
-    ("act_{number}", "account", READ_ADS),
-    ("act_{number}/recommendations", "recommendations", READ_ADS),
-)
 _VERSION = re.compile(r"v\d+\.\d+")
 
 
@@ -81,8 +69,8 @@ class FakeMeta:
                 Route("/{locale}/fbevents.js", self._fbevents, methods=["GET"]),
                 Route("/{version}/{pixel_id}/dataset_quality", _unknown_path),
                 *(
-                    Route("/{version}/" + path, partial(self._insight, endpoint, scope))
-                    for path, endpoint, scope in _INSIGHTS
+                    Route("/{version}/" + path, partial(self._insight, endpoint))
+                    for endpoint, (path, _) in ASKED.items()
                 ),
                 Route("/{version}/{pixel_id}/events", self._events, methods=_METHODS),
             ]
@@ -119,11 +107,10 @@ class FakeMeta:
         A `status` of 200 without body only delays. `drop` cuts the connection "before" the request
         counts or "after". Raises ValueError for an endpoint or drop that does not exist.
         """
-        fault = Fault(
+        self._faults.append(Fault(
             status=status, body=body, times=times, delay=delay, pixel_id=pixel_id, drop=drop,
             headers=headers or {}, endpoint=endpoint,
-        )  # fmt: skip
-        self._faults.append(fault)
+        ))  # fmt: skip
 
     @property
     def faults_left(self) -> int:
@@ -176,15 +163,13 @@ class FakeMeta:
         self.received.server += [ServerEvent(pixel_id, event, now, code) for event in events]
         return len(events)
 
-    async def _insight(self, endpoint: Endpoint, scope: str, request: Request) -> Response:
+    async def _insight(self, endpoint: Endpoint, request: Request) -> Response:
         self.insights.requests.append((str(request.url), dict(request.headers)))
         given = request.path_params.get("pixel_id") or request.query_params.get("dataset_id")
         pixel_id = given if endpoint in ("dataset_quality", "stats") else None
         try:
             token = self._known_token(request, pixel_id, {}, self.insights.scopes)
-            reads_all = self._tokens is None and token not in self.insights.scopes
-            if not reads_all and scope not in self.insights.scopes.get(token, ()):
-                raise no_permission(scope)
+            self.insights.check(endpoint, token, knows_tokens=self._tokens is not None)
             found = self.insights.answer(endpoint, request, self.received, self._clock())
             truth: Response = JSONResponse(found)
         except Refusal as why:
@@ -220,9 +205,7 @@ class FakeMeta:
         self.received.configs.append(pixel_id)
         if not _PIXEL_ID.fullmatch(pixel_id):
             return Response(status_code=404)
-        opted = "".join(
-            f'instance.optIn("{pixel_id}","{plugin}",true);' for plugin in self.pixel_plugins
-        )
+        opted = "".join(f'instance.optIn("{pixel_id}","{one}",true);' for one in self.pixel_plugins)
         source = (
             f'fbq.registerPlugin("{pixel_id}",{{__fbEventsPlugin:1,plugin:function'
             f'(fbq,instance,config){{{opted}instance.configLoaded("{pixel_id}");}}}});'
@@ -285,8 +268,7 @@ def serve(app: Any, port: int = 0) -> Iterator[str]:
             f"found no uvicorn ({error}), expected it: pip install 'capi-middleware[testing]'"
         ) from None
     listener = socket.create_server(("127.0.0.1", port))
-    config = uvicorn.Config(app, log_level="critical", lifespan="auto", ws="none")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:

@@ -69,8 +69,7 @@ def fields_of(content_type: str, body: bytes) -> dict[str, Any]:
         if "data" in fields:
             fields["data"] = _decoded(fields["data"])
     except (ValueError, RecursionError) as error:
-        told = f"The body cannot be read ({type(error).__name__})"
-        raise Refusal(told, "data") from error
+        raise Refusal(f"The body cannot be read ({type(error).__name__})", "data") from error
     return fields
 
 

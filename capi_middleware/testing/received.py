@@ -86,15 +86,9 @@ class Received:
 
     def as_json(self) -> dict[str, Any]:
         """The answer of GET /received."""
-        return {
-            "server": [
-                {
-                    "event_name": one.event["event_name"],
-                    "event_id": one.event.get("event_id"),
-                    **asdict(one),
-                }
-                for one in self.server
-            ],
-            "browser": [asdict(hit) for hit in self.browser],
-            "pairs": self.pairs(),
-        }
+        server = [
+            {"event_name": one.key[1], "event_id": one.event.get("event_id"), **asdict(one)}
+            for one in self.server
+        ]
+        browser = [asdict(hit) for hit in self.browser]
+        return {"server": server, "browser": browser, "pairs": self.pairs()}
