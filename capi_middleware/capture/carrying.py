@@ -1,7 +1,6 @@
 """Carrying: events that are born where no page is ride to what the browser gets next."""
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
@@ -69,7 +68,7 @@ class Carrier:
             carried = msgspec.json.decode(
                 base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=_Carried
             )
-        except (binascii.Error, msgspec.DecodeError) as error:
+        except (ValueError, msgspec.DecodeError) as error:
             raise BadBeacon("found events of another version") from error
         if not -COOKIE_SECONDS <= now - carried.t <= COOKIE_SECONDS:
             raise BadBeacon(f"found events that are older than {COOKIE_SECONDS} seconds")

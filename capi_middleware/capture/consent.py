@@ -7,7 +7,6 @@ name yours).
 """
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,8 @@ from capi_middleware.config.expressions import MISSING, Call, Lookup, fill, pars
 _LONGEST = 8192
 _PAIR = re.compile(r"""['"]?([\w-]+)['"]?\s*:\s*['"]?([\w-]+)""")
 _YES = frozenset({"1", "granted", "true", "yes"})
-# Where the fields of a TC string of version 2 start, in bits.
-_TCF_VERSION_BITS, _TCF_PURPOSES_AT, _TCF_PURPOSES = 6, 152, 24
+# How a TC string of version 2 starts, and where its purposes do, in bits.
+_TCF_VERSION_2, _TCF_PURPOSES_AT, _TCF_PURPOSES = "000010", 152, 24
 _TCF_HEAD = 32  # characters that hold them
 _GCS = re.compile(r"G1([01])([01-])")
 
@@ -48,10 +47,10 @@ def _tcf(value: str) -> frozenset[str]:
     core = value.partition(".")[0][:_TCF_HEAD]
     try:
         data = base64.urlsafe_b64decode(core + "=" * (-len(core) % 4))
-    except (binascii.Error, ValueError):
+    except ValueError:
         return frozenset()
     bits = "".join(f"{byte:08b}" for byte in data)
-    if int(bits[:_TCF_VERSION_BITS] or "0", 2) != 2:
+    if not bits.startswith(_TCF_VERSION_2):
         return frozenset()
     purposes = bits[_TCF_PURPOSES_AT : _TCF_PURPOSES_AT + _TCF_PURPOSES]
     return frozenset(str(place) for place, bit in enumerate(purposes, 1) if bit == "1")

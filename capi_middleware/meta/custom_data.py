@@ -201,18 +201,17 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "currency": _currency,
     "contents": _contents,
     "content_ids": _ids,
-    "content_type": _text,
-    "content_name": _text,
-    "content_category": _text,
     "num_items": _whole,
-    "order_id": _text,
-    "item_number": _text,
     "predicted_ltv": _number,
     "net_revenue": _number,
-    "search_string": _text,
     "status": _status,
     "delivery_category": _delivery,
-}
+    **dict.fromkeys(
+        ("content_type", "content_name", "content_category", "order_id", "item_number",
+         "search_string"),
+        _text,
+    ),
+}  # fmt: skip
 _CONTENT_FIELDS: dict[str, Callable[[Any], Any]] = {
     "id": _text,
     "quantity": _number,

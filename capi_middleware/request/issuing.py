@@ -242,13 +242,17 @@ class Issuer:
         """Events of an earlier request are in what the browser gets now."""
         rows = [
             Row(
-                event_id=event.event_id, event_name=event.event_name, pixel_id=pixel_id,
-                event_time=self.clock(), payload=None, server="unmapped", browser="not_run",
-                match_keys=0,
+                event.event_id,
+                event.event_name,
+                pixel_id,
+                self.clock(),
+                None,
+                "unmapped",
+                "not_run",
             )
             for event in events
             for pixel_id in event.pixel_ids
-        ]  # fmt: skip
+        ]
         with self.shield.guard("the store"):
             self.store.append(rows, wait=False)
 

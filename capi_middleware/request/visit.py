@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from capi_middleware.capture import carrying
 from capi_middleware.capture.client import Client, headers_of, noise, read_client
 from capi_middleware.capture.consent import GRANTED, Permission
@@ -246,13 +248,7 @@ class Visit(Private):
         if not events or (self.scripted and not for_script and not for_page):
             return []
         # The next page may be a copy from a cache or in another tab: once in this browser.
-        return [
-            PageEvent(
-                event.event_name, event.event_id, event.custom_data, event.pixel_ids,
-                event.is_custom, 1,
-            )
-            for event in events
-        ]  # fmt: skip
+        return [replace(event, once=1) for event in events]
 
     def take(self, events: Sequence[PageEvent]) -> None:
         """The answer has these carried() events: its head must add `cleared`."""
