@@ -68,6 +68,8 @@ def refused_by_meta(event_name: str, data: Mapping[str, Any]) -> bool:
 
 def _number(value: Any) -> int | float | None:
     """A finite number; numeric text (from a form) is read as one."""
+    if type(value) is float:  # the usual case, on a hot path
+        return value if math.isfinite(value) else None
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, int):
@@ -83,6 +85,8 @@ def _number(value: Any) -> int | float | None:
 
 
 def _whole(value: Any) -> int | None:
+    if type(value) is int and 0 <= value < _SAFE_INTEGER:
+        return value
     number = _number(value)
     return int(number) if number is not None and number >= 0 and number == int(number) else None
 

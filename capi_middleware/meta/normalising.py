@@ -16,8 +16,8 @@ from typing import Any
 from uuid import UUID
 
 _ASCII_EMAIL = re.compile(
-    r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
-    r"@[a-z0-9]+(?:-+[a-z0-9]+)*(?:\.[a-z0-9]+(?:-+[a-z0-9]+)*)+"
+    r"[a-z0-9!#$%&'*+/=?^_`{|}~-]++(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]++)*+"
+    r"@[a-z0-9]++(?:-++[a-z0-9]++)*+(?:\.[a-z0-9]++(?:-++[a-z0-9]++)*+)++"
 )
 _LOCAL_PART = re.compile(r"[^\s@,;:<>()\[\]\\\"]{1,64}")
 _LONGEST_EMAIL = 254
@@ -176,7 +176,7 @@ def birth(text: str) -> str | None:
     if len(text) == 10 and text[4] == text[7] == "-":
         digits = text[:4] + text[5:7] + text[8:]
     if len(digits) == 8 and digits.isascii() and digits.isdigit():
-        return _born(digits[:4], digits[4:6], digits[6:])
+        return _past(digits)
     text = _TIME_OF_DAY.sub("", text.translate(_CJK_DATE))
     if found := _YEAR_FIRST.fullmatch(text):
         return _born(found[1], found[3], found[4])
@@ -193,13 +193,17 @@ def birth(text: str) -> str | None:
 
 
 def _born(year: str, month: str | int, day: str | int) -> str | None:
+    return _past(f"{year}{int(month):02}{int(day):02}")
+
+
+def _past(digits: str) -> str | None:
     try:
-        born = date(int(year), int(month), int(day))
+        born = date.fromisoformat(digits)
     except ValueError:
         return None
-    if born.year < FIRST_YEAR or (born.year >= _SURELY_PAST and born > date.today()):
-        return None
-    return f"{year}{born.month:02}{born.day:02}"
+    year = born.year
+    known = year >= FIRST_YEAR and (year < _SURELY_PAST or born <= date.today())
+    return digits if known else None
 
 
 def beginning(length: int) -> Lower:

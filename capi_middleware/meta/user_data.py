@@ -16,9 +16,7 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _OTHER_DIGEST = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{40}")
 _DIGEST_OF_NOTHING = sha256(b"").hexdigest()
 
-#: Keys that take one value only: no list.
 _NAMES = frozenset(MATCH_KEYS)
-_SINGLE = frozenset(name for name, key in MATCH_KEYS.items() if key.single)
 
 
 def unknown_keys(given: Iterable[str]) -> list[str]:
@@ -119,50 +117,39 @@ class UserData:
             country = next(iter(country), None) if isinstance(country, list | tuple) else None
             country = str(country) if country is not None else ""
         for key, value in self._given.items():
-            if value is None:
-                continue
-            digest = _DIGESTS.get(key)
-            if digest is None:
-                text, plain = text_of(value), MATCH_KEYS[key].plain
-                kept = plain(text) if text and plain else None
-                if kept is None:
-                    left_out.append(key)
-                else:
-                    hashed[key] = kept
-                continue
-            if type(value) is str:
-                one = digest(value, default_region, country)
+            rule = _LISTED.get(key)
+            if rule is not None and type(value) is str:  # the usual case, on a hot path
+                one = rule(value, default_region, country)
                 if one is None:
                     left_out.append(key)
                 else:
                     hashed[key] = [one]
-                continue
-            many = isinstance(value, list | tuple | set | frozenset)
-            digests: list[str] = []
-            for item in value if many else (value,):
-                text = text_of(item)
-                one = digest(text, default_region, country) if text else None
-                if one is None:
+            elif value is not None:
+                plain = MATCH_KEYS[key].plain
+                many = plain is None and isinstance(value, list | tuple | set | frozenset)
+                kept: list[Any] = []
+                for item in value if many else (value,):
+                    text = text_of(item)
+                    one = _RULES[key](text, default_region, country) if text else None
+                    if one is None:
+                        left_out.append(key)
+                    elif one not in kept:
+                        kept.append(one)
+                if rule is None and len(kept) > 1:
                     left_out.append(key)
-                elif one not in digests:
-                    digests.append(one)
-            if digests:
-                hashed[key] = digests
-        for key in () if _SINGLE.isdisjoint(hashed) else _SINGLE.intersection(hashed):
-            first, *more = hashed.pop(key)
-            if more:
-                left_out.append(key)
-            else:
-                hashed[key] = first
+                elif kept:
+                    hashed[key] = kept if rule is not None else kept[0]
         return hashed, left_out
 
 
-Digest = Callable[[str, str, str | None], str | None]
+Rule = Callable[[str, str, str | None], str | int | None]
 
 
-def _digest_of(key: MatchKey) -> Digest:
-    """What makes the digest of a value: from the text, the site's region, the given country."""
-    lower, placed = key.lower, key.placed
+def _rule_of(key: MatchKey) -> Rule:
+    """What makes of a text, the site's region and the given country what Meta gets."""
+    lower, placed, plain = key.lower, key.placed, key.plain
+    if plain is not None:
+        return lambda text, region, country: plain(text)
 
     def digest(value: str, region: str, country: str | None) -> str | None:
         if len(value) >= 32 and (given := _given_digest(value.strip(), key)) is not None:
@@ -187,4 +174,6 @@ def _given_digest(value: str, key: MatchKey) -> str | None:
     return "" if not key.free and _OTHER_DIGEST.fullmatch(value) else None
 
 
-_DIGESTS = {name: _digest_of(key) for name, key in MATCH_KEYS.items() if key.plain is None}
+_RULES = {name: _rule_of(key) for name, key in MATCH_KEYS.items()}
+#: Of the keys that Meta gets a list of.
+_LISTED = {name: _RULES[name] for name, key in MATCH_KEYS.items() if not (key.plain or key.single)}
