@@ -94,9 +94,7 @@ def _counts(
     reader: Reader, pixel: Pixel, before: PixelInsights, now: float, hours: range,
     ours: Iterable[Slice],
 ) -> PixelInsights:  # fmt: skip
-    asked = {
-        "aggregation": "event", "start_time": str(hours.start), "end_time": str(hours.stop),
-    }  # fmt: skip
+    asked = {"aggregation": "event", "start_time": str(hours.start), "end_time": str(hours.stop)}
     try:
         browser, server = (
             counts_of(reader.pages(pixel, f"{pixel.id}/stats", {**asked, "event_source": source}))

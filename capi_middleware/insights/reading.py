@@ -166,10 +166,8 @@ def _event(given: Mapping[str, Any]) -> EventQuality:
             for one in _maps(match.get("match_key_feedback"))
         ],
         diagnostics=[
-            Diagnosis(
-                _text(one, "name"), _text(one, "description"), _text(one, "solution"),
-                _share(one),
-            )
+            Diagnosis(_text(one, "name"), _text(one, "description"), _text(one, "solution"),
+                      _share(one))
             for one in _maps(match.get("diagnostics"))
         ],
         coverage=_share(given.get("event_coverage")),

@@ -33,8 +33,7 @@ ASKED: dict[Endpoint, tuple[str, str]] = {
 HOUR = 3600
 #: How far back Meta's own view reaches, in seconds.
 REACH = 7 * 24 * HOUR
-_PAGE = 25
-_GOAL = 75
+_PAGE, _GOAL = 25, 75
 _NAME = re.compile(r"([^\s,{}]+)\s*(\{?)")
 
 

@@ -231,11 +231,11 @@ class FakeMeta:
         return Response(status_code=204)
 
     async def _script(self, request: Request) -> Response:
-        if request.method == "DELETE":
-            self.clear_faults()
-            return Response(status_code=204)
         try:
-            self.fail_next(**await request.json())
+            if request.method == "DELETE":
+                self.clear_faults()
+            else:
+                self.fail_next(**await request.json())
         except (TypeError, ValueError) as error:
             return JSONResponse({"error": str(error)}, 400)
         return Response(status_code=204)
