@@ -1,7 +1,6 @@
 """CAPI is one process's tracker: it puts the parts together, and track() gives events to them."""
 
 import atexit
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
@@ -136,7 +135,6 @@ class CAPI:
         delivers = self.config.delivery and self.store is self._own
         if delivers:
             self._deliverer.wake()
-        pause = threading.Event()
         while True:
             self._deliverer.hurry()
             depth = self.store.depth()
@@ -144,7 +142,7 @@ class CAPI:
                 return True
             if not delivers or time.monotonic() >= end:
                 return False
-            pause.wait(0.02)
+            time.sleep(0.02)
 
     def close(self, timeout: float = DRAIN_SECONDS) -> None:
         """Deliver what can be delivered within `timeout` seconds, then end all threads.

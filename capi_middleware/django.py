@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import cache
 from itertools import chain, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
@@ -23,9 +23,6 @@ from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.request.exchange import Exchange, current
 from capi_middleware.request.visit import REQUEST
 from capi_middleware.wsgi import MARK, WAITS, Response, Tee, is_wrapped, run, scope_of
-
-if TYPE_CHECKING:
-    from capi_middleware.endpoints.public import Endpoints
 
 #: What names the visitor where our own endpoints answer, before the other middleware had its turn.
 _IDENTITY = (
@@ -69,7 +66,7 @@ class CAPIMiddleware:
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
         self.capi: CAPI = get_capi()
-        self._endpoints: Endpoints = self.capi.endpoints  # made now, not by its first request
+        self._endpoints = self.capi.endpoints  # made now, not by its first request
         if _CACHE in takewhile(lambda entry: not entry.endswith(_ENTRY), settings.MIDDLEWARE):
             self.capi.issuer.notices.say("cache")
         if iscoroutinefunction(get_response):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from html import unescape
-from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urljoin
@@ -51,8 +51,6 @@ _SILENT = ("HEAD", "OPTIONS", "TRACE", "CONNECT")
 #: Free space below which a full disk is near, in bytes.
 _LITTLE = 500 * 1024 * 1024
 _PROBE = "check"
-#: How much of a page is looked at, in bytes.
-_PAGE_LIMIT = 4 * 1024 * 1024
 _HEADERS = {
     "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
     "Chrome/140.0.0.0 Safari/537.36",
@@ -78,7 +76,7 @@ class Finding(Struct, frozen=True):
 
 
 _FINDINGS = msgspec.toml.decode(
-    files("capi_middleware.cli").joinpath("findings.toml").read_bytes(), type=dict[str, Finding]
+    Path(__file__).with_name("findings.toml").read_bytes(), type=dict[str, Finding]
 )
 
 
@@ -306,10 +304,11 @@ def _page(config: Config, url: str) -> Iterator[Finding]:
     ) as client:
         try:
             with client.stream("GET", url) as response:
-                html = _read(response)
+                body = b"".join(islice(response.iter_bytes(1024 * 1024), 4))
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
             yield _found("page_without_answer", failure=type(failure).__name__)
             return
+        html = body.decode(response.encoding or "utf-8", "replace")
         address = str(response.url)
         kind = response.headers.get("content-type", "no content type")
         is_page = response.status_code == 200 and "html" in kind
@@ -326,15 +325,6 @@ def _page(config: Config, url: str) -> Iterator[Finding]:
             yield _found("no_tag")
     yield from _others(config, _DATA.sub("", html))
     yield from _policy(response, html)
-
-
-def _read(response: httpx.Response) -> str:
-    body = bytearray()
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > _PAGE_LIMIT:
-            break
-    return body[:_PAGE_LIMIT].decode(response.encoding or "utf-8", "replace")
 
 
 def _script(client: httpx.Client, address: str) -> Finding:

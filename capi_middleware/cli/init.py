@@ -1,7 +1,6 @@
 """init: a first capi.toml with every setting, its default and why."""
 
 import secrets
-from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -18,10 +17,9 @@ def init(source: str, force: bool, as_json: bool) -> None:
     path = Path(source)
     if path.suffix != ".toml":
         raise click.UsageError(f"--config: found {source!r}, expected the name of a .toml file")
-    ours = files("capi_middleware.cli")
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(ours.joinpath("capi.toml").read_text("utf-8"))
+            file.write(Path(__file__).with_name("capi.toml").read_text("utf-8"))
     except FileExistsError:
         raise click.ClickException(
             f"{path}: found a file, expected none; --force replaces it"
@@ -35,5 +33,5 @@ def init(source: str, force: bool, as_json: bool) -> None:
     if as_json:
         print_json({"written": str(path), "environment": made})
     else:
-        text = ours.joinpath("init.txt").read_text("utf-8")
+        text = Path(__file__).with_name("init.txt").read_text("utf-8")
         click.echo(text.format(path=path, **made), nl=False)

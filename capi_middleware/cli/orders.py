@@ -5,21 +5,18 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-_WORDS = msgspec.toml.decode(files("capi_middleware.cli").joinpath("orders.toml").read_bytes())
+_WORDS = msgspec.toml.decode(Path(__file__).with_name("orders.toml").read_bytes())
 #: By meaning: the usual names of a column, best first.
 USUAL: dict[str, list[str]] = _WORDS["columns"]
 _DAY = 86_400.0
 #: How far a local time may be from UTC, in seconds.
 _FARTHEST_ZONE = 14 * 3600.0
-#: Currencies with three decimals (ISO 4217).
-_THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
 
 
 class Order(Struct, frozen=True):
@@ -158,7 +155,11 @@ def _amount(text: str, currency: str) -> Decimal:
     whole, mark, cents = re.fullmatch(r"(.*?)(?:([.,])(\d*))?", digits).groups("")  # type: ignore[union-attr] # matches any text
     if mark and mark in whole and len(cents) == 3:
         whole, mark, cents = whole + cents, "", ""  # 1.234.567
-    elif len(cents) == 3 and not re.search(r"[.,]", whole) and currency not in _THREE_DECIMALS:
+    elif (
+        len(cents) == 3
+        and not re.search(r"[.,]", whole)
+        and currency not in _WORDS["three_decimals"]
+    ):
         raise ValueError("a value that may have thousands or decimals: write it with cents")
     try:
         return Decimal(re.sub(r"[.,]", "", whole) + (f".{cents}" if cents else ""))

@@ -42,9 +42,9 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
     waiting = 0
     while not stop.wait(0.05 if once else 1.0):
         try:
-            waiting = _waiting(capi)
-            if once and (not waiting or _nothing_is_due(capi)):
-                waiting = _waiting(capi)
+            nothing_is_due = once and _nothing_is_due(capi)
+            waiting = sum(one.waiting for one in capi.store.backlog())
+            if once and (nothing_is_due or not waiting):
                 break
         except StoreError as error:
             # The couriers go on when the store is back, and say in the log what is wrong.
@@ -57,10 +57,6 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
     if once and waiting:
         click.echo(f"{waiting} events wait", err=True)
         sys.exit(1)
-
-
-def _waiting(capi: CAPI) -> int:
-    return sum(one.waiting for one in capi.store.backlog())
 
 
 def _nothing_is_due(capi: CAPI) -> bool:

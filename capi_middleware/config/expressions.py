@@ -43,9 +43,6 @@ class Expression:
             elif part:
                 self._parts.append(part)
 
-    def __repr__(self) -> str:
-        return f"Expression({self.text!r})"
-
     @property
     def roots(self) -> set[str]:
         """Which parts of the request it reads, e.g. {"form"}."""

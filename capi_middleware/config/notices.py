@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -23,7 +22,7 @@ class Notice(Struct, frozen=True):
 logger: logging.Logger = logging.getLogger("capi_middleware")
 
 _NOTICES = msgspec.toml.decode(
-    files("capi_middleware.config").joinpath("notices.toml").read_bytes(), type=dict[str, Notice]
+    Path(__file__).with_name("notices.toml").read_bytes(), type=dict[str, Notice]
 )
 #: Under which name the store keeps the fingerprint of the key that signs.
 _SECRETS = "secret_key"

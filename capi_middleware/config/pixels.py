@@ -39,9 +39,8 @@ class Pixel:
         object.__setattr__(self, "id", number)
         for name in ("access_token", "read_token"):
             token = getattr(self, name)
-            if token is None and name == "read_token":
-                continue
-            if not isinstance(token, str) or not token.strip() or not token.isascii():
+            is_token = isinstance(token, str) and token.strip() and token.isascii()
+            if not is_token and (token is not None or name == "access_token"):
                 fail(f"pixels.{name} of pixel {number}", kind_of(token), f"its {name}")
         if isinstance(self.events, str):
             fail(f"pixels.events of pixel {number}", repr(self.events), "a list of event_names")

@@ -221,9 +221,9 @@ class RouteIndex:
     def __init__(self, routes: Sequence[EventRoute], reserved: str = "") -> None:
         self._root = _Node()
         #: The first segments of the paths of each method; None: any of them may be wanted.
-        self._first: dict[str, frozenset[str] | None] = {"HEAD": None}
-        for method in {"*", *(route.method for route in routes)}:
-            self._first[method] = _first_segments(routes, method, reserved)
+        methods = {"*", *(route.method for route in routes)}
+        self._first = {one: _first_segments(routes, one, reserved) for one in methods}
+        self._first["HEAD"] = None
         self._first_of_any = self._first["*"]
         for place, route in enumerate(routes):
             node = self._root

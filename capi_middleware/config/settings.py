@@ -205,10 +205,8 @@ class Config:
                 fail(at, f"a path under our own prefix {self.prefix!r}", never)
             for earlier in self.routes[:place]:
                 if earlier.covers(route):
-                    found = (
-                        f"that the earlier {earlier.match!r} takes all its requests for {name!r}"
-                    )
-                    fail(at, found, "the special route before the general one")
+                    why = f"that the earlier {earlier.match!r} takes all its requests for {name!r}"
+                    fail(at, why, "the special route before the general one")
 
     def _check_types(self) -> None:
         for one in fields(self):
