@@ -95,7 +95,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     kinds = {name.rpartition(".")[2] for name in source}
-    assert kinds == {"py", "js", "sql", "jinja", "toml", "typed"}
+    assert kinds == {"py", "js", "sql", "jinja", "toml", "txt", "typed"}
     about = wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info/"
     with ZipFile(wheel) as opened:
         names = set(opened.namelist())
