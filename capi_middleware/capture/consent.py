@@ -38,17 +38,17 @@ class ReadyRule(NamedTuple):
         """
         if len(value) > _LONGEST:
             return False
-        allowed = self.allowed(value)
+        try:
+            allowed = self.allowed(value)
+        except (ValueError, RecursionError):
+            allowed = frozenset()
         return allowed is None or allowed.issuperset(map(str, requires))
 
 
 def _tcf(value: str) -> frozenset[str]:
     """The purposes with consent, by number."""
     core = value.partition(".")[0][:_TCF_HEAD]
-    try:
-        data = base64.urlsafe_b64decode(core + "=" * (-len(core) % 4))
-    except ValueError:
-        return frozenset()
+    data = base64.urlsafe_b64decode(core + "=" * (-len(core) % 4))
     bits = "".join(f"{byte:08b}" for byte in data)
     if not bits.startswith(_TCF_VERSION_2):
         return frozenset()
@@ -58,10 +58,7 @@ def _tcf(value: str) -> frozenset[str]:
 
 def _onetrust(value: str) -> frozenset[str]:
     """The groups that are on: groups=C0001:1,C0002:0,…"""
-    try:
-        groups = dict(parse_qsl(value, max_num_fields=100)).get("groups", "")
-    except ValueError:
-        return frozenset()
+    groups = dict(parse_qsl(value, max_num_fields=100)).get("groups", "")
     pairs = (one.partition(":") for one in unquote(groups).split(","))
     return frozenset(name.strip() for name, _, on in pairs if on.strip() == "1")
 
@@ -84,10 +81,7 @@ def _google(value: str) -> frozenset[str]:
         # gcs speaks of storage only; ad_user_data goes with ad_storage.
         granted = {"ad_storage", "ad_user_data"} if found[1] == "1" else set()
         return frozenset(granted | ({"analytics_storage"} if found[2] == "1" else set()))
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError):
-        return frozenset()
+    told = json.loads(text)
     if not isinstance(told, dict):
         return frozenset()
     states = {name: str(state).lower() in _YES for name, state in told.items()}

@@ -243,12 +243,8 @@ def rewrite(headers: Sequence[Header], *, event_ids: bool, length: int | None) -
                 rewritten.append((header[0], b"%d" % length))
         elif name == b"etag":
             etag = header[1].strip()
-            if event_ids:
-                continue
-            if etag.startswith(b"W/"):
-                rewritten.append(header)
-            elif etag.startswith(b'"'):
-                rewritten.append((header[0], b"W/" + etag))
+            if etag.startswith((b"W/", b'"')) and not event_ids:
+                rewritten.append(header if etag[:1] == b"W" else (header[0], b"W/" + etag))
         elif name != b"last-modified" or not event_ids:
             rewritten.append(header)
     return rewritten

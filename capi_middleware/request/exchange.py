@@ -264,6 +264,7 @@ class Exchange(Private):
         self._page_view = issuer.config.page_view and not self._excluded
         refusal = visit.refusal()
         events: list[Event] = []
+        told: dict[str, Any] = {"e": []}
         if refusal is None:
             await drafts.complete(visit, waits, page_view=self._page_view)
             self._add_page_view()
@@ -273,15 +274,14 @@ class Exchange(Private):
             self._issue(drafts.events, "not_rendered", sets_cookies=True)
             for commit in self.commits:
                 await waits.commit(commit)
+            told["e"] = page_events(events)
+            told["k"] = page_key(told["e"]) or issuer.new_key()
+            carried = visit.carried(for_page=True)
+            visit.take(carried)
+            told["e"] += carried
         else:
             visit.permission = DENIED  # whatever the visitor said
             self._suppress(refusal)
-        told: dict[str, Any] = {"e": page_events(events)}
-        if refusal is None:
-            carried = visit.carried(for_page=True)
-            visit.take(carried)
-            told["k"] = page_key(told["e"]) or issuer.new_key()
-            told["e"] += carried
         state, limits = told_consent(visit.permitted())
         if state is not None:
             told["x"] = state
