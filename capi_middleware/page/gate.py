@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from capi_middleware.page.csp import Ruling, own_address, rule
+from capi_middleware.page.csp import own_address, rule
 
 Header = tuple[bytes, bytes]
 
@@ -34,7 +35,6 @@ class Verdict(Struct, frozen=True):
 
 _NOT_HTML = Verdict(inject=False, reason="not_html")
 _XHTML = Verdict(inject=False, reason="xhtml")
-_UNRULED = Ruling(allowed=True)
 
 # 1xx and 3xx bodies are never shown; these have none, or a part of one.
 _STATUSES_WITHOUT_PAGE = frozenset([204, 205, 206])
@@ -97,24 +97,14 @@ def inspect(
             report_only.append(value.decode("latin-1"))
     digits = lengths[0].strip() if len(lengths) == 1 else b""
     has_length = not lengths or (digits.isdigit() and len(digits) <= _LONGEST_LENGTH)
-    reason, public, gzip = _judge(status, has_length, *relevant)
-    if reason:
-        return Verdict(inject=False, reason=reason, public=public)
-    ruling = _UNRULED
-    if enforced or report_only:
-        ruling = rule(enforced, report_only, own_address(scheme, host))
-    if not ruling.allowed:
-        reason = "csp"
-    elif method == "HEAD":
-        reason = "head"
-    return Verdict(
-        inject=not reason,
-        reason=reason,
-        nonce=ruling.nonce,
-        public=public,
-        gzip=gzip,
-        csp_notes=ruling.notes,
-    )
+    verdict = _judge(status, has_length, *relevant)
+    if verdict.inject and (enforced or report_only):
+        allowed, nonce, notes = rule(enforced, report_only, own_address(scheme, host))
+        reason = "" if allowed else "csp"
+        verdict = replace(verdict, inject=allowed, reason=reason, nonce=nonce, csp_notes=notes)
+    if verdict.inject and method == "HEAD":
+        verdict = replace(verdict, inject=False, reason="head")
+    return verdict
 
 
 def may_be_page(headers: Sequence[Header]) -> bool:
@@ -142,12 +132,13 @@ def _fields(headers: Sequence[Header]) -> Fields:
 
 
 @lru_cache(maxsize=256)
-def _judge(status: int, has_length: bool, *relevant: Header) -> tuple[str, bool, bool]:
-    """(reason, public, gzip). The pages of a site have few different headers of this kind."""
+def _judge(status: int, has_length: bool, *relevant: Header) -> Verdict:
+    """The verdict before any policy. Pages of a site have few different headers of this kind."""
     fields = _fields(relevant)
     encodings = [token for token in _tokens(fields, b"content-encoding") if token != b"identity"]
     reason = _reason(status, has_length, fields, encodings)
-    return reason, _is_public(fields), bool(encodings)
+    is_gzip = bool(encodings) and not reason
+    return Verdict(inject=not reason, reason=reason, public=_is_public(fields), gzip=is_gzip)
 
 
 def _reason(status: int, has_length: bool, fields: Fields, encodings: list[bytes]) -> str:
