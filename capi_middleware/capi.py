@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 5.0
 #: How often settled events past their retention are deleted, in seconds.
 PRUNE_SECONDS = 3600.0
-#: Every CAPI of this process: closed at its exit, and for those who test with them.
+#: Every CAPI of this process, for those who test with them.
 living: "weakref.WeakSet[CAPI]" = weakref.WeakSet()
 
 
@@ -76,6 +76,8 @@ class CAPI:
         at_fork(after_in_child=self._forget)
         self.issuer.notices.about_store(config.store)
         living.add(self)
+        # From now on: before what the host registered earlier takes away what `before_send` needs.
+        atexit.register(_close, weakref.ref(self))
 
     def track(
         self,
@@ -343,8 +345,8 @@ def split_mount(scope: Mapping[str, Any]) -> tuple[str, str]:
     return mount, path
 
 
-@atexit.register
-def _close_all() -> None:
-    for capi in list(living):
+def _close(reference: "weakref.ref[CAPI]") -> None:
+    capi = reference()
+    if capi is not None:
         with capi.issuer.shield.guard("closing"):
             capi.close()
