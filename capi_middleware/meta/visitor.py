@@ -11,7 +11,7 @@ from capi_middleware.private import Private
 _VERSION = "v1"
 
 
-class Visitor(Private, Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Visitor(Private, Struct, frozen=True, kw_only=True):
     """What Meta wants unhashed about a visitor, and the consent that was given.
 
     Holds no e-mail, phone or name. `signed` is the text it was read from, "" for a visitor of a
@@ -43,8 +43,12 @@ class Visitor(Private, Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def encode(self) -> str:
         """The text to be signed."""
-        data = msgspec.json.encode(msgspec.structs.replace(self, signed=""))
-        return f"{_VERSION}.{data.decode()}"
+        data = {
+            name: value
+            for name in self.__struct_fields__
+            if name != "signed" and (value := getattr(self, name)) not in (None, 0)
+        }
+        return f"{_VERSION}.{msgspec.json.encode(data).decode()}"
 
     @classmethod
     def loads(cls, text: str) -> "Visitor":
