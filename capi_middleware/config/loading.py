@@ -59,9 +59,7 @@ def make(kind: type[Any], table: Any, key: str) -> Any:
     try:
         return kind(**table)
     except TypeError as error:
-        lacking = re.findall(r"'(\w+)'", str(error))
-        raise ConfigError(
-            f"{key or 'the file'}: found no {', '.join(lacking)}, expected it"
-        ) from None
+        lacking = ", ".join(re.findall(r"'(\w+)'", str(error)))
+        raise ConfigError(f"{key or 'the file'}: found no {lacking}, expected it") from None
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}" if key else str(error)) from None

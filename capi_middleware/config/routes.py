@@ -221,8 +221,12 @@ class RouteIndex:
     def __init__(self, routes: Sequence[EventRoute], reserved: str = "") -> None:
         self._root = _Node()
         #: The first segments of the paths of each method; None: any of them may be wanted.
-        methods = {"*", *(route.method for route in routes)}
-        self._first = {one: _first_segments(routes, one, reserved) for one in methods}
+        self._first: dict[str, frozenset[str | None] | None] = {}
+        for method in {"*", *(route.method for route in routes)}:
+            paths = [route.path for route in routes if route.method in (method, "*")]
+            first = {path.segments[0] if path.segments else None for path in paths}
+            own = reserved[1:].partition("/")[0]
+            self._first[method] = None if None in first else frozenset({own, *first})
         self._first["HEAD"] = None
         self._first_of_any = self._first["*"]
         for place, route in enumerate(routes):
@@ -267,11 +271,3 @@ class RouteIndex:
                 if parameters is not None:
                     matches.append(Match(route, parameters))
         return matches
-
-
-def _first_segments(
-    routes: Sequence[EventRoute], method: str, reserved: str
-) -> frozenset[str] | None:
-    paths = [route.path for route in routes if route.method in (method, "*")]
-    first = {path.segments[0] if path.segments else None for path in paths}
-    return None if None in first else frozenset({*map(str, first), reserved[1:].partition("/")[0]})
