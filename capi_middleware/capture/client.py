@@ -28,7 +28,7 @@ _NOBODY = tuple(
 HEADERS = "capi_middleware.headers"
 _FORWARDED_PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;,"\s]+)\s*')
 _PREFETCH_HEADERS = frozenset({"purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose"})
-_PREFETCH_WORDS = ("prefetch", "prerender", "preview")
+_PREFETCH_WORDS = re.compile("prefetch|prerender|preview", re.IGNORECASE)
 #: What a browser asks for beside pages (Sec-Fetch-Dest): a catch-all view answers /favicon.ico too.
 _SUBRESOURCES = frozenset(
     {"audio", "embed", "font", "image", "manifest", "object", "paintworklet", "audioworklet",
@@ -170,8 +170,8 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
     if method == "HEAD":
         return "head"
     if not _PREFETCH_HEADERS.isdisjoint(headers):
-        said = " ".join(headers[name] for name in _PREFETCH_HEADERS.intersection(headers)).lower()
-        if any(word in said for word in _PREFETCH_WORDS):
+        said = map(headers.__getitem__, _PREFETCH_HEADERS.intersection(headers))
+        if _PREFETCH_WORDS.search(" ".join(said)):
             return "prefetch"  # a page that nobody may ever see
     if method != "GET":
         return None
