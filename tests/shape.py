@@ -33,7 +33,7 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "JSON answer without a route: calls": (6, 6),
     "beacon: calls": (52, None),
     "courier round of one event: calls": (160, None),
-    "lines": (18_850, 17_500),
+    "lines": (17_500, 17_500),
     "files": (125, 125),
     "modules at the root": (12, 12),
     "Python files in store": (10, 10),
@@ -188,11 +188,13 @@ def trips() -> dict[str, Trip]:
                 ways.append(watch.trip())
             found[name] = min(ways)  # a look after a slow commit is no part of the way
         events = [[one["i"], one["n"], one["p"][0], "sent"] for one in pages[0]]
-        for outcome in ("left_early", "script_blocked"):
-            request("/_capi/b", json.dumps({"e": [[*events[0][:3], outcome]]}).encode())
-        with watch.watching():
-            request("/_capi/b", json.dumps({"e": events}).encode())
-        found["beacon"] = watch.trip()
+        ways = []
+        for outcome in ("left_early", "script_blocked", "sent"):
+            told = [[*one[:3], outcome] for one in events]
+            with watch.watching():
+                request("/_capi/b", json.dumps({"e": told}).encode())
+            ways.append(watch.trip())
+        found["beacon"] = min(ways[1:])
         capi.close()
         loop.close()
     found["courier round of one event"] = _round(watch)

@@ -64,7 +64,7 @@ class Untold(Exception):
 
     def __init__(self, name: str, **words: str) -> None:
         found = PROBLEMS[name]
-        self.problem = replace(
+        self.problem: Problem = replace(
             found, explanation=found.explanation.format(**words), fix=found.fix.format(**words)
         )
         super().__init__(self.problem.explanation)

@@ -101,8 +101,7 @@ class GzipInjector(Injector, eq=False, weakref=True):
         except _invalid:  # as the app sent it
             return self._fail("encoded"), False
         except Exception as error:
-            self.failure = error
-            return self._fail("error"), False
+            return self._fail("error", error), False
         if self._last:
             self._end(_Mode.ENDED)
             return self._take(zlib.Z_FINISH), False
@@ -165,13 +164,12 @@ class GzipInjector(Injector, eq=False, weakref=True):
         pieces, self._encoded, self._raw = self._raw, [], []
         return pieces
 
-    def _fail(self, reason: str) -> list[Piece]:
+    def _fail(self, reason: str, failure: Exception | None = None) -> list[Piece]:
         if self._mode is _Mode.HOLDING:
-            self.settled, self.injected, self.skip_reason = True, False, reason
+            self._give_up(reason, failure)
             return self._release()
         pieces, at_place = Injector.feed(self, b"", last=True)
         self._encode(Injector.insert(self, b"") if at_place else pieces)
-        if not self.injected:
-            self.skip_reason = reason
+        self._give_up(None if self.injected else reason, failure)
         self._end(_Mode.CUT_OFF)
         return self._take(zlib.Z_SYNC_FLUSH)

@@ -313,8 +313,7 @@ class Injector(Struct, eq=False):
                 return ([chunk] if chunk else []), False
             return ([memoryview(data)[:end]] if end else []), False
         except Exception as error:
-            self.failure = error
-            return self._skip("error", held, chunk), False
+            return self._skip("error", held, chunk, error), False
 
     def insert(self, tag: bytes) -> list[Piece]:
         """The pieces to send at the place that feed() found; without a `tag` as they came."""
@@ -327,8 +326,14 @@ class Injector(Struct, eq=False):
             return [view[:place], tag, view[place:]]
         return [view, tag] if place else [tag, view]
 
-    def _skip(self, reason: str, held: bytes, chunk: Piece) -> list[Piece]:
-        self.settled = True
+    def _skip(
+        self, reason: str, held: bytes, chunk: Piece, failure: Exception | None = None
+    ) -> list[Piece]:
+        self._give_up(reason, failure)
+        return [piece for piece in (held, chunk) if piece]
+
+    def _give_up(self, reason: str | None, failure: Exception | None) -> None:
+        self.settled, self.injected = True, reason is None
         self._held = b""
         self.skip_reason = reason
-        return [piece for piece in (held, chunk) if piece]
+        self.failure = failure

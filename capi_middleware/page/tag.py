@@ -108,8 +108,10 @@ def told_consent(permission: Permission) -> tuple[str | None, tuple[int, int] | 
 def ascii_json(data: object) -> bytes:
     """JSON in pure ASCII, which no encoding of a page or a header changes."""
     text = _encode(data)
-    if text.isascii():
-        return text
+    return text if text.isascii() else _escaped(text)
+
+
+def _escaped(text: bytes) -> bytes:
     return json.dumps(json.loads(text), separators=(",", ":")).encode("ascii")
 
 
@@ -144,9 +146,11 @@ class TagMaker:
         """
         prefix = mount + self._prefix
         state, limits = (None, None) if consent is GRANTED else told_consent(consent)
-        block = ascii_json(
+        block = _encode(
             _Block(prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits)
         )
+        if not block.isascii():
+            block = _escaped(block)
         for character, escape in _ESCAPES:
             block = block.replace(character, escape)
         element = _element(prefix, nonce) if mount or nonce else self._element
