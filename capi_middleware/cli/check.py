@@ -269,7 +269,8 @@ def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
     try:
         status, answer = client.ask([encode(event, None)])
     except NoAnswer as failure:
-        return _found("not_sent", id=pixel.id, failure=failure, fix=meaning_of("")[1])
+        meaning, fix = meaning_of(str(failure))
+        return _found("not_sent", id=pixel.id, failure=failure, meaning=meaning, fix=fix)
     finally:
         client.close()
     shown = f"pixel {pixel.id}: {EVENT_NAME}" + (" with a test_event_code" if code else "")

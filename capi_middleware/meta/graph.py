@@ -5,11 +5,10 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from capi_middleware.meta.codes import THROTTLE_DELAY, Outcome, judge, read_error
-from capi_middleware.meta.http import Answer, HTTPClient, NoAnswer
+from capi_middleware.meta.http import Answer, HTTPClient, NoAnswer, http_date
 
 #: Total time for one request in seconds, whatever the server does: Meta advises 1.5 s for calls
 #: inside a page; nobody waits for ours, and most answers come in under 0.6 s.
@@ -17,7 +16,7 @@ DEADLINE = 10.0
 #: At most this much of an answer is read, in bytes.
 ANSWER_LIMIT = 64 * 1024
 #: How much of a quota is used, in percent: Meta throttles at 100.
-_USAGE = ("call_count", "total_cputime", "total_time")
+_USAGE = ("call_count", "total_cputime", "total_time", "acc_id_util_pct")
 
 
 class GraphClient:
@@ -112,7 +111,7 @@ def _outcome(answer: Answer, sent: int) -> Outcome:
             return Outcome("delivered", "" if quiet is None else "usage", quiet)
         return Outcome("retry", "no receipt", uncertain=True)
     outcome = judge(answer.status, read_error(told))
-    after = _seconds(answer.headers.get("retry-after"))
+    after = _retry_after(answer.headers)
     if after is None:
         after = _rest_of_usage(answer.headers)
     return Outcome(outcome.kind, outcome.reason, after, outcome.uncertain)
@@ -121,13 +120,14 @@ def _outcome(answer: Answer, sent: int) -> Outcome:
 def _rest_of_usage(headers: Mapping[str, str]) -> float | None:
     """Seconds to rest when a quota of Meta's is used up ("Rate Limits"); None when it is not."""
     rest = None
-    for name in ("x-app-usage", "x-business-use-case-usage"):
+    for name in ("x-app-usage", "x-ad-account-usage", "x-business-use-case-usage"):
         told = decoded(headers.get(name, ""))
-        groups = [told] if name == "x-app-usage" else _lists(told)
+        groups = _lists(told) if name == "x-business-use-case-usage" else [told]
         for usage in groups:
             if isinstance(usage, dict) and any(_amount(usage.get(key)) >= 100 for key in _USAGE):
-                minutes = _amount(usage.get("estimated_time_to_regain_access"))
-                rest = max(rest or 0.0, minutes * 60 or THROTTLE_DELAY)
+                seconds = _amount(usage.get("estimated_time_to_regain_access")) * 60
+                seconds = seconds or _amount(usage.get("reset_time_duration"))
+                rest = max(rest or 0.0, seconds or THROTTLE_DELAY)
     return rest
 
 
@@ -141,13 +141,13 @@ def _amount(value: object) -> float:
     return float(value) if known else 0.0  # type: ignore[arg-type] # a number, as known says
 
 
-def _seconds(value: str | None) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Retry-After in seconds, also from a date; None for nonsense (Meta documents neither)."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
+    value = headers.get("retry-after", "").strip()
+    if value.isdecimal():
         return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
+    until = http_date(value)
+    if until is None:
         return None
+    # By the clock that named it: ours may be wrong.
+    return max(0.0, until - (http_date(headers.get("date")) or time.time()))

@@ -1,16 +1,26 @@
 """HTTP: one client, bounded in time and size, for everything that we ask of others."""
 
 import logging
+import socket
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import httpx
 
 #: Seconds for one step of a request (connecting, each read); the caller bounds the whole.
 STEP_SECONDS = 5.0
+#: How the network failed, from the way there to the answer. What each means: codes.MEANINGS.
+Failure = Literal[
+    "dns", "refused", "unreachable", "certificate", "tls", "proxy", "timeout", "broken"
+]
+#: Never by a proxy, whatever the environment says: it would be another machine's loopback.
+_HERE = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
 
 class Answer(NamedTuple):
@@ -25,10 +35,10 @@ class Answer(NamedTuple):
 class NoAnswer(Exception):
     """The network gave no answer. Its text is the kind of failure, without any address.
 
-    `sent` is False where it is certain that the server did not get the request.
+    `sent` is False where it is certain that the server did not get the whole request.
     """
 
-    def __init__(self, kind: str, *, sent: bool) -> None:
+    def __init__(self, kind: Failure, *, sent: bool) -> None:
         super().__init__(kind)
         self.sent = sent
 
@@ -36,13 +46,15 @@ class NoAnswer(Exception):
 class HTTPClient:
     """Sends one request at a time. `close` ends the one under way, from any thread.
 
-    Follows no redirect, knows no proxy of the environment, reads at most `most` bytes of an answer.
+    Follows no redirect, reads at most `most` bytes of an answer. The proxies and certificates that
+    the environment names are used (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE …), but no proxy to this
+    machine itself.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._closed = threading.Event()
-        self._client = self._connect()
+        self._client: httpx.Client | None = None
 
     @property
     def closed(self) -> bool:
@@ -52,7 +64,8 @@ class HTTPClient:
     def close(self) -> None:
         """End the request under way, and the connection."""
         self._closed.set()
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
 
     def send(
         self,
@@ -67,30 +80,27 @@ class HTTPClient:
         """The answer to one request, which may take `seconds` in all. Raises NoAnswer."""
         import httpx
 
-        client, end = self._client, time.monotonic() + seconds
+        client, way = self._connected(), _Way(time.monotonic() + seconds)
         # httpx's timeouts are for each read (encode/httpx issue 1450).
         timer = threading.Timer(seconds, client.close)
         timer.daemon = True
         timer.start()
         try:
-            with client.stream(
-                method, url, content=content, params=params, headers=dict(headers)
-            ) as response:
-                return Answer(response.status_code, response.headers, *self._read(response, end))
-        except (
-            httpx.ConnectError,
-            httpx.ConnectTimeout,
-            httpx.PoolTimeout,
-            httpx.UnsupportedProtocol,
-        ) as error:
-            raise NoAnswer(type(error).__name__, sent=False) from None
+            request = client.build_request(
+                method, url, content=content, params=params, headers=dict(headers),
+                extensions={"trace": way},
+            )  # fmt: skip
+            way.host = request.url.raw_host.decode("ascii")
+            with closing(client.send(request, stream=True)) as response:
+                body, cut = self._read(response, way.end)
+                return Answer(response.status_code, response.headers, body, cut)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, ValueError) as error:
             # The last three come from a connection that was closed under its feet.
-            raise NoAnswer(type(error).__name__, sent=True) from None
+            raise NoAnswer(way.failure(error), sent=way.sent) from None
         finally:
             timer.cancel()
             if client.is_closed and not self.closed:
-                self._client = self._connect()
+                self._client = None
 
     def _read(self, response: "httpx.Response", end: float) -> tuple[bytes, bool]:
         body = bytearray()
@@ -102,16 +112,96 @@ class HTTPClient:
                 raise TimeoutError
         return bytes(body), False
 
-    def _connect(self) -> "httpx.Client":
+    def _connected(self) -> "httpx.Client":
         # httpx costs 14 MB and 65 ms: only where something is sent.
         import httpx
 
+        if self.closed:
+            raise NoAnswer("broken", sent=False)
+        if self._client is not None:
+            return self._client
         # It logs each URL at INFO: the host's logs are not ours to fill, nor is it theirs to know.
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        return httpx.Client(
-            headers={"Accept-Encoding": "identity"},
-            timeout=httpx.Timeout(STEP_SECONDS),
-            follow_redirects=False,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=1, keepalive_expiry=30.0),
-        )
+        try:
+            trusted = httpx.create_ssl_context()
+        except OSError:  # SSL_CERT_FILE or SSL_CERT_DIR names nothing that can be read
+            raise NoAnswer("certificate", sent=False) from None
+        try:
+            client = httpx.Client(
+                headers={"Accept-Encoding": "identity"},
+                timeout=httpx.Timeout(STEP_SECONDS),
+                follow_redirects=False,
+                verify=trusted,
+                mounts=dict.fromkeys(_HERE),
+                limits=httpx.Limits(max_connections=1, keepalive_expiry=30.0),
+            )
+        except (httpx.InvalidURL, ValueError, ImportError):
+            # A proxy of the environment that is no URL, or needs what is not installed (SOCKS).
+            raise NoAnswer("proxy", sent=False) from None
+        self._client = client
+        if self._closed.is_set():
+            client.close()  # from another thread, just now
+        return client
+
+
+class _Way:
+    """How far one request came, as httpcore traces it. `end`: by time.monotonic()."""
+
+    def __init__(self, end: float) -> None:
+        self.end = end
+        #: Where it goes to.
+        self.host = ""
+        #: The server has the whole of the request.
+        self.sent = False
+        self._tunnels = self._by_proxy = self._secures = False
+
+    def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        """Something happened. What is raised here ends the request."""
+        match event:
+            case "connection.connect_tcp.started":
+                self._by_proxy = info["host"] != self.host
+            case "connection.start_tls.started" | "proxy.start_tls.started":
+                self._secures = True
+            case "http11.send_request_headers.started":
+                # Finding and reaching a server cannot be interrupted: too late is not at all.
+                if time.monotonic() > self.end:
+                    raise TimeoutError
+                self._tunnels = info["request"].method == b"CONNECT"
+            case "http11.send_request_body.complete":
+                self.sent = not self._tunnels
+
+    def failure(self, error: Exception) -> Failure:
+        """What `error` comes to."""
+        import ssl
+
+        import httpx
+
+        if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+            late = isinstance(error, httpx.TimeoutException) or time.monotonic() >= self.end
+            return "proxy" if self._tunnels else "timeout" if late else "broken"
+        causes = list(_causes(error))
+        if any(isinstance(one, ssl.SSLCertVerificationError) for one in causes):
+            return "certificate"
+        if self._secures:
+            return "tls"
+        if self._by_proxy:
+            return "proxy"
+        if any(isinstance(one, socket.gaierror) for one in causes):
+            return "dns"
+        refused = any(isinstance(one, ConnectionRefusedError) for one in causes)
+        return "refused" if refused else "unreachable"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def http_date(text: str | None) -> float | None:
+    """Unix time in seconds that a header names, None for none. A time without a zone is UTC."""
+    try:
+        moment = parsedate_to_datetime(text or "")
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

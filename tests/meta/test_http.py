@@ -37,7 +37,7 @@ def test_an_answer_that_drips_ends_in_time_and_the_next_request_works(body: byte
 def test_what_surely_was_not_sent_is_told_apart_and_no_address_is_named() -> None:
     with closing(HTTPClient(1000)) as client, pytest.raises(NoAnswer) as failed:
         client.send("GET", closed_port() + "/secret", seconds=5, headers={})
-    assert (str(failed.value), failed.value.sent) == ("ConnectError", False)
+    assert (str(failed.value), failed.value.sent) == ("refused", False)
     assert failed.value.__suppress_context__
 
 
