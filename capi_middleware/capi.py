@@ -4,7 +4,7 @@ import atexit
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property, partial
@@ -19,7 +19,7 @@ from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.courier import Courier, Deliverer
 from capi_middleware.delivery.daemon import Housekeeping, Job
 from capi_middleware.delivery.telemetry import ClockCheck
-from capi_middleware.errors import CapiError, ConfigError
+from capi_middleware.errors import CapiError, ConfigError, StoreError
 from capi_middleware.events import Event, EventName
 from capi_middleware.insights.looking import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.insights.looking import Lookout
@@ -28,7 +28,6 @@ from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.request.issuing import Issuer
-from capi_middleware.signing import token_mark
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.records import OLDEST_EVENT
 from capi_middleware.store.store import Store
@@ -149,16 +148,32 @@ class CAPI:
     def close(self, timeout: float = DRAIN_SECONDS) -> None:
         """Deliver what can be delivered within `timeout` seconds, then end all threads.
 
-        Does nothing where nothing was started in this process, or when it was closed before.
+        It takes no longer, whatever others do with the database. Does nothing where nothing was
+        started in this process, or when it was closed before.
         """
         if not self.started or self.store is not self._own:
             return
         self.started = False
+        # Who waits for a lock of the database may do so for longer: it is left alone then.
+        closing = threading.Thread(
+            target=self._close, args=(timeout,), name="capi-closing", daemon=True
+        )
+        try:
+            closing.start()
+        except RuntimeError:  # the interpreter is about to end
+            self._close(timeout)
+        else:
+            closing.join(timeout)
+
+    def _close(self, timeout: float) -> None:
         end = time.monotonic() + timeout
-        self.flush(timeout * 0.6)
-        self._housekeeping.stop(timeout * 0.2)
-        self._deliverer.stop(max(0.1, end - time.monotonic()))
-        self.store.close()
+        with self.issuer.shield.guard("closing"):
+            with suppress(StoreError):  # its couriers and its writer say what is wrong with it
+                self.flush(timeout * 0.6)
+            self._housekeeping.stop(timeout * 0.2)
+            with suppress(StoreError):
+                self._deliverer.stop(max(0.1, end - time.monotonic()))
+            self.store.close(max(0.0, end - time.monotonic()))
 
     @contextmanager
     def into(self, store: Store) -> Iterator[None]:
@@ -261,11 +276,9 @@ class CAPI:
                 check_date=ClockCheck(pixel.id, self.store.count),
             )  # fmt: skip
 
-        # Tells what was refused apart without telling it: the store keeps it with a pause.
-        mark = token_mark(config.secrets[0], f"{config.graph_version} {pixel.access_token}")
         region, count = config.default_region, self.store.count
         hook = config.before_send and BeforeSend(config.before_send, pixel.id, region, count)
-        return Courier(self.store, pixel.id, connect, mark, hook)
+        return Courier(self.store, pixel.id, connect, config.mark_of(pixel), hook)
 
     def _jobs(self) -> list[Job]:
         shield = self.issuer.shield

@@ -61,10 +61,10 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
 
 def _nothing_is_due(capi: CAPI) -> bool:
     """Whether all that waits has to wait: it was tried, or its pixel rests."""
-    resting = {pause.pixel_id for pause in capi.store.pauses()}
     for pixel in capi.config.pixels:
         due = capi.store.next_due(pixel.id)
-        if pixel.id not in resting and due is not None and due < 0.3:
+        rest = capi.store.rest(pixel.id, capi.config.mark_of(pixel))
+        if due is not None and due < 0.3 and (rest is None or rest.seconds < 0.3):
             return False
     # Last: what a courier took meanwhile is due no more, and not done.
     return not capi.store.depth().get("leased")

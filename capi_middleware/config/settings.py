@@ -21,6 +21,7 @@ from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
 from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.meta.user_data import unknown_keys
+from capi_middleware.signing import token_mark
 
 #: What `user_data` and `consent` may be: a callable taking the request, or expressions.
 Rule = Callable[[Any], Any] | Mapping[str, Any] | None
@@ -126,6 +127,11 @@ class Config:
     def __repr__(self) -> str:
         ids = ", ".join(pixel.id for pixel in self.pixels)
         return f"Config(pixels=[{ids}], routes={len(self.routes)}, prefix={self.prefix!r})"
+
+    def mark_of(self, pixel: Pixel) -> str:
+        """What tells one way to post to a pixel from others, without telling its access token."""
+        what = f"{self.graph_version} {pixel.access_token} {pixel.app_secret or ''}"
+        return token_mark(self.secrets[0], what)
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -10,11 +10,19 @@ from typing import Any, Protocol
 
 from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.daemon import Daemon
-from capi_middleware.delivery.retry import BATCH, Pace, gathering, lingering, pause, rest
+from capi_middleware.delivery.retry import (
+    BATCH,
+    Pace,
+    asks_to_wait,
+    backoff,
+    gathering,
+    lingering,
+    rest,
+)
 from capi_middleware.delivery.telemetry import Attempt, measure
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
-from capi_middleware.meta.codes import Outcome
+from capi_middleware.meta.codes import FAILURES, Outcome, meaning_of
 from capi_middleware.shield import Shield, about
 from capi_middleware.store.records import Lease, LeasedEvent, Settlement
 from capi_middleware.store.store import Store
@@ -26,9 +34,8 @@ logger: logging.Logger = logging.getLogger("capi_middleware.delivery")
 LEASE_SECONDS = 20.0
 #: How often an idle courier looks for events of other processes, in seconds.
 POLL_SECONDS = 2.0
-#: Attempts that may fail without an answer from Meta before an event is a dead letter: with the
-#: capped backoff more than six days, so that Meta's own limit of seven days ends it first.
-MOST_ATTEMPTS = 1000
+#: How often the log says that a pixel rests for the same reason, in seconds.
+TELL_SECONDS = 900.0
 _VIEWS = {"PageView"}
 
 
@@ -61,7 +68,10 @@ class Courier(Daemon):
         self._before_send = before_send
         self._shield = Shield(store.count)
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
+        #: How often the pixel had to rest since it last delivered, in all processes.
         self._failures = 0
+        #: The reason to rest that the log told last, and when, in seconds of time.monotonic().
+        self._told: tuple[str, float] | None = None
         self._pace = Pace()
         #: When it last asked the store for events, in seconds of time.monotonic().
         self._looked = 0.0
@@ -186,8 +196,9 @@ class Courier(Daemon):
         while self._unsettled:
             self._store.settle(*self._unsettled[0])
             self._unsettled.pop(0)
-        if self._rests():
-            return POLL_SECONDS
+        held = self._held_up()
+        if held:
+            return held
         self._hurry.clear()
         self._soon.clear()
         self._looked = self._now()
@@ -208,25 +219,48 @@ class Courier(Daemon):
         due = self._store.next_due(self._pixel_id)
         return POLL_SECONDS if due is None else max(due, 0.01)
 
-    def _rests(self) -> bool:
-        """Whether some process found that this pixel must rest, and nothing changed since."""
-        for standing in self._store.pauses():
-            if standing.pixel_id == self._pixel_id:
-                if not standing.token or standing.token == self._token:
-                    return True
-                self._store.resume(self._pixel_id)  # the token was changed: try it
-        return False
+    def _held_up(self) -> float:
+        """Seconds until this courier may send: 0.0 unless some process found that it must not.
 
-    def _rest(self, outcome: Outcome) -> None:
-        """Let the pixel rest in all processes."""
-        seconds = rest(outcome, self._failures)
+        After a rest one of all couriers tries; the others wait for what becomes of that.
+        """
+        standing = self._store.rest(self._pixel_id, self._token)
+        self._failures = standing.failures if standing is not None else 0
+        if standing is None or standing.seconds > 0:
+            return standing.seconds if standing is not None else 0.0
+        if self._store.next_due(self._pixel_id) != 0.0:
+            return self._until_due()
+        may = self._store.try_now(self._pixel_id, self._token, seconds=LEASE_SECONDS)
+        return 0.0 if may else POLL_SECONDS
+
+    def _rest(self, outcome: Outcome) -> float:
+        """Let the pixel rest in all processes that have the cause in common; for how long."""
+        seconds = rest(outcome, self._failures + 1)
         token = self._token if outcome.kind == "access" else ""
         self._store.pause(self._pixel_id, seconds=seconds, reason=outcome.reason, token=token)
         self._store.count([Count("rested", outcome.reason, pixel_id=self._pixel_id)])
-        logger.warning(
-            "pixel %s rests for %.0f s: %s", self._pixel_id, seconds, outcome.reason,
-            extra=about("rest", pixel_id=self._pixel_id, reason=outcome.reason, seconds=seconds),
-        )  # fmt: skip
+        now = self._now()
+        if self._told is None or self._told[0] != outcome.reason or now > self._told[1]:
+            self._told = outcome.reason, now + TELL_SECONDS
+            told = outcome.reason
+            if outcome.reason in FAILURES:
+                told = "{}: {}. {}".format(told, *meaning_of(told))
+            logger.warning(
+                "pixel %s rests for %.0f s: %s", self._pixel_id, seconds, told,
+                extra=about("rest", pixel_id=self._pixel_id, reason=outcome.reason,
+                            seconds=seconds),
+            )  # fmt: skip
+        return seconds
+
+    def _recovered(self) -> None:
+        """Meta took events: no process has to wait any more."""
+        if self._failures:
+            self._failures = 0
+            self._store.resume(self._pixel_id, self._token)
+        if self._told is not None:
+            extra = about("resume", pixel_id=self._pixel_id, reason=self._told[0])
+            self._told = None
+            logger.warning("pixel %s: Meta takes events again", self._pixel_id, extra=extra)
 
     def _deliver(self, lease: Lease) -> None:
         """Send all events of a lease, halving the batch around an event that Meta refuses."""
@@ -245,8 +279,8 @@ class Courier(Daemon):
             self._flying = []
             match outcome.kind:
                 case "delivered":
-                    self._failures = 0
                     self._settle(lease, batch, "delivered")
+                    self._recovered()
                     if outcome.delay is not None:
                         self._rest(outcome)
                         return
@@ -256,11 +290,11 @@ class Courier(Daemon):
                 case "invalid":
                     self._settle(lease, batch, "dead", outcome.reason)
                 case "throttled" | "access":
-                    self._failures += 1
                     self._rest(outcome)
                     return
                 case "retry":
-                    self._retry(lease, batch, outcome)
+                    self._retry(lease, batch, outcome, self._rest(outcome))
+                    return
 
     def _send(self, batch: list[LeasedEvent], *, is_part: bool) -> Outcome:
         if self._client is None:
@@ -274,19 +308,22 @@ class Courier(Daemon):
         client = self._client
         return measure()(lambda: client.send(payloads), self._pixel_id, len(batch), attempt)
 
-    def _retry(self, lease: Lease, batch: list[LeasedEvent], outcome: Outcome) -> None:
-        settlements = []
-        for event in batch:
-            if event.attempts + 1 >= MOST_ATTEMPTS:
-                settlements.append(Settlement(event.key, "dead", outcome.reason))
-            else:
-                delay = pause(outcome, event.attempts, self._chance)
-                settlements.append(
-                    Settlement(
-                        event.key, "pending", outcome.reason, delay, uncertain=outcome.uncertain
-                    )
-                )
-        self._record(lease, settlements)
+    def _retry(
+        self, lease: Lease, batch: list[LeasedEvent], outcome: Outcome, seconds: float
+    ) -> None:
+        """What nobody knows the outcome of is sent again, in other company: one may be to blame.
+
+        How often does not matter: Meta's own seven days are the end of it.
+        """
+        waits, uncertain = asks_to_wait(outcome), outcome.uncertain
+        self._record(lease, [
+            Settlement(
+                event.key, "pending", outcome.reason,
+                seconds if waits else backoff(event.attempts, self._chance),
+                attempted=not waits, uncertain=uncertain,
+            )
+            for event in batch
+        ])  # fmt: skip
 
     def _settle(self, lease: Lease, batch: list[LeasedEvent], state: Any, reason: str = "") -> None:
         self._record(lease, [Settlement(event.key, state, reason) for event in batch])

@@ -3,7 +3,7 @@
 import math
 import random
 
-from capi_middleware.meta.codes import THROTTLE_DELAY, Outcome
+from capi_middleware.meta.codes import FAILURES, THROTTLE_DELAY, Outcome
 
 #: Meta takes 1 to 1000 events in a request.
 BATCH = 1000
@@ -14,9 +14,11 @@ SHORTEST_GATHERING, LONGEST_GATHERING = 0.05, 1.5
 LONGEST_LINGERING = 6.5
 #: What counts as lately, in seconds.
 LATELY = 10.0
-#: Seconds before the second attempt, and the longest wait between two attempts.
+#: Seconds before the second attempt, and the longest wait between two attempts: of an event, and of
+#: a pixel while Meta is not reached.
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 900.0
+LONGEST_OUTAGE = 60.0
 #: The longest rest of a pixel that Meta throttles.
 LONGEST_THROTTLE = 3600.0
 #: How long a pixel rests after a token or permission error, before the next probe.
@@ -29,19 +31,25 @@ def backoff(attempts: int, chance: random.Random) -> float:
     return chance.uniform(FIRST_DELAY / 2, ceiling)
 
 
-def pause(outcome: Outcome, attempts: int, chance: random.Random) -> float:
-    """Seconds until an event is tried again: what Meta asked for, within reason, else backoff."""
-    if outcome.delay:
-        return min(LONGEST_THROTTLE, outcome.delay)
-    return backoff(attempts, chance)
-
-
 def rest(outcome: Outcome, failures: int) -> float:
-    """Seconds that a pixel rests after a throttled or access outcome, `failures` in a row."""
+    """Seconds that a pixel rests after its request failed as a whole, `failures` in a row.
+
+    What Meta asks for is done to the second, up to LONGEST_THROTTLE.
+    """
+    doubled = 2.0 ** min(max(failures - 1, 0), 10)
+    asked = min(LONGEST_THROTTLE, max(1.0, outcome.delay or 0.0))
     if outcome.kind == "access":
-        return float(min(LONGEST_DELAY, PROBE_DELAY * 2.0 ** min(max(failures - 1, 0), 10)))
-    wanted = THROTTLE_DELAY if outcome.delay is None else outcome.delay
-    return min(LONGEST_THROTTLE, max(1.0, wanted))
+        return max(asked, min(LONGEST_DELAY, PROBE_DELAY * doubled))
+    if outcome.delay is not None:
+        return asked
+    if outcome.kind == "retry":
+        return min(LONGEST_OUTAGE, FIRST_DELAY * doubled)
+    return THROTTLE_DELAY
+
+
+def asks_to_wait(outcome: Outcome) -> bool:
+    """Whether an outcome has nothing to do with the events: it is no attempt of theirs."""
+    return outcome.delay is not None or outcome.reason in (*FAILURES, "http 429", "http 503")
 
 
 def gathering(rate: float) -> float:

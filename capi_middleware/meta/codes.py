@@ -69,52 +69,49 @@ _PASSING = Meaning(
     "Meta or the way there has a passing fault",
     "Check that this machine reaches graph.facebook.com; delivery tries again by itself.",
 )
-_AWAY = "the events wait, and delivery goes on by itself as soon as Meta is reached."
-#: How the network failed, see http.Failure.
-_FAILURES = {
+#: How the network failed, see http.Failure: the events wait, and go out when it is well again.
+FAILURES = {
     "dns": Meaning(
         "passing",
         "the name of Meta's server could not be resolved (DNS)",
-        "Check the resolver of this machine or container (`getent hosts graph.facebook.com`): "
-        + _AWAY,
+        "Check the resolver of this machine or container: `getent hosts graph.facebook.com`.",
     ),
     "refused": Meaning(
         "passing",
         "the connection to Meta was refused",
-        "Let the firewall pass port 443 to graph.facebook.com, or name your proxy in HTTPS_PROXY: "
-        + _AWAY,
+        "Let the firewall pass port 443 to graph.facebook.com, or name your proxy in HTTPS_PROXY.",
     ),
     "unreachable": Meaning(
         "passing",
         "no connection to Meta came about (no route, or nobody answered in time)",
-        "Check the network, and that the firewall passes port 443 to graph.facebook.com: " + _AWAY,
+        "Check the network, and that the firewall passes port 443 to graph.facebook.com.",
     ),
     "certificate": Meaning(
         "passing",
         "the certificate of Meta's server was not accepted (TLS)",
         "A proxy that looks into TLS wants its own authority in SSL_CERT_FILE; see also that the "
-        "clock is right and that SSL_CERT_FILE names a file: " + _AWAY,
+        "clock is right and that SSL_CERT_FILE names a file.",
     ),
     "tls": Meaning(
         "passing",
         "the TLS handshake with Meta's server failed",
-        "See what stands between this machine and graph.facebook.com, port 443: " + _AWAY,
+        "See what stands between this machine and graph.facebook.com, port 443.",
     ),
     "proxy": Meaning(
         "passing",
         "the proxy that the environment names did not connect to Meta",
         "Check HTTPS_PROXY, ALL_PROXY and NO_PROXY, and that the proxy lets graph.facebook.com "
-        "pass: " + _AWAY,
+        "pass.",
     ),
     "timeout": Meaning(
         "passing",
         "Meta's answer did not come in time",
-        "If it lasts, check how much this machine's line takes: " + _AWAY,
+        "If it lasts, check how much this machine's line takes.",
     ),
     "broken": Meaning(
         "passing",
         "the connection to Meta ended before the answer",
-        "If it lasts, see what stands between this machine and graph.facebook.com: " + _AWAY,
+        "If it lasts, see what stands between this machine and graph.facebook.com.",
     ),
 }
 _EVENT = Meaning(
@@ -143,7 +140,7 @@ MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys(("4", TOO_MANY_CALLS, "32", "341", "368", "613"), _THROTTLED),
     **dict.fromkeys(map(str, range(80000, 80015)), _THROTTLED),
     **dict.fromkeys((UNKNOWN, "2", "5000"), _PASSING),
-    **_FAILURES,
+    **FAILURES,
     INVALID: _EVENT,
     TOO_OLD: Meaning(
         "event",
@@ -188,7 +185,7 @@ def meaning_of(reason: str) -> tuple[str, str]:
     """(what it means, what to do) for the `reason` of an Outcome."""
     word, _, rest = reason.partition(" ")
     code, _, fields = rest.partition(" ") if word == "code" else ("", "", "")
-    found = _THROTTLED if reason in ("usage", "http 429") else _FAILURES.get(reason) or known(code)
+    found = _THROTTLED if reason in ("usage", "http 429") else FAILURES.get(reason) or known(code)
     return (f"{found.meaning}; Meta names {fields}" if fields else found.meaning), found.fix
 
 

@@ -149,7 +149,6 @@ class PostgresEngine(Engine):
     """
 
     immediate = False
-    close_seconds: float = 5.0
 
     def __init__(self, url: str, clock: Callable[[], float] | None = None) -> None:
         self.writing_link: Link = Link(url, clock)

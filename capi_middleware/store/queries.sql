@@ -93,15 +93,35 @@ SELECT EXISTS (
 )
 
 -- name: pause
-INSERT INTO capi_pauses (pixel_id, until, reason, token) VALUES (:pixel_id, :until, :reason, :token)
-ON CONFLICT (pixel_id) DO UPDATE SET
-    until = excluded.until, reason = excluded.reason, token = excluded.token
+-- Who was told to wait for longer still does, unless the clock went back since.
+INSERT INTO capi_pauses AS pauses (pixel_id, token, since, until, reason)
+VALUES (:pixel_id, :token, :now, :now + :seconds, :reason)
+ON CONFLICT (pixel_id, token) DO UPDATE SET
+    since = excluded.since, failures = pauses.failures + 1, trying = 0,
+    until = CASE WHEN pauses.until > excluded.until AND pauses.since <= excluded.since + {slack}
+            THEN pauses.until ELSE excluded.until END,
+    reason = CASE WHEN pauses.until > excluded.until AND pauses.since <= excluded.since + {slack}
+             THEN pauses.reason ELSE excluded.reason END
 
 -- name: resume
-DELETE FROM capi_pauses WHERE pixel_id = :pixel_id
+DELETE FROM capi_pauses WHERE pixel_id = :pixel_id AND token IN ('', :token)
 
 -- name: pauses
-SELECT pixel_id, until, reason, token FROM capi_pauses WHERE until > :now AND until <= :now + {wait}
+-- One that began in the future did so before the clock went back.
+SELECT pixel_id, until, reason, token FROM capi_pauses
+WHERE until > :now AND since <= :now + {slack} ORDER BY pixel_id, token
+
+-- name: rest
+SELECT COUNT(*), COALESCE(MAX(failures), 0), COALESCE(MAX(CASE
+    WHEN until > :now AND since <= :now + {slack} THEN until - :now
+    WHEN trying > :now AND trying <= :now + {longest} THEN trying - :now ELSE 0.0 END), 0.0)
+FROM capi_pauses WHERE pixel_id = :pixel_id AND token IN ('', :token)
+
+-- name: try
+UPDATE capi_pauses SET trying = :now + :seconds
+WHERE pixel_id = :pixel_id AND token IN ('', :token)
+  AND NOT (until > :now AND since <= :now + {slack})
+  AND NOT (trying > :now AND trying <= :now + {longest})
 
 -- name: backlog
 SELECT pixel_id, COUNT(*), MAX(CASE WHEN event_time < :now THEN :now - event_time ELSE 0.0 END)

@@ -19,6 +19,9 @@ DEDUPE_WINDOW = 47 * 3600
 LONGEST_LEASE = 600.0
 #: The same for the delay of an event and the rest of a pixel; none may be longer. In seconds.
 LONGEST_WAIT = 3600.0
+#: Clocks of one machine's processes differ by less: what began later than this from now did so
+#: before the clock went back. In seconds.
+CLOCK_SLACK = 1.0
 #: A sighting that said nothing new: a replayed beacon, or a page that repeats itself.
 REPLAYED = Count("beacon", "replayed")
 
@@ -59,7 +62,7 @@ class Settlement(Struct, frozen=True):
 
 
 class Pause(Struct, frozen=True):
-    """A pixel rests, for all processes, until Unix time `until` (seconds).
+    """A pixel rests until Unix time `until` (seconds), for all processes.
 
     `reason` as in Settlement. `token` is a fingerprint of the access token that was refused, ""
     where the token is not the cause: a process with another token need not wait.
@@ -69,6 +72,16 @@ class Pause(Struct, frozen=True):
     until: float
     reason: str
     token: str = ""
+
+
+class Rest(Struct, frozen=True):
+    """What a pixel's rest, after `failures` in a row, is to the holder of one token.
+
+    It lasts for `seconds` yet. At 0.0 it is over, and one may try before all others.
+    """
+
+    seconds: float
+    failures: int
 
 
 class DeadLetter(Private, Struct, frozen=True):

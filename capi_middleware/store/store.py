@@ -18,6 +18,7 @@ from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
 from capi_middleware.store import rollups
 from capi_middleware.store.commits import Commit
 from capi_middleware.store.records import (
+    CLOCK_SLACK,
     DEDUPE_WINDOW,
     LONGEST_LEASE,
     LONGEST_WAIT,
@@ -30,6 +31,7 @@ from capi_middleware.store.records import (
     Lease,
     LeasedEvent,
     Pause,
+    Rest,
     Settlement,
     Slice,
     Tallies,
@@ -54,6 +56,7 @@ _CONSTANTS = {
     "oldest": str(OLDEST_EVENT),
     "longest": str(LONGEST_LEASE),
     "wait": str(LONGEST_WAIT),
+    "slack": str(CLOCK_SLACK),
     "vague": ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES),
 }
 
@@ -149,7 +152,7 @@ class Engine(ABC):
     #: Whether each call is committed in the caller's thread: a database that nobody waits for.
     immediate: bool
     #: How long Store.close waits for what others do, in seconds.
-    close_seconds: float = 10.0
+    close_seconds: float = 5.0
 
     @abstractmethod
     def transaction(self, access: Access) -> AbstractContextManager[Transaction]:
@@ -283,18 +286,31 @@ class Store:
         return bool(waits)
 
     def pause(self, pixel_id: str, *, seconds: float, reason: str, token: str = "") -> None:
-        """Let a pixel rest from now on; a later call replaces an earlier one. See Pause."""
+        """Let a pixel rest from now on, for as long as this or an earlier call wants. See Pause."""
         with self._engine.transaction("write") as db:
-            until = db.now + seconds
-            db.run("pause", pixel_id=pixel_id, until=until, reason=reason, token=token)
+            given = {"reason": reason, "token": token, "seconds": seconds}
+            db.run("pause", pixel_id=pixel_id, now=db.now, **given)
 
-    def resume(self, pixel_id: str) -> None:
-        """End the rest of a pixel."""
+    def resume(self, pixel_id: str, token: str = "") -> None:
+        """End the rest of a pixel for those with this token: not what another one's refusal is."""
         with self._engine.transaction("write") as db:
-            db.run("resume", pixel_id=pixel_id)
+            db.run("resume", pixel_id=pixel_id, token=token)
+
+    def rest(self, pixel_id: str, token: str = "") -> Rest | None:
+        """The rest of a pixel as the holder of a token sees it, until `resume`."""
+        with self._engine.transaction("read") as db:
+            [(n, failures, seconds)] = db.read("rest", pixel_id=pixel_id, token=token, now=db.now)
+        return Rest(float(seconds), failures) if n else None
+
+    def try_now(self, pixel_id: str, token: str, *, seconds: float) -> bool:
+        """Whether the caller may try as the first after a rest; others wait so many seconds."""
+        with self._engine.transaction("write") as db:
+            given = {"pixel_id": pixel_id, "token": token, "now": db.now}
+            [(n, _, _)] = db.read("rest", **given)
+            return bool(db.run("try", seconds=seconds, **given) == n)
 
     def pauses(self) -> Sequence[Pause]:
-        """The pixels that rest now."""
+        """The rests of now, by pixel."""
         with self._engine.transaction("read") as db:
             return list(starmap(Pause, db.read("pauses", now=db.now)))
 
@@ -423,10 +439,14 @@ class Store:
         """Wait up to `timeout` seconds until all that was appended is committed."""
         return self._writer.flush(timeout)
 
-    def close(self) -> None:
-        """Flush and end the store's threads and connections. A later use starts them again."""
-        deadline = time.monotonic() + self._engine.close_seconds
-        self._writer.close(self._engine.close_seconds)
+    def close(self, timeout: float | None = None) -> None:
+        """Flush and end the store's threads and connections. A later use starts them again.
+
+        `timeout` in seconds; without it the engine's close_seconds.
+        """
+        timeout = self._engine.close_seconds if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+        self._writer.close(timeout)
         self._engine.close(max(0.0, deadline - time.monotonic()))
 
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:

@@ -184,6 +184,8 @@ class Writer:
         done = self._finish("stop", timeout)
         if done and thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, deadline - time.monotonic()))
+        if not done and self._rows:
+            _log("closing: %s rows are not stored yet", str(self._rows), "unsaved")
         return done
 
     def _finish(self, kind: Literal["flush", "stop"], timeout: float) -> bool:

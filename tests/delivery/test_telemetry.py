@@ -86,7 +86,7 @@ def test_an_event_that_was_sent_before_makes_it_a_repeat(host: Host) -> None:
     clock = Clock()
     store = MemoryStore(clock=clock)
     store_rows(store, row("e1"))
-    courier = Courier(store, PIXEL, lambda: Script(Outcome("retry", "http 503")))
+    courier = Courier(store, PIXEL, lambda: Script(Outcome("retry", "http 500")))
     courier._round()
     clock.now += 3600
     courier._round()

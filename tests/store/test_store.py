@@ -20,6 +20,7 @@ from capi_middleware.store.records import (
     Lease,
     LeasedEvent,
     Pause,
+    Rest,
     Settlement,
     Slice,
     Tallies,
@@ -634,16 +635,63 @@ def test_uncertain_stays_whatever_comes_after(store: Store, clock: Clock) -> Non
 # pauses
 
 
-def test_a_pause_holds_until_its_end_and_a_later_one_replaces_it(
+def test_a_pause_holds_until_its_end_and_each_token_has_its_own(store: Store, clock: Clock) -> None:
+    store.pause(PIXEL, seconds=60, reason="code 190", token="abc")
+    store.pause(PIXEL, seconds=90, reason="code 4")
+    for_all, for_one = (
+        Pause(PIXEL, NOON + 90, "code 4"),
+        Pause(PIXEL, NOON + 60, "code 190", "abc"),
+    )
+    assert list(store.pauses()) == [for_all, for_one]
+    clock.now = NOON + 60
+    assert list(store.pauses()) == [for_all]
+    clock.now = NOON + 90
+    assert list(store.pauses()) == []
+
+
+def test_who_was_told_to_wait_for_longer_still_does(store: Store, clock: Clock) -> None:
+    store.pause(PIXEL, seconds=3600, reason="http 503")
+    clock.now += 10
+    store.pause(PIXEL, seconds=1, reason="timeout")
+    assert list(store.pauses()) == [Pause(PIXEL, NOON + 3600, "http 503")]
+    store.pause(PIXEL, seconds=3600, reason="code 4")
+    assert list(store.pauses()) == [Pause(PIXEL, NOON + 3610, "code 4")]
+
+
+def test_a_rest_is_over_when_the_clock_goes_back_before_it_began(
     store: Store, clock: Clock
 ) -> None:
-    store.pause(PIXEL, seconds=60, reason="code 190", token="abc")
-    assert list(store.pauses()) == [Pause(PIXEL, NOON + 60, "code 190", "abc")]
-    store.pause(PIXEL, seconds=90, reason="code 4")
-    assert list(store.pauses()) == [Pause(PIXEL, NOON + 90, "code 4")]
-    clock.now = NOON + 91
+    store.pause(PIXEL, seconds=60, reason="code 4")
+    clock.now -= 0.5  # a clock is set by so much all day long
+    assert store.rest(PIXEL) == Rest(60.5, 1)
+    clock.now -= 100
+    assert (list(store.pauses()), store.rest(PIXEL)) == ([], Rest(0.0, 1))
+    store.pause(PIXEL, seconds=5, reason="code 4")
+    assert store.rest(PIXEL) == Rest(5.0, 2)
 
-    assert list(store.pauses()) == []
+
+def test_the_rest_of_one_token_is_not_that_of_another(store: Store) -> None:
+    store.pause(PIXEL, seconds=60, reason="code 190", token="old")
+    assert store.rest(PIXEL, "old") == Rest(60.0, 1)
+    assert store.rest(PIXEL, "new") is None
+    store.resume(PIXEL, "new")
+    assert store.rest(PIXEL, "old") == Rest(60.0, 1)
+    store.resume(PIXEL, "old")
+    assert store.rest(PIXEL, "old") is None
+
+
+def test_one_of_all_tries_when_a_rest_is_over(store: Store, clock: Clock) -> None:
+    store.pause(PIXEL, seconds=60, reason="timeout")
+    assert not store.try_now(PIXEL, "a", seconds=20)
+    clock.now += 60
+    assert store.rest(PIXEL, "b") == Rest(0.0, 1)
+    assert store.try_now(PIXEL, "a", seconds=20)
+    assert store.rest(PIXEL, "b") == Rest(20.0, 1)
+    assert not store.try_now(PIXEL, "b", seconds=20)
+    clock.now += 20  # the one who tried was killed
+    assert store.try_now(PIXEL, "b", seconds=20)
+    store.resume(PIXEL, "b")
+    assert store.rest(PIXEL, "a") is None
 
 
 def test_a_pause_can_be_ended(store: Store) -> None:

@@ -22,12 +22,13 @@ def delivery_not_running(facts: Facts) -> Flags:
 
 @check
 def pixel_paused(facts: Facts) -> Flags:
-    """A pixel rests: Meta refused its token, or throttles."""
+    """A pixel rests: Meta refused its token, throttles, or is not reached."""
     for one in facts.pixels:
         if one.paused_because is not None:
+            meaning, fix = meaning_of(one.paused_because)
             yield flag(
                 "critical" if one.token_refused else "warning", ("", one.pixel_id),
-                value=one.waiting, pixel=one, fix=meaning_of(one.paused_because)[1],
+                value=one.waiting, pixel=one, meaning=meaning, fix=fix,
             )  # fmt: skip
 
 

@@ -70,11 +70,17 @@ CREATE TABLE capi_counts (
     PRIMARY KEY (hour, kind, reason, event_name, pixel_id)
 );
 
+-- Pixels that rest, for all processes with a token or (token '') for all, and after that until one
+-- of them got through: `trying` is until when the others leave that to the one who tries.
 CREATE TABLE capi_pauses (
-    pixel_id text PRIMARY KEY,
+    pixel_id text NOT NULL,
+    token text NOT NULL,
+    since double precision NOT NULL,
     until double precision NOT NULL,
     reason text NOT NULL,
-    token text NOT NULL
+    failures integer NOT NULL DEFAULT 1,
+    trying double precision NOT NULL DEFAULT 0,
+    PRIMARY KEY (pixel_id, token)
 );
 
 -- The values of the sums in capi_rollups.

@@ -72,12 +72,17 @@ CREATE TABLE counts (
     PRIMARY KEY (hour, kind, reason, event_name, pixel_id)
 ) WITHOUT ROWID;
 
--- Pixels that rest, for all processes.
+-- Pixels that rest, for all processes with a token or (token '') for all, and after that until one
+-- of them got through: `trying` is until when the others leave that to the one who tries.
 CREATE TABLE pauses (
-    pixel_id TEXT PRIMARY KEY,
+    pixel_id TEXT NOT NULL,
+    token TEXT NOT NULL,
+    since REAL NOT NULL,
     until REAL NOT NULL,
     reason TEXT NOT NULL,
-    token TEXT NOT NULL
+    failures INTEGER NOT NULL DEFAULT 1,
+    trying REAL NOT NULL DEFAULT 0,
+    PRIMARY KEY (pixel_id, token)
 ) WITHOUT ROWID;
 
 -- The values of the sums in rollups.
