@@ -21,17 +21,18 @@ PIXELS = [Pixel(str(n), access_token="t") for n in range(1, 6)]
 @contextmanager
 def sending(fake: FakeMeta, store: str) -> Iterator[CAPI]:
     """A process of which each of five couriers waits for Meta's answer."""
-    fake.fail_next(200, delay=60, times=None)
+    fake.fail_next(200, delay=4, times=None)
     capi = CAPI(make_config(store=store, pixels=PIXELS, delivery=True, graph_url=fake.url))
     capi.track("Lead")
     until("all are leased", lambda: capi.store.depth() == {"leased": len(PIXELS)})
     yield capi
-    until("nobody waits for the database any more", lambda: not waiting())
+    until("all threads have ended", lambda: not threads())
+    capi.store.close()  # what the last of them opened
 
 
-def waiting() -> set[str]:
-    """The threads that may still do."""
-    return {one.name for one in threading.enumerate()} & {"capi-closing", "capi-housekeeping"}
+def threads() -> list[str]:
+    """Ours."""
+    return [one.name for one in threading.enumerate() if one.name.startswith("capi-")]
 
 
 def close_while(capi: CAPI) -> bool:
