@@ -267,18 +267,20 @@ class CAPI:
 
     def _courier(self, pixel: Pixel) -> Courier:
         config = self.config
+        clock = ClockCheck(pixel.id, self.store.count)
 
         def connect() -> Any:
             return GraphClient(
                 config.graph_url, config.graph_version, pixel.id, pixel.access_token,
                 app_secret=pixel.app_secret,
                 test_code=pixel.test_event_code or config.test_event_code,
-                check_date=ClockCheck(pixel.id, self.store.count),
+                check_date=clock,
             )  # fmt: skip
 
         region, count = config.default_region, self.store.count
         hook = config.before_send and BeforeSend(config.before_send, pixel.id, region, count)
-        return Courier(self.store, pixel.id, connect, config.mark_of(pixel), hook)
+        mark = config.mark_of(pixel)
+        return Courier(self.store, pixel.id, connect, mark, hook, clock.surely)
 
     def _jobs(self) -> list[Job]:
         shield = self.issuer.shield

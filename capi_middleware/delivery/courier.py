@@ -1,6 +1,7 @@
 """Couriers: one daemon thread per pixel that leases events, sends them and settles them."""
 
 import logging
+import math
 import os
 import random
 import threading
@@ -12,6 +13,7 @@ from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.daemon import Daemon
 from capi_middleware.delivery.retry import (
     BATCH,
+    LONGEST_DELAY,
     Pace,
     asks_to_wait,
     backoff,
@@ -45,6 +47,9 @@ class Client(Protocol):
     def send(self, payloads: Sequence[bytes]) -> Outcome:
         """Post a batch."""
 
+    def hear(self) -> Outcome | None:
+        """Let Meta's clock be heard; what came in between, None for nothing."""
+
     def close(self) -> None:
         """Close the connection."""
 
@@ -59,6 +64,7 @@ class Courier(Daemon):
         make_client: Callable[[], Client],
         token: str = "",
         before_send: BeforeSend | None = None,
+        surely: Callable[[], float | None] = lambda: math.inf,
     ) -> None:
         super().__init__(f"capi-courier-{pixel_id}")
         self._store = store
@@ -66,6 +72,8 @@ class Courier(Daemon):
         self._make_client = make_client
         self._token = token
         self._before_send = before_send
+        #: Unix time by another clock than the store's, see Store.lease.
+        self._surely = surely
         self._shield = Shield(store.count)
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         #: How often the pixel had to rest since it last delivered, in all processes.
@@ -202,9 +210,11 @@ class Courier(Daemon):
         self._hurry.clear()
         self._soon.clear()
         self._looked = self._now()
-        lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS)
+        surely = self._surely()
+        lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS, surely=surely)
         if not lease.events:
-            return self._until_due()
+            due = self._until_due()
+            return self._hear() if due <= 0.01 and surely is None else due
         self._pace.add(len(lease.events), self._now())
         self._lease_id, self._held = lease.lease_id, {one.key: one for one in lease.events}
         try:
@@ -214,6 +224,19 @@ class Courier(Daemon):
             self._give_back()
             self._held = {}
         return 0.0 if left or len(lease.events) == BATCH else self._until_due()
+
+    def _hear(self) -> float:
+        """What seems too old is not given up before Meta's clock was heard; seconds until then."""
+        problem = self._connected().hear()
+        if problem is not None:
+            return self._rest(problem)
+        self._recovered()
+        return 0.0
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            self._client = self._make_client()
+        return self._client
 
     def _until_due(self) -> float:
         due = self._store.next_due(self._pixel_id)
@@ -297,15 +320,13 @@ class Courier(Daemon):
                     return
 
     def _send(self, batch: list[LeasedEvent], *, is_part: bool) -> Outcome:
-        if self._client is None:
-            self._client = self._make_client()
         attempt: Attempt = "first"
         if is_part:
             attempt = "split"
         elif any(event.attempts for event in batch):
             attempt = "repeat"
         payloads = [event.payload for event in batch]
-        client = self._client
+        client = self._connected()
         return measure()(lambda: client.send(payloads), self._pixel_id, len(batch), attempt)
 
     def _retry(
@@ -319,7 +340,7 @@ class Courier(Daemon):
         self._record(lease, [
             Settlement(
                 event.key, "pending", outcome.reason,
-                seconds if waits else backoff(event.attempts, self._chance),
+                min(seconds, LONGEST_DELAY) if waits else backoff(event.attempts, self._chance),
                 attempted=not waits, uncertain=uncertain,
             )
             for event in batch

@@ -17,12 +17,12 @@ LATELY = 10.0
 #: Seconds before the second attempt, and the longest wait between two attempts: of an event, and of
 #: a pixel while Meta is not reached.
 FIRST_DELAY = 1.0
-LONGEST_DELAY = 900.0
+LONGEST_DELAY = 300.0
 LONGEST_OUTAGE = 60.0
 #: The longest rest of a pixel that Meta throttles.
 LONGEST_THROTTLE = 3600.0
-#: How long a pixel rests after a token or permission error, before the next probe.
-PROBE_DELAY = 60.0
+#: How long a pixel rests after a token or permission error, before the next probe, and at most.
+PROBE_DELAY, LONGEST_PROBE = 60.0, 900.0
 
 
 def backoff(attempts: int, chance: random.Random) -> float:
@@ -39,7 +39,7 @@ def rest(outcome: Outcome, failures: int) -> float:
     doubled = 2.0 ** min(max(failures - 1, 0), 10)
     asked = min(LONGEST_THROTTLE, max(1.0, outcome.delay or 0.0))
     if outcome.kind == "access":
-        return max(asked, min(LONGEST_DELAY, PROBE_DELAY * doubled))
+        return max(asked, min(LONGEST_PROBE, PROBE_DELAY * doubled))
     if outcome.delay is not None:
         return asked
     if outcome.kind == "retry":

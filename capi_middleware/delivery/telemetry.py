@@ -5,15 +5,16 @@ exporter takes what is made here is the host's to say. No URL, token or text of 
 nothing personal.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Literal
 
 from capi_middleware.events import Count
 from capi_middleware.meta.codes import Outcome
+from capi_middleware.meta.http import http_date
 
 #: first: none of the events was sent before; repeat: some were; split: a part of a batch that Meta
 #: refused.
@@ -90,6 +91,12 @@ TOLERANCE = 60.0
 HOUR = 3600.0
 
 
+def _passing() -> float:
+    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
 class ClockCheck:
     """Holds the Date of Meta's answers against our clock: Meta judges event_time by its own.
 
@@ -106,14 +113,24 @@ class ClockCheck:
         self._count = count
         self._clock = clock
         self._told_at: float | None = None
+        #: What Meta's time is ahead of that which passes by itself; infinite where it tells none.
+        self._ahead: float | None = None
+
+    def surely(self) -> float | None:
+        """Unix time in seconds by Meta's clock, whatever ours says; None before its first answer.
+
+        Infinite where Meta's answers name no time: then there is no clock but ours.
+        """
+        return None if self._ahead is None else self._ahead + _passing()
 
     def __call__(self, date: str | None) -> None:
         """Count "skewed" if the header `date` of an answer that just came is not now."""
-        ours = self._clock()
-        try:
-            ahead = ours - parsedate_to_datetime(date or "").timestamp()
-        except (ValueError, OverflowError):
+        ours, metas = self._clock(), http_date(date)
+        if metas is None:
+            self._ahead = math.inf if self._ahead is None else self._ahead
             return
+        self._ahead = metas - _passing()
+        ahead = ours - metas
         if abs(ahead) <= TOLERANCE:
             return
         # A clock that is set right moves in either direction.

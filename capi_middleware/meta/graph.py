@@ -37,7 +37,8 @@ class GraphClient:
         check_date: Callable[[str | None], None] = lambda date: None,
     ) -> None:
         self._check_date = check_date
-        self._url = f"{graph_url.rstrip('/')}/{version}/{pixel_id}/events"
+        self._root = f"{graph_url.rstrip('/')}/"
+        self._url = f"{self._root}{version}/{pixel_id}/events"
         more = proof(token, app_secret)
         if test_code:
             more["test_event_code"] = test_code
@@ -63,6 +64,15 @@ class GraphClient:
         """
         answer = self._post(payloads)
         return answer.status, decoded(answer.body)
+
+    def hear(self) -> Outcome | None:
+        """Ask for nothing but the time of Meta's clock; what came in between, None for nothing."""
+        try:
+            answer = self._http.send("GET", self._root, seconds=DEADLINE, headers={})
+        except NoAnswer as error:
+            return Outcome("retry", str(error))
+        self._check_date(answer.headers.get("date"))
+        return None
 
     def _post(self, payloads: Sequence[bytes]) -> Answer:
         content = body_of(payloads, self._more)

@@ -151,6 +151,7 @@ class PostgresEngine(Engine):
     immediate = False
 
     def __init__(self, url: str, clock: Callable[[], float] | None = None) -> None:
+        super().__init__()
         self.writing_link: Link = Link(url, clock)
         self.link: Link = Link(url, clock)
         self.name: str = self.link.name
@@ -194,14 +195,15 @@ class PostgresEngine(Engine):
                 self.link.lock.release()
 
     def claim(
-        self, pixel_id: str, lease_id: str, *, limit: int, seconds: float
+        self, pixel_id: str, lease_id: str, *, limit: int, seconds: float, surely: float | None
     ) -> tuple[list[LeasedEvent], bool]:
         """See Engine.claim."""
         with self.transaction("write") as db:
             given = {"pixel_id": pixel_id, "now": db.now}
-            db.run("release", **given)
-            due = db.read("due", limit=limit, **given)
-            expired = [columns[0] for columns in due if columns[-1]]
+            db.run("release", wait=self._longest_wait(pixel_id, db.now), **given)
+            latest = db.now if surely is None else min(db.now, surely)
+            due = db.read("due", limit=limit, surely=latest, **given)
+            expired = [columns[0] for columns in due if columns[-1] and surely is not None]
             if expired:
                 db.run("expire", keys=expired)
             given |= {"lease_id": lease_id, "until": db.now + seconds}

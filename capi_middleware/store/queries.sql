@@ -73,8 +73,9 @@ WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = A
 DELETE FROM capi_leases WHERE key = ANY(:keys) AND lease_id = :lease_id
 
 -- name: next_due
--- A lease that ends too far in the future was taken before the clock went back.
-SELECT MIN(CASE WHEN due_at > :now THEN due_at - :now ELSE 0.0 END) FROM (
+-- What is too far in the future was set before the clock went back.
+SELECT MIN(CASE WHEN due_at > :now AND due_at <= :now + {wait} THEN due_at - :now ELSE 0.0 END)
+FROM (
     SELECT * FROM (
         SELECT due_at FROM capi_events AS events WHERE pixel_id = :pixel_id AND server = 'pending'
           AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)

@@ -29,13 +29,13 @@ WITH ended AS (
 UPDATE capi_events SET due_at = :now
 WHERE key IN (
     SELECT key FROM capi_events
-    WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at > :now + {wait}
+    WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at > :now + :wait
     FOR UPDATE SKIP LOCKED
 )
 
 -- name: due
 SELECT key, event_id, event_name, event_time, payload, attempts,
-       event_time < :now - CASE WHEN uncertain > 0 OR browser = 'sent' THEN {dedupe}
+       event_time < :surely - CASE WHEN uncertain > 0 OR browser = 'sent' THEN {dedupe}
                     ELSE {oldest} END
 FROM capi_events AS events
 WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at <= :now

@@ -8,12 +8,12 @@ DELETE FROM leases WHERE until <= :now OR until > :now + {longest}
 -- name: hurry
 -- A due time too far in the future was set before the clock went back.
 UPDATE events SET due_at = :now
-WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at > :now + {wait}
+WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at > :now + :wait
 
 -- name: due
 -- The keys that are due, in order, and those of them that are too old.
 SELECT json_group_array(key), json_group_array(key) FILTER (WHERE too_old) FROM (
-    SELECT key, event_time < :now - CASE WHEN uncertain OR browser = 'sent' THEN {dedupe}
+    SELECT key, event_time < :surely - CASE WHEN uncertain OR browser = 'sent' THEN {dedupe}
            ELSE {oldest} END AS too_old
     FROM events
     WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at <= :now

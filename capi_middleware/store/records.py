@@ -17,8 +17,8 @@ DEDUPE_WINDOW = 47 * 3600
 #: A lease that ends later than this from now was taken before the clock went back: it has run
 #: out. In seconds; no lease may be asked for longer.
 LONGEST_LEASE = 600.0
-#: The same for the delay of an event and the rest of a pixel; none may be longer. In seconds.
-LONGEST_WAIT = 3600.0
+#: The same for the delay of an event; none may be longer. In seconds.
+LONGEST_WAIT = 600.0
 #: Clocks of one machine's processes differ by less: what began later than this from now did so
 #: before the clock went back. In seconds.
 CLOCK_SLACK = 1.0

@@ -141,6 +141,7 @@ class SqliteEngine(Engine):
     """See Engine. A transaction's time is by `clock`, Unix time in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._clock = clock
         self._start_over()
         at_fork(
@@ -154,13 +155,19 @@ class SqliteEngine(Engine):
         return self.transaction("group")
 
     def claim(
-        self, pixel_id: str, lease_id: str, *, limit: int, seconds: float
+        self, pixel_id: str, lease_id: str, *, limit: int, seconds: float, surely: float | None
     ) -> tuple[list[LeasedEvent], bool]:
         """See Engine.claim."""
         with self.transaction("write") as db:
+            given = {"pixel_id": pixel_id, "now": db.now}
             db.run("release", now=db.now)
-            db.run("hurry", pixel_id=pixel_id, now=db.now)
-            [(due, expired)] = db.read("due", pixel_id=pixel_id, now=db.now, limit=limit)
+            db.run("hurry", wait=self._longest_wait(pixel_id, db.now), **given)
+            latest = db.now if surely is None else min(db.now, surely)
+            [(due, expired)] = db.read("due", limit=limit, surely=latest, **given)
+            if surely is None and expired != _NONE:
+                spared = set(json.loads(expired))
+                due = json.dumps([key for key in json.loads(due) if key not in spared])
+                expired = _NONE
             if expired != _NONE:
                 db.run("expire", keys=expired)
             if due != expired:

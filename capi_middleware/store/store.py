@@ -1,5 +1,6 @@
 """The store: where events live from mint to report, in whatever database an engine opens."""
 
+import math
 import re
 import secrets
 import time
@@ -154,6 +155,10 @@ class Engine(ABC):
     #: How long Store.close waits for what others do, in seconds.
     close_seconds: float = 5.0
 
+    def __init__(self) -> None:
+        #: The time of this process's last claim, by pixel.
+        self._claimed: dict[str, float] = {}
+
     @abstractmethod
     def transaction(self, access: Access) -> AbstractContextManager[Transaction]:
         """A transaction.
@@ -168,9 +173,15 @@ class Engine(ABC):
 
     @abstractmethod
     def claim(
-        self, pixel_id: str, lease_id: str, *, limit: int, seconds: float
+        self, pixel_id: str, lease_id: str, *, limit: int, seconds: float, surely: float | None
     ) -> tuple[list[LeasedEvent], bool]:
-        """Lease due events; whether some were too old, and expired instead."""
+        """Lease due events; whether some were too old, and expired instead. See Store.lease."""
+
+    def _longest_wait(self, pixel_id: str, now: float) -> float:
+        """What is due later than this from `now` was put off before the clock went back."""
+        before = self._claimed.get(pixel_id, now)
+        self._claimed[pixel_id] = now
+        return 0.0 if now < before - CLOCK_SLACK else LONGEST_WAIT
 
     @abstractmethod
     def tidy(self) -> None:
@@ -237,20 +248,27 @@ class Store:
         """Add to the hourly counters, without blocking. Never raises StoreFull."""
         self._writer.count(counts)
 
-    def lease(self, pixel_id: str, *, limit: int, seconds: float) -> Lease:
+    def lease(
+        self, pixel_id: str, *, limit: int, seconds: float, surely: float | None = math.inf
+    ) -> Lease:
         """Claim up to `limit` due events of a pixel for `seconds`, those due longest first.
 
         Events whose lease ran out are due again. Never hands one event to two living leases.
         Due events older than OLDEST_EVENT become "expired" instead, as do those older than
         DEDUPE_WINDOW that Meta may have counted: an attempt was uncertain, or the browser copy is
         known to be sent. `seconds` is at most LONGEST_LEASE. An event that is due later than
-        LONGEST_WAIT from now is due: the clock went back.
+        LONGEST_WAIT from now is due, and all that waits is once the clock went back.
+
+        `surely` is a time, in Unix seconds, that has come by another clock: what is too old by ours
+        alone is leased and not expired. None where the other is not known yet: it is left alone.
         """
         lease_id, expired = secrets.token_hex(16), True
         events: list[LeasedEvent] = []
         # Whole batches of expired events go one transaction at a time.
         while expired and not events:
-            events, expired = self._engine.claim(pixel_id, lease_id, limit=limit, seconds=seconds)
+            events, expired = self._engine.claim(
+                pixel_id, lease_id, limit=limit, seconds=seconds, surely=surely
+            )
         return Lease(lease_id, events)
 
     def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:

@@ -177,6 +177,9 @@ class Script:
             return self.outcomes.pop(0)
         return Outcome("invalid", "code 100") if self.bad & set(payloads) else Outcome("delivered")
 
+    def hear(self) -> Outcome | None:
+        return None
+
     def close(self) -> None:
         pass
 
