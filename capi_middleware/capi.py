@@ -1,6 +1,7 @@
 """CAPI is one process's tracker: it puts the parts together, and track() gives events to them."""
 
 import atexit
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
