@@ -246,7 +246,7 @@ def test_one_thread_after_another_uses_the_same_connection(path: Path) -> None:
     assert seen[0] is seen[1]
 
 
-OF_PIXEL = {"pixel_id": PIXEL, "now": NOON, "limit": 10}
+OF_PIXEL = {"pixel_id": PIXEL, "now": NOON, "limit": 10, "wait": 600.0, "surely": NOON}
 
 
 def plan(path: Path, query: str, given: Any = OF_PIXEL) -> str:
