@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from capi_middleware.meta.codes import meaning_of
 from capi_middleware.meta.graph import GraphClient
@@ -18,14 +17,10 @@ from tests.delivery.test_delivery import EVENT, RECEIPT, answer, answering
 from tests.support.servers import closed_port
 from tests.support.stores import NOON, PIXEL
 
-ENVIRONMENT = (
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-)
+trustme: Any = pytest.importorskip("trustme", reason="see the group dev of pyproject.toml")
+
+ENVIRONMENT = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE",
+               "SSL_CERT_DIR")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -130,12 +125,12 @@ def _pipe(source: socket.socket, sink: socket.socket) -> None:
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
+def authority() -> Any:
     return trustme.CA()
 
 
 @pytest.fixture
-def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+def trusted(authority: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The environment names the authority."""
     path = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
@@ -143,7 +138,7 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return authority
 
 
-def tls(authority: trustme.CA, name: str = "graph.example") -> ssl.SSLContext:
+def tls(authority: Any, name: str = "graph.example") -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
     return context
@@ -161,16 +156,14 @@ def test_a_refused_connection_is_told_as_refused() -> None:
 
 
 def test_a_certificate_of_an_unknown_authority_is_told_as_one(
-    names: dict[str, str], authority: trustme.CA
+    names: dict[str, str], authority: Any
 ) -> None:
     names["graph.example"] = "127.0.0.1"
     with listening(context=tls(authority)) as port:
         assert failure(f"https://graph.example:{port}") == ("certificate", False)
 
 
-def test_a_certificate_of_another_name_is_told_as_one(
-    names: dict[str, str], trusted: trustme.CA
-) -> None:
+def test_a_certificate_of_another_name_is_told_as_one(names: dict[str, str], trusted: Any) -> None:
     names["graph.example"] = "127.0.0.1"
     with listening(context=tls(trusted, "other.example")) as port:
         assert failure(f"https://graph.example:{port}") == ("certificate", False)
@@ -183,7 +176,7 @@ def test_a_server_that_speaks_no_tls_is_told_as_tls() -> None:
 
 @pytest.mark.parametrize("setting", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 def test_a_certificate_file_that_is_not_there_is_told_and_not_raised(
-    setting: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, authority: trustme.CA
+    setting: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, authority: Any
 ) -> None:
     monkeypatch.setenv(setting, str(tmp_path / "missing.pem"))
     with listening(context=tls(authority, "127.0.0.1")) as port:
@@ -272,7 +265,7 @@ def test_each_failure_has_a_meaning_and_a_fix_of_its_own(reason: str, word: str)
 
 
 def test_an_authority_that_the_environment_names_is_trusted(
-    names: dict[str, str], trusted: trustme.CA
+    names: dict[str, str], trusted: Any
 ) -> None:
     names["graph.example"] = "127.0.0.1"
     with listening(context=tls(trusted)) as port:
@@ -280,7 +273,7 @@ def test_an_authority_that_the_environment_names_is_trusted(
 
 
 def test_a_proxy_that_the_environment_names_is_asked(
-    trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch
+    trusted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with listening(context=tls(trusted)) as port, closing(Proxy()) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
@@ -289,7 +282,7 @@ def test_a_proxy_that_the_environment_names_is_asked(
 
 
 def test_a_host_of_no_proxy_is_reached_without_it(
-    names: dict[str, str], trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch
+    names: dict[str, str], trusted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names["graph.example"] = "127.0.0.1"
     monkeypatch.setenv("HTTPS_PROXY", closed_port())
