@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.page.gate import may_be_page
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, current
-from capi_middleware.request.visit import Headers
+from capi_middleware.request.visit import Headers, in_time
 from capi_middleware.store.commits import Commit, arrival, committed
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Waits:
 
     async def host(self, answer: Awaitable[Any]) -> Any:
         """The host's own coroutine, in the task of its request."""
-        return await answer
+        return await in_time(answer)
 
     async def commit(self, commit: Commit) -> None:
         """Raises StoreError or TimeoutError."""
@@ -77,6 +78,8 @@ class CAPIMiddleware:
         """The ASGI interface."""
         if scope["type"] != "http" or MARK in scope:
             if scope["type"] == "lifespan":
+                if not _on_asyncio():
+                    return await _refuse(receive, send)
                 self._has_lifespan = True
                 send = self._closing(send)
             elif MARK in scope:
@@ -93,7 +96,8 @@ class CAPIMiddleware:
         if endpoint is not None:
             return await self._answer(endpoint, scope, receive, send)
         scope[MARK] = True
-        response = _Response(capi, scope, send, scope["path"], scope.get("root_path", ""), exchange)
+        came = (scope["path"], scope.get("root_path", ""), scope.get("raw_path"))
+        response = _Response(capi, scope, send, came, exchange)
         # Most requests come through here: no method of ours, no second coroutine between them
         # and the app.
         if exchange is not None and exchange.tee is not None:
@@ -103,8 +107,12 @@ class CAPIMiddleware:
             await self.app(scope, receive, response.on_message)
             if response.held is not None:
                 await response.release()
+        except Exception:
+            await response.failed()
+            raise
         finally:
             current.reset(token)
+            response.over = True
             opened = response.exchange
             if opened is not None and (
                 not response.ended or opened.commits or response.timer is not None
@@ -137,19 +145,20 @@ class CAPIMiddleware:
 class _Response(Private, Struct, eq=False, weakref=False):
     """One request and the `send` that its app gets.
 
-    Without an `exchange` as long as nothing about it matters to us. `path` and `root_path` are as
-    they came in: a router that mounts another app writes its own into the scope. `held` is a start
-    that waits for the first piece of the body; `left` are the bytes of the body that are to come,
-    where that is known.
+    Without an `exchange` as long as nothing about it matters to us. `came` is path, root_path and
+    raw_path as they came in: a router that mounts another app writes its own into the scope.
+    `held` is a start that waits for the first piece of the body; `left` are the bytes of the body
+    that are to come, where that is known; `passed`: a piece of it went out. `over`: see Passage.
     """
 
     capi: CAPI
     scope: Scope
     send: Send
-    path: str
-    root_path: str
+    came: tuple[str, str, bytes | None]
     exchange: Exchange | None = None
+    over: bool = False
     started: bool = False
+    passed: bool = False
     watching: bool = False
     held: Message | None = None
     left: int | None = None
@@ -165,7 +174,8 @@ class _Response(Private, Struct, eq=False, weakref=False):
     def opened(self) -> Exchange:
         """See exchange.Passage."""
         if self.exchange is None:
-            came = {"path": self.path, "root_path": self.root_path}
+            path, root_path, raw_path = self.came
+            came = {"path": path, "root_path": root_path, "raw_path": raw_path}
             self.exchange = self.capi.open(self.scope, came)
             if self.started:
                 self.exchange.missed()
@@ -197,6 +207,7 @@ class _Response(Private, Struct, eq=False, weakref=False):
             await self.hurried
         last = not message.get("more_body", False)
         chunk = message.get("body", b"")
+        self.passed = True
         if not self.watching:
             if self.left is not None:
                 self.left -= len(chunk)
@@ -235,11 +246,20 @@ class _Response(Private, Struct, eq=False, weakref=False):
         if self.hurried is not None:
             await self.hurried
         if message["type"] in _FILES:
-            # The server sends a file that nobody reads here: the response stays as it is.
+            self.passed = True
+            exchange.offloaded()
             self.watching = False
             await self.commit(exchange)
         await self.release()
         await self.send(message)
+
+    async def failed(self) -> None:
+        """The app raised an error: the server learns of its start as it would without us."""
+        if self.exchange is not None and not self.passed:
+            self.exchange.fail()
+        self.watching = False
+        with suppress(Exception):  # theirs is the one that counts
+            await self.release()
 
     async def close(self, exchange: Exchange) -> None:
         """The app is done, or failed: nothing of ours may stay behind."""
@@ -300,6 +320,24 @@ class _Response(Private, Struct, eq=False, weakref=False):
                 await committed(commit)
             except Exception as error:
                 self.capi.issuer.shield.caught(error, "the commit")
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _refuse(receive: Receive, send: Send) -> None:
+    """Ends a server at its start whose event loop is not asyncio's."""
+    await receive()
+    text = (
+        "capi_middleware: found an event loop that is not asyncio's (trio?), expected asyncio or "
+        "uvloop; start the server with them (hypercorn -k asyncio)"
+    )
+    await send({"type": "lifespan.startup.failed", "message": text})
 
 
 def _length(headers: Headers) -> int | None:

@@ -228,12 +228,14 @@ class CAPI:
     ) -> "Exchange":
         """The exchange of a request, `scope` as in ASGI's http.
 
-        `came` has its path and root_path as they came in: routers of the host change the scope.
+        `came` has its path, root_path and raw_path as they came in: routers of the host change
+        the scope.
         """
         at = came or scope
         mount, path = split_mount(at) if at.get("root_path") else ("", at["path"])
         matches = self._routes.match(scope["method"], path)
-        return self._exchange(self.issuer, scope, path, mount, matches)
+        raw_path = at.get("raw_path") or at["path"].encode()
+        return self._exchange(self.issuer, scope, path, mount, matches, raw_path)
 
     def take(self, scope: MutableMapping[str, Any]) -> "tuple[str | None, Exchange | None]":
         """What a request, its `scope` as in ASGI's http, is to us.
@@ -249,7 +251,8 @@ class CAPI:
                 return path[len(self._prefix) :], None
             matches = self._routes.match(method, path)
             if matches or method == "HEAD":
-                return None, self._exchange(self.issuer, scope, path, mount, matches)
+                raw_path = scope.get("raw_path") or scope["path"].encode()
+                return None, self._exchange(self.issuer, scope, path, mount, matches, raw_path)
         if b"fbclid=" in scope.get("query_string", b"") or brings(scope["headers"]):
             return None, self.open(scope)
         return None, None
@@ -350,7 +353,10 @@ def _present(what: str) -> "Exchange":
             f"{what}: found no request that passes CAPIMiddleware, expected one; outside of a "
             "request use CAPI(config).track(…, visitor=…)"
         )
-    return passage.opened()
+    exchange = passage.opened()
+    if passage.over:
+        exchange.outlived(what)
+    return exchange
 
 
 def split_mount(scope: Mapping[str, Any]) -> tuple[str, str]:

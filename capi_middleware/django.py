@@ -4,13 +4,13 @@
 with the keys of Config. It runs the WSGI door's Response between Django's request and response.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import cache
 from itertools import chain, takewhile
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.http import HttpResponse
@@ -21,8 +21,8 @@ from capi_middleware.capi import CAPI
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.request.exchange import Exchange, current
-from capi_middleware.request.visit import REQUEST
-from capi_middleware.wsgi import MARK, WAITS, Response, Tee, is_wrapped, run, scope_of
+from capi_middleware.request.visit import REQUEST, in_time
+from capi_middleware.wsgi import MARK, Response, Tee, Waits, is_wrapped, run, scope_of
 
 #: What names the visitor where our own endpoints answer, before the other middleware had its turn.
 _IDENTITY = (
@@ -31,6 +31,20 @@ _IDENTITY = (
 )
 _CACHE, _ENTRY = "django.middleware.cache.UpdateCacheMiddleware", ".django.CAPIMiddleware"
 Pairs = list[tuple[str, str]]
+
+
+class _Waits(Waits):
+    """How this door waits: as the WSGI door, but for coroutines of the host."""
+
+    async def host(self, answer: Awaitable[Any]) -> Any:
+        """On the event loop that runs the view, where there is one, as Django has it.
+
+        What it runs with sync_to_async (the ORM, request.user) gets this very thread.
+        """
+        return async_to_sync(in_time)(answer)
+
+
+_WAITS = _Waits()
 
 
 @cache
@@ -128,7 +142,7 @@ class CAPIMiddleware:
                 import_string(path)(self.get_response).process_request(request)
         body = request.read(BODY_LIMIT + 1)
         given = body if len(body) <= BODY_LIMIT else None
-        answer = run(self._endpoints.answer(endpoint, _scope(request), given, WAITS))
+        answer = run(self._endpoints.answer(endpoint, _scope(request), given, _WAITS))
         response = HttpResponse(bytes(answer.body), status=answer.status_code)
         _change(response, [*response.items()], answer.headers.items())
         return response
@@ -148,17 +162,18 @@ class _Outgoing:
 
     def __init__(self, capi: CAPI, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._response = Response(capi, self._start, exchange)
+        self._response = Response(capi, self._start, exchange, waits=_WAITS)
         self._headers: Pairs | None = None
 
     @contextmanager
     def made(self) -> Iterator[None]:
         """The view makes the response here, and may track()."""
-        token = current.set(self._exchange)
+        token = current.set(self._response)
         try:
             yield
         except BaseException:
-            self._response.finish()
+            self._response.failed()
+            self._response.end()
             raise
         finally:
             current.reset(token)
@@ -169,26 +184,26 @@ class _Outgoing:
         if not response.streaming:
             content = response.content
             body = b"".join(self._response.body([content], None))
-            self._response.finish()
+            self._response.end()
             if body != content:
                 response.content = body
         else:
             is_file = getattr(response, "file_to_stream", None) is not None
             parts = response if is_file else iter(response)
             stream = self._response.body(parts, type(response))
-            if stream is not parts:
+            if stream is parts:
+                self._response.end()
+            else:
                 response.streaming_content = _Stream(stream, lambda: self._headers is not None)
         return self._with_headers(response, given)
 
     async def finish_stream(self, response: Any) -> Any:
         """The same response with the tag in the stream of an asynchronous view."""
         given = await sync_to_async(self._begin)(response)
-        if self._headers is not None:  # there will be no tag
-            await sync_to_async(self._response.finish)()
-        else:
-            stream = self._tagged(aiter(response))
-            first = await anext(stream, b"")
-            response.streaming_content = _resumed(first, stream)
+        stream = self._tagged(aiter(response.streaming_content))
+        if self._headers is None:
+            stream = _resumed(await anext(stream, b""), stream)
+        response.streaming_content = stream
         return self._with_headers(response, given)
 
     def _begin(self, response: Any) -> Pairs:
@@ -209,14 +224,25 @@ class _Outgoing:
         return lambda data: None
 
     async def _tagged(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        response = self._response
         try:
-            async for chunk in chunks:
-                if piece := self._response.next_piece(iter([chunk]), only=False):
-                    yield piece
+            while True:
+                token = current.set(response)
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    break
+                except BaseException:
+                    response.failed()
+                    raise
+                finally:
+                    current.reset(token)
+                if chunk or not response.waits_for_more:
+                    yield response.piece(chunk, last=False)
             if piece := await sync_to_async(self._end)():
                 yield piece
         finally:
-            await sync_to_async(self._response.finish)()
+            await sync_to_async(response.end)()
 
     def _end(self) -> bytes:
         try:
@@ -242,7 +268,9 @@ class _Stream:
         self._stream.close()
 
 
-async def _resumed(first: bytes, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _resumed(
+    first: bytes, stream: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
     async with aclosing(stream):
         yield first
         async for piece in stream:

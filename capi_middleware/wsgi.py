@@ -1,9 +1,11 @@
 """The WSGI door turns environ and iterables into an Exchange and back, as PEP 3333 says."""
 
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, MutableMapping
-from contextvars import Token
+from contextvars import Token, copy_context
 from functools import lru_cache
 from http import HTTPStatus
+from io import BufferedReader
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -13,11 +15,12 @@ from msgspec import Struct
 from capi_middleware.capi import CAPI
 from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.capture.client import HEADERS
+from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Exchange, Passage, current
-from capi_middleware.request.visit import Headers
+from capi_middleware.request.visit import Headers, in_time
 from capi_middleware.store.commits import Commit, wait_for
 
 if TYPE_CHECKING:
@@ -35,20 +38,24 @@ T = TypeVar("T")
 MARK = "capi_middleware.request.exchange"
 #: What a dispatcher that mounts another app changes in the environ: kept as it came in.
 _PLACE = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO")
+#: More digits than any length has; int() refuses endless ones.
+_LONGEST_LENGTH = 18
 
 
 class Waits:
     """How this door waits: in its thread. See request.visit.Waits. None of them ever suspends."""
 
     async def host(self, answer: Awaitable[Any]) -> Any:
-        """The host's own coroutine, on an event loop of its own."""
-        # Only an asynchronous callable of the host's needs it.
-        import asyncio
+        """The host's own coroutine, on an event loop of its own.
 
-        async def awaited() -> Any:
-            return await answer
-
-        return asyncio.run(awaited())
+        In this thread, whose current event loop stays the host's. Under gevent greenlets share a
+        thread, and asyncio runs one loop in each: there it is a thread of gevent's pool.
+        """
+        context = copy_context()
+        hub = getattr(sys.modules.get("gevent"), "get_hub", None)
+        if hub is None:
+            return _on_own_loop(answer)
+        return hub().threadpool.apply(context.run, (_on_own_loop, answer))
 
     async def commit(self, commit: Commit) -> None:
         """Raises StoreError or TimeoutError."""
@@ -60,6 +67,18 @@ class Waits:
 
 
 WAITS = Waits()
+
+
+def _on_own_loop(answer: Awaitable[T]) -> T:
+    # Only an asynchronous callable of the host's needs it.
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(in_time(answer))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -113,11 +132,15 @@ class CAPIMiddleware:
         try:
             result = self.app(environ, response.start)
         except BaseException:
-            response.finish()
+            response.failed()
+            response.end()
             raise
         finally:
             current.reset(token)
-        return response.body(result, environ.get("wsgi.file_wrapper"))
+        body = response.body(result, environ.get("wsgi.file_wrapper"))
+        if body is result or isinstance(body, list):
+            response.end()
+        return body
 
     def fill_in(self, scope: MutableMapping[str, Any]) -> None:
         """For doors of frameworks: add to a `scope` that is made while their app answers."""
@@ -162,6 +185,7 @@ class Response(Private, Struct, eq=False, weakref=False):
     Without an `exchange` as long as nothing about it matters to us; `came` is what a router of
     the host may have changed in the `environ` since. `fill_in` adds to a scope that is made while
     the app answers. `left` are the bytes of the body that are to come, where that is known.
+    `over`: see exchange.Passage.
     """
 
     capi: CAPI
@@ -173,6 +197,9 @@ class Response(Private, Struct, eq=False, weakref=False):
     started: bool = False
     watching: bool = False
     left: int | None = None
+    over: bool = False
+    waits: Waits = WAITS
+    _passed: bool = False
     _held: tuple[str, Lines, ExcInfo | None] | None = None
     _write: Callable[[bytes], object] | None = None
 
@@ -204,18 +231,20 @@ class Response(Private, Struct, eq=False, weakref=False):
             except Exception as error:
                 self.capi.issuer.shield.caught(error, "opening")
         exchange, self.started = self.exchange, True
-        if exchange is None or self._write is not None:
+        if self._held is not None and exc_info is None:
+            self._release(None)  # a second start without an error: the server refuses it
+        if exchange is None or self._write is not None or type(headers) is not list:
             # Nothing of ours, or the headers are out: the server raises the error of exc_info.
             return self._call(status, headers, exc_info)
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        self.left = _length(headers)
         try:
-            self.watching = run(exchange.start(int(status[:3]), raw, WAITS))
+            raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            self.left = _length(headers)
+            self.watching = run(exchange.start(int(status[:3]), raw, self.waits))
+            if not self.watching and exchange.headers is not raw:
+                headers = _decoded(exchange.headers)
         except Exception as error:
             self.watching = False
             self.capi.issuer.shield.caught(error, "the start of a response")
-        if not self.watching and exchange.headers is not raw:
-            headers = _decoded(exchange.headers)
         self._held = (status, headers, exc_info)
         if not self.watching:
             self._release(None)
@@ -223,7 +252,7 @@ class Response(Private, Struct, eq=False, weakref=False):
 
     def write(self, data: bytes) -> None:
         """The old imperative way of sending, PEP 3333's write()."""
-        piece = self._pass(data, last=False)
+        piece = self.piece(data, last=False)
         assert self._write is not None or not piece
         if piece and self._write is not None:
             self._write(piece)
@@ -236,31 +265,54 @@ class Response(Private, Struct, eq=False, weakref=False):
                 self.opened()
             except Exception as error:
                 self.capi.issuer.shield.caught(error, "opening")
-        if self.exchange is None:
+        if self.exchange is None and isinstance(result, list | tuple):
             return result
         offloaded = isinstance(file_wrapper, type) and isinstance(result, file_wrapper)
-        if self.started and (offloaded or not self.watching):
+        if self.exchange is not None and self.watching and offloaded:
+            self.exchange.offloaded()
             self.watching = False
             self._release(None)
+        if self.started and not self.watching:
             self.finish()
+            # Servers know their own wsgi.file_wrapper again; no code of the host runs in these.
             if offloaded or isinstance(result, list | tuple):
                 return result
-        # Whatever else it is may run code of the host that calls track().
-        return _Body(self, result)
+        body = _Body(self, result)
+        if self._held is None:
+            # Whatever it is, it may run code of the host that calls track().
+            return body
+        return body.begun()
 
     def next_piece(self, result: Iterator[bytes], only: bool) -> bytes:
         """One piece of the app's body, with ours in it. Raises StopIteration at the end."""
-        token: Token[Passage | None] = current.set(self.exchange)
+        token: Token[Passage | None] = current.set(self)
         try:
             chunk = next(result)
+            while not chunk and self.waits_for_more:
+                chunk = next(result)
         except StopIteration:
             piece = self._end()
             if piece:
                 return piece
             raise
+        except BaseException:
+            self.failed()
+            raise
         finally:
             current.reset(token)
-        return self._pass(chunk, last=only)
+        return self.piece(chunk, last=only)
+
+    def failed(self) -> None:
+        """The app raised an error: the server learns of its start as it would without us."""
+        if self.exchange is not None and not self._passed:
+            self.exchange.fail()
+        self.watching = False
+        self._release(None)
+
+    def end(self) -> None:
+        """The response is done, and so is the code of the app that made it."""
+        self.over = True
+        self.finish()
 
     def finish(self) -> None:
         """Wait until the conversions of this response are on disk."""
@@ -272,17 +324,23 @@ class Response(Private, Struct, eq=False, weakref=False):
             except Exception as error:
                 self.capi.issuer.shield.caught(error, "the commit")
 
-    def _pass(self, chunk: bytes, last: bool) -> bytes:
+    @property
+    def waits_for_more(self) -> bool:
+        """Whether the start can wait on for something of a body whose whole length is known."""
+        return self._held is not None and bool(self.left)
+
+    def piece(self, chunk: bytes, last: bool) -> bytes:
+        """A piece of the app's body, with ours in it."""
         exchange = self.exchange
-        assert exchange is not None
+        self._passed = True
+        if exchange is None:
+            return chunk
         if not self.watching:
             if self.left is not None:
                 self.left -= len(chunk)
             if last or (self.left is not None and self.left <= 0):
                 self.finish()
             return chunk
-        if not chunk and not last and self._held is not None:
-            return b""
         pieces = exchange.body(chunk, last)
         if last:
             self.finish()
@@ -294,7 +352,7 @@ class Response(Private, Struct, eq=False, weakref=False):
     def _end(self) -> bytes:
         piece = b""
         if self.started and self.watching:
-            piece = self._pass(b"", last=True)
+            piece = self.piece(b"", last=True)
         self.finish()
         return piece
 
@@ -321,11 +379,36 @@ class _Body:
         self._iterator = iter(result)
         self._only = isinstance(result, list | tuple) and len(result) == 1
         self._ended = False
+        self._first: bytes | None = None
+        self._error: Exception | None = None
+
+    def begun(self) -> Iterable[bytes]:
+        """The same with its first piece made, and the response started.
+
+        Some servers read status and headers when they get the iterable (granian), and others want
+        a start before the first piece, be it empty.
+        """
+        try:
+            self._first = self._response.next_piece(self._iterator, self._only)
+        except StopIteration:
+            self._ended = True
+        except Exception as error:
+            # For the server it is the body that fails, not the app.
+            self._error = error
+        if self._only and self._first is not None:
+            return [self._first]
+        return self
 
     def __iter__(self) -> "Iterator[bytes]":
         return self
 
     def __next__(self) -> bytes:
+        first, self._first = self._first, None
+        if first is not None:
+            return first
+        if self._error is not None:
+            error, self._error, self._ended = self._error, None, True
+            raise error
         if self._ended:
             raise StopIteration
         try:
@@ -341,7 +424,7 @@ class _Body:
             if close is not None:
                 close()
         finally:
-            self._response.finish()
+            self._response.end()
 
 
 def _decoded(headers: Headers) -> Lines:
@@ -351,7 +434,9 @@ def _decoded(headers: Headers) -> Lines:
 def _length(headers: Lines) -> int | None:
     for name, value in headers:
         if len(name) == 14 and name.lower() == "content-length":
-            return int(value) if value.strip().isdecimal() and len(value) <= 18 else None
+            return (
+                int(value) if value.strip().isdecimal() and len(value) <= _LONGEST_LENGTH else None
+            )
     return None
 
 
@@ -427,7 +512,7 @@ def scope_of(environ: Environ) -> dict[str, Any]:
             "type": "http",
             "method": environ.get("REQUEST_METHOD", "GET"),
             "path": path,
-            "raw_path": quote(path, safe="/:@!$&'()*+,;=~").encode(),
+            "raw_path": quote(path, safe=PATH_SAFE).encode(),
             "root_path": mount,
             "query_string": environ.get("QUERY_STRING", "").encode("latin-1", "ignore"),
             "scheme": environ.get("wsgi.url_scheme", "http"),
@@ -458,8 +543,28 @@ def _text(native: str) -> str:
 
 def read_body(environ: Environ) -> bytes | None:
     """The whole body; None when it is longer than BODY_LIMIT."""
-    given = environ.get("CONTENT_LENGTH") or "0"
-    length = int(given) if given.isdecimal() else 0
-    if length > BODY_LIMIT:
-        return None
-    return bytes(environ["wsgi.input"].read(length)) if length else b""
+    stream: Any = environ["wsgi.input"]
+    given = environ.get("CONTENT_LENGTH") or ""
+    if given.isdecimal():
+        limit = int(given) if len(given) < _LONGEST_LENGTH else BODY_LIMIT + 1
+        if limit > BODY_LIMIT:
+            return None
+    elif _ends(environ, stream):
+        limit = BODY_LIMIT + 1
+    else:
+        return b""
+    body = bytearray()
+    while len(body) < limit and (piece := stream.read(limit - len(body))):
+        body += piece
+    return bytes(body) if len(body) <= BODY_LIMIT else None
+
+
+def _ends(environ: Environ, stream: object) -> bool:
+    """Whether a body without a length can be read to its end: it comes in chunks.
+
+    A server that hands its socket over as it is (wsgiref) would wait for more.
+    """
+    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    return bool(environ.get("wsgi.input_terminated")) or (
+        chunked and not isinstance(stream, BufferedReader)
+    )

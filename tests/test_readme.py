@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from capi_middleware import CAPI, CAPIMiddleware, Config
+from capi_middleware import CAPI, CAPIMiddleware, Config, wsgi
 from capi_middleware.cli import main
 from capi_middleware.config.routes import check_event_name
 from capi_middleware.request.exchange import current
@@ -127,7 +127,8 @@ class Stage:
 def stage(capi: Captured) -> Iterator[Stage]:
     """A stage inside of a request."""
     request = {"headers": [], "method": "GET", "scheme": "https", "path": "/checkout"}
-    token = current.set(CAPI(make_config(secret_key=SECRET)).open(scope_for(request)))
+    capi_ = CAPI(make_config(secret_key=SECRET))
+    token = current.set(wsgi.Response(capi_, lambda *_: print, capi_.open(scope_for(request))))
     yield Stage()
     current.reset(token)
 

@@ -8,6 +8,8 @@ from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 _LONGEST = 2000
+#: What a path has as it is, beside letters and digits (RFC 3986, section 3.3).
+PATH_SAFE: str = "/:@!$&'()*+,;=~"
 #: Query parameters that never leave the site, by their whole name in lower case.
 _NAMES = """
     address address1 address2 api_key apikey auth birthday birthdate birth_date code credentials

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
+from urllib.parse import quote, unquote
 
 from msgspec.structs import replace
 
@@ -10,7 +11,9 @@ from capi_middleware.capture.beacon import Call
 from capi_middleware.capture.carrying import is_navigation
 from capi_middleware.capture.consent import DENIED, GRANTED
 from capi_middleware.capture.reading import BodyTee
+from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.routes import Match
+from capi_middleware.errors import CapiError
 from capi_middleware.events import Count, Event
 from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.user_data import UserData
@@ -33,6 +36,10 @@ class Passage(Protocol):
     def is_open(self) -> bool:
         """Whether somebody needed an Exchange so far."""
 
+    @property
+    def over(self) -> bool:
+        """Whether the response is done: code that a task or thread of its app still runs."""
+
     def opened(self) -> "Exchange":
         """Its Exchange, made now where nobody needed one so far."""
 
@@ -43,15 +50,16 @@ current: ContextVar[Passage | None] = ContextVar("capi_passage", default=None)
 class Exchange(Private):
     """One request, an ASGI http `scope` with its `path` below the `mount`, and its response.
 
+    `raw_path` is the whole path as it came: routers of the host may change the scope's.
     A door calls start(), then body() for each piece where start() says so, and end(). `headers` are
     those that go out, after start() or the first piece; `commits` wait to be given by end().
     """
 
-    is_open: bool = True
     __slots__ = (
         "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
-        "_injector", "_mount", "_opened", "_page_view", "_path", "_started", "_tag_failed",
-        "_verdict", "_visit", "commits", "headers", "issuer", "scope", "tee",
+        "_injector", "_mount", "_nobodys", "_opened", "_page_view", "_path", "_promised",
+        "_raw_path", "_started", "_tag_failed", "_verdict", "_visit", "commits", "headers",
+        "issuer", "scope", "tee",
     )  # fmt: skip
 
     def __init__(
@@ -61,10 +69,12 @@ class Exchange(Private):
         path: str,
         mount: str,
         matches: list[Match],
+        raw_path: bytes,
     ) -> None:
         self.issuer: Issuer = issuer
         self.scope: MutableMapping[str, Any] = scope
         self._path = path
+        self._raw_path = raw_path
         self._mount = mount
         exclude = issuer.config.exclude
         self._excluded = bool(exclude) and path.startswith(tuple(exclude))
@@ -82,21 +92,45 @@ class Exchange(Private):
         self.headers: Headers = []
         self._event_ids = self._handed = self._page_view = self._asks = False
         self._started = self._opened = self._ended = self._tag_failed = False
+        self._promised = self._nobodys = False
         self._cookies: Headers = []
-
-    def opened(self) -> "Exchange":
-        """See Passage."""
-        return self
 
     def missed(self) -> None:
         """The response started before this was made: what comes is issued at once."""
         self._started = self._ended = True
 
+    def outlived(self, what: str) -> None:
+        """A task or thread that lives longer than the response asks: it is nobody's visit.
+
+        Raises CapiError in debug.
+        """
+        issuer = self.issuer
+        if issuer.config.debug:
+            raise CapiError(
+                f"{what}: found a request whose response is done, expected one that is being "
+                "answered; code that lives longer uses CAPI(config).track(…, visitor=…)"
+            )
+        issuer.count(Count("error", f"{what} after the response"))
+        issuer.notices.say("outlived")
+        self._nobodys = self._ended = True
+        self._drafts = Drafts(issuer, [])
+
     def visit(self) -> Visit:
         """Who the request comes from."""
         if self._visit is None:
-            self._visit = Visit(self.issuer, self.scope, self._path, self.tee)
+            self._visit = self._new_visit()
         return self._visit
+
+    def _new_visit(self) -> Visit:
+        scope = self.scope
+        root = scope.get("app_root_path") or scope.get("root_path")
+        if root:
+            # The app's own path behind a proxy that cuts it off, which the app says only now.
+            root = root.rstrip("/")
+            if not f"{unquote(self._raw_path)}/".startswith(f"{root}/"):
+                self._raw_path = quote(root, safe=PATH_SAFE).encode() + self._raw_path
+                self._mount = self._mount or root
+        return Visit(self.issuer, scope, self._path, self._raw_path, self.tee)
 
     # -- what the host's code asks for -----------------------------------------------------------
 
@@ -115,6 +149,8 @@ class Exchange(Private):
 
     def visitor(self) -> Visitor:
         """Who the request comes from, signed: ready for dumps()."""
+        if self._nobodys:
+            return self.issuer.signed(Visitor(consent="denied"))
         return self.issuer.signed(self.visit().visitor(sets_cookies=False))
 
     # -- what a door does, in this order ---------------------------------------------------------
@@ -127,7 +163,7 @@ class Exchange(Private):
         method = self.scope["method"]
         visit = self._visit
         if visit is None:
-            visit = self._visit = Visit(issuer, self.scope, self._path, self.tee)
+            visit = self._visit = self._new_visit()
         client = visit.client
         verdict = self._verdict = inspect(
             "GET" if method == "HEAD" else method,
@@ -195,7 +231,7 @@ class Exchange(Private):
         try:
             pieces, at_place = injector.feed(chunk, last)
             if at_place:
-                with_cookies = first and not self._asks
+                with_cookies = self._promised or (first and not self._asks)
                 pieces = injector.insert(self._tag(visit, sets_cookies=with_cookies))
             if first and injector.injected:
                 length = sum(map(len, pieces)) if last else None
@@ -205,8 +241,10 @@ class Exchange(Private):
                     if visit.brings:
                         headers += visit.cleared()
                 self.headers = headers
-            elif first and not (last or injector.is_document is False or injector.untouched):
+            elif first and not chunk and not last:
                 self.hurry()
+            elif first and not (last or injector.is_document is False or injector.untouched):
+                self.headers = rewrite(self.headers, event_ids=not self._asks, length=None)
         except Exception as error:
             self._injector = None
             self.issuer.shield.caught(error, "injection")
@@ -214,10 +252,38 @@ class Exchange(Private):
         return pieces
 
     def hurry(self) -> None:
-        """The headers must go out before it is known whether there will be a tag."""
+        """The headers must go out before there is anything of the body.
+
+        They promise all that it needs: cookies for the ids that Meta is told, and an end of what
+        an earlier response sent here.
+        """
         self._opened = True
+        visit = self._visit
         with self.issuer.shield.guard("the headers"):
-            self.headers = rewrite(self.headers, event_ids=not self._asks, length=None)
+            headers = rewrite(self.headers, event_ids=not self._asks, length=None)
+            if visit is not None and not self._asks:
+                visit.identity()
+                headers += visit.cookies(headers)
+                if visit.brings and visit.carried():
+                    headers += visit.clearing()
+                self._promised = True
+            self.headers = headers
+
+    def offloaded(self) -> None:
+        """The server sends a file that nobody reads here: its page goes out without a tag."""
+        if self._injector is not None:
+            self._injector = None
+            self.issuer.count(Count("skipped", "offloaded"))
+            self.issuer.notices.say("offloaded")
+
+    def fail(self) -> None:
+        """The app raised an error before the first piece of the body: no event happened."""
+        self._injector = None
+        self._page_view = False
+        self._drafts.matches = []
+        if self._drafts.events:
+            with self.issuer.shield.guard("the end of a response"):
+                self._suppress("error_status")
 
     @property
     def passes_on(self) -> bool:
@@ -414,16 +480,18 @@ class Exchange(Private):
         """Hand drafts to the store. `sets_cookies` as in Visit.visitor."""
         if not drafts:
             return
-        visit = self._visit or self.visit()
-        refusal = visit.refusal()
-        if refusal is not None:
-            self._suppress(refusal)
-            return
-        events = [draft.event for draft in drafts]
-        self._store(drafts, events, visit.visitor(sets_cookies=sets_cookies), browser)
+        visitor: Visitor | None = None
+        if not self._nobodys:
+            visit = self._visit or self.visit()
+            refusal = visit.refusal()
+            if refusal is not None:
+                self._suppress(refusal)
+                return
+            visitor = visit.visitor(sets_cookies=sets_cookies)
+        self._store(drafts, [draft.event for draft in drafts], visitor, browser)
 
     def _store(
-        self, drafts: list[Draft], events: list[Event], visitor: Visitor, browser: str
+        self, drafts: list[Draft], events: list[Event], visitor: Visitor | None, browser: str
     ) -> None:
         """Hand the `events` of these `drafts` to the store."""
         commit = self.issuer.issue(events, visitor, browser)

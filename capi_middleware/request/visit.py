@@ -29,7 +29,18 @@ Headers = list[tuple[bytes, bytes]]
 
 #: In the scope: the framework's own request, which callables get instead of a Starlette Request.
 REQUEST = "capi_middleware.request"
+#: How long a page waits for an asynchronous callable of the host's, in seconds.
+HOST_SECONDS = 2.0
 _CARRIED = f"{carrying.COOKIE}="
+
+
+async def in_time(answer: Awaitable[T]) -> T:
+    """What `answer` gives within HOST_SECONDS, else raises TimeoutError."""
+    # Only an asynchronous callable of the host's needs it.
+    import asyncio
+
+    async with asyncio.timeout(HOST_SECONDS):
+        return await answer
 
 
 class Waits(Protocol):
@@ -48,19 +59,27 @@ class Waits(Protocol):
 class Visit(Private):
     """One request's visitor. `scope` is an ASGI http scope, `path` is below any mount.
 
+    `raw_path` is the path that the browser asked for.
+
     `noise` is why it is no visit, None for a visit. `scripted`: a page's script asks and can read
     a header of the answer. `permission` is None until the site's rule was asked.
     """
 
     __slots__ = (
-        "_brought", "_identity", "_issuer", "_scope", "_took", "_visitor", "brings", "client",
-        "fields", "has_new_cookies", "headers", "noise", "permission", "scripted",
+        "_brought", "_identity", "_issuer", "_raw_path", "_scope", "_took", "_visitor", "brings",
+        "client", "fields", "has_new_cookies", "headers", "noise", "permission", "scripted",
     )  # fmt: skip
 
     def __init__(
-        self, issuer: "Issuer", scope: MutableMapping[str, Any], path: str, tee: BodyTee | None
+        self,
+        issuer: "Issuer",
+        scope: MutableMapping[str, Any],
+        path: str,
+        raw_path: bytes,
+        tee: BodyTee | None,
     ) -> None:
         self._issuer = issuer
+        self._raw_path = raw_path
         self._scope = scope
         headers = headers_of(scope)
         self.headers: Mapping[str, str] = headers
@@ -178,7 +197,6 @@ class Visit(Private):
         kept = self._visitor
         if kept is None or kept.fbp != fbp or kept.consent != consent:
             scope, client, headers = self._scope, self.client, self.headers
-            raw_path = scope.get("raw_path") or scope["path"].encode()
             drop, referer = self._issuer.drop_parameters, headers.get("referer")
             kept = self._visitor = Visitor(
                 fbp=fbp,
@@ -186,7 +204,11 @@ class Visit(Private):
                 client_ip_address=client.ip,
                 client_user_agent=headers.get("user-agent"),
                 event_source_url=source_url(
-                    client.scheme, client.host, raw_path, scope.get("query_string", b""), drop
+                    client.scheme,
+                    client.host,
+                    self._raw_path,
+                    scope.get("query_string", b""),
+                    drop,
                 ),
                 referrer_url=scrub_url(referer, drop) if referer else None,
                 consent=consent,
@@ -258,7 +280,11 @@ class Visit(Private):
 
     def cleared(self) -> Headers:
         """A Set-Cookie line once the events were taken."""
-        return [(b"set-cookie", self._next_cookie(""))] if self._took else []
+        return self.clearing() if self._took else []
+
+    def clearing(self) -> Headers:
+        """The Set-Cookie line that ends what was brought."""
+        return [(b"set-cookie", self._next_cookie(""))]
 
     def send_on(self, events: Sequence[PageEvent], status: int) -> tuple[Headers, int]:
         """Headers for `events` that no page carries, and how many of them are on their way.
