@@ -12,7 +12,7 @@ WITH ?= $(BIN)/python
 # The rooms of the package that need no server and no browser.
 UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
 
-.PHONY: demo test test-wheel test-lowest script torture shape same bench bench-smoke lint browser pgbouncer wrk clean
+.PHONY: demo test test-doors test-wheel test-lowest script torture shape same bench bench-smoke lint browser pgbouncer wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -48,6 +48,11 @@ lint: $(VENV)/.installed
 test: lint browser pgbouncer wrk $(VENV)/.bench-installed
 	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q
+
+test-doors: $(VENV)/.bench-installed
+	@echo "==> Every behaviour of an app behind every server, beside the app without us"
+	@$(BIN)/python -m pip install --quiet --group doors
+	@CAPI_TEST_DOORS=all $(BIN)/python -m pytest -q --timeout 300 tests/doors
 
 # WITH=3.13 takes another Python that is installed.
 test-wheel: $(VENV)/.installed

@@ -200,7 +200,7 @@ class Response(Private, Struct, eq=False, weakref=False):
     over: bool = False
     waits: Waits = WAITS
     _passed: bool = False
-    _held: tuple[str, Lines, ExcInfo | None] | None = None
+    _held: list[tuple[str, Lines, ExcInfo | None]] = []
     _write: Callable[[bytes], object] | None = None
 
     @property
@@ -231,7 +231,7 @@ class Response(Private, Struct, eq=False, weakref=False):
             except Exception as error:
                 self.capi.issuer.shield.caught(error, "opening")
         exchange, self.started = self.exchange, True
-        if self._held is not None and exc_info is None:
+        if self._held and exc_info is None:
             self._release(None)  # a second start without an error: the server refuses it
         if exchange is None or self._write is not None or type(headers) is not list:
             # Nothing of ours, or the headers are out: the server raises the error of exc_info.
@@ -245,7 +245,7 @@ class Response(Private, Struct, eq=False, weakref=False):
         except Exception as error:
             self.watching = False
             self.capi.issuer.shield.caught(error, "the start of a response")
-        self._held = (status, headers, exc_info)
+        self._held.append((status, headers, exc_info))
         if not self.watching:
             self._release(None)
         return self.write
@@ -278,7 +278,7 @@ class Response(Private, Struct, eq=False, weakref=False):
             if offloaded or isinstance(result, list | tuple):
                 return result
         body = _Body(self, result)
-        if self._held is None:
+        if not self._held:
             # Whatever it is, it may run code of the host that calls track().
             return body
         return body.begun()
@@ -327,7 +327,7 @@ class Response(Private, Struct, eq=False, weakref=False):
     @property
     def waits_for_more(self) -> bool:
         """Whether the start can wait on for something of a body whose whole length is known."""
-        return self._held is not None and bool(self.left)
+        return bool(self._held and self.left)
 
     def piece(self, chunk: bytes, last: bool) -> bytes:
         """A piece of the app's body, with ours in it."""
@@ -357,10 +357,11 @@ class Response(Private, Struct, eq=False, weakref=False):
         return piece
 
     def _release(self, headers: Headers | None) -> None:
-        if self._held is None:
-            return
-        (status, given, exc_info), self._held = self._held, None
-        self._write = self._call(status, given if headers is None else _decoded(headers), exc_info)
+        """Call the server's start_response as often as the app did, the last time with `headers`."""
+        held, self._held = self._held, []
+        for place, (status, given, exc_info) in enumerate(held, 1):
+            lines = given if headers is None or place < len(held) else _decoded(headers)
+            self._write = self._call(status, lines, exc_info)
 
     def _call(
         self, status: str, headers: Lines, exc_info: ExcInfo | None

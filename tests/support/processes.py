@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +31,17 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    arguments: list[str], port: int, *, environment: dict[str, str] | None = None, path: str = "/"
+    arguments: list[str],
+    port: int,
+    *,
+    environment: dict[str, str] | None = None,
+    path: str = "/",
+    program: Sequence[str] = (sys.executable, "-m"),
 ) -> Iterator[Server]:
-    """Run `python -m <arguments>` until it answers, and end it when the context does."""
+    """Run `program` with `arguments` until it answers, and end it when the context does."""
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
+        [*program, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONDEVMODE": "", **(environment or {})},
         start_new_session=True,
