@@ -357,7 +357,7 @@ class Response(Private, Struct, eq=False, weakref=False):
         return piece
 
     def _release(self, headers: Headers | None) -> None:
-        """Call the server's start_response as often as the app did, the last time with `headers`."""
+        """Call the server's start_response as often as the app did, at last with `headers`."""
         held, self._held = self._held, []
         for place, (status, given, exc_info) in enumerate(held, 1):
             lines = given if headers is None or place < len(held) else _decoded(headers)
