@@ -265,16 +265,17 @@ class Response(Private, Struct, eq=False, weakref=False):
                 self.opened()
             except Exception as error:
                 self.capi.issuer.shield.caught(error, "opening")
-        if self.exchange is None and isinstance(result, list | tuple):
-            return result
+        # Servers know their own wsgi.file_wrapper again; no code of the host runs in these.
         offloaded = isinstance(file_wrapper, type) and isinstance(result, file_wrapper)
-        if self.exchange is not None and self.watching and offloaded:
+        if self.exchange is None:
+            runs_nothing = offloaded or isinstance(result, list | tuple)
+            return result if runs_nothing else _Passing(self, result)
+        if self.watching and offloaded:
             self.exchange.offloaded()
             self.watching = False
             self._release(None)
         if self.started and not self.watching:
             self.finish()
-            # Servers know their own wsgi.file_wrapper again; no code of the host runs in these.
             if offloaded or isinstance(result, list | tuple):
                 return result
         body = _Body(self, result)
@@ -332,9 +333,8 @@ class Response(Private, Struct, eq=False, weakref=False):
     def piece(self, chunk: bytes, last: bool) -> bytes:
         """A piece of the app's body, with ours in it."""
         exchange = self.exchange
+        assert exchange is not None
         self._passed = True
-        if exchange is None:
-            return chunk
         if not self.watching:
             if self.left is not None:
                 self.left -= len(chunk)
@@ -371,13 +371,43 @@ class Response(Private, Struct, eq=False, weakref=False):
         return self.start_response(status, headers, exc_info)
 
 
-class _Body:
-    """The iterable that the server gets: lazy, one piece for one piece, closed once."""
+class _Passing:
+    """A body that is nothing to us as yet: code of the host runs in it, and may call track()."""
+
+    __slots__ = ("_iterator", "_response", "_result")
 
     def __init__(self, response: Response, result: Iterable[bytes]) -> None:
         self._response = response
         self._result = result
         self._iterator = iter(result)
+
+    def __iter__(self) -> "Iterator[bytes]":
+        return self
+
+    def __next__(self) -> bytes:
+        token: Token[Passage | None] = current.set(self._response)
+        try:
+            return next(self._iterator)
+        finally:
+            current.reset(token)
+
+    def close(self) -> None:
+        """Close the app's iterable, whatever happened before."""
+        try:
+            close = getattr(self._result, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._response.end()
+
+
+class _Body(_Passing):
+    """The iterable that the server gets: lazy, one piece for one piece, closed once."""
+
+    __slots__ = ("_ended", "_error", "_first", "_only")
+
+    def __init__(self, response: Response, result: Iterable[bytes]) -> None:
+        super().__init__(response, result)
         self._only = isinstance(result, list | tuple) and len(result) == 1
         self._ended = False
         self._first: bytes | None = None
@@ -400,9 +430,6 @@ class _Body:
             return [self._first]
         return self
 
-    def __iter__(self) -> "Iterator[bytes]":
-        return self
-
     def __next__(self) -> bytes:
         first, self._first = self._first, None
         if first is not None:
@@ -417,15 +444,6 @@ class _Body:
         except StopIteration:
             self._ended = True
             raise
-
-    def close(self) -> None:
-        """Close the app's iterable, whatever happened before."""
-        try:
-            close = getattr(self._result, "close", None)
-            if close is not None:
-                close()
-        finally:
-            self._response.end()
 
 
 def _decoded(headers: Headers) -> Lines:
