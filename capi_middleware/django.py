@@ -71,7 +71,7 @@ class CAPIMiddleware:
 
     Callables of the configuration get Django's HttpRequest, after the view: request.user and
     request.session are there, also in asynchronous projects. `{state.user.email}` reads the same
-    request. A FileResponse stays as it is.
+    request. A FileResponse stays as it is; a page that is one is counted as `offloaded`.
     """
 
     sync_capable = True

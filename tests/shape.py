@@ -33,7 +33,8 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "JSON answer without a route: calls": (6, 6),
     "beacon: calls": (52, None),
     "courier round of one event: calls": (160, None),
-    "lines": (17_500, 17_500),
+    # 17,359 when the house was done; what came after it brought its own.
+    "lines": (19_500, None),
     "files": (125, 125),
     "modules at the root": (12, 12),
     "Python files in store": (10, 10),

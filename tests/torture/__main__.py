@@ -1,8 +1,10 @@
 """`python -m tests.torture [--rounds N] [--seed S]`: many rounds, and their ledger."""
 
 import argparse
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -26,7 +28,7 @@ def main() -> int:
     broken: list[str] = []
     seeds = range(given.seed, given.seed + given.rounds)
     with postgres.server() as server:
-        for seed in track(seeds, "Torture", console=Console(stderr=True)):
+        for seed in _until_stopped(seeds):
             kind = ("SQLite", "PostgreSQL")[seed % 2]
             if kind == "SQLite":
                 with tempfile.TemporaryDirectory() as folder:
@@ -43,6 +45,16 @@ def main() -> int:
         table.add_row(kind, str(len(some)), *sums)
     Console().print(table, *broken)
     return 1 if broken else 0
+
+
+def _until_stopped(seeds: Sequence[int]) -> Iterator[int]:
+    """Each seed; Ctrl-C ends them after the round in progress, and what was played counts."""
+    stopped: list[object] = []
+    signal.signal(signal.SIGINT, lambda *_: stopped.append(None))
+    for seed in track(seeds, "Torture", console=Console(stderr=True)):
+        if stopped:
+            return
+        yield seed
 
 
 if __name__ == "__main__":
