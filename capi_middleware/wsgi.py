@@ -562,7 +562,7 @@ def _text(native: str) -> str:
 
 def read_body(environ: Environ) -> bytes | None:
     """The whole body; None when it is longer than BODY_LIMIT."""
-    stream: Any = environ["wsgi.input"]
+    stream: Any = environ.get("wsgi.input")
     given = environ.get("CONTENT_LENGTH") or ""
     if given.isdecimal():
         limit = int(given) if len(given) < _LONGEST_LENGTH else BODY_LIMIT + 1
@@ -573,7 +573,7 @@ def read_body(environ: Environ) -> bytes | None:
     else:
         return b""
     body = bytearray()
-    while len(body) < limit and (piece := stream.read(limit - len(body))):
+    while stream is not None and len(body) < limit and (piece := stream.read(limit - len(body))):
         body += piece
     return bytes(body) if len(body) <= BODY_LIMIT else None
 
@@ -584,6 +584,6 @@ def _ends(environ: Environ, stream: object) -> bool:
     A server that hands its socket over as it is (wsgiref) would wait for more.
     """
     chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-    return bool(environ.get("wsgi.input_terminated")) or (
-        chunked and not isinstance(stream, BufferedReader)
+    return chunked and (
+        bool(environ.get("wsgi.input_terminated")) or not isinstance(stream, BufferedReader)
     )
