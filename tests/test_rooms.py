@@ -98,7 +98,7 @@ def add_column(scratch: Scratch) -> None:
          ", 'dark'"),
         ("store/records.py", "\n\n\n#: How many event_ids one call", '\n    shade: str = ""'),
         ("store/queries.sql", ", created_at, due_at)", ", shade"),
-        ("store/queries.sql", ")\nSELECT event_id, event_name, pixel_id, event_time, payload",
+        ("store/queries.sql", ")\nSELECT event_id, event_name, pixel_id, event_time, server",
          ", shade text"),
         ("store/queries.sql", ", :now, :now\nFROM new WHERE true\nON CONFLICT", ", shade"),
         ("store/queries.sql", "    route = CASE events.server", f"    shade = {kept},\n"),

@@ -206,10 +206,15 @@ class PostgresEngine(Engine):
             expired = [columns[0] for columns in due if columns[-1] and surely is not None]
             if expired:
                 db.run("expire", keys=expired)
+                db.run("forget_payloads", keys=expired)
             given |= {"lease_id": lease_id, "until": db.now + seconds}
             keys = [columns[0] for columns in due if not columns[-1]]
             leased = {key for (key,) in db.read("lease", keys=keys, **given)} if keys else set()
         return [LeasedEvent(*one[:-1]) for one in due if one[0] in leased], bool(expired)
+
+    def shrink(self) -> bool:
+        """See Engine.shrink: autovacuum does what can be done while others write."""
+        return False
 
     def tidy(self) -> None:
         """See Engine.tidy: autovacuum does it."""

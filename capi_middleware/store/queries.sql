@@ -3,18 +3,17 @@
 -- at once. SQLite knows no prefix capi_ and needs no FOR UPDATE.
 
 -- name: append
--- One row may be in it only once. The columns are the fields of events.Row, in their order.
-INSERT INTO capi_events AS events (event_id, event_name, pixel_id, event_time, payload, server,
+-- One row may be in it only once. The columns are fields of events.Row.
+INSERT INTO capi_events AS events (event_id, event_name, pixel_id, event_time, server,
     browser, match_keys, route, page, agent, digest, created_at, due_at)
-WITH new MANY (event_id text, event_name text, pixel_id text, event_time float8, payload bytea,
+WITH new MANY (event_id text, event_name text, pixel_id text, event_time float8,
     server text, browser text, match_keys bigint, route text, page text, agent text, digest text)
-SELECT event_id, event_name, pixel_id, event_time, payload, server, browser, match_keys, route,
+SELECT event_id, event_name, pixel_id, event_time, server, browser, match_keys, route,
     page, agent, digest, :now, :now
 FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     event_time = CASE events.server WHEN 'unknown' THEN excluded.event_time
                  ELSE events.event_time END,
-    payload = CASE events.server WHEN 'unknown' THEN excluded.payload ELSE events.payload END,
     due_at = CASE events.server WHEN 'unknown' THEN excluded.due_at ELSE events.due_at END,
     match_keys = CASE events.server WHEN 'unknown' THEN excluded.match_keys
                  ELSE events.match_keys END,
@@ -27,8 +26,16 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
               ELSE events.browser END
 WHERE events.server = 'unknown' OR events.browser = 'not_rendered'
 
+-- name: append_payloads
+-- Of the rows that `append` made, or took over, in this transaction: nobody else settles these.
+INSERT INTO capi_payloads (key, payload)
+WITH new MANY (event_id text, event_name text, pixel_id text, payload bytea)
+SELECT key, payload FROM new JOIN capi_events USING (event_id, event_name, pixel_id)
+WHERE server = 'pending' AND due_at = :now
+ON CONFLICT (key) DO NOTHING
+
 -- name: sight
--- One event may be in it only once. The columns are the fields of events.Sighting.
+-- One event may be in it only once. The columns are fields of events.Sighting.
 INSERT INTO capi_events AS events (event_id, event_name, pixel_id, browser, browser_digest,
     event_time, created_at, due_at, browser_at, server, match_keys)
 WITH new MANY (event_id text, event_name text, pixel_id text, outcome text, digest text)
@@ -48,10 +55,10 @@ SELECT hour, kind, reason, event_name, pixel_id, n FROM new WHERE true
 ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.n + excluded.n
 
 -- name: expire
-UPDATE capi_events SET server = 'expired', payload = NULL WHERE key = ANY(:keys)
+UPDATE capi_events SET server = 'expired' WHERE key = ANY(:keys)
 
 -- name: settle_delivered
-UPDATE capi_events SET server = 'delivered', payload = NULL, delivered_at = :now,
+UPDATE capi_events SET server = 'delivered', delivered_at = :now,
     reason = :reason, attempts = attempts + :attempted
 WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
@@ -60,7 +67,7 @@ UPDATE capi_events SET server = 'dead', reason = :reason, attempts = attempts + 
 WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
 -- name: settle_stopped
-UPDATE capi_events SET server = 'stopped', payload = NULL, reason = :reason
+UPDATE capi_events SET server = 'stopped', reason = :reason
 WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
 -- name: settle_pending
@@ -68,6 +75,12 @@ UPDATE capi_events SET due_at = :now + :delay, reason = :reason,
     attempts = attempts + :attempted,
     uncertain = CASE WHEN :uncertain > 0 THEN 1 ELSE uncertain END
 WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
+
+-- name: forget_payloads
+-- Nobody sends these any more.
+DELETE FROM capi_payloads WHERE key IN (
+    SELECT key FROM capi_events WHERE server NOT IN ('pending', 'dead') AND key = ANY(:keys)
+)
 
 -- name: end_lease
 DELETE FROM capi_leases WHERE key = ANY(:keys) AND lease_id = :lease_id
@@ -129,12 +142,12 @@ SELECT pixel_id, COUNT(*), MAX(CASE WHEN event_time < :now THEN :now - event_tim
 FROM capi_events WHERE server = 'pending' GROUP BY pixel_id
 
 -- name: dead
-SELECT key, event_id, event_name, pixel_id, event_time, reason, attempts, payload FROM capi_events
-WHERE server = 'dead' AND key > :after ORDER BY key LIMIT :limit
+SELECT key, event_id, event_name, pixel_id, event_time, reason, attempts, payload
+FROM capi_events JOIN capi_payloads USING (key) WHERE server = 'dead' AND key > :after ORDER BY key LIMIT :limit
 
 -- name: requeue
 UPDATE capi_events SET server = 'pending', due_at = :now, attempts = 0, uncertain = 0
-WHERE server = 'dead' AND payload IS NOT NULL AND key = ANY(:keys)
+WHERE server = 'dead' AND key = ANY(:keys)
 
 -- name: drop_count
 INSERT INTO capi_counts AS counts (hour, kind, reason, event_name, pixel_id, n)
@@ -145,7 +158,7 @@ SELECT :hour, 'dropped', 'dead_letter', event_name, pixel_id, COUNT(*) FROM (
 ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.n + excluded.n
 
 -- name: drop
-UPDATE capi_events SET server = 'dropped', payload = NULL WHERE server = 'dead' AND key = ANY(:keys)
+UPDATE capi_events SET server = 'dropped' WHERE server = 'dead' AND key = ANY(:keys)
 
 -- name: find
 SELECT * FROM capi_known WHERE event_id = ANY(:event_ids) ORDER BY key

@@ -34,13 +34,13 @@ WHERE key IN (
 )
 
 -- name: due
-SELECT key, event_id, event_name, event_time, payload, attempts,
+SELECT events.key, event_id, event_name, event_time, payload, attempts,
        event_time < :surely - CASE WHEN uncertain > 0 OR browser = 'sent' THEN {dedupe}
                     ELSE {oldest} END
-FROM capi_events AS events
+FROM capi_events AS events JOIN capi_payloads AS payloads ON payloads.key = events.key
 WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at <= :now
   AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
-ORDER BY due_at, key LIMIT :limit
+ORDER BY due_at, events.key LIMIT :limit
 FOR UPDATE OF events SKIP LOCKED
 
 -- name: lease

@@ -29,6 +29,7 @@ WHERE server = 'pending' AND key = ANY(:due)
 -- name: leased
 SELECT events.key, event_id, event_name, event_time, payload, attempts
 FROM json_each(:due) AS due CROSS JOIN events ON events.key = due.value
+CROSS JOIN payloads ON payloads.key = due.value
 WHERE events.key IN (SELECT key FROM leases WHERE lease_id = :lease_id) ORDER BY due.key
 
 -- name: note

@@ -38,6 +38,8 @@ OPENING_SECONDS = 15.0
 WAL_PAGES, LATEST_WAL_PAGES, WAL_BYTES = 2500, 4000, 16 * 1024 * 1024
 #: Commits after which the WAL begins anew: those that make its file longer take half as long again.
 CHECKPOINT_COMMITS = 100
+#: Pages that one step gives back to the file system, and the share of the file that stays free.
+SHRINK_PAGES, FREE_SHARE = 100, 0.1
 #: How long a group commit waits for the lock before pages are told not to, in seconds.
 LOCK_PATIENCE = 0.025
 #: How long a fork waits for running transactions to end, in seconds.
@@ -99,6 +101,11 @@ class _Transaction(Transaction):
     def __init__(self, db: sqlite3.Connection, now: float) -> None:
         self.now: float = now
         self.db: sqlite3.Connection = db
+
+    def pragma(self, text: str) -> int:
+        """What a pragma answers, 0 where it has no answer."""
+        answers = self.db.execute(f"PRAGMA {text}").fetchall()
+        return int(answers[0][0]) if answers and answers[0] else 0
 
     def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
         # The triggers would write down row by row what changes.
@@ -170,6 +177,7 @@ class SqliteEngine(Engine):
                 expired = _NONE
             if expired != _NONE:
                 db.run("expire", keys=expired)
+                db.run("forget_payloads", keys=expired)
             if due != expired:
                 db.run("lease", due=due, lease_id=lease_id, until=db.now + seconds)
         if due == expired:
@@ -308,6 +316,19 @@ class File(SqliteEngine):
         free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
         if free < min(RESERVE_BYTES, total * RESERVE_SHARE):
             raise LockedError(f"{self.path}: the disk is full ({free // 1024:,} KiB free)")
+
+    def shrink(self) -> bool:
+        """See Engine.shrink: pages from the end of the file take the places of free ones.
+
+        Some stay free for what comes next.
+        """
+        with self.transaction("write") as db:
+            free, pages = db.pragma("freelist_count"), db.pragma("page_count")
+            more = free - SHRINK_PAGES > pages * FREE_SHARE
+            if more:
+                db.pragma(f"incremental_vacuum({SHRINK_PAGES})")
+        self.tidy()
+        return more
 
     def tidy(self) -> None:
         """See Engine.tidy: bring what is in the WAL into the database, as far as nobody reads."""
@@ -455,6 +476,10 @@ class Memory(SqliteEngine):
             if not joins:
                 db.execute("COMMIT")
 
+    def shrink(self) -> bool:
+        """See Engine.shrink: nothing."""
+        return False
+
     def tidy(self) -> None:
         """See Engine.tidy: nothing."""
 
@@ -540,6 +565,8 @@ def _prepared(path: Path) -> _Connection:
     db = _open(path)
     try:
         version = _version(db, path)  # before anything of another application is changed
+        if version == 0:  # has an effect before the first table is made, and none later
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         # Switching to WAL ignores the busy timeout when two processes do it at once.
         if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise StoreError(f"{path}: this file system cannot hold a database in WAL mode")

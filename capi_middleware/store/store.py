@@ -6,7 +6,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.resources import files
 from itertools import chain, groupby, starmap
 from operator import attrgetter
@@ -43,8 +43,9 @@ from capi_middleware.store.writer import Counters, Submission, Writer
 #: Rows that this process changes before it folds what they changed into the sums: more cost less
 #: each, and a report reads up to so many of each process.
 FOLD_EVERY = 2000
-#: Rows that one transaction of `prune`, `requeue` and `drop` touches: others wait for milliseconds.
-STEP_ROWS = 1000
+#: Rows that one transaction of `requeue` and `drop` touches, and of `prune`, which has more of them
+#: to do: others wait for milliseconds.
+STEP_ROWS, PRUNE_ROWS = 1000, 200
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
@@ -86,6 +87,14 @@ def named(*names: str) -> Mapping[str, Query]:
             text = _MANY.sub("{new}", _COMMENT.sub("", text)).strip()
             found[query] = Query(text, [(name, kind) for name, kind in columns])
     return found
+
+
+#: The columns of what is submitted, as its query takes them.
+_COLUMNS = {
+    name: attrgetter(*[column for column, _ in query.columns])
+    for name, query in named("queries.sql").items()
+    if name in ("append", "append_payloads", "sight")
+}
 
 
 def schema(name: str) -> list[str]:
@@ -184,12 +193,24 @@ class Engine(ABC):
         return 0.0 if now < before - CLOCK_SLACK else LONGEST_WAIT
 
     @abstractmethod
+    def shrink(self) -> bool:
+        """Give a little of what is free back to the file system; whether there is more."""
+
+    @abstractmethod
     def tidy(self) -> None:
         """Do what is due after some commits, when nobody waits for it."""
 
     @abstractmethod
     def close(self, timeout: float) -> None:
         """Close what nobody uses after `timeout` seconds. A later use opens others."""
+
+
+@contextmanager
+def _fairly() -> Iterator[None]:
+    """Leave the database to others for as long as this step kept it from them."""
+    start = time.monotonic()
+    yield
+    time.sleep(time.monotonic() - start)
 
 
 class Store:
@@ -287,6 +308,9 @@ class Store:
         ]  # fmt: skip
         with self._engine.transaction("write") as db:
             held = db.settle(lease_id, outcomes)
+            done = [one.key for one in settlements if one.state in ("delivered", "stopped")]
+            if done:
+                db.run("forget_payloads", keys=done)
             db.run("end_lease", lease_id=lease_id, keys=[one.key for one in settlements])
         self._keep_up(held)
         return held
@@ -359,6 +383,7 @@ class Store:
             with self._engine.transaction("write") as db:
                 db.run("drop_count", keys=some, hour=int(db.now // 3600))
                 done += db.run("drop", keys=some)
+                db.run("forget_payloads", keys=some)
         return done
 
     def _dead(self, keys: Sequence[int] | None) -> Iterator[list[int]]:
@@ -439,10 +464,10 @@ class Store:
         Rows that wait for delivery stay. Their sums and the counters stay for 400 days from now,
         so that a report on a window that is over says the same for as long.
         """
-        pruned, deleted = 0, STEP_ROWS
-        while deleted == STEP_ROWS:
-            with self._engine.transaction("write") as db:
-                deleted = db.run("prune", before=before, limit=STEP_ROWS)
+        pruned, deleted = 0, PRUNE_ROWS
+        while deleted == PRUNE_ROWS:
+            with _fairly(), self._engine.transaction("write") as db:
+                deleted = db.run("prune", before=before, limit=PRUNE_ROWS)
             pruned += deleted
             self._keep_up(deleted)
         more = True
@@ -451,6 +476,10 @@ class Store:
                 more = rollups.fold(db)
         with self._engine.transaction("write") as db:
             rollups.prune_sums(db)
+        more = True
+        while more:
+            with _fairly():
+                more = self._engine.shrink()
         return pruned
 
     def flush(self, timeout: float) -> bool:
@@ -474,10 +503,16 @@ class Store:
                 return
             replayed, counters = 0, counters.copy()
             for kind, some in groupby(submissions, key=attrgetter("kind")):
-                items = [astuple(item) for one in some for item in one.items]
-                changed = db.many(kind, items, now=db.now) if items else 0
+                items = [item for one in some for item in one.items]
+                if not items:
+                    continue
+                changed = db.many(kind, list(map(_COLUMNS[kind], items)), now=db.now)
                 if kind == "sight":
                     replayed += len(items) - changed
+                else:
+                    waiting = [one for one in items if one.server == "pending"]
+                    payloads = list(map(_COLUMNS["append_payloads"], waiting))
+                    db.many("append_payloads", payloads, now=db.now)
             if replayed:
                 key = (int(db.now // 3600), REPLAYED.kind, REPLAYED.reason, "", "")
                 counters[key] += replayed

@@ -320,7 +320,9 @@ def test_a_delivered_event_keeps_no_payload_and_a_dead_one_does(store: Store, pa
     store.close()
 
     db = sqlite3.connect(path)
-    rows = db.execute("SELECT payload, reason FROM events ORDER BY key").fetchall()
+    rows = db.execute(
+        "SELECT payload, reason FROM events LEFT JOIN payloads USING (key) ORDER BY key"
+    ).fetchall()
     db.close()
     assert rows == [(None, ""), (b"{}", "code 100")]
 

@@ -115,6 +115,7 @@ def _columns() -> list[str]:
         f"{place}: {field} is not there"
         for place, text in places.items()
         for field in Row.__struct_fields__
+        if field != "payload"  # in a table of its own, see append_payloads
         if not re.search(rf"\b{field}\b", text) and not (text is kept and field in fixed)
     ]
 

@@ -9,7 +9,6 @@ CREATE TABLE capi_events (
     pixel_id text NOT NULL,
     event_time double precision NOT NULL,
     created_at double precision NOT NULL,
-    payload bytea,
     server text NOT NULL,
     reason text NOT NULL DEFAULT '',
     attempts integer NOT NULL DEFAULT 0,
@@ -31,8 +30,7 @@ CREATE TABLE capi_events (
         ELSE -1 END) STORED,
     differs integer GENERATED ALWAYS AS ((server = 'delivered' AND browser = 'sent' AND digest <> ''
         AND browser_digest <> '' AND digest <> browser_digest)::int) STORED,
-    UNIQUE (event_id, event_name, pixel_id),
-    CHECK (server <> 'pending' OR payload IS NOT NULL)
+    UNIQUE (event_id, event_name, pixel_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 1);
 
 -- Claims: due events of one pixel in order, and the age of what waits.
@@ -50,6 +48,12 @@ CREATE TABLE capi_leases (
     pixel_id text NOT NULL,
     lease_id text NOT NULL,
     until double precision NOT NULL
+) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0);
+
+-- The server copies of what waits and of dead letters.
+CREATE TABLE capi_payloads (
+    key bigint PRIMARY KEY,
+    payload bytea NOT NULL
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0);
 
 -- What is known of each event.
@@ -151,7 +155,8 @@ INSERT INTO capi_changes (hour, pixel_id, event_name, server, browser, match_key
 SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
     0, -COUNT(*)
 FROM old_rows
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; RETURN NULL; END $$;
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; DELETE FROM capi_payloads USING old_rows
+WHERE capi_payloads.key = old_rows.key; RETURN NULL; END $$;
 
 CREATE TRIGGER capi_added AFTER INSERT ON capi_events
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION capi_added();

@@ -8,7 +8,6 @@ CREATE TABLE events (
     pixel_id TEXT NOT NULL,
     event_time REAL NOT NULL,
     created_at REAL NOT NULL,
-    payload BLOB,
     server TEXT NOT NULL,
     reason TEXT NOT NULL DEFAULT '',
     attempts INTEGER NOT NULL DEFAULT 0,
@@ -31,9 +30,14 @@ CREATE TABLE events (
         ELSE -1 END),
     differs INTEGER AS (server = 'delivered' AND browser = 'sent' AND digest <> ''
         AND browser_digest <> '' AND digest <> browser_digest),
-    UNIQUE (event_id, event_name, pixel_id),
-    -- A server copy without a body could never be delivered.
-    CHECK (server <> 'pending' OR payload IS NOT NULL)
+    UNIQUE (event_id, event_name, pixel_id)
+);
+
+-- The server copies of what waits and of dead letters, apart: their pages are used again, while a
+-- row of events that shrinks leaves a hole.
+CREATE TABLE payloads (
+    key INTEGER PRIMARY KEY,
+    payload BLOB NOT NULL
 );
 
 -- Claims: due events of one pixel in order, and the age of what waits.
@@ -164,7 +168,8 @@ CREATE TRIGGER events_removed AFTER DELETE ON events BEGIN INSERT INTO changes
 VALUES (OLD.hour, OLD.pixel_id, OLD.event_name, OLD.server, OLD.browser, OLD.match_keys, OLD.tenths,
     OLD.route, OLD.page, OLD.agent, OLD.differs,
     OLD.key > (SELECT key FROM summed), -(OLD.key <= (SELECT key FROM summed))
-); UPDATE summed SET key = (SELECT COALESCE(MAX(key), 0) FROM events)
+); DELETE FROM payloads WHERE key = OLD.key; UPDATE summed
+SET key = (SELECT COALESCE(MAX(key), 0) FROM events)
 WHERE key > (SELECT COALESCE(MAX(key), 0) FROM events); END;
 
 -- What all processes keep in common, see Store.keep.
