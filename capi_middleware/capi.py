@@ -17,8 +17,9 @@ from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import RouteIndex, check_event_name
 from capi_middleware.config.settings import Config
 from capi_middleware.delivery.before_send import BeforeSend
-from capi_middleware.delivery.courier import Courier, Deliverer
+from capi_middleware.delivery.courier import Courier
 from capi_middleware.delivery.daemon import Housekeeping, Job
+from capi_middleware.delivery.deliverer import Deliverer
 from capi_middleware.delivery.telemetry import ClockCheck
 from capi_middleware.errors import CapiError, ConfigError, StoreError
 from capi_middleware.events import Event, EventName
@@ -66,10 +67,12 @@ class CAPI:
         #: See RouteIndex.may_want; `path` is below any mount.
         self.may_want: Callable[[str, str], bool] = self._routes.may_want
         self._prefix: str = config.prefix + "/"
-        self._deliverer = Deliverer(
-            [self._courier(pixel) for pixel in config.pixels] if config.delivery else []
-        )
         self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
+        self._deliverer = Deliverer(
+            self._own,
+            [self._courier(pixel) for pixel in config.pixels] if config.delivery else [],
+            self._housekeeping.on_duty,
+        )
         self.store.on_commit = self._wake
         #: Whether it delivers in this process; the doors start it with the first request.
         self.started: bool = False
@@ -136,7 +139,7 @@ class CAPI:
             return False
         delivers = self.config.delivery and self.store is self._own
         if delivers:
-            self._deliverer.wake()
+            self._deliverer.wake({})
         while True:
             self._deliverer.hurry()
             depth = self.store.depth()
@@ -210,12 +213,12 @@ class CAPI:
         if self.config.delivery:
             self._housekeeping.start()
 
-    def _wake(self, names: Set[str]) -> None:
-        """After each commit, of events with these `names`.
+    def _wake(self, waiting: Mapping[str, Set[str]]) -> None:
+        """After each commit, of events with these names by pixel.
 
         Begins anew after a fork that Python did not see (uWSGI's).
         """
-        self._deliverer.wake(names)
+        self._deliverer.wake(waiting)
         if self.started and self.config.delivery:
             self._housekeeping.start()
 
@@ -294,8 +297,8 @@ class CAPI:
         return [
             Job("prune", PRUNE_SECONDS, self._prune),
             Job("secrets", PRUNE_SECONDS, compare),
-            Job("alerts", CHECK_SECONDS, alerting.check, alerting.give_up),
-            Job("insights", LOOKOUT_SECONDS, lookout.tick, lookout.halt),
+            Job("alerts", CHECK_SECONDS, alerting.check, alerting.give_up, shared=True),
+            Job("insights", LOOKOUT_SECONDS, lookout.tick, lookout.halt, shared=True),
         ]
 
     def _prune(self) -> None:

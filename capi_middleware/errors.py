@@ -22,7 +22,12 @@ class BadVisitor(CapiError, ValueError):
 
 
 class StoreError(CapiError):
-    """The store cannot do what was asked. The driver's error is kept as the cause."""
+    """The store cannot do what was asked. The driver's error is kept as the cause.
+
+    `told`: whether the log knows already, so that an outage is not a line for each page.
+    """
+
+    told: bool = False
 
 
 class StoreFull(StoreError):

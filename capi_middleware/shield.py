@@ -1,12 +1,17 @@
 """The shield: an error of ours is counted and logged, and the host never sees it."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from capi_middleware.events import Count
 
 logger: logging.Logger = logging.getLogger("capi_middleware")
+
+#: How often the same error of the same place is a line in the log at most, in seconds: it may come
+#: with each page.
+REPEAT_SECONDS = 60.0
 
 
 def about(action: str, **fields: str | int | float) -> Mapping[str, object]:
@@ -23,6 +28,8 @@ class Shield:
 
     def __init__(self, count: Callable[[Sequence[Count]], None]) -> None:
         self._count = count
+        #: When an error was told last, by its place, and how often it came since.
+        self._told: dict[tuple[str, str, str], tuple[float, int]] = {}
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
@@ -39,9 +46,23 @@ class Shield:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-        extra = about("swallow", where=where, error=kind, line=line)
-        logger.error("%s failed (%s at %s); the host goes on", where, kind, line, extra=extra)
+        if not getattr(error, "told", False):
+            self._tell(where, kind, line)
         try:
             self._count([Count("error", f"{where}: {kind}")])
         except Exception:
             logger.error("the store takes no counts", extra=about("swallow", where="counting"))
+
+    def _tell(self, where: str, kind: str, line: str) -> None:
+        now = time.monotonic()
+        at, more = self._told.get((where, kind, line), (0.0, 0))
+        if at and now - at < REPEAT_SECONDS:
+            self._told[where, kind, line] = at, more + 1
+            return
+        self._told[where, kind, line] = now, 0
+        again = f", as {more} times since it was told last" if more else ""
+        extra = about(
+            "swallow", where=where, error=kind, line=line, **({"more": more} if more else {})
+        )
+        text = "%s failed (%s at %s)%s; the host goes on"
+        logger.error(text, where, kind, line, again, extra=extra)

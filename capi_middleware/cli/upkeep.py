@@ -40,16 +40,15 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
     click.echo(f"delivering to {pixels}", err=True)
     capi.start()
     waiting = 0
-    while not stop.wait(0.05 if once else 1.0):
+    while not stop.wait(0.05 if once else None):
         try:
-            nothing_is_due = once and _nothing_is_due(capi)
-            waiting = sum(one.waiting for one in capi.store.backlog())
-            if once and (nothing_is_due or not waiting):
+            if _nothing_is_due(capi) or not _waiting(capi):
                 break
         except StoreError as error:
-            # The couriers go on when the store is back, and say in the log what is wrong.
-            if once:
-                raise click.ClickException(str(error)) from None
+            raise click.ClickException(str(error)) from None
+    # The couriers go on when a store is back that is away, and say in the log what is wrong.
+    with suppress(StoreError):
+        waiting = _waiting(capi)
     with suppress(StoreError):
         capi.close(drain)
     if as_json:
@@ -57,6 +56,10 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
     if once and waiting:
         click.echo(f"{waiting} events wait", err=True)
         sys.exit(1)
+
+
+def _waiting(capi: CAPI) -> int:
+    return sum(one.waiting for one in capi.store.backlog())
 
 
 def _nothing_is_due(capi: CAPI) -> bool:

@@ -1,4 +1,4 @@
-"""Couriers: one daemon thread per pixel that leases events, sends them and settles them."""
+"""Couriers: each leases, sends and settles the events of one pixel, on a thread while some wait."""
 
 import logging
 import math
@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence, Set
 from typing import Any, Protocol
 
@@ -34,7 +35,8 @@ logger: logging.Logger = logging.getLogger("capi_middleware.delivery")
 #: How long a courier holds a batch, in seconds: twice what a request may take (graph.DEADLINE),
 #: and no longer, because the events of a killed process wait for the end of its lease.
 LEASE_SECONDS = 20.0
-#: How often an idle courier looks for events of other processes, in seconds.
+#: How often somebody looks for events of other processes, in seconds, and how long the thread of a
+#: courier waits for more when nothing is due.
 POLL_SECONDS = 2.0
 #: How often the log says that a pixel rests for the same reason, in seconds.
 TELL_SECONDS = 900.0
@@ -67,6 +69,8 @@ class Courier(Daemon):
         surely: Callable[[], float | None] = lambda: math.inf,
     ) -> None:
         super().__init__(f"capi-courier-{pixel_id}")
+        #: Where many share few threads: see Threads.
+        self.threads: Threads | None = None
         self._store = store
         self._pixel_id = pixel_id
         self._make_client = make_client
@@ -87,6 +91,9 @@ class Courier(Daemon):
 
     def _forked(self) -> None:
         self._wake = threading.Event()
+        #: Whether a thread runs, or waits in line; decided with the lock held.
+        self._is_called = False
+        self._calling = threading.RLock()
         #: Somebody waits for all to be delivered: gathering is over.
         self._hurry = threading.Event()
         #: Something else than page views waits.
@@ -102,6 +109,11 @@ class Courier(Daemon):
         self._unsettled: list[tuple[str, list[Settlement]]] = []
 
     @property
+    def pixel_id(self) -> str:
+        """Whose events it delivers."""
+        return self._pixel_id
+
+    @property
     def alive(self) -> bool:
         """Whether a thread delivers in this process, or none is needed now."""
         here = self._thread is not None and self._pid == os.getpid()
@@ -109,18 +121,43 @@ class Courier(Daemon):
 
     def start(self) -> None:
         """Deliver from now on, also after stop() and in a forked process."""
-        super().start()
-        self._wake.set()
+        self.allow()
+        self.wake()
+
+    def allow(self) -> None:
+        """It may deliver again when it is woken, after stop() and in a forked process."""
+        self._look_for_fork()
+        self._stop.clear()
 
     def wake(self, names: Set[str] = frozenset()) -> None:
         """There may be something to deliver. Starts the thread, again after a fork.
 
         `names` are those of the events, where they are known.
         """
-        if not self._stop.is_set():
-            if names != _VIEWS:
-                self._soon.set()
-            self.start()
+        if self._stop.is_set():
+            return
+        self._look_for_fork()
+        if names != _VIEWS:
+            self._soon.set()
+        with self._calling:
+            self._wake.set()
+            is_called, self._is_called = self._is_called, True
+        if not is_called:
+            self._call()
+
+    def _call(self) -> None:
+        if self.threads is None:
+            self._start_thread()
+        else:
+            self.threads.begin(self)
+
+    def enter(self) -> bool:
+        """Start the thread that was called for, unless it was stopped meanwhile."""
+        if self._stop.is_set():
+            self._is_called = False
+            return False
+        self._start_thread()
+        return True
 
     def hurry(self) -> None:
         """Deliver what is there without waiting for more."""
@@ -141,7 +178,14 @@ class Courier(Daemon):
         ended = super().stop(timeout)
         if not ended:
             self._give_back()
+        elif not self._is_called:
+            self._close_client()
         return ended
+
+    def _close_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def _give_back(self) -> None:
         """What has no outcome need not wait for the lease to run out."""
@@ -154,19 +198,41 @@ class Courier(Daemon):
             self._store.settle(self._lease_id, left)
 
     def _work(self) -> None:
-        while not self._stop.is_set():
-            self._wake.clear()
-            try:
-                seconds = self._round()
-            except Exception as error:
-                # Nothing may end the thread: the lease runs out and the events go out later.
-                self._shield.caught(error, f"the courier of pixel {self._pixel_id}")
-                seconds = POLL_SECONDS
-            woken = self._wake.wait(min(seconds, POLL_SECONDS))
-            if seconds and (woken or seconds < POLL_SECONDS):
-                self._gather(woken)
-        if self._client is not None:
-            self._client.close()
+        again = False
+        try:
+            while not self._stop.is_set():
+                self._wake.clear()
+                try:
+                    seconds = self._round()
+                except Exception as error:
+                    # Nothing may end the thread: the lease runs out, the events go out later.
+                    self._shield.caught(error, f"the courier of pixel {self._pixel_id}")
+                    seconds = POLL_SECONDS
+                # With others in line it asks for another turn instead of waiting.
+                wanted = self.threads is not None and self.threads.are_wanted
+                woken = self._wake.wait(0.0 if wanted else min(seconds, POLL_SECONDS))
+                if wanted or (seconds >= POLL_SECONDS and not woken):
+                    again = seconds < POLL_SECONDS or woken
+                    break
+                if seconds and (woken or seconds < POLL_SECONDS):
+                    self._gather(woken)
+        finally:
+            self._leave(again)
+
+    def _leave(self, again: bool) -> None:
+        """The thread ends; another one begins if somebody called meanwhile."""
+        stops = self._stop.is_set()
+        if stops:
+            self._close_client()
+        with self._calling:
+            again = (again or self._wake.is_set()) and not stops
+            self._is_called = again
+            if not stops:
+                self._thread = None
+        if self.threads is not None:
+            self.threads.end()
+        if again:
+            self._call()
 
     def _gather(self, woken: bool) -> None:
         """Wait for company. Only of this process's own events (`woken`) are the names known.
@@ -359,36 +425,45 @@ class Courier(Daemon):
             raise
 
 
-class Deliverer:
-    """All couriers of a process."""
+class Threads:
+    """Few threads for many couriers: whoever finds none waits in line, and each has its turn."""
 
-    def __init__(self, couriers: Sequence[Courier]) -> None:
-        self._couriers = couriers
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._start_over()
 
-    def start(self) -> None:
-        """Deliver from now on, also after stop()."""
-        for courier in self._couriers:
-            courier.start()
-
-    def wake(self, names: Set[str] = frozenset()) -> None:
-        """There may be something to deliver, see Courier.wake."""
-        for courier in self._couriers:
-            courier.wake(names)
-
-    def hurry(self) -> None:
-        """Deliver what is there without waiting for more."""
-        for courier in self._couriers:
-            courier.hurry()
+    def _start_over(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._running = 0
+        self._line: deque[Courier] = deque()
 
     @property
-    def alive(self) -> bool:
-        """Whether every courier that should run does."""
-        return all(courier.alive for courier in self._couriers)
+    def are_wanted(self) -> bool:
+        """Whether somebody waits in line."""
+        return bool(self._line)
 
-    def stop(self, timeout: float) -> None:
-        """End all threads within `timeout` seconds; what is unsent stays pending."""
-        end = time.monotonic() + timeout
-        for courier in self._couriers:
-            courier.halt()
-        for courier in self._couriers:
-            courier.stop(max(0.0, end - time.monotonic()))
+    def begin(self, courier: Courier) -> None:
+        """Start the thread of a courier as soon as there may be one more."""
+        if self._pid != os.getpid():
+            self._start_over()
+        with self._lock:
+            self._line.append(courier)
+        self._admit()
+
+    def end(self) -> None:
+        """A thread ends: the next one in line gets its place."""
+        with self._lock:
+            self._running -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        while True:
+            with self._lock:
+                if not self._line or self._running >= self._most:
+                    return
+                courier = self._line.popleft()
+                self._running += 1
+            if not courier.enter():
+                with self._lock:
+                    self._running -= 1

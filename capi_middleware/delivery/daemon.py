@@ -35,14 +35,20 @@ class Daemon(ABC):
 
     def start(self) -> None:
         """Work from now on, also after stop() and in a forked process."""
+        self._look_for_fork()
+        self._stop.clear()
+        if not self.running:
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        self._thread.start()
+
+    def _look_for_fork(self) -> None:
         if self._pid != os.getpid():
             self._pid, self._stop = os.getpid(), threading.Event()
             self._forked()
             self._thread = None
-        self._stop.clear()
-        if not self.running:
-            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-            self._thread.start()
 
     def halt(self) -> None:
         """Ask the thread to end."""
@@ -62,13 +68,15 @@ class Job(NamedTuple):
     """Something to do at the start and every `seconds` after that.
 
     `run` should be brief: the other jobs wait for it. `give_up` makes a `run` in progress return
-    soon; it is called from another thread.
+    soon; it is called from another thread. A `shared` one is for all processes that use the store:
+    it runs where `Housekeeping.on_duty` was called since.
     """
 
     name: str
     seconds: float
     run: Callable[[], None]
     give_up: Callable[[], None] | None = None
+    shared: bool = False
 
 
 class Housekeeping(Daemon):
@@ -78,26 +86,39 @@ class Housekeeping(Daemon):
         super().__init__("capi-housekeeping")
         self._jobs = jobs
         self._caught = caught
+        self._forked()
+
+    def _forked(self) -> None:
+        self._is_on_duty = False
+        self._bell = threading.Event()
+
+    def on_duty(self) -> None:
+        """This process is the one of all that does now what they share."""
+        self._is_on_duty = True
+        self._bell.set()
 
     def halt(self) -> None:
         """Ask the thread to end, giving up the job in progress."""
         super().halt()
+        self._bell.set()
         for job in self._jobs if self.running else ():
             if job.give_up is not None:
                 job.give_up()
 
     def _work(self) -> None:
         due = [0.0] * len(self._jobs)
-        while True:
+        while not self._stop.is_set():
+            self._bell.clear()
+            on_duty, self._is_on_duty = self._is_on_duty, False
             for place, job in enumerate(self._jobs):
                 if self._stop.is_set():
                     return
                 now = time.monotonic()
-                if due[place] <= now:
+                if due[place] <= now and (on_duty or not job.shared):
                     due[place] = now + job.seconds
                     self._do(job)
-            if self._stop.wait(max(0.0, min(due) - time.monotonic())):
-                return
+            own = [at for at, job in zip(due, self._jobs, strict=True) if not job.shared]
+            self._bell.wait(max(0.0, min(own) - time.monotonic()) if own else None)
 
     def _do(self, job: Job) -> None:
         try:

@@ -30,22 +30,21 @@ def read_report(store: Store, config: Config, window: Window, *, delivering: boo
     StoreError when the store cannot be read.
     """
     store.flush(1.0)
-    health = read_health(store, config, delivering=delivering)
     now = time()
     before = min(window.start, min(window.end, now) - LOOKS_BACK)
-    report = build(
-        store.tallies(window.start, window.end),
-        window,
-        health=health,
-        config=config,
-        slices={
+    with store.moment():
+        health = read_health(store, config, delivering=delivering)
+        tallies = store.tallies(window.start, window.end)
+        slices = {
             "hour": store.slices("hour", before, window.end),
             **{by: store.slices(by, window.start, window.end) for by in APART},
-        },
-        refusals=_reasons(store.dead_letters(limit=_LETTERS)),
+        }
+        letters = store.dead_letters(limit=_LETTERS)
+        insights = kept_insights(store)
+    report = build(
+        tallies, window, health=health, config=config, slices=slices, refusals=_reasons(letters),
         now=now,
-    )
-    insights = kept_insights(store)
+    )  # fmt: skip
     if insights is None:
         return report
     compared = beside(report, insights, window)

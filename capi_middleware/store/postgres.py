@@ -8,46 +8,31 @@ transaction.
 """
 
 import os
-import random
 import re
-import threading
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from hashlib import sha256
 from operator import itemgetter
 from typing import Any
 
 import psycopg
-from psycopg import IsolationLevel, conninfo
 
-from capi_middleware.errors import StoreError
-from capi_middleware.store.records import LeasedEvent
+from capi_middleware.store.link import Link, Outage, name_of
+from capi_middleware.store.records import LeasedEvent, Look
 from capi_middleware.store.rollups import State
-from capi_middleware.store.store import Access, Engine, Query, Transaction, named, schema
-from capi_middleware.store.writer import LockedError, at_fork
+from capi_middleware.store.store import Access, Engine, Query, Transaction, named
+from capi_middleware.store.writer import AwayError, LockedError
 
-SCHEMA_VERSION = 1
 #: Rows that one statement takes at once.
 PART_ROWS = 250
 #: Changes that one transaction folds.
 FOLD_ROWS = 10_000
-#: Any numbers that other users of the database are unlikely to lock as well.
-_SCHEMA_LOCK, _FOLD_LOCK = 7_236_421_905, 7_236_421_906
-#: First and longest pause before the next try to connect, in seconds; each with jitter.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
-#: A dead peer is noticed within 15 seconds, a host that does not answer within 5.
-_OPTIONS = {
-    "connect_timeout": 5,
-    "keepalives": 1,
-    "keepalives_idle": 5,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 15_000,
-    "application_name": "capi_middleware",
-}
-_OF_THE_DATA = (psycopg.DataError, psycopg.IntegrityError)
-#: Connections that a child inherited: closing them would end the parent's sessions.
-_abandoned: list[object] = []
+#: How long a mark of a group is kept, in seconds: longer than an outage may take.
+MARK_SECONDS = 7 * 86_400.0
+#: Any number that other users of the database are unlikely to lock as well.
+_FOLD_LOCK = 7_236_421_906
 
 
 def _translated(query: Query) -> bytes:
@@ -67,15 +52,16 @@ QUERIES: Mapping[str, bytes] = {name: _translated(query) for name, query in _NAM
 
 
 class _Transaction(Transaction):
-    """`xact` is its number, "" for a reader."""
+    """`counts`: whether it adds to counters, which the same again would count twice."""
 
-    def __init__(self, db: "psycopg.Connection[Any]", now: float, xact: str) -> None:
+    def __init__(self, db: "psycopg.Connection[Any]", now: float) -> None:
         self.now: float = now
-        self.xact: str = xact
+        self.counts: bool = False
         self._db = db
 
     def many(self, query: str, rows: Sequence[Sequence[Any]], **given: Any) -> int:
         """The server works on a part while the next is made."""
+        self.counts = self.counts or (query == "count" and bool(rows))
         waves = list(_waves(rows)) if query in ("append", "sight") else [rows]
         if query == "sight":
             waves = [sorted(wave, key=itemgetter(0, 1, 2)) for wave in waves]  # as `lock` does
@@ -152,34 +138,54 @@ class PostgresEngine(Engine):
 
     def __init__(self, url: str, clock: Callable[[], float] | None = None) -> None:
         super().__init__()
-        self.writing_link: Link = Link(url, clock)
-        self.link: Link = Link(url, clock)
+        outage = Outage(name_of(url))
+        begins = QUERIES["begin"], QUERIES["begin_reading"]
+        self.writing_link: Link = Link(url, *begins, outage)
+        self.link: Link = Link(url, *begins, outage)
         self.name: str = self.link.name
-        #: The group whose COMMIT was not answered, and the number of its transaction.
-        self._in_doubt: tuple[object, str] | None = None
+        self._clock = clock
+        #: Who writes here, and how many of its groups left a mark.
+        self._writer, self._marks = "", 0
+        #: The group whose COMMIT was not answered.
+        self._in_doubt: object = None
 
     @contextmanager
     def group(self, of: object) -> Iterator[_Transaction | None]:
-        """See Engine.group."""
-        doubt, self._in_doubt = self._in_doubt, None
-        # The writer tries the same group again: was it committed after all?
-        if doubt is not None and doubt[0] is of and self._was_committed(doubt):
-            yield None
-            return
-        with self.writing_link.transaction() as db:
+        """See Engine.group.
+
+        Rows may be stored again without harm, counters may not. So a group with counters leaves a
+        mark in its transaction, and the same group looks for it when its COMMIT was not answered:
+        what a server knows that took over is in its tables, and nowhere else.
+        """
+        if self._in_doubt is not of:
+            self._in_doubt = None
+        with self._transaction(self.writing_link) as db:
+            mark = {"writer": self._writer, "number": self._marks}
+            if self._in_doubt is not None and db.read("marked", **mark):
+                self._in_doubt = None
+                yield None
+                return
             yield db
-            self._in_doubt = of, db.xact
+            if db.counts:
+                self._mark(db)
+                self._in_doubt = of
         self._in_doubt = None
 
-    def _was_committed(self, doubt: tuple[object, str]) -> bool:
-        """Raises LockedError while that is not known: the writer asks again."""
-        self._in_doubt = doubt
-        with self.writing_link.transaction(writing=False) as db:
-            [(state,)] = db.read("xact_status", xact=doubt[1])
-        if state == "in progress":
-            raise LockedError(f"{self.name}: a commit is still under way")
-        self._in_doubt = None
-        return bool(state == "committed")
+    def _mark(self, db: _Transaction) -> None:
+        name = f"{os.getpid()}-{secrets.token_hex(8)}"
+        if self._in_doubt is None:
+            self._marks += 1
+        if not self._writer.startswith(f"{os.getpid()}-"):  # the first of a process
+            self._writer = name
+            db.run("forget_marks", before=db.now - MARK_SECONDS)
+        if not db.run("mark", writer=self._writer, number=self._marks, now=db.now):
+            # Its first COMMIT was under way when we looked, and has ended since.
+            raise AwayError(f"{self.name}: a commit was still under way")
+
+    @contextmanager
+    def _transaction(self, link: Link, *, writing: bool = True) -> Iterator[_Transaction]:
+        with link.transaction(writing=writing) as (db, now):
+            yield _Transaction(db, self._clock() if self._clock else now)
 
     @contextmanager
     def transaction(self, access: Access) -> Iterator[_Transaction]:
@@ -188,7 +194,7 @@ class PostgresEngine(Engine):
         if idle and not self.link.lock.acquire(blocking=False):
             raise LockedError(f"{self.name}: the connection is in use")
         try:
-            with self.link.transaction(writing=access != "read") as db:
+            with self._transaction(self.link, writing=access != "read") as db:
                 yield db
         finally:
             if idle:
@@ -216,6 +222,15 @@ class PostgresEngine(Engine):
         """See Engine.shrink: autovacuum does what can be done while others write."""
         return False
 
+    def look(self, pixel_ids: Sequence[str], every: float) -> Look:
+        """See Engine.look: one query."""
+        pixels = sha256(",".join(sorted(pixel_ids)).encode()).hexdigest()
+        given = {"pixels": pixels, "pixel_ids": [*pixel_ids], "every": every,
+                 "look": secrets.token_hex(8),
+                 "now": self._clock() if self._clock else None}  # fmt: skip
+        [(due, now, seconds, on_duty)] = self.link.ask(QUERIES["look"], given)
+        return Look({*due} | self._put_off(pixel_ids, now), seconds, on_duty)
+
     def tidy(self) -> None:
         """See Engine.tidy: autovacuum does it."""
 
@@ -224,137 +239,3 @@ class PostgresEngine(Engine):
         deadline = time.monotonic() + timeout
         self.writing_link.close(timeout)
         self.link.close(max(0.0, deadline - time.monotonic()))
-
-
-class Link:
-    """A connection for one thread at a time, opened late, again when lost, never over a fork."""
-
-    def __init__(self, url: str, clock: Callable[[], float] | None) -> None:
-        self._url = url
-        self._clock = clock
-        self.name: str = _name_of(url)
-        self._start_over()
-        at_fork(after_in_child=self._abandon)
-
-    def _start_over(self) -> None:
-        self._pid = os.getpid()
-        self.lock: threading.RLock = threading.RLock()
-        self._db: psycopg.Connection[Any] | None = None
-        self._failures = 0
-        self._try_at = 0.0
-
-    def _abandon(self) -> None:
-        _abandoned.append(self._db)
-        self._start_over()
-
-    @contextmanager
-    def transaction(self, *, writing: bool = True) -> Iterator[_Transaction]:
-        """One transaction, committed at the end; all that a reading one sees is of one moment.
-
-        Raises LockedError when the server cannot be reached or the connection was lost (the same
-        may work later), StoreError when the database refuses us. Exceptions caused by the data
-        come through as they are.
-        """
-        if self._pid != os.getpid():
-            self._abandon()
-        with self.lock:
-            db = self._connected()
-            try:
-                level = None if writing else IsolationLevel.REPEATABLE_READ
-                if db.isolation_level is not level:
-                    db.isolation_level = level
-                first = QUERIES["begin" if writing else "begin_reading"]
-                now, xact, _ = db.execute(first).fetchone() or (0.0, "", "")
-                yield _Transaction(db, self._clock() if self._clock else now, xact)
-                db.commit()
-            except BaseException as error:
-                lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-                self._end(db, lost=lost or db.closed or db.broken)
-                if isinstance(error, psycopg.Error) and not isinstance(error, _OF_THE_DATA):
-                    raise self._failure(error) from None
-                raise
-
-    def close(self, timeout: float) -> None:
-        """Close the connection unless it is still in use after `timeout` seconds."""
-        if self._pid == os.getpid() and self.lock.acquire(timeout=timeout):
-            try:
-                if self._db is not None:
-                    self._end(self._db, lost=True)
-            finally:
-                self.lock.release()
-
-    def _end(self, db: "psycopg.Connection[Any]", *, lost: bool) -> None:
-        try:
-            if not lost:
-                db.rollback()
-        except psycopg.Error:
-            lost = True
-        if lost:
-            self._db = None
-            with suppress(psycopg.Error):
-                db.close()
-
-    def _connected(self) -> "psycopg.Connection[Any]":
-        if self._db is not None and not self._db.closed:
-            return self._db
-        if time.monotonic() < self._try_at:
-            raise LockedError(f"{self.name}: the server cannot be reached")
-        try:
-            options: dict[str, Any] = {**_OPTIONS, "prepare_threshold": None}
-            db = psycopg.connect(self._url, **options)
-        except psycopg.Error as error:
-            self._failures += 1
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures, 10))
-            self._try_at = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311
-            raise self._failure(error) from None
-        self._failures = 0
-        try:
-            self._prepare(db)
-        except psycopg.Error as error:
-            db.close()
-            raise self._failure(error) from None
-        except BaseException:
-            db.close()
-            raise
-        self._db = db
-        return db
-
-    def _prepare(self, db: "psycopg.Connection[Any]") -> None:
-        version = self._version(db)
-        if version is None:
-            db.execute(b"SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
-            version = self._version(db)
-            if version is None:
-                version = SCHEMA_VERSION
-                for statement in schema("postgres.sql"):
-                    db.execute(statement.encode())
-                db.execute(b"CREATE TABLE capi_schema (version integer NOT NULL)")
-                db.execute(b"INSERT INTO capi_schema VALUES (%s)", (version,))
-        db.commit()
-        if version != SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.name}: found schema {version}, expected {SCHEMA_VERSION}: another version "
-                "of capi_middleware made these tables, use the same version or another database"
-            )
-
-    def _version(self, db: "psycopg.Connection[Any]") -> int | None:
-        if db.execute(QUERIES["has_schema"]).fetchone() is None:
-            return None
-        version = db.execute(b"SELECT version FROM capi_schema").fetchone()
-        return int(version[0]) if version is not None else None
-
-    def _failure(self, error: psycopg.Error) -> StoreError:
-        # By its code: a message of the driver's may hold the connection string.
-        what = f"{type(error).__name__}{f' ({error.sqlstate})' if error.sqlstate else ''}"
-        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-            return LockedError(f"{self.name}: the server cannot be reached or ended: {what}")
-        return StoreError(f"{self.name}: the database refused a statement: {what}")
-
-
-def _name_of(url: str) -> str:
-    """The database without user and password."""
-    try:
-        parts = conninfo.conninfo_to_dict(url)
-    except psycopg.Error:
-        return "postgresql"
-    return f"postgresql://{parts.get('host') or 'localhost'}/{parts.get('dbname') or ''}"

@@ -1,21 +1,28 @@
 -- What PostgreSQL does in its own way.
 
 -- name: begin
--- The first query of each transaction: its time and its number, and a limit for all others.
-SELECT extract(epoch FROM clock_timestamp())::float8, pg_current_xact_id()::text,
-       set_config('statement_timeout', '30s', true)
+-- The first query of each transaction: its time, a limit for all others, and the promise that what
+-- was committed is on disk, also where the database's own setting is off.
+SELECT extract(epoch FROM clock_timestamp())::float8, set_config('statement_timeout', '30s', true),
+    CASE current_setting('synchronous_commit') WHEN 'off'
+        THEN set_config('synchronous_commit', 'local', true) END
 
 -- name: begin_reading
--- The same where nothing is written: a number would cost one.
-SELECT extract(epoch FROM clock_timestamp())::float8, '',
-       set_config('statement_timeout', '30s', true)
+SELECT extract(epoch FROM clock_timestamp())::float8, set_config('statement_timeout', '30s', true)
 
--- name: has_schema
--- Read from the catalog: to_regclass() may answer from a cache that a waiting start keeps.
-SELECT 1 FROM pg_class WHERE relname = 'capi_schema' AND pg_table_is_visible(oid)
+-- name: marked
+-- Waits for whoever is about to set it. Refused by a standby, which need not know yet.
+SELECT number FROM capi_marks WHERE writer = :writer AND number = :number FOR UPDATE
 
--- name: xact_status
-SELECT pg_xact_status(CAST(:xact AS xid8))
+-- name: mark
+INSERT INTO capi_marks AS marks (writer, number, at) VALUES (:writer, :number, :now)
+ON CONFLICT (writer) DO UPDATE SET number = excluded.number, at = excluded.at
+WHERE marks.number < excluded.number
+
+-- name: forget_marks
+DELETE FROM capi_marks WHERE writer IN (
+    SELECT writer FROM capi_marks WHERE at < :before FOR UPDATE SKIP LOCKED
+)
 
 -- name: release
 -- A lease that ends too far in the future was taken before the clock went back, as was a due time
@@ -42,6 +49,35 @@ WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at <= :now
   AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
 ORDER BY due_at, events.key LIMIT :limit
 FOR UPDATE OF events SKIP LOCKED
+
+-- name: look
+-- Whoever looks takes the turn after those who have one already. A due time too far in the future
+-- was set before the clock went back, as was the end of a lease.
+WITH clock AS (
+    SELECT COALESCE(CAST(:now AS float8), extract(epoch FROM clock_timestamp())::float8) AS now
+), turn AS (
+    INSERT INTO capi_turns AS turns (pixels, at, duty_at, on_duty)
+    SELECT :pixels, now + :every, now + {duty}, :look FROM clock
+    ON CONFLICT (pixels) DO UPDATE SET
+        at = LEAST(GREATEST(turns.at + :every, excluded.at), excluded.at - :every + {turn}),
+        (duty_at, on_duty) = (
+            SELECT excluded.duty_at, excluded.on_duty
+            WHERE turns.duty_at <= excluded.duty_at - {duty} OR turns.duty_at > excluded.duty_at
+            UNION ALL SELECT turns.duty_at, turns.on_duty LIMIT 1
+        )
+    RETURNING at, on_duty
+)
+SELECT ARRAY(
+    SELECT pixel_id FROM unnest(CAST(:pixel_ids AS text[])) AS pixels (pixel_id)
+    WHERE EXISTS (
+        SELECT FROM capi_events AS events
+        WHERE events.pixel_id = pixels.pixel_id AND server = 'pending' AND due_at <= now
+          AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
+    ) OR EXISTS (
+        SELECT FROM capi_events AS events
+        WHERE events.pixel_id = pixels.pixel_id AND server = 'pending' AND due_at > now + {wait}
+    ) OR pixel_id IN (SELECT pixel_id FROM capi_leases WHERE until <= now OR until > now + {longest})
+), now, at - now, on_duty = :look FROM turn, clock
 
 -- name: lease
 -- What another courier leased since `due` began is not among them.

@@ -21,6 +21,17 @@ SELECT json_group_array(key), json_group_array(key) FILTER (WHERE too_old) FROM 
     ORDER BY due_at, key LIMIT :limit
 )
 
+-- name: look
+-- A due time too far in the future was set before the clock went back, as was the end of a lease.
+SELECT value FROM json_each(:pixel_ids) AS pixels
+WHERE EXISTS (
+    SELECT 1 FROM events WHERE pixel_id = pixels.value AND server = 'pending' AND due_at <= :now
+      AND key NOT IN (SELECT key FROM leases)
+) OR EXISTS (
+    SELECT 1 FROM events
+    WHERE pixel_id = pixels.value AND server = 'pending' AND due_at > :now + {wait}
+) OR value IN (SELECT pixel_id FROM leases WHERE until <= :now OR until > :now + {longest})
+
 -- name: lease
 INSERT INTO leases (key, pixel_id, lease_id, until)
 SELECT key, pixel_id, :lease_id, :until FROM events

@@ -1,6 +1,6 @@
 """Records: what a store is told and tells, and the times that it keeps to."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Literal
 
 from msgspec import Struct
@@ -22,6 +22,11 @@ LONGEST_WAIT = 600.0
 #: Clocks of one machine's processes differ by less: what began later than this from now did so
 #: before the clock went back. In seconds.
 CLOCK_SLACK = 1.0
+#: However many processes share the looks at a store, each looks within this. In seconds.
+LONGEST_TURN = 100.0
+#: How often one process of all is on duty, see Look: a little more than the minute that flags are
+#: good for. In seconds.
+DUTY_SECONDS = 61.0
 #: A sighting that said nothing new: a replayed beacon, or a page that repeats itself.
 REPLAYED = Count("beacon", "replayed")
 
@@ -59,6 +64,17 @@ class Settlement(Struct, frozen=True):
     delay: float = 0.0
     attempted: bool = True
     uncertain: bool = False
+
+
+class Look(Struct, frozen=True):
+    """Which pixels have something due, and the `seconds` until this process's next turn to look.
+
+    `on_duty`: it is the one of all processes that does now what they share.
+    """
+
+    due: Set[str]
+    seconds: float
+    on_duty: bool
 
 
 class Pause(Struct, frozen=True):

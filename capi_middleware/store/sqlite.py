@@ -19,7 +19,7 @@ from typing import Any
 
 from capi_middleware.errors import StoreError
 from capi_middleware.shield import about
-from capi_middleware.store.records import LeasedEvent
+from capi_middleware.store.records import DUTY_SECONDS, LeasedEvent, Look
 from capi_middleware.store.rollups import State
 from capi_middleware.store.store import Access, Engine, Query, Transaction, named, schema
 from capi_middleware.store.writer import LockedError, OwnLockError, at_fork
@@ -150,6 +150,7 @@ class SqliteEngine(Engine):
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         super().__init__()
         self._clock = clock
+        self._duty_at = 0.0
         self._start_over()
         at_fork(
             before=self._before_fork,
@@ -185,6 +186,17 @@ class SqliteEngine(Engine):
         with self.transaction("read") as db:
             found = db.read("leased", due=due, lease_id=lease_id)
         return [LeasedEvent(*columns) for columns in found], expired != _NONE
+
+    def look(self, pixel_ids: Sequence[str], every: float) -> Look:
+        """See Engine.look. Reading a file costs others nothing: each process looks."""
+        with self.transaction("read") as db:
+            due = {pixel_id for (pixel_id,) in db.read("look", pixel_ids=[*pixel_ids], now=db.now)}
+            due |= self._put_off(pixel_ids, db.now)
+        now = time.monotonic()
+        on_duty = now >= self._duty_at
+        if on_duty:
+            self._duty_at = now + DUTY_SECONDS
+        return Look(due, every, on_duty)
 
     @abstractmethod
     def _start_over(self) -> None:

@@ -21,7 +21,9 @@ from capi_middleware.store.commits import Commit
 from capi_middleware.store.records import (
     CLOCK_SLACK,
     DEDUPE_WINDOW,
+    DUTY_SECONDS,
     LONGEST_LEASE,
+    LONGEST_TURN,
     LONGEST_WAIT,
     MOST_FOUND,
     OLDEST_EVENT,
@@ -31,6 +33,7 @@ from capi_middleware.store.records import (
     Known,
     Lease,
     LeasedEvent,
+    Look,
     Pause,
     Rest,
     Settlement,
@@ -59,6 +62,8 @@ _CONSTANTS = {
     "longest": str(LONGEST_LEASE),
     "wait": str(LONGEST_WAIT),
     "slack": str(CLOCK_SLACK),
+    "turn": str(LONGEST_TURN),
+    "duty": str(DUTY_SECONDS),
     "vague": ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES),
 }
 
@@ -192,6 +197,16 @@ class Engine(ABC):
         self._claimed[pixel_id] = now
         return 0.0 if now < before - CLOCK_SLACK else LONGEST_WAIT
 
+    def _put_off(self, pixel_ids: Sequence[str], now: float) -> set[str]:
+        """Those of which a claim will find that the clock went back: what waits may be due."""
+        back = {one for one in pixel_ids if now < self._claimed.get(one, now) - CLOCK_SLACK}
+        self._claimed.update((one, now) for one in pixel_ids if one not in back)
+        return back
+
+    @abstractmethod
+    def look(self, pixel_ids: Sequence[str], every: float) -> Look:
+        """See Store.look."""
+
     @abstractmethod
     def shrink(self) -> bool:
         """Give a little of what is free back to the file system; whether there is more."""
@@ -230,8 +245,8 @@ class Store:
         self, engine: Engine, *, queue_limit: int = 100_000, clock: Callable[[], float] = time.time
     ) -> None:
         #: Called (from any thread) after rows with server "pending" were committed, with the names
-        #: of their events; none where these are not known.
-        self.on_commit: Callable[[Set[str]], None] | None = None
+        #: of their events by pixel; none where these are not known.
+        self.on_commit: Callable[[Mapping[str, Set[str]]], None] | None = None
         self._engine = engine
         self._changed = 0
         self._writer = Writer(
@@ -321,6 +336,14 @@ class Store:
             [(seconds,)] = db.read("next_due", pixel_id=pixel_id, now=db.now)
         return None if seconds is None else float(seconds)
 
+    def look(self, pixel_ids: Sequence[str], *, every: float) -> Look:
+        """Which of these pixels have something due, and when this process should look again.
+
+        All processes that look for the same pixels share their looks: `every` seconds one of them
+        does, however many they are, and each of them within LONGEST_TURN.
+        """
+        return self._engine.look(pixel_ids, every)
+
     def conversion_waits(self, pixel_id: str) -> bool:
         """Whether anything but page views of this pixel is due."""
         with self._engine.transaction("read") as db:
@@ -373,7 +396,7 @@ class Store:
             with self._engine.transaction("write") as db:
                 done += db.run("requeue", keys=some, now=db.now)
         if done and self.on_commit is not None:
-            self.on_commit(frozenset())
+            self.on_commit({})
         return done
 
     def drop(self, keys: Sequence[int] | None = None) -> int:
@@ -396,6 +419,12 @@ class Store:
         while some := [one.key for one in self.dead_letters(limit=STEP_ROWS, after=after)]:
             yield some
             after = some[-1]
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """What is read within is of one moment and one transaction, where the engine can that."""
+        with self._engine.transaction("read"):
+            yield
 
     def tallies(self, start: float, end: float) -> Tallies:
         """Everything in the window of Unix seconds, aggregated; see `slices` for the window.
@@ -520,15 +549,13 @@ class Store:
             db.many("count", sorted([(*key, n) for key, n in counters.items()]))
 
     def _committed(self, submissions: Sequence[Submission]) -> None:
-        names = {
-            row.event_name
-            for one in submissions
-            if one.kind == "append"
-            for row in one.items
-            if row.server == "pending"
-        }
-        if names and self.on_commit is not None:
-            self.on_commit(names)
+        waiting: dict[str, set[str]] = {}
+        for one in submissions:
+            for row in one.items if one.kind == "append" else ():
+                if row.server == "pending":
+                    waiting.setdefault(row.pixel_id, set()).add(row.event_name)
+        if waiting and self.on_commit is not None:
+            self.on_commit(waiting)
         self._keep_up(sum([len(one.items) for one in submissions]))
 
     def _keep_up(self, changed: int) -> None:

@@ -53,6 +53,12 @@ class OwnLockError(LockedError):
     """Another thread of this process holds the lock: it is about to let go."""
 
 
+class AwayError(LockedError):
+    """The server is away, or cannot be written just now: its engine tells the log of it."""
+
+    told = True
+
+
 class Submission(Private, Struct, eq=False, gc=False):
     """What one call hands to the writer, and the commit that it waits for."""
 
@@ -312,7 +318,7 @@ class Writer:
             except LockedError as error:
                 now = time.monotonic()
                 self._holdup.since = self._holdup.since or now
-                if now - self._holdup.since > LONG_LOCK:
+                if now - self._holdup.since > LONG_LOCK and not error.told:
                     self._complain(str(error))
                 time.sleep(BUSY_PAUSE)
                 self._fold()

@@ -235,7 +235,7 @@ def test_a_pixel_that_must_rest_keeps_its_events_and_their_attempts(
 def test_a_courier_delivers_on_its_own_thread_and_stops(store: MemoryStore) -> None:
     client = Script()
     courier = Courier(store, PIXEL, lambda: client)
-    store.on_commit = courier.wake
+    store.on_commit = lambda waiting: courier.wake(waiting[PIXEL])
     store_rows(store, row())
     end = time.monotonic() + 10
     while store.depth() != {"delivered": 1}:

@@ -117,7 +117,7 @@ class Simulated(Courier):
         self._gather(woken=True)
         return self.now - start
 
-    def start(self) -> None:
+    def _call(self) -> None:
         """No thread: the test does the work."""
 
 
@@ -220,7 +220,7 @@ def test_a_flush_and_a_close_do_not_wait_for_company(fake_meta: FakeMeta) -> Non
 def test_a_courier_that_gathers_stops() -> None:
     store, client = MemoryStore(), Script()
     courier = Courier(store, PIXEL, lambda: client)
-    store.on_commit = courier.wake
+    store.on_commit = lambda waiting: courier.wake(waiting[PIXEL])
     store_rows(store, row())
     assert courier.stop(30)
     assert not courier.running

@@ -414,6 +414,43 @@ def test_a_leased_event_is_due_when_its_lease_ends(store: Store, clock: Clock) -
     assert store.next_due(PIXEL) == 40.0
 
 
+# look
+
+
+def due(store: Store) -> list[str]:
+    return sorted(store.look([PIXEL, "another", "none"], every=2.0).due)
+
+
+def test_a_look_finds_the_pixels_that_have_something_due(store: Store, clock: Clock) -> None:
+    assert due(store) == []
+    store_rows(store, row("e1"), row("e2", pixel_id="another"), row("e3", pixel_id="foreign"))
+    assert due(store) == sorted([PIXEL, "another"])
+
+    leased = lease(store, seconds=60)
+    assert due(store) == ["another"]
+    store.settle(leased.lease_id, [Settlement(leased.events[0].key, "pending", delay=30.0)])
+    assert due(store) == ["another"]
+    clock.now += 30
+    assert due(store) == sorted([PIXEL, "another"])
+
+
+def test_a_look_finds_what_a_killed_process_held(store: Store, clock: Clock) -> None:
+    store_rows(store, row())
+    lease(store, seconds=60)
+    clock.now += 60
+
+    assert due(store) == [PIXEL]
+
+
+def test_a_look_finds_what_waits_too_long_because_the_clock_went_back(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row())
+    clock.now -= 86_400
+
+    assert due(store) == [PIXEL]
+
+
 def test_a_conversion_waits_while_it_is_due_and_nobody_has_it(store: Store, clock: Clock) -> None:
     store_rows(store, row("view", event_name="PageView"))
     assert not store.conversion_waits(PIXEL)

@@ -246,7 +246,8 @@ def test_one_thread_after_another_uses_the_same_connection(path: Path) -> None:
     assert seen[0] is seen[1]
 
 
-OF_PIXEL = {"pixel_id": PIXEL, "now": NOON, "limit": 10, "wait": 600.0, "surely": NOON}
+OF_PIXEL = {"pixel_ids": f'["{PIXEL}"]', "pixel_id": PIXEL, "now": NOON, "limit": 10, "wait": 600.0,
+            "surely": NOON}  # fmt: skip
 
 
 def plan(path: Path, query: str, given: Any = OF_PIXEL) -> str:
@@ -290,7 +291,7 @@ def test_a_group_of_any_size_is_stored_whole_and_in_order(store: Store, n: int) 
     assert replayed.n == 3
 
 
-@pytest.mark.parametrize("query", ["hurry", "next_due"])
+@pytest.mark.parametrize("query", ["hurry", "next_due", "look"])
 def test_what_waits_is_found_by_the_index(store: Store, path: Path, query: str) -> None:
     store_rows(store, row())
 

@@ -1,4 +1,7 @@
-"""`python -m tests.torture [--rounds N] [--seed S]`: many rounds, and their ledger."""
+"""`python -m tests.torture [--rounds N] [--seed S]`: many rounds, and their ledger.
+
+With --failover instead the scenes of a PostgreSQL that fails over.
+"""
 
 import argparse
 import signal
@@ -11,7 +14,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tests.support import postgres
+from tests.support import postgres, postgres_pair
+from tests.torture import failover
 from tests.torture.history import Verdict
 from tests.torture.rounds import play
 
@@ -23,7 +27,10 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="make torture")
     options.add_argument("--rounds", type=int, default=1000)
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--failover", action="store_true")
     given = options.parse_args()
+    if given.failover:
+        return fail_over()
     verdicts: dict[str, list[Verdict]] = {"SQLite": [], "PostgreSQL": []}
     broken: list[str] = []
     seeds = range(given.seed, given.seed + given.rounds)
@@ -55,6 +62,19 @@ def _until_stopped(seeds: Sequence[int]) -> Iterator[int]:
         if stopped:
             return
         yield seed
+
+
+def fail_over() -> int:
+    """Play all scenes on one pair of servers; exit code 1 when a promise was broken."""
+    table, broken = Table("scene", "reached by", *failover.Verdict._fields[:-1]), []
+    with postgres_pair.pair() as pair:
+        for name, way in track(failover.SCENES, "Failover", console=Console(stderr=True)):
+            verdict = failover.play(pair, name, way)
+            table.add_row(name, way, *(f"{one:,}" for one in verdict[:-1]))
+            if not verdict.holds:
+                broken.append(f"{name} by {way}: {verdict}")
+    Console().print(table, *broken)
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

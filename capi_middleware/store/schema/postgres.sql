@@ -173,3 +173,19 @@ CREATE TABLE capi_kept (
     name text PRIMARY KEY,
     body bytea NOT NULL
 );
+
+-- The last group with counters that each writer committed, see PostgresEngine.group.
+CREATE TABLE capi_marks (
+    writer text PRIMARY KEY,
+    number bigint NOT NULL,
+    at double precision NOT NULL
+) WITH (fillfactor = 50);
+
+-- When the next process that delivers these pixels (a hash of their ids) looks for what is due, and
+-- when the next of them is on duty and which look put the last one there: see Store.look.
+CREATE TABLE capi_turns (
+    pixels text PRIMARY KEY,
+    at double precision NOT NULL,
+    duty_at double precision NOT NULL,
+    on_duty text NOT NULL
+) WITH (fillfactor = 50);
