@@ -211,7 +211,7 @@ class Courier(Daemon):
                 # With others in line it asks for another turn instead of waiting.
                 wanted = self.threads is not None and self.threads.are_wanted
                 woken = self._wake.wait(0.0 if wanted else min(seconds, POLL_SECONDS))
-                if wanted or (seconds >= POLL_SECONDS and not woken):
+                if wanted or not (woken or self._unsettled or seconds < POLL_SECONDS):
                     again = seconds < POLL_SECONDS or woken
                     break
                 if seconds and (woken or seconds < POLL_SECONDS):

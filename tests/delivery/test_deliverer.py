@@ -38,6 +38,9 @@ class Meta:
         self.waiting.discard(threading.get_ident())
         return Outcome("delivered")
 
+    def hear(self) -> None:
+        """Nothing is wrong."""
+
     def close(self) -> None:
         """Nothing."""
 
