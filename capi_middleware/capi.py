@@ -173,10 +173,11 @@ class CAPI:
         end = time.monotonic() + timeout
         with self.issuer.shield.guard("closing"):
             with suppress(StoreError):  # its couriers and its writer say what is wrong with it
-                self.flush(timeout * 0.6)
-            self._housekeeping.stop(timeout * 0.2)
+                self.flush(timeout * 0.5)
+            self._housekeeping.stop(timeout * 0.1)
             with suppress(StoreError):
-                self._deliverer.stop(max(0.1, end - time.monotonic()))
+                # Giving back what is in flight takes its time, too.
+                self._deliverer.stop(max(0.1, end - timeout * 0.2 - time.monotonic()))
             self.store.close(max(0.0, end - time.monotonic()))
 
     @contextmanager
