@@ -20,7 +20,7 @@ from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.courier import Courier
 from capi_middleware.delivery.daemon import Housekeeping, Job
 from capi_middleware.delivery.deliverer import Deliverer
-from capi_middleware.delivery.telemetry import ClockCheck
+from capi_middleware.delivery.telemetry import ClockCheck, passing
 from capi_middleware.errors import CapiError, ConfigError, StoreError
 from capi_middleware.events import Event, EventName
 from capi_middleware.insights.looking import CHECK_SECONDS as LOOKOUT_SECONDS
@@ -60,6 +60,8 @@ class CAPI:
         if Issuer.tap is not None:
             config = replace(config, store="memory:", delivery=False)
         self.config = config
+        #: Unix time when `passing()` was 0.0, by the clock of now.
+        self._began: float = time.time() - passing()
         self._own: Store = open_store(config.store, queue_limit=config.queue_limit)
         self.store: Store = self._own
         self.issuer: Issuer = Issuer(config, self.store)
@@ -303,7 +305,9 @@ class CAPI:
         ]
 
     def _prune(self) -> None:
-        self.store.prune(time.time() - self.config.retention_days * 86_400)
+        # A clock that jumped ahead must not make all that is settled old.
+        now = min(time.time(), self._began + passing())
+        self.store.prune(now - self.config.retention_days * 86_400)
 
     def _is_delivering(self) -> bool:
         return self._deliverer.alive

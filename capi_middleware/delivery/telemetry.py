@@ -91,7 +91,7 @@ TOLERANCE = 60.0
 HOUR = 3600.0
 
 
-def _passing() -> float:
+def passing() -> float:
     """Seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)
@@ -121,7 +121,7 @@ class ClockCheck:
 
         Infinite where Meta's answers name no time: then there is no clock but ours.
         """
-        return None if self._ahead is None else self._ahead + _passing()
+        return None if self._ahead is None else self._ahead + passing()
 
     def __call__(self, date: str | None) -> None:
         """Count "skewed" if the header `date` of an answer that just came is not now."""
@@ -129,7 +129,7 @@ class ClockCheck:
         if metas is None:
             self._ahead = math.inf if self._ahead is None else self._ahead
             return
-        self._ahead = metas - _passing()
+        self._ahead = metas - passing()
         ahead = ours - metas
         if abs(ahead) <= TOLERANCE:
             return

@@ -107,11 +107,14 @@ SELECT EXISTS (
 )
 
 -- name: pause
--- Who was told to wait for longer still does, unless the clock went back since.
+-- Who was told to wait for longer still does, unless the clock went back since. Several that failed
+-- at once are one failure.
 INSERT INTO capi_pauses AS pauses (pixel_id, token, since, until, reason)
 VALUES (:pixel_id, :token, :now, :now + :seconds, :reason)
 ON CONFLICT (pixel_id, token) DO UPDATE SET
-    since = excluded.since, failures = pauses.failures + 1, trying = 0,
+    since = excluded.since, trying = 0,
+    failures = pauses.failures + CASE WHEN pauses.until > excluded.since
+               AND pauses.since <= excluded.since + {slack} THEN 0 ELSE 1 END,
     until = CASE WHEN pauses.until > excluded.until AND pauses.since <= excluded.since + {slack}
             THEN pauses.until ELSE excluded.until END,
     reason = CASE WHEN pauses.until > excluded.until AND pauses.since <= excluded.since + {slack}

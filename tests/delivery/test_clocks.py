@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import time
 from email.utils import formatdate
 from pathlib import Path
 
@@ -119,6 +120,16 @@ def test_a_rest_of_before_the_clock_was_set_back_holds_up_nothing(
     assert store.depth() == {"delivered": 1}
 
 
+def test_a_clock_that_jumps_ahead_prunes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    capi = CAPI(make_config(retention_days=35))
+    settled = {"payload": None, "server": "unmapped", "event_time": time.time()}
+    store_rows(capi.store, row("e1", **settled))
+    honest = time.time
+    monkeypatch.setattr(time, "time", lambda: honest() + 36 * DAY)
+    capi._prune()
+    assert capi.store.depth() == {"unmapped": 1}
+
+
 # -- by Meta's clock -----------------------------------------------------------------------------
 
 
@@ -126,7 +137,7 @@ def test_metas_clock_goes_on_by_itself_whatever_becomes_of_ours(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passed = [1000.0]
-    monkeypatch.setattr("capi_middleware.delivery.telemetry._passing", lambda: passed[0])
+    monkeypatch.setattr("capi_middleware.delivery.telemetry.passing", lambda: passed[0])
     clock = ClockCheck(PIXEL, store.count)
     assert clock.surely() is None
     clock(formatdate(NOON, usegmt=True))

@@ -692,6 +692,15 @@ def test_who_was_told_to_wait_for_longer_still_does(store: Store, clock: Clock) 
     assert list(store.pauses()) == [Pause(PIXEL, NOON + 3610, "code 4")]
 
 
+def test_several_that_fail_at_once_are_one_failure_in_a_row(store: Store, clock: Clock) -> None:
+    for _ in range(16):
+        store.pause(PIXEL, seconds=1, reason="timeout")
+    assert store.rest(PIXEL) == Rest(1.0, 1)
+    clock.now += 1
+    store.pause(PIXEL, seconds=2, reason="timeout")
+    assert store.rest(PIXEL) == Rest(2.0, 2)
+
+
 def test_a_rest_is_over_when_the_clock_goes_back_before_it_began(
     store: Store, clock: Clock
 ) -> None:
