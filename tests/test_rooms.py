@@ -37,7 +37,13 @@ MATCH_KEY = "    MatchKey('shoe_size', lower=rules.letters, what='the size of th
 LAST_KEY = '    MatchKey("whatsapp_business_account_id"'
 
 CONSENT_RULE = '    "moon": ReadyRule("moonCookie", ("ads",), _pairs),\n'
-CODE = """    "4711": Meaning("throttled", "the moon is full", "Wait for the new moon."),\n"""
+CODE = """[[meaning]]
+codes = ["4711"]
+kind = "throttled"
+meaning = "the moon is full"
+fix = "Wait for the new moon."
+
+"""
 ENDPOINT = '            "moon": (frozenset({"GET"}), self._moon),\n'
 HANDLER = """    async def _moon(self, asked: Asked) -> Response:
         return Response("it shines", media_type="text/plain")
@@ -161,7 +167,7 @@ print(json.dumps([[one.event_name for one in captured.events], captured.suppress
 
 
 def test_a_code_of_meta_is_one_row_that_everybody_reads(scratch: Scratch) -> None:
-    scratch.put(CODE, before="    INVALID: _EVENT,\n")
+    scratch.put(CODE, before='[[meaning]]\ncodes = ["100"]', suffix=".toml")
     shown = """
 import json
 from capi_middleware.meta.codes import judge, meaning_of, read_error

@@ -34,6 +34,7 @@ from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.http import NoAnswer
 from capi_middleware.meta.payload import encode
 from capi_middleware.meta.user_data import UserData
+from capi_middleware.meta.versions import LAST_DAYS, NEWEST, version_at
 from capi_middleware.page.csp import own_address, rule
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.read import read_health
@@ -186,6 +187,11 @@ def _settings(config: Config) -> Iterator[Finding]:
         yield _found("test_event_code")
     if config.graph_url.rstrip("/") != _GRAPH:
         yield _found("graph_url", url=config.graph_url)
+    used = version_at(config.graph_version, time.time())
+    name = "graph_version" if used.age_days is not None else "graph_version_unknown"
+    if used.days_left is not None and used.days_left <= LAST_DAYS:
+        name = "graph_version_ends" if used.days_left > 0 else "graph_version_ended"
+    yield _found(name, used=used, newest=version_at(NEWEST, time.time()))
     if config.consent is None:
         yield _found("no_consent")
     for pixel in config.pixels:

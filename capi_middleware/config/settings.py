@@ -21,6 +21,7 @@ from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
 from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.meta.user_data import unknown_keys
+from capi_middleware.meta.versions import NEWEST
 from capi_middleware.signing import token_mark
 
 #: What `user_data` and `consent` may be: a callable taking the request, or expressions.
@@ -111,7 +112,7 @@ class Config:
     on_alert: Callable[..., object] | None = None
     before_send: Callable[[Event], Event | None] | None = None
     graph_url: str = "https://graph.facebook.com"
-    graph_version: str = "v26.0"
+    graph_version: str = NEWEST
     pixel_script_url: str = "https://connect.facebook.net/en_US/fbevents.js"
     debug: bool = False
 
@@ -271,7 +272,7 @@ class Config:
                 fail("ad_account", repr(self.ad_account), "its number, 'act_123' or '123'")
             object.__setattr__(self, "ad_account", f"act_{account[1]}")
         if not re.fullmatch(r"v\d{1,3}\.\d{1,2}", str(self.graph_version)):
-            fail("graph_version", repr(self.graph_version), "e.g. 'v26.0'")
+            fail("graph_version", repr(self.graph_version), f"e.g. '{NEWEST}'")
         for network in self.trusted_proxies:
             try:
                 if network != "unix":

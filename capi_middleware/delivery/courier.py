@@ -1,4 +1,8 @@
-"""Couriers: each leases, sends and settles the events of one pixel, on a thread while some wait."""
+"""Couriers: each leases, sends and settles the events of one pixel, on a thread while some wait.
+
+A lease is for one request, or for the two or three that tell whose fault a refusal is. All that a
+courier finds out is in the store after each of them: another goes on from there.
+"""
 
 import logging
 import math
@@ -8,12 +12,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence, Set
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Protocol
 
+from capi_middleware.delivery.batches import BATCH, Caution, another, next_batch, oldest
 from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.daemon import Daemon
 from capi_middleware.delivery.retry import (
-    BATCH,
     LONGEST_DELAY,
     Pace,
     asks_to_wait,
@@ -25,14 +30,14 @@ from capi_middleware.delivery.retry import (
 from capi_middleware.delivery.telemetry import Attempt, measure
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
-from capi_middleware.meta.codes import FAILURES, Outcome, meaning_of
+from capi_middleware.meta.codes import FAILURES, REFUSALS, Outcome, meaning_of
 from capi_middleware.shield import Shield, about
-from capi_middleware.store.records import Lease, LeasedEvent, Settlement
+from capi_middleware.store.records import CLEARED, Lease, LeasedEvent, Settlement
 from capi_middleware.store.store import Store
 
 logger: logging.Logger = logging.getLogger("capi_middleware.delivery")
 
-#: How long a courier holds a batch, in seconds: twice what a request may take (graph.DEADLINE),
+#: How long a courier holds events, in seconds: twice what a request may take (graph.DEADLINE),
 #: and no longer, because the events of a killed process wait for the end of its lease.
 LEASE_SECONDS = 20.0
 #: How often somebody looks for events of other processes, in seconds, and how long the thread of a
@@ -40,7 +45,11 @@ LEASE_SECONDS = 20.0
 POLL_SECONDS = 2.0
 #: How often the log says that a pixel rests for the same reason, in seconds.
 TELL_SECONDS = 900.0
+#: After so many answers in a row that may be the request's fault a search for bad events asks again
+#: whether it is.
+_UNSURE_IN_A_ROW = 6
 _VIEWS = {"PageView"}
+_SUSPECT, _ATTEMPTS = attrgetter("suspect"), attrgetter("attempts")
 
 
 class Client(Protocol):
@@ -85,6 +94,17 @@ class Courier(Daemon):
         #: The reason to rest that the log told last, and when, in seconds of time.monotonic().
         self._told: tuple[str, float] | None = None
         self._pace = Pace()
+        self._caution = Caution()
+        #: What was refused just now goes out again at once, in smaller parts.
+        self._searches = False
+        #: Answers since the last delivery that may be the request's fault.
+        self._unsure = 0
+        #: The one that is left of those that were refused together, as all others got through.
+        self._left_over = 0
+        #: They are taken for it: single events are tried first.
+        self._doubts = False
+        #: When the log told last that much is refused, in seconds of time.monotonic().
+        self._calmed_at = -math.inf
         #: When it last asked the store for events, in seconds of time.monotonic().
         self._looked = 0.0
         self._forked()
@@ -189,13 +209,13 @@ class Courier(Daemon):
 
     def _give_back(self) -> None:
         """What has no outcome need not wait for the lease to run out."""
-        flying = {event.key for event in self._flying}
-        left = [
-            Settlement(key, "pending", attempted=key in flying, uncertain=key in flying)
-            for key in list(self._held)
-        ]
-        if left:
-            self._store.settle(self._lease_id, left)
+        held = list(self._held)
+        flying = [one.key for one in self._flying if one.key in held]
+        if flying:
+            sent = [Settlement(key, "pending", uncertain=True) for key in flying]
+            self._store.settle(self._lease_id, sent)
+        if left := [key for key in held if key not in flying]:
+            self._store.release(self._lease_id, left)
 
     def _work(self) -> None:
         again = False
@@ -209,12 +229,13 @@ class Courier(Daemon):
                     self._shield.caught(error, f"the courier of pixel {self._pixel_id}")
                     seconds = POLL_SECONDS
                 # With others in line it asks for another turn instead of waiting.
-                wanted = self.threads is not None and self.threads.are_wanted
+                wanted = self._is_in_the_way
                 woken = self._wake.wait(0.0 if wanted else min(seconds, POLL_SECONDS))
                 if wanted or not (woken or self._unsettled or seconds < POLL_SECONDS):
                     again = seconds < POLL_SECONDS or woken
                     break
-                if seconds and (woken or seconds < POLL_SECONDS):
+                # Asked to end while a round began, which forgot that somebody is in a hurry.
+                if seconds and (woken or seconds < POLL_SECONDS) and not self._stop.is_set():
                     self._gather(woken)
         finally:
             self._leave(again)
@@ -266,6 +287,20 @@ class Courier(Daemon):
         return time.monotonic()
 
     def _round(self) -> float:
+        """Deliver all that is due, or one batch where others wait for the thread.
+
+        Seconds until there may be more.
+        """
+        while True:
+            seconds = self._step()
+            if seconds or self._stop.is_set() or self._is_in_the_way:
+                return seconds
+
+    @property
+    def _is_in_the_way(self) -> bool:
+        return self.threads is not None and self.threads.are_wanted
+
+    def _step(self) -> float:
         """Deliver one batch; seconds until there may be more."""
         while self._unsettled:
             self._store.settle(*self._unsettled[0])
@@ -277,19 +312,21 @@ class Courier(Daemon):
         self._soon.clear()
         self._looked = self._now()
         surely = self._surely()
-        lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=LEASE_SECONDS, surely=surely)
+        limit = BATCH if self._doubts else self._caution.lease
+        lease = self._store.lease(self._pixel_id, limit=limit, seconds=LEASE_SECONDS, surely=surely)
         if not lease.events:
             due = self._until_due()
             return self._hear() if due <= 0.01 and surely is None else due
-        self._pace.add(len(lease.events), self._now())
         self._lease_id, self._held = lease.lease_id, {one.key: one for one in lease.events}
+        self._searches = False
         try:
             self._deliver(lease)
         finally:
             left = bool(self._held)
             self._give_back()
             self._held = {}
-        return 0.0 if left or len(lease.events) == BATCH else self._until_due()
+        more = left or self._searches or len(lease.events) >= limit
+        return 0.0 if more else self._until_due()
 
     def _hear(self) -> float:
         """What seems too old is not given up before Meta's clock was heard; seconds until then."""
@@ -325,7 +362,7 @@ class Courier(Daemon):
     def _rest(self, outcome: Outcome) -> float:
         """Let the pixel rest in all processes that have the cause in common; for how long."""
         seconds = rest(outcome, self._failures + 1)
-        token = self._token if outcome.kind == "access" else ""
+        token = self._token if outcome.kind in ("access", "unsure") else ""
         self._store.pause(self._pixel_id, seconds=seconds, reason=outcome.reason, token=token)
         self._store.count([Count("rested", outcome.reason, pixel_id=self._pixel_id)])
         now = self._now()
@@ -352,51 +389,159 @@ class Courier(Daemon):
             logger.warning("pixel %s: Meta takes events again", self._pixel_id, extra=extra)
 
     def _deliver(self, lease: Lease) -> None:
-        """Send all events of a lease, halving the batch around an event that Meta refuses."""
-        whole = list(lease.events)
-        if self._before_send is not None:
-            whole, stopped = self._before_send(whole)
-            if stopped:
-                settled = [Settlement(key, "stopped", "before_send") for key in stopped]
-                self._record(lease, settled)
-        waiting = [whole] if whole else []
-        half_time = time.monotonic() + LEASE_SECONDS / 2
-        while waiting and not self._stop.is_set() and time.monotonic() < half_time:
-            batch = waiting.pop()
-            self._flying = batch
-            outcome = self._send(batch, is_part=batch is not whole)
-            self._flying = []
-            match outcome.kind:
-                case "delivered":
-                    self._settle(lease, batch, "delivered")
-                    self._recovered()
-                    if outcome.delay is not None:
-                        self._rest(outcome)
-                        return
-                case "invalid" if len(batch) > 1:
-                    middle = len(batch) // 2
-                    waiting += [batch[middle:], batch[:middle]]
-                case "invalid":
-                    self._settle(lease, batch, "dead", outcome.reason)
-                case "throttled" | "access":
-                    self._rest(outcome)
-                    return
-                case "retry":
-                    self._retry(lease, batch, outcome, self._rest(outcome))
-                    return
+        """Send the next batch of a lease, and find out whose fault it is when Meta refuses it."""
+        half_time = self._now() + LEASE_SECONDS / 2
+        batch = list(lease.events)
+        if len(batch) > 1:
+            batch = [oldest(batch)] if self._doubts else next_batch(batch, self._caution)
+        if self._before_send is not None and not (batch := self._asked(lease, batch)):
+            return
+        outcome = self._send(batch)
+        if outcome.kind != "unsure":
+            self._take(lease, batch, outcome)
+        elif len(batch) > 1 and any(map(_SUSPECT, batch)) and self._unsure < _UNSURE_IN_A_ROW:
+            self._suspect(lease, batch, outcome)
+        else:
+            self._try_single_ones(lease, batch, outcome, half_time)
 
-    def _send(self, batch: list[LeasedEvent], *, is_part: bool) -> Outcome:
+    def _try_single_ones(
+        self, lease: Lease, batch: list[LeasedEvent], outcome: Outcome, end: float
+    ) -> None:
+        """Whose fault is it? Until something gets through, that of all requests."""
+        alone, refused = oldest(batch), outcome
+        if len(batch) > 1:
+            if self._stop.is_set():
+                return
+            refused = self._send([alone])
+            if refused.kind != "unsure":
+                self._take(lease, [alone], refused)
+                if refused.kind == "delivered":
+                    self._suspect(lease, batch, outcome)
+                return
+        if alone.key == self._left_over:
+            self._bury(lease, alone, refused)
+            return
+        other = another(list(self._held.values()), alone, self._chance)
+        tried = self._asked(lease, [other]) if other else []
+        if not tried:
+            self._take(lease, [alone], refused)
+        elif self._now() > end or self._stop.is_set():
+            self._doubts = True  # the lease could run out: the next one begins with single events
+        else:
+            second = self._send(tried)
+            self._take(lease, tried, second)
+            if second.kind == "delivered":
+                self._bury(lease, alone, refused)
+
+    def _take(self, lease: Lease, batch: Sequence[LeasedEvent], outcome: Outcome) -> None:
+        """Do what the outcome of a request asks for."""
+        match outcome.kind:
+            case "delivered":
+                self._unsure, self._doubts = 0, False
+                self._pace.add(len(batch), self._now())
+                searching = batch[-1].suspect > 0
+                self._caution.delivered(len(batch), searching=searching)
+                self._record(lease, [Settlement(one.key, "delivered") for one in batch])
+                self._left_over = 0
+                if searching:
+                    left = [one.key for one in self._held.values() if one.suspect > 0]
+                    self._left_over = left[0] if len(left) == 1 else 0
+                self._recovered()
+                if outcome.delay is not None:
+                    self._rest(outcome)
+            case "invalid" if len(batch) > 1:
+                self._suspect(lease, batch, outcome)
+            case "invalid":
+                self._bury(lease, batch[0], outcome)
+            case "large":
+                self._caution.too_large(batch)
+                if len(batch) == 1:
+                    self._retry(lease, batch, outcome, 0.0)
+                    self._unsure += 1
+                    if self._unsure >= _UNSURE_IN_A_ROW:
+                        self._rest(outcome)
+            case "retry":
+                if outcome.late:
+                    self._caution.late(batch)
+                self._retry(lease, batch, outcome, self._rest(outcome))
+            case "throttled" | "access" | "blocked" | "unsure":
+                self._doubts = self._doubts or outcome.kind == "unsure"
+                self._rest(outcome)
+
+    def _suspect(self, lease: Lease, batch: Sequence[LeasedEvent], outcome: Outcome) -> None:
+        """Remember that one of a batch at least is bad: one of its suspects where it has any.
+
+        Of the other suspects nobody knows any more.
+        """
+        batch = [one for one in batch if one.key in self._held]
+        marks = {one.key: CLEARED for one in self._held.values() if one.suspect > 0}
+        if suspects := [one for one in batch if one.suspect > 0]:
+            for one in suspects:
+                del marks[one.key]
+        elif batch:
+            self._caution.refused(len(batch))
+            marks |= dict.fromkeys([one.key for one in batch], batch[0].key)
+        self._searches = True
+        if marks:
+            reason = outcome.reason
+            self._record(
+                lease, [Settlement(key, "refused", reason, suspect=n) for key, n in marks.items()]
+            )
+        self._calm()
+
+    def _bury(self, lease: Lease, event: LeasedEvent, outcome: Outcome) -> None:
+        """Meta refuses an event that was alone in its request: of its others nobody knows."""
+        self._caution.bad()
+        others = [one for one in self._held.values() if one.suspect > 0 and one.key != event.key]
+        self._record(
+            lease,
+            [
+                Settlement(event.key, "dead", outcome.reason),
+                *(Settlement(one.key, "refused", suspect=CLEARED) for one in others),
+            ],
+        )
+        self._searches = True
+        self._calm()
+
+    def _calm(self) -> None:
+        """Ask Meta less often where it refuses much."""
+        seconds = self._caution.rest()
+        if not seconds:
+            return
+        self._store.pause(self._pixel_id, seconds=seconds, reason=REFUSALS)
+        self._store.count([Count("rested", REFUSALS, pixel_id=self._pixel_id)])
+        if self._now() > self._calmed_at + TELL_SECONDS:
+            self._calmed_at = self._now()
+            logger.warning(
+                "pixel %s rests between requests: %s. %s", self._pixel_id, *meaning_of(REFUSALS),
+                extra=about("rest", pixel_id=self._pixel_id, reason=REFUSALS, seconds=seconds),
+            )  # fmt: skip
+
+    def _asked(self, lease: Lease, batch: list[LeasedEvent]) -> list[LeasedEvent]:
+        """Those of a batch that the host does not stop, as they go out."""
+        if self._before_send is None:
+            return batch
+        going, stopped = self._before_send(batch)
+        if stopped:
+            self._record(lease, [Settlement(key, "stopped", "before_send") for key in stopped])
+        return going
+
+    def _send(self, batch: list[LeasedEvent]) -> Outcome:
         attempt: Attempt = "first"
-        if is_part:
+        if any(map(_SUSPECT, batch)):
             attempt = "split"
-        elif any(event.attempts for event in batch):
+        elif any(map(_ATTEMPTS, batch)):
             attempt = "repeat"
-        payloads = [event.payload for event in batch]
+        payloads = [one.payload for one in batch]
         client = self._connected()
-        return measure()(lambda: client.send(payloads), self._pixel_id, len(batch), attempt)
+        self._flying = batch
+        outcome = measure()(lambda: client.send(payloads), self._pixel_id, len(batch), attempt)
+        self._flying = []
+        self._unsure += outcome.kind == "unsure"
+        return outcome
 
     def _retry(
-        self, lease: Lease, batch: list[LeasedEvent], outcome: Outcome, seconds: float
+        self, lease: Lease, batch: Sequence[LeasedEvent], outcome: Outcome, seconds: float
     ) -> None:
         """What nobody knows the outcome of is sent again, in other company: one may be to blame.
 
@@ -411,9 +556,6 @@ class Courier(Daemon):
             )
             for event in batch
         ])  # fmt: skip
-
-    def _settle(self, lease: Lease, batch: list[LeasedEvent], state: Any, reason: str = "") -> None:
-        self._record(lease, [Settlement(event.key, state, reason) for event in batch])
 
     def _record(self, lease: Lease, settlements: list[Settlement]) -> None:
         for one in settlements:

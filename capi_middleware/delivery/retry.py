@@ -3,10 +3,9 @@
 import math
 import random
 
+from capi_middleware.delivery.batches import BATCH
 from capi_middleware.meta.codes import FAILURES, THROTTLE_DELAY, Outcome
 
-#: Meta takes 1 to 1000 events in a request.
-BATCH = 1000
 #: How long a new event waits for company, in seconds: alone, and where many come. Meta wants events
 #: in real time, and the way there takes its part of two seconds.
 SHORTEST_GATHERING, LONGEST_GATHERING = 0.05, 1.5
@@ -21,7 +20,8 @@ LONGEST_DELAY = 300.0
 LONGEST_OUTAGE = 60.0
 #: The longest rest of a pixel that Meta throttles.
 LONGEST_THROTTLE = 3600.0
-#: How long a pixel rests after a token or permission error, before the next probe, and at most.
+#: How long a pixel rests after an error that is no event's fault, before the next probe, and at
+#: most.
 PROBE_DELAY, LONGEST_PROBE = 60.0, 900.0
 
 
@@ -38,7 +38,7 @@ def rest(outcome: Outcome, failures: int) -> float:
     """
     doubled = 2.0 ** min(max(failures - 1, 0), 10)
     asked = min(LONGEST_THROTTLE, max(1.0, outcome.delay or 0.0))
-    if outcome.kind == "access":
+    if outcome.kind in ("access", "blocked", "large", "unsure"):
         return max(asked, min(LONGEST_PROBE, PROBE_DELAY * doubled))
     if outcome.delay is not None:
         return asked

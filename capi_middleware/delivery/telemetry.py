@@ -74,8 +74,8 @@ def measure() -> Measure:
             with suppress(Exception):
                 told = {**of, "capi.outcome": outcome.kind}
                 duration.record(seconds, told)
-                # A refused batch is halved and sent again: one event alone is refused for good.
-                if outcome.kind != "invalid" or n == 1:
+                # A refused batch goes out again in parts: one event alone is refused for good.
+                if outcome.kind not in ("invalid", "unsure", "large") or n == 1:
                     events.add(n, told)
 
     return request

@@ -136,9 +136,9 @@ def _read(answer: Answer) -> dict[str, Any]:
         elif 300 <= answer.status < 400:
             what = "a redirect"
         raise Untold("failed", what=f"found {what} (http {answer.status})")
-    kind, meaning, fix = known(code)
-    if kind in PROBLEMS:
-        raise Untold(kind, code=code, meaning=meaning, todo=fix)
+    one = known(code)
+    if one.kind in PROBLEMS:
+        raise Untold(one.kind, code=code, meaning=one.meaning, todo=one.fix)
     raise Untold("failed", what=f"Meta answered code {code}")
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from capi_middleware.meta.codes import THROTTLE_DELAY, Outcome, judge, read_error
 from capi_middleware.meta.http import Answer, HTTPClient, NoAnswer, http_date
 
@@ -51,7 +53,8 @@ class GraphClient:
         try:
             answer = self._post(payloads)
         except NoAnswer as error:
-            return Outcome("retry", str(error), uncertain=error.sent)
+            kind = str(error)
+            return Outcome("retry", kind, uncertain=error.sent, late=kind == "timeout")
         outcome = _outcome(answer, len(payloads))
         if not outcome.uncertain:
             self._check_date(answer.headers.get("date"))
@@ -124,7 +127,7 @@ def _outcome(answer: Answer, sent: int) -> Outcome:
     after = _retry_after(answer.headers)
     if after is None:
         after = _rest_of_usage(answer.headers)
-    return Outcome(outcome.kind, outcome.reason, after, outcome.uncertain)
+    return replace(outcome, delay=after)
 
 
 def _rest_of_usage(headers: Mapping[str, str]) -> float | None:

@@ -69,6 +69,7 @@ def metrics_text(report: Report, all_time: Tallies) -> str:
         events=[_sum(name, events[name, pixel_id]) for name, pixel_id in sorted(events)],
         flags=Counter((flag.code, flag.severity) for flag in report.flags),
         health=report.health,
+        versions=report.graph_versions,
         all_time=[(place, copies_of(rows[place])) for place in sorted(rows)],
         reasons=reasons,
         labels=_labels,

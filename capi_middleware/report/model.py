@@ -6,6 +6,7 @@ from msgspec import Struct, field
 
 from capi_middleware.insights.model import Comparison, Insights
 from capi_middleware.meta.match_keys import Priority
+from capi_middleware.meta.versions import GraphVersion
 
 #: Meta's goal for event coverage, which its Dataset Quality API gives as 75 percent.
 TARGET = 0.75
@@ -186,7 +187,8 @@ class Report(Struct, frozen=True):
     """The parity report: events by name and pixel, advice and flags with the weightiest first.
 
     `insights` is what Meta said last, None when it was never asked; `comparisons` put it beside
-    our numbers.
+    our numbers. `graph_versions` are the version of Meta's API that is used, and the newest known
+    if that is another.
     """
 
     window: ReportWindow
@@ -199,3 +201,4 @@ class Report(Struct, frozen=True):
     health: Health | None = None
     insights: Insights | None = None
     comparisons: list[Comparison] = []
+    graph_versions: list[GraphVersion] = []

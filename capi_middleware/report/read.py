@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from capi_middleware.config.settings import Config
 from capi_middleware.insights.comparing import beside
 from capi_middleware.insights.looking import kept_insights
+from capi_middleware.meta.versions import versions_at
 from capi_middleware.report.breakdowns import APART, Slices, breakdowns, trends
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.flags.copies import LOOKS_BACK
@@ -126,6 +127,7 @@ def build(
         trends=trends(hours, start=window.start, end=window.end),
         breakdowns=breakdowns(events, parts),
         health=health,
+        graph_versions=versions_at(config.graph_version, present) if config is not None else [],
     )
 
 

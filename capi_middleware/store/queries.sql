@@ -76,6 +76,10 @@ UPDATE capi_events SET due_at = :now + :delay, reason = :reason,
     uncertain = CASE WHEN :uncertain > 0 THEN 1 ELSE uncertain END
 WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
+-- name: settle_refused
+UPDATE capi_events SET suspect = :suspect, reason = :reason
+WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
+
 -- name: forget_payloads
 -- Nobody sends these any more.
 DELETE FROM capi_payloads WHERE key IN (
@@ -90,10 +94,23 @@ DELETE FROM capi_leases WHERE key = ANY(:keys) AND lease_id = :lease_id
 SELECT MIN(CASE WHEN due_at > :now AND due_at <= :now + {wait} THEN due_at - :now ELSE 0.0 END)
 FROM (
     SELECT * FROM (
-        SELECT due_at FROM capi_events AS events WHERE pixel_id = :pixel_id AND server = 'pending'
+        SELECT due_at FROM capi_events AS events
+        WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 0
           AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
         ORDER BY due_at LIMIT 1
-    ) AS first
+    ) AS conversion
+    UNION ALL SELECT * FROM (
+        SELECT due_at FROM capi_events AS events
+        WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 1
+          AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
+        ORDER BY due_at LIMIT 1
+    ) AS suspect
+    UNION ALL SELECT * FROM (
+        SELECT due_at FROM capi_events AS events
+        WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 2
+          AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
+        ORDER BY due_at LIMIT 1
+    ) AS view
     UNION ALL SELECT CASE WHEN until > :now + {longest} THEN :now ELSE until END
     FROM capi_leases WHERE pixel_id = :pixel_id
 ) AS times
@@ -102,7 +119,7 @@ FROM (
 -- Of conversions, which are all events but page views, one that is due.
 SELECT EXISTS (
     SELECT 1 FROM capi_events AS events WHERE pixel_id = :pixel_id AND server = 'pending'
-      AND due_at <= :now AND event_name <> 'PageView'
+      AND rank IN (0, 1) AND due_at <= :now AND event_name <> 'PageView'
       AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
 )
 
@@ -149,7 +166,8 @@ SELECT key, event_id, event_name, pixel_id, event_time, reason, attempts, payloa
 FROM capi_events JOIN capi_payloads USING (key) WHERE server = 'dead' AND key > :after ORDER BY key LIMIT :limit
 
 -- name: requeue
-UPDATE capi_events SET server = 'pending', due_at = :now, attempts = 0, uncertain = 0
+UPDATE capi_events SET server = 'pending', due_at = :now, attempts = 0, uncertain = 0,
+    suspect = 0
 WHERE server = 'dead' AND key = ANY(:keys)
 
 -- name: drop_count

@@ -36,19 +36,53 @@ WITH ended AS (
 UPDATE capi_events SET due_at = :now
 WHERE key IN (
     SELECT key FROM capi_events
-    WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at > :now + :wait
+    WHERE pixel_id = :pixel_id AND server = 'pending' AND rank IN (0, 1, 2)
+      AND due_at > :now + :wait
     FOR UPDATE SKIP LOCKED
 )
 
 -- name: due
-SELECT events.key, event_id, event_name, event_time, payload, attempts,
+-- See Store.lease.
+WITH fresh AS (
+    SELECT * FROM capi_events AS events
+    WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 0
+      AND due_at > :now - {fresh} AND due_at <= :now
+      AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
+    ORDER BY due_at DESC, key LIMIT :limit
+    FOR UPDATE OF events SKIP LOCKED
+), suspects AS (
+    SELECT * FROM capi_events AS events
+    WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 1 AND due_at <= :now
+      AND suspect = (
+          SELECT MIN(suspect) FROM capi_events AS others
+          WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 1 AND due_at <= :now
+            AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = others.key)
+      )
+      AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
+    ORDER BY due_at, key
+    FOR UPDATE OF events SKIP LOCKED
+), old AS (
+    SELECT * FROM capi_events AS events
+    WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 0 AND due_at <= :now - {fresh}
+      AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
+    ORDER BY due_at, key LIMIT :limit - (SELECT COUNT(*) FROM fresh)
+    FOR UPDATE OF events SKIP LOCKED
+), views AS (
+    SELECT * FROM capi_events AS events
+    WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 2 AND due_at <= :now
+      AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
+    ORDER BY due_at, key
+    LIMIT :limit - (SELECT COUNT(*) FROM fresh) - (SELECT COUNT(*) FROM old)
+    FOR UPDATE OF events SKIP LOCKED
+)
+SELECT parts.key, event_id, event_name, event_time, payload, attempts, suspect,
        event_time < :surely - CASE WHEN uncertain > 0 OR browser = 'sent' THEN {dedupe}
                     ELSE {oldest} END
-FROM capi_events AS events JOIN capi_payloads AS payloads ON payloads.key = events.key
-WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at <= :now
-  AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
-ORDER BY due_at, events.key LIMIT :limit
-FOR UPDATE OF events SKIP LOCKED
+FROM (
+    SELECT 0 AS part, * FROM fresh UNION ALL SELECT 1, * FROM suspects
+    UNION ALL SELECT 2, * FROM old UNION ALL SELECT 3, * FROM views
+) AS parts JOIN capi_payloads AS payloads ON payloads.key = parts.key
+ORDER BY part, due_at, parts.key
 
 -- name: look
 -- Whoever looks takes the turn after those who have one already. A due time too far in the future
@@ -71,11 +105,13 @@ SELECT ARRAY(
     SELECT pixel_id FROM unnest(CAST(:pixel_ids AS text[])) AS pixels (pixel_id)
     WHERE EXISTS (
         SELECT FROM capi_events AS events
-        WHERE events.pixel_id = pixels.pixel_id AND server = 'pending' AND due_at <= now
+        WHERE events.pixel_id = pixels.pixel_id AND server = 'pending'
+          AND rank IN (0, 1, 2) AND due_at <= now
           AND NOT EXISTS (SELECT FROM capi_leases AS leases WHERE leases.key = events.key)
     ) OR EXISTS (
         SELECT FROM capi_events AS events
-        WHERE events.pixel_id = pixels.pixel_id AND server = 'pending' AND due_at > now + {wait}
+        WHERE events.pixel_id = pixels.pixel_id AND server = 'pending'
+          AND rank IN (0, 1, 2) AND due_at > now + {wait}
     ) OR pixel_id IN (SELECT pixel_id FROM capi_leases WHERE until <= now OR until > now + {longest})
 ), now, at - now, on_duty = :look FROM turn, clock
 

@@ -8,28 +8,55 @@ DELETE FROM leases WHERE until <= :now OR until > :now + {longest}
 -- name: hurry
 -- A due time too far in the future was set before the clock went back.
 UPDATE events SET due_at = :now
-WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at > :now + :wait
+WHERE pixel_id = :pixel_id AND server = 'pending' AND rank IN (0, 1, 2) AND due_at > :now + :wait
 
 -- name: due
--- The keys that are due, in order, and those of them that are too old.
-SELECT json_group_array(key), json_group_array(key) FILTER (WHERE too_old) FROM (
-    SELECT key, event_time < :surely - CASE WHEN uncertain OR browser = 'sent' THEN {dedupe}
-           ELSE {oldest} END AS too_old
-    FROM events
-    WHERE pixel_id = :pixel_id AND server = 'pending' AND due_at <= :now
+-- The keys that are due, in order, and those of them that are too old. See Store.lease.
+WITH suspects AS (
+    SELECT key, event_time, due_at, uncertain, browser, suspect FROM events
+    WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 1 AND due_at <= :now
       AND key NOT IN (SELECT key FROM leases)
-    ORDER BY due_at, key LIMIT :limit
+), together AS (
+    SELECT key, event_time, due_at, uncertain, browser FROM suspects
+    WHERE suspect = (SELECT MIN(suspect) FROM suspects)
+)
+SELECT json_group_array(key), json_group_array(key) FILTER (
+    WHERE event_time < :surely - CASE WHEN uncertain OR browser = 'sent' THEN {dedupe}
+                              ELSE {oldest} END
+) FROM (
+    SELECT * FROM (SELECT * FROM (
+        SELECT key, event_time, due_at, uncertain, browser FROM events
+        WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 0
+          AND due_at > :now - {fresh} AND due_at <= :now
+          AND key NOT IN (SELECT key FROM leases)
+        ORDER BY due_at DESC, key LIMIT :limit
+    ) ORDER BY due_at, key)
+    UNION ALL SELECT * FROM together
+    UNION ALL SELECT * FROM (
+        SELECT key, event_time, due_at, uncertain, browser FROM events
+        WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 0
+          AND due_at <= :now - {fresh}
+          AND key NOT IN (SELECT key FROM leases)
+        ORDER BY due_at, key LIMIT :limit
+    )
+    UNION ALL SELECT * FROM (
+        SELECT key, event_time, due_at, uncertain, browser FROM events
+        WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 2 AND due_at <= :now
+          AND key NOT IN (SELECT key FROM leases)
+        ORDER BY due_at, key LIMIT :limit
+    )
+    LIMIT :limit + (SELECT COUNT(*) FROM together)
 )
 
 -- name: look
 -- A due time too far in the future was set before the clock went back, as was the end of a lease.
 SELECT value FROM json_each(:pixel_ids) AS pixels
 WHERE EXISTS (
-    SELECT 1 FROM events WHERE pixel_id = pixels.value AND server = 'pending' AND due_at <= :now
+    SELECT 1 FROM events WHERE pixel_id = pixels.value AND server = 'pending' AND rank IN (0, 1, 2) AND due_at <= :now
       AND key NOT IN (SELECT key FROM leases)
 ) OR EXISTS (
     SELECT 1 FROM events
-    WHERE pixel_id = pixels.value AND server = 'pending' AND due_at > :now + {wait}
+    WHERE pixel_id = pixels.value AND server = 'pending' AND rank IN (0, 1, 2) AND due_at > :now + {wait}
 ) OR value IN (SELECT pixel_id FROM leases WHERE until <= :now OR until > :now + {longest})
 
 -- name: lease
@@ -38,7 +65,7 @@ SELECT key, pixel_id, :lease_id, :until FROM events
 WHERE server = 'pending' AND key = ANY(:due)
 
 -- name: leased
-SELECT events.key, event_id, event_name, event_time, payload, attempts
+SELECT events.key, event_id, event_name, event_time, payload, attempts, suspect
 FROM json_each(:due) AS due CROSS JOIN events ON events.key = due.value
 CROSS JOIN payloads ON payloads.key = due.value
 WHERE events.key IN (SELECT key FROM leases WHERE lease_id = :lease_id) ORDER BY due.key

@@ -27,12 +27,20 @@ LONGEST_TURN = 100.0
 #: How often one process of all is on duty, see Look: a little more than the minute that flags are
 #: good for. In seconds.
 DUTY_SECONDS = 61.0
+#: A conversion that became due this short ago goes before all that waits for longer. In seconds.
+FRESH = 60.0
+#: See LeasedEvent.suspect.
+CLEARED = -1
 #: A sighting that said nothing new: a replayed beacon, or a page that repeats itself.
 REPLAYED = Count("beacon", "replayed")
 
 
 class LeasedEvent(Private, Struct, frozen=True):
-    """One server copy to deliver. `attempts` counts the requests it was part of before."""
+    """One server copy to deliver. `attempts` counts the requests it was part of before.
+
+    `suspect` numbers the events that Meta refused together, of which at least one is bad; 0 where
+    it was in no such batch, CLEARED where it was and is not suspected more than others.
+    """
 
     key: int
     event_id: str
@@ -40,6 +48,7 @@ class LeasedEvent(Private, Struct, frozen=True):
     event_time: float
     payload: bytes
     attempts: int
+    suspect: int = 0
 
 
 class Lease(Private, Struct, frozen=True):
@@ -52,18 +61,20 @@ class Lease(Private, Struct, frozen=True):
 class Settlement(Struct, frozen=True):
     """The outcome for one leased event.
 
-    `state`: delivered, dead, stopped by the host, or pending again (then `delay` is the wait in
+    `state`: delivered, dead, stopped by the host, pending again (then `delay` is the wait in
     seconds before the next attempt, `attempted` says whether this counts as an attempt, and
-    `uncertain` that nobody knows whether Meta took it). `reason` is a short text without personal
-    data: an error code, never a response body.
+    `uncertain` that nobody knows whether Meta took it), or refused together with others (then
+    `suspect` numbers them, see LeasedEvent, and it is due as before). `reason` is a short text
+    without personal data: an error code, never a response body.
     """
 
     key: int
-    state: Literal["delivered", "dead", "stopped", "pending"]
+    state: Literal["delivered", "dead", "stopped", "pending", "refused"]
     reason: str = ""
     delay: float = 0.0
     attempted: bool = True
     uncertain: bool = False
+    suspect: int = 0
 
 
 class Look(Struct, frozen=True):

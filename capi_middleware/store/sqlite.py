@@ -112,8 +112,8 @@ class _Transaction(Transaction):
         held = 0
         for state, outcome in outcomes:
             given = {**outcome, "lease_id": lease_id, "keys": json.dumps(outcome["keys"])}
-            if state == "pending":  # to the sums it was that before
-                held += self.run("settle_pending", now=self.now, **given)
+            if state in ("pending", "refused"):  # to the sums it was that before
+                held += self.run(f"settle_{state}", now=self.now, **given)
                 continue
             self.run("trigger")
             held += self.run(f"settle_{state}", now=self.now, **given)

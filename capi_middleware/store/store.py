@@ -22,6 +22,7 @@ from capi_middleware.store.records import (
     CLOCK_SLACK,
     DEDUPE_WINDOW,
     DUTY_SECONDS,
+    FRESH,
     LONGEST_LEASE,
     LONGEST_TURN,
     LONGEST_WAIT,
@@ -64,6 +65,7 @@ _CONSTANTS = {
     "slack": str(CLOCK_SLACK),
     "turn": str(LONGEST_TURN),
     "duty": str(DUTY_SECONDS),
+    "fresh": str(FRESH),
     "vague": ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES),
 }
 
@@ -287,7 +289,11 @@ class Store:
     def lease(
         self, pixel_id: str, *, limit: int, seconds: float, surely: float | None = math.inf
     ) -> Lease:
-        """Claim up to `limit` due events of a pixel for `seconds`, those due longest first.
+        """Claim up to `limit` due events of a pixel for `seconds`, and some that it suspects.
+
+        First come FRESH conversions, the newest where there are more; then, whatever the limit,
+        those that Meta refused together; then other conversions and last page views, each those
+        due longest first.
 
         Events whose lease ran out are due again. Never hands one event to two living leases.
         Due events older than OLDEST_EVENT become "expired" instead, as do those older than
@@ -317,9 +323,9 @@ class Store:
             (
                 state,
                 {"keys": keys, "reason": reason, "delay": float(delay),
-                 "attempted": int(attempted), "uncertain": int(uncertain)},
+                 "attempted": int(attempted), "uncertain": int(uncertain), "suspect": suspect},
             )
-            for (state, reason, delay, attempted, uncertain), keys in alike.items()
+            for (state, reason, delay, attempted, uncertain, suspect), keys in alike.items()
         ]  # fmt: skip
         with self._engine.transaction("write") as db:
             held = db.settle(lease_id, outcomes)
@@ -329,6 +335,11 @@ class Store:
             db.run("end_lease", lease_id=lease_id, keys=[one.key for one in settlements])
         self._keep_up(held)
         return held
+
+    def release(self, lease_id: str, keys: Sequence[int]) -> None:
+        """Give back leased events of which nothing became: they are due as before."""
+        with self._engine.transaction("write") as db:
+            db.run("end_lease", lease_id=lease_id, keys=list(keys))
 
     def next_due(self, pixel_id: str) -> float | None:
         """Seconds until the next event of this pixel is due (0.0 = now); None without any."""

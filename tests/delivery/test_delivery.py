@@ -50,13 +50,13 @@ EVENT = (
         (400, 1, None, False, "retry"),
         (400, 100, None, True, "retry"),
         (503, None, None, False, "retry"),
-        (404, None, None, False, "retry"),
+        (404, None, None, False, "blocked"),
         (400, 2635, None, False, "access"),
         (400, 2500, None, False, "access"),
         (400, 12, None, False, "access"),
         (400, 803, None, False, "access"),
         (400, 100, 2804003, False, "invalid"),
-        (400, 100, None, False, "invalid"),
+        (400, 100, None, False, "unsure"),
     ],
 )
 def test_the_error_code_decides_before_the_status(
@@ -141,7 +141,7 @@ def test_an_old_event_is_invalid_and_a_bad_token_is_access(
 
 def test_a_redirect_is_not_followed(client: GraphClient, fake: FakeMeta) -> None:
     fake.fail_next(302, b"", headers={"location": "https://evil.example/"})
-    assert client.send([EVENT % NOON]).kind == "retry"
+    assert client.send([EVENT % NOON]) == Outcome("blocked", "http 302")
 
 
 def test_retry_after_is_read(client: GraphClient, fake: FakeMeta) -> None:
@@ -518,7 +518,7 @@ def test_a_refusal_names_the_fields_that_meta_blames_and_never_a_value(
 @pytest.mark.parametrize("data", ["[" * 20_000, "nonsense", [], 7, None])
 def test_error_data_of_any_kind_is_survived(client: GraphClient, fake: FakeMeta, data: Any) -> None:
     fake.fail_next(400, {"error": {"code": 100, "error_data": data}})
-    assert client.send([EVENT % NOON]) == Outcome("invalid", "code 100")
+    assert client.send([EVENT % NOON]) == Outcome("unsure", "code 100")
 
 
 @pytest.mark.parametrize(("raw", "uncertain"), ANSWERS)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capi_middleware import CAPI, UserData
+from capi_middleware.delivery.batches import BATCH
 from capi_middleware.delivery.courier import POLL_SECONDS, Courier
 from capi_middleware.delivery.retry import (
-    BATCH,
     LONGEST_GATHERING,
     SHORTEST_GATHERING,
     Pace,

@@ -32,7 +32,7 @@ def test_every_query_that_is_called_is_there_and_every_one_is_called(
 ) -> None:
     # By a name made of the kind or the state.
     made = {"append", "sight"}
-    made |= {f"settle_{state}" for state in ("delivered", "dead", "stopped", "pending")}
+    made |= {f"settle_{state}" for state in ("delivered", "dead", "stopped", "pending", "refused")}
     made |= {"changes", "fresh"} if engine == "sqlite" else {"begin", "begin_reading"}
 
     assert called("store", "rollups", engine) | made == set(queries)  # type: ignore[call-overload] # a mapping

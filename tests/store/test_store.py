@@ -8,6 +8,7 @@ from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
 from capi_middleware.store.records import (
     DEDUPE_WINDOW,
+    FRESH,
     LONGEST_LEASE,
     LONGEST_WAIT,
     MOST_FOUND,
@@ -253,6 +254,7 @@ def test_events_are_leased_in_the_order_they_became_due(store: Store, clock: Clo
     store_rows(store, row("e1"), row("e2"))
     clock.now += 1
     store_rows(store, row("e3"))
+    clock.now += FRESH
 
     assert ids(lease(store, limit=2)) == ["e1", "e2"]
     assert ids(lease(store, limit=2)) == ["e3"]
@@ -268,6 +270,95 @@ def test_an_event_that_waited_for_its_delay_comes_after_those_due_before(
     clock.now += 30
 
     assert ids(lease(store)) == ["e2", "e1"]
+
+
+def test_fresh_conversions_go_first_then_the_oldest_and_page_views_last(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row("v1", event_name="PageView"), row("o1"))
+    clock.now += 1
+    store_rows(store, row("v2", event_name="PageView"), row("o2"))
+    clock.now += FRESH
+    store_rows(store, row("v3", event_name="PageView"), row("f1"))
+    clock.now += 1
+    store_rows(store, row("f2"))
+
+    assert ids(lease(store, limit=5)) == ["f1", "f2", "o1", "o2", "v1"]
+    assert ids(lease(store)) == ["v2", "v3"]
+
+
+def test_of_more_fresh_conversions_than_a_lease_takes_the_newest_go_first(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row("e1"))
+    clock.now += 1
+    store_rows(store, row("e2"))
+
+    assert ids(lease(store, limit=1)) == ["e2"]
+
+
+def refuse(store: Store, leased: Lease, suspect: int) -> None:
+    store.settle(
+        leased.lease_id,
+        [Settlement(one.key, "refused", "code 100", suspect=suspect) for one in leased.events],
+    )
+
+
+def test_what_meta_refused_together_is_leased_together_after_fresh_conversions(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row("p1"), row("p2"))
+    refuse(store, lease(store), 9)
+    clock.now += 1
+    store_rows(store, row("v", event_name="PageView"), row("o1"), row("o2"))
+    held = lease(store)
+    others = Lease(held.lease_id, [one for one in held.events if not one.suspect])
+    refuse(store, others, 7)
+    store.release(held.lease_id, [one.key for one in held.events if one.suspect])
+    clock.now += FRESH
+    store_rows(store, row("f"), row("w", event_name="PageView"))
+
+    leased = lease(store, limit=1)
+    assert [(one.event_id, one.suspect) for one in leased.events] == [
+        ("f", 0), ("v", 7), ("o1", 7), ("o2", 7)
+    ]  # fmt: skip
+    assert ids(lease(store, limit=1)) == ["p1", "p2", "w"]
+
+
+def test_what_is_suspected_no_longer_has_its_old_place_and_no_attempt_is_counted(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row("e1"))
+    clock.now += 1
+    store_rows(store, row("e2"))
+    clock.now += FRESH
+    refuse(store, lease(store, limit=1), 7)
+    assert store.next_due(PIXEL) == 0.0
+    refuse(store, lease(store, limit=0), 0)
+
+    assert [(one.event_id, one.suspect, one.attempts) for one in lease(store).events] == [
+        ("e1", 0, 0), ("e2", 0, 0)
+    ]  # fmt: skip
+
+
+def test_a_dead_letter_that_is_requeued_is_suspected_no_longer(store: Store) -> None:
+    store_rows(store, row())
+    refuse(store, lease(store), 7)
+    settle(store, lease(store), "dead", "code 100")
+    store.requeue()
+
+    assert [one.suspect for one in lease(store).events] == [0]
+
+
+def test_what_is_given_back_is_due_as_before(store: Store, clock: Clock) -> None:
+    store_rows(store, row("e1"))
+    clock.now += FRESH
+    store_rows(store, row("e2"))
+    clock.now += FRESH
+    leased = lease(store, limit=1)
+    store.release(leased.lease_id, [one.key for one in leased.events])
+
+    assert [(one.event_id, one.attempts) for one in lease(store).events] == [("e1", 0), ("e2", 0)]
 
 
 def test_a_lease_takes_events_of_its_pixel_only(store: Store) -> None:

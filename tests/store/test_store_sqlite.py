@@ -261,8 +261,9 @@ def test_the_claim_reads_the_index_in_order(store: Store, path: Path) -> None:
     store_rows(store, row())
 
     steps = plan(path, "due")
-    assert "USING INDEX events_waiting (pixel_id=? AND due_at<?)" in steps
-    assert "TEMP B-TREE" not in steps
+    by_rank = "SEARCH events USING INDEX events_waiting (pixel_id=? AND rank=? AND due_at"
+    assert steps.count("SEARCH events") == steps.count(by_rank)
+    assert "SCAN events" not in steps
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 
-from capi_middleware.meta.codes import meaning_of
+from capi_middleware.meta.codes import kind_of, meaning_of
 from capi_middleware.report.causes import cause_of
 from capi_middleware.report.flags.registry import Facts, Flags, check, flag
 from capi_middleware.report.numbers import MIN_EVENTS
@@ -26,8 +26,9 @@ def pixel_paused(facts: Facts) -> Flags:
     for one in facts.pixels:
         if one.paused_because is not None:
             meaning, fix = meaning_of(one.paused_because)
+            passes = kind_of(one.paused_because) in ("throttled", "passing", "event")
             yield flag(
-                "critical" if one.token_refused else "warning", ("", one.pixel_id),
+                "warning" if passes else "critical", ("", one.pixel_id),
                 value=one.waiting, pixel=one, meaning=meaning, fix=fix,
             )  # fmt: skip
 

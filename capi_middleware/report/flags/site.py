@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+from capi_middleware.meta.versions import LAST_DAYS, NEWEST, version_at
 from capi_middleware.report.causes import cause_of
 from capi_middleware.report.flags.registry import TEXTS, Facts, Flags, check, flag, with_config
 from capi_middleware.report.match_keys import FORMS, ORDERS, advise
@@ -53,6 +54,19 @@ def csp_blocks(facts: Facts) -> Flags:
     for directive, n in blocked.items():
         severity: Severity = "info" if directive == "connect-src" else "critical"
         yield flag(severity, value=n, words=directives[directive])
+
+
+@check
+@with_config
+def graph_version_ends(facts: Facts) -> Flags:
+    """Meta ends the version of its API that is used, or has."""
+    assert facts.config is not None
+    used = version_at(facts.config.graph_version, facts.upto)
+    if facts.whole and used.days_left is not None and used.days_left <= LAST_DAYS:
+        yield flag(
+            "warning" if used.days_left > 0 else "critical", value=used.days_left,
+            target=LAST_DAYS, used=used, newest=NEWEST,
+        )  # fmt: skip
 
 
 @check

@@ -18,6 +18,7 @@ CREATE TABLE capi_events (
     browser_at double precision,
     match_keys bigint NOT NULL,
     uncertain integer NOT NULL DEFAULT 0,
+    suspect bigint NOT NULL DEFAULT 0,
     route text NOT NULL DEFAULT '',
     page text NOT NULL DEFAULT '',
     agent text NOT NULL DEFAULT '',
@@ -30,11 +31,13 @@ CREATE TABLE capi_events (
         ELSE -1 END) STORED,
     differs integer GENERATED ALWAYS AS ((server = 'delivered' AND browser = 'sent' AND digest <> ''
         AND browser_digest <> '' AND digest <> browser_digest)::int) STORED,
+    rank smallint GENERATED ALWAYS AS (CASE WHEN suspect > 0 THEN 1
+        WHEN event_name = 'PageView' THEN 2 ELSE 0 END) STORED,
     UNIQUE (event_id, event_name, pixel_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 1);
 
 -- Claims: due events of one pixel in order, and the age of what waits.
-CREATE INDEX capi_events_waiting ON capi_events (pixel_id, due_at, key)
+CREATE INDEX capi_events_waiting ON capi_events (pixel_id, rank, due_at, key)
     INCLUDE (event_time) WHERE server = 'pending';
 
 CREATE INDEX capi_events_dead ON capi_events (key) WHERE server = 'dead';

@@ -18,6 +18,8 @@ CREATE TABLE events (
     match_keys INTEGER NOT NULL,
     -- 1 when nobody knows whether Meta took an earlier attempt.
     uncertain INTEGER NOT NULL DEFAULT 0,
+    -- The number of those that Meta refused together, see records.LeasedEvent.
+    suspect INTEGER NOT NULL DEFAULT 0,
     route TEXT NOT NULL DEFAULT '',
     page TEXT NOT NULL DEFAULT '',
     agent TEXT NOT NULL DEFAULT '',
@@ -30,6 +32,8 @@ CREATE TABLE events (
         ELSE -1 END),
     differs INTEGER AS (server = 'delivered' AND browser = 'sent' AND digest <> ''
         AND browser_digest <> '' AND digest <> browser_digest),
+    -- Who goes first: conversions, suspects, page views.
+    rank INTEGER AS (CASE WHEN suspect > 0 THEN 1 WHEN event_name = 'PageView' THEN 2 ELSE 0 END),
     UNIQUE (event_id, event_name, pixel_id)
 );
 
@@ -41,7 +45,7 @@ CREATE TABLE payloads (
 );
 
 -- Claims: due events of one pixel in order, and the age of what waits.
-CREATE INDEX events_waiting ON events (pixel_id, due_at, key, event_time, server)
+CREATE INDEX events_waiting ON events (pixel_id, rank, due_at, key, event_time, server)
     WHERE server = 'pending';
 
 -- What somebody has to look at.
