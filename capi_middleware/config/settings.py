@@ -62,6 +62,8 @@ class Config:
             "unix" believes what comes through a Unix socket.
         drop_parameters: query parameters, beside those named like secrets and personal data,
             that must not be part of the addresses that Meta gets.
+        keep_parameters: query parameters that are harmless although their name or value looks
+            like a secret or a person's.
         exclude: path prefixes that are never touched, such as "/admin/".
         mirror: also send the server copy of events that the page's own pixel code fires.
         advanced_matching: hand hashed user_data to the pixel.
@@ -98,6 +100,7 @@ class Config:
     default_region: str = "US"
     trusted_proxies: Sequence[str] = ()
     drop_parameters: Sequence[str] = ()
+    keep_parameters: Sequence[str] = ()
     exclude: Sequence[str] = ()
     mirror: bool | Sequence[str] = False
     advanced_matching: bool = False

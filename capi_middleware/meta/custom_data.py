@@ -5,17 +5,17 @@ Graph API answers.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from capi_middleware.meta.personal import has_email, is_personal, names_a_person
+
 _LONGEST = 1000
 _MOST_ITEMS = 1000
 _DEEPEST = 4
 _DELIVERY = frozenset({"in_store", "curbside", "home_delivery"})
-_EMAIL_LIKE = re.compile(r"[^\s@/]+@[^\s@/]+\.[^\s@/]+")
 _SAFE_INTEGER = 2**53
 # List One of ISO 4217 without testing codes, precious metals and units of account, and with codes
 # that were replaced in 2023 to 2026 and that shops still use.
@@ -27,8 +27,8 @@ def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], lis
 
     None and empty text are left out silently. A Purchase needs value and currency, any value needs
     a currency (Meta refuses both otherwise, subcodes 2804009, 2804010, 2804023), contents need ids
-    (2804008). A text that holds an e-mail address is left out: nothing hashes custom_data, and
-    the page carries it. Never raises.
+    (2804008). Personal data and secrets are left out, by name and by shape: nothing hashes
+    custom_data, and the page carries it. Never raises.
     """
     wrong: list[str] = []
     cleaned: dict[str, Any] = {}
@@ -36,7 +36,8 @@ def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], lis
         if value is None or (type(value) is str and not value):
             continue
         try:
-            item = _FIELDS.get(key, _plain)(value)
+            field = _FIELDS.get(key)
+            item = field(value) if field else _property(key, value)
         except Exception:  # of an object of the host that cannot be read
             item = None
         if item is None:
@@ -109,11 +110,16 @@ def _text(given: Any) -> str | None:
         return None
     else:
         value = str(given)
-    if "@" in value and _EMAIL_LIKE.search(value):
+    value = value[:_LONGEST]
+    if "@" in value and has_email(value):
         return None
-    if not value.isascii():
-        value = value.encode("utf-8", "replace").decode()
-    return value if len(value) <= _LONGEST else value[:_LONGEST]
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+
+
+def _free_text(given: Any) -> str | None:
+    """What somebody wrote."""
+    value = _text(given)
+    return None if value is None or is_personal(value) else value
 
 
 def _ids(value: Any) -> list[str] | None:
@@ -191,12 +197,17 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, bytes | bytearray) or depth > _DEEPEST:
         return None
     if isinstance(value, Mapping):
-        items = {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        items = {str(key): _property(str(key), item, depth + 1) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not None}
     if isinstance(value, Sequence | Set) and not isinstance(value, str):
         plain = [_plain(item, depth + 1) for item in list(value)[:_MOST_ITEMS]]
         return [item for item in plain if item is not None]
-    return _text(value)
+    return _free_text(value)
+
+
+def _property(key: str, value: Any, depth: int = 0) -> Any:
+    """A property of the site's own; None for one that is named like a person's."""
+    return None if names_a_person(key) else _plain(value, depth)
 
 
 #: Fields that Meta's pages describe; every other one is a property of the site's own.
@@ -211,10 +222,9 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "status": _status,
     "delivery_category": _delivery,
     **dict.fromkeys(
-        ("content_type", "content_name", "content_category", "order_id", "item_number",
-         "search_string"),
-        _text,
+        ("content_name", "content_category", "search_string"), _free_text
     ),
+    **dict.fromkeys(("content_type", "order_id", "item_number"), _text),
 }  # fmt: skip
 _CONTENT_FIELDS: dict[str, Callable[[Any], Any]] = {
     "id": _text,

@@ -81,6 +81,8 @@ class Issuer:
         self.proxies: Proxies = Proxies.of(config.trusted_proxies)
         #: Query parameters that never leave, in lower case.
         self.drop_parameters: frozenset[str] = frozenset(map(str.lower, config.drop_parameters))
+        #: Those that the site says are harmless.
+        self.keep_parameters: frozenset[str] = frozenset(map(str.lower, config.keep_parameters))
         self.tags: TagMaker = TagMaker(
             prefix=config.prefix, script_url=config.pixel_script_url, mirror=self.mirror.on
         )
@@ -128,7 +130,8 @@ class Issuer:
         if given_wrong and self.config.debug:
             raise ValueError(
                 f"{event_name}: found unusable custom_data {given_wrong}, expected finite numbers, "
-                "an ISO 4217 currency beside a value, and contents with ids"
+                "an ISO 4217 currency beside a value, and contents with ids; what is about a "
+                "person goes into user_data=UserData(…)"
             )
         self.left_out(event_name, given_wrong)
         return cleaned

@@ -197,7 +197,8 @@ class Visit(Private):
         kept = self._visitor
         if kept is None or kept.fbp != fbp or kept.consent != consent:
             scope, client, headers = self._scope, self.client, self.headers
-            drop, referer = self._issuer.drop_parameters, headers.get("referer")
+            drop, keep = self._issuer.drop_parameters, self._issuer.keep_parameters
+            referer = headers.get("referer")
             kept = self._visitor = Visitor(
                 fbp=fbp,
                 fbc=identity.fbc,
@@ -210,7 +211,7 @@ class Visit(Private):
                     scope.get("query_string", b""),
                     drop,
                 ),
-                referrer_url=scrub_url(referer, drop) if referer else None,
+                referrer_url=scrub_url(referer, drop, keep) if referer else None,
                 consent=consent,
                 data_processing_options_country=country,
                 data_processing_options_state=state,
