@@ -86,13 +86,14 @@ class CAPIMiddleware:
                 self.capi.issuer.notices.say("twice")
             return await self.app(scope, receive, send)
         capi = self.capi
+        endpoint: str | None = None
+        exchange: Exchange | None = None
         try:
             if not capi.started:
                 self._start()
             endpoint, exchange = capi.take(scope)
         except Exception as error:
             capi.issuer.shield.caught(error, "opening")
-            return await self.app(scope, receive, send)
         if endpoint is not None:
             return await self._answer(endpoint, scope, receive, send)
         scope[MARK] = True

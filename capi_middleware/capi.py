@@ -238,9 +238,14 @@ class CAPI:
         the scope.
         """
         at = came or scope
-        mount, path = split_mount(at) if at.get("root_path") else ("", at["path"])
-        matches = self._routes.match(scope["method"], path)
-        raw_path = at.get("raw_path") or at["path"].encode()
+        try:
+            mount, path = split_mount(at) if at.get("root_path") else ("", at["path"])
+            matches = self._routes.match(scope["method"], path)
+            raw_path = at.get("raw_path") or at["path"].encode()
+        except Exception as error:
+            # The host's code may call track() in it all the same.
+            self.issuer.shield.caught(error, "opening")
+            mount, path, matches, raw_path = "", "/", [], b"/"
         return self._exchange(self.issuer, scope, path, mount, matches, raw_path)
 
     def take(self, scope: MutableMapping[str, Any]) -> "tuple[str | None, Exchange | None]":

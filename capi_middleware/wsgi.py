@@ -120,7 +120,6 @@ class CAPIMiddleware:
                 endpoint, exchange = capi.take(scope)
         except Exception as error:
             capi.issuer.shield.caught(error, "opening")
-            return self.app(environ, start_response)
         if endpoint is not None:
             return self.answer(endpoint, scope, environ, start_response)
         environ[MARK] = True

@@ -78,8 +78,11 @@ class PathTemplate:
         if found is None:
             return None
         parameters: dict[str, Any] = {}
-        for name, convert in self._converters.items():  # a comprehension would be one call more
-            parameters[name] = convert(found[name])
+        try:
+            for name, convert in self._converters.items():  # a comprehension is one call more
+                parameters[name] = convert(found[name])
+        except ValueError:  # a number of thousands of digits
+            return None
         return parameters
 
 
