@@ -43,7 +43,7 @@ def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], lis
         if item is None:
             wrong.append(key)
         else:
-            cleaned[key] = item
+            cleaned[key if type(key) is str and key.isascii() else _name(key)] = item
     if refused_by_meta(event_name, cleaned):
         wrong += [key for key in ("value", "currency") if key not in cleaned and key not in wrong]
     return cleaned, wrong
@@ -116,6 +116,11 @@ def _text(given: Any) -> str | None:
     return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
+def _name(key: Any) -> str:
+    """A key as text that JSON can hold."""
+    return str(key)[:_LONGEST].encode("utf-8", "replace").decode()
+
+
 def _free_text(given: Any) -> str | None:
     """What somebody wrote."""
     value = _text(given)
@@ -161,8 +166,10 @@ def _contents(value: Any) -> list[dict[str, Any]] | None:
 
 def _is_ready(item: Mapping[str, Any]) -> bool:
     """Whether an item of contents is as it should be: the usual case, on a hot path."""
-    for value in item.values():
+    for key, value in item.items():
         kind = type(value)
+        if type(key) is not str or not key.isascii():
+            return False
         if kind is str:
             if not value.isascii() or "@" in value or len(value) > _LONGEST:
                 return False
@@ -173,7 +180,7 @@ def _is_ready(item: Mapping[str, Any]) -> bool:
 
 def _converted(given: Mapping[str, Any]) -> dict[str, Any] | None:
     item = {
-        str(key): _CONTENT_FIELDS.get(key, _plain)(one)
+        _name(key): _CONTENT_FIELDS.get(key, _plain)(one)
         for key, one in given.items()
         if one is not None
     }
@@ -197,7 +204,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, bytes | bytearray) or depth > _DEEPEST:
         return None
     if isinstance(value, Mapping):
-        items = {str(key): _property(str(key), item, depth + 1) for key, item in value.items()}
+        items = {_name(key): _property(str(key), item, depth + 1) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not None}
     if isinstance(value, Sequence | Set) and not isinstance(value, str):
         plain = [_plain(item, depth + 1) for item in list(value)[:_MOST_ITEMS]]

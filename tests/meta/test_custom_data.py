@@ -116,3 +116,42 @@ FIELD = st.sampled_from(["value", "currency", "contents", "content_ids", "num_it
 def test_nothing_raises_and_what_is_kept_is_json(data: dict[str, Any]) -> None:
     cleaned, _ = clean("Purchase", data)
     assert msgspec.json.decode(msgspec.json.encode(cleaned)) is not None
+
+
+LONE = "\ud800"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"contents": [{"id": "1", 7: "x"}]},
+        {LONE: "x"},
+        {"plan": {LONE: "x"}},
+        {"plan": [{LONE: {LONE: LONE}}]},
+        {"contents": [{"id": "1", LONE: "x"}]},
+        {"contents": [{"id": LONE}]},
+        {"content_ids": [LONE]},
+        {"content_name": LONE, LONE * 2000: 1},
+        {"order_id": LONE},
+    ],
+    ids=repr,
+)
+def test_a_lone_surrogate_anywhere_never_costs_the_event(data: dict[str, Any]) -> None:
+    cleaned, wrong = clean("Lead", data)
+    assert not wrong
+    assert len(cleaned) == len(data)
+    assert msgspec.json.encode(cleaned)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters())
+
+
+@given(
+    st.recursive(
+        LEAVES, lambda one: st.lists(one) | st.dictionaries(st.text(st.characters()), one),
+        max_leaves=8,
+    )
+)  # fmt: skip
+def test_whatever_is_given_what_is_kept_can_be_sent(value: Any) -> None:
+    cleaned, _ = clean("Lead", {"plan": value, "contents": value, "content_ids": value})
+    assert msgspec.json.encode(cleaned)
