@@ -37,6 +37,13 @@ def from_environment(value: Any, key: str) -> Any:
     return value
 
 
+def read_no_environment(key: str, value: object) -> None:
+    """Raises ConfigError for an "env:NAME" that would be the value itself, in Python."""
+    if isinstance(value, str) and value.startswith("env:"):
+        expected = f"os.environ[{value[4:]!r}] in Python; only files and mappings read it so"
+        fail(key, f"the text {value!r}", expected)
+
+
 def tables(kind: type[Any], given: Any, key: str) -> list[Any]:
     """One `kind` for each [[key]] table. Raises ConfigError naming the table and its key."""
     if not isinstance(given, list | tuple):

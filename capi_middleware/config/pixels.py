@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
-from capi_middleware.config.loading import fail, kind_of
+from capi_middleware.config.loading import fail, kind_of, read_no_environment
 from capi_middleware.config.routes import check_event_name
 
 
@@ -37,6 +37,8 @@ class Pixel:
         if not re.fullmatch(r"[1-9][0-9]{0,25}", number):
             fail("pixels.id", repr(self.id), "the pixel's number, 1 to 26 digits")
         object.__setattr__(self, "id", number)
+        for name in ("access_token", "read_token", "app_secret"):
+            read_no_environment(f"pixels.{name} of pixel {number}", getattr(self, name))
         for name in ("access_token", "read_token"):
             token = getattr(self, name)
             is_token = isinstance(token, str) and token.strip() and token.isascii()

@@ -14,7 +14,14 @@ import msgspec
 
 from capi_middleware.capture.consent import READY_RULES
 from capi_middleware.config.expressions import parse
-from capi_middleware.config.loading import fail, from_environment, kind_of, make, tables
+from capi_middleware.config.loading import (
+    fail,
+    from_environment,
+    kind_of,
+    make,
+    read_no_environment,
+    tables,
+)
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import EventRoute
 from capi_middleware.errors import ConfigError
@@ -184,7 +191,10 @@ class Config:
         return made
 
     def _check_secrets(self) -> None:
+        for name in ("report_token", "alert_webhook", "store"):
+            read_no_environment(name, getattr(self, name))
         for key in self.secrets or ("",):
+            read_no_environment("secret_key", key)
             if not isinstance(key, str) or len(key) < _SECRET_LENGTH:
                 found = f"{len(key)} characters" if isinstance(key, str) else kind_of(key)
                 fail("secret_key", found if key else "nothing", _SECRET_HINT)
@@ -277,11 +287,13 @@ class Config:
         if not re.fullmatch(r"v\d{1,3}\.\d{1,2}", str(self.graph_version)):
             fail("graph_version", repr(self.graph_version), f"e.g. '{NEWEST}'")
         for network in self.trusted_proxies:
+            expected = "networks such as '10.0.0.0/8', or 'unix'"
             try:
-                if network != "unix":
-                    ip_network(network, strict=False)
+                everybody = network != "unix" and not ip_network(network, strict=False).prefixlen
             except ValueError:
-                fail("trusted_proxies", repr(network), "networks such as '10.0.0.0/8', or 'unix'")
+                fail("trusted_proxies", repr(network), expected)
+            if everybody:
+                fail("trusted_proxies", f"{network!r}, which is everybody", expected)
 
     def _check_rules(self) -> None:
         consent = {"rule": self.consent} if isinstance(self.consent, str) else self.consent

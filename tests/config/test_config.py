@@ -46,6 +46,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"on_alert": "print"}, "on_alert: found a str, expected a function that takes an Alert"),
     ({"on_alert": asyncio.sleep}, "on_alert: found an async function"),
     ({"report_token": " "}, "report_token: found an empty text"),
+    ({"report_token": "env:TOKEN"}, "report_token: found the text 'env:TOKEN', expected os.env"),
+    ({"secret_key": "env:" + "A" * 40}, "expected os.environ["),
+    ({"secret_key": ["a" * 40, "env:" + "B" * 40]}, "secret_key: found the text 'env:BBB"),
+    ({"store": "env:DATABASE_URL"}, "store: found the text 'env:DATABASE_URL'"),
+    ({"alert_webhook": "env:HOOK"}, "alert_webhook: found the text 'env:HOOK'"),
+    ({"trusted_proxies": ["0.0.0.0/0"]}, "found '0.0.0.0/0', which is everybody, expected"),
+    ({"trusted_proxies": ["10.0.0.0/8", "::/0"]}, "found '::/0', which is everybody, expected"),
     (
         {"routes": [EventRoute("GET /_capi/x", "Lead")]},
         "found a path under our own prefix '/_capi'",
