@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_plus, urlsplit
 
-from capi_middleware.meta.personal import decoded, may_leave, parts_of_path
+from capi_middleware.meta.personal import ORDINARY_PATH, decoded, may_leave, parts_of_path
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 _LONGEST = 2000
@@ -65,7 +65,8 @@ def _address(scheme: str, host: str, raw_path: bytes) -> str | None:
     if not _HOST.fullmatch(host) or scheme not in ("http", "https"):
         return None
     path = quote(raw_path.partition(b"?")[0], safe="/%:@!$&'()*+,;=~")
-    path = "/".join(parts_of_path(path.split("/")))
+    if not ORDINARY_PATH.fullmatch(path):
+        path = "/".join(parts_of_path(path.split("/")))
     return f"{scheme}://{host.lower()}{path}"[:_LONGEST]
 
 

@@ -54,6 +54,14 @@ _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}")
 _DATE = re.compile(r"(?:19|20)\d\d[-./]?\d\d[-./]?\d\d|\d\d?[-./]\d\d?[-./](?:19|20)\d\d")
 
 
+#: Paths that need no judge: short segments of plain characters that follow no person or token.
+ORDINARY_PATH: re.Pattern[str] = re.compile(
+    rf"(?!.*(?:^|[^a-z])(?:{'|'.join(_BEFORE_A_PERSON | _BEFORE_A_TOKEN)})/)"
+    r"(?!.*\d{7})(?!.*[^/]{16})[a-z0-9/._~-]*",
+    re.IGNORECASE | re.ASCII,
+)
+
+
 def decoded(text: str) -> str:
     """`text` without its percent-encoding, also where it was encoded twice or three times."""
     for _ in range(3):

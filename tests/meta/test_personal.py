@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from capi_middleware.capture.urls import scrub_url, source_url
 from capi_middleware.meta.custom_data import clean
-from capi_middleware.meta.personal import is_personal, is_token, parts_of_path
+from capi_middleware.meta.personal import ORDINARY_PATH, is_personal, is_token, parts_of_path
 
 #: Parameters of addresses that say who somebody is, or that open a door.
 PERSONAL = """
@@ -151,3 +151,11 @@ def test_no_text_is_too_strange_to_be_judged(text: str) -> None:
     assert is_personal(text) in (True, False)
     assert is_token(text) in (True, False)
     assert len(list(parts_of_path(text.split("/")))) == len(text.split("/"))
+
+
+@given(
+    st.from_regex(r"(/([a-z]{1,9}|users|reset|[a-z0-9.-]{1,20}|[0-9+]{5,14})){1,5}", fullmatch=True)
+)
+def test_a_path_that_needs_no_judge_is_one_that_the_judge_leaves_alone(path: str) -> None:
+    if ORDINARY_PATH.fullmatch(path):
+        assert "/".join(parts_of_path(path.split("/"))) == path
