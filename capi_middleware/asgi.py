@@ -226,7 +226,7 @@ class _Response(Private, Struct, eq=False, weakref=False):
                 if waiting is not None:
                     await arrival(commit, waiting)
                 if commit.error is not None or commit.waiting is not None:
-                    self.capi.issuer.shield.caught(commit.failure(), "the commit")
+                    self.capi.issuer.ended_before(commit)
         if self.held is not None:
             start, self.held = self.held, None
             if self.timer is not None:
@@ -319,8 +319,8 @@ class _Response(Private, Struct, eq=False, weakref=False):
         for commit in exchange.end():
             try:
                 await committed(commit)
-            except Exception as error:
-                self.capi.issuer.shield.caught(error, "the commit")
+            except Exception:
+                self.capi.issuer.ended_before(commit)
 
 
 def _on_asyncio() -> bool:

@@ -39,8 +39,8 @@ class Shield:
         except Exception as error:
             self.caught(error, where)
 
-    def caught(self, error: BaseException, where: str) -> None:
-        """Count and log an error of ours by its type and place alone."""
+    def caught(self, error: BaseException, where: str, *, is_counted: bool = False) -> None:
+        """Count and log an error of ours by its type and place alone; `is_counted` if it is."""
         kind = type(error).__name__
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
@@ -48,6 +48,8 @@ class Shield:
         line = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
         if not getattr(error, "told", False):
             self._tell(where, kind, line)
+        if is_counted:
+            return
         try:
             self._count([Count("error", f"{where}: {kind}")])
         except Exception:

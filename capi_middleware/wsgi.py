@@ -321,8 +321,8 @@ class Response(Private, Struct, eq=False, weakref=False):
         for commit in self.exchange.end():
             try:
                 wait_for(commit)
-            except Exception as error:
-                self.capi.issuer.shield.caught(error, "the commit")
+            except Exception:
+                self.capi.issuer.ended_before(commit)
 
     @property
     def waits_for_more(self) -> bool:

@@ -29,9 +29,9 @@ def swallowed(
     errors: list[BaseException] = []
     honest = Shield.caught
 
-    def caught(self: Shield, error: BaseException, where: str) -> None:
+    def caught(self: Shield, error: BaseException, where: str, **more: bool) -> None:
         errors.append(error)
-        honest(self, error, where)
+        honest(self, error, where, **more)
 
     monkeypatch.setattr(Shield, "caught", caught)
     yield errors

@@ -298,6 +298,11 @@ class Issuer:
                 )  # fmt: skip
         return rows
 
+    def ended_before(self, commit: Commit) -> None:
+        """An answer ends although its events are not on disk: it is told, and counted."""
+        counted = self.store.ended_before(commit)
+        self.shield.caught(commit.failure(), "the commit", is_counted=counted)
+
     def count(self, *counts: Count) -> None:
         """Add to the counters."""
         if counts:

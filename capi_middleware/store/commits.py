@@ -1,28 +1,40 @@
 """Commits: what a store promises for what was appended, and how loops and threads wait for it."""
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
+
+from capi_middleware.events import Row
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
 #: How long a response waits for the disk before it ends all the same, in seconds.
 COMMIT_PATIENCE = 2.0
-#: How long it waits while somebody else keeps the database locked: nothing a visitor can feel.
+#: How long it waits while the store is held up: nothing a visitor can feel.
 BUSY_PATIENCE = 0.05
 
 
 class Holdup(Struct):
-    """Since when others keep a database locked, as time.monotonic(); None where nobody does.
+    """Since when others keep a database locked, and since when a write is under way.
 
-    What was appended is kept in memory then, and committed when the lock is gone.
+    As time.monotonic(), None where it is not so. What was appended is kept in memory then, and
+    committed when the lock is gone.
     """
 
     since: float | None = None
+    writing: float | None = None
+
+    def lasts(self) -> bool:
+        """Whether waiting is of no use: somebody has the lock, or a write hangs for too long."""
+        if self.since is not None:
+            return True
+        writing = self.writing
+        return writing is not None and time.monotonic() - writing > COMMIT_PATIENCE
 
 
 class Commit(Struct, eq=False, gc=False):
@@ -37,14 +49,16 @@ class Commit(Struct, eq=False, gc=False):
     since: float = 0.0
     #: None when it has ended.
     waiting: list["threading.Event | Future[None]"] | None = field(default_factory=list)
+    #: What it is about, where that are new events.
+    rows: Sequence[Row] = ()
 
     def done(self) -> bool:
         """Whether waiting would end at once."""
         return self.waiting is None
 
     def is_held_up(self) -> bool:
-        """Whether others keep the database locked just now."""
-        return self.holdup.since is not None
+        """Whether nothing is committed just now: see Holdup."""
+        return self.holdup.lasts()
 
     def failure(self) -> Exception:
         """Its error; a TimeoutError where it has not ended yet. It may still come then."""
@@ -74,6 +88,7 @@ def end(commits: Iterable[Commit]) -> None:
     for commit in commits:
         # First this: who comes from now on does not wait, and all others are listed.
         waiting, commit.waiting = commit.waiting, None
+        commit.rows = ()  # they need not stay in memory
         for one in waiting or ():
             if isinstance(one, threading.Event):
                 one.set()
@@ -110,12 +125,15 @@ async def committed(commit: Commit) -> None:
 
 def wait_for(commit: Commit) -> None:
     """Wait for a commit in this thread, like `committed`."""
-    try:
-        return commit.result(BUSY_PATIENCE)
-    except TimeoutError:
-        if commit.is_held_up():
-            raise
-    return commit.result(COMMIT_PATIENCE)
+    waiting = commit.waiting
+    if waiting is not None:
+        told, end = threading.Event(), time.monotonic() + BUSY_PATIENCE + COMMIT_PATIENCE
+        waiting.append(told)
+        while commit.waiting is not None and not told.wait(BUSY_PATIENCE):
+            if commit.is_held_up() or time.monotonic() > end:
+                break
+    if commit.error is not None or commit.waiting is not None:
+        raise commit.failure()
 
 
 _local = threading.local()

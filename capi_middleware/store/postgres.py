@@ -10,11 +10,13 @@ transaction.
 import os
 import re
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -98,7 +100,17 @@ class _Transaction(Transaction):
         # Events before leases, as a claim does: nobody waits in a circle.
         self.read("lock", keys=locked)
         # Each of a thousand may have a delay of its own.
-        return sum([self._each(f"settle_{state}", some) for state, some in by_state.items()])
+        held = sum([self._each(f"settle_{state}", some) for state, some in by_state.items()])
+        done = [
+            key
+            for one in ("delivered", "stopped")
+            for given in by_state.get(one, ())
+            for key in given["keys"]
+        ]
+        if done:
+            self.run("forget_payloads", keys=done)
+        self.run("end_lease", lease_id=lease_id, keys=locked)
+        return held
 
     def alone(self) -> bool:
         return bool(self.read("try_lock", number=_FOLD_LOCK)[0][0])
@@ -143,6 +155,8 @@ class PostgresEngine(Engine):
         self.writing_link: Link = Link(url, *begins, outage)
         self.link: Link = Link(url, *begins, outage)
         self.name: str = self.link.name
+        mark = sha256(self.name.encode()).hexdigest()[:16]
+        self.beside: Path = Path(tempfile.gettempdir()) / f"capi-{mark}"
         self._clock = clock
         #: Who writes here, and how many of its groups left a mark.
         self._writer, self._marks = "", 0

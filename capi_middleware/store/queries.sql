@@ -196,6 +196,9 @@ INSERT INTO capi_kept (name, body) VALUES (:name, :body) ON CONFLICT DO NOTHING
 -- name: keep_instead
 UPDATE capi_kept SET body = :body WHERE name = :name AND body = :instead_of
 
+-- name: forget
+DELETE FROM capi_kept WHERE name = :name
+
 -- name: kept
 SELECT body FROM capi_kept WHERE name = :name
 

@@ -85,15 +85,24 @@ SELECT {state}, n, n FROM settled UNION ALL SELECT {waiting}, -n, -n FROM settle
 -- Off and on: the triggers fire for nothing that is not summed.
 UPDATE summed SET key = -1 - key
 
+-- name: folded
+-- Up to which change and which row a step of `limit` goes, each with the last that there is.
+SELECT MIN(first_change + :limit, last_change), last_change,
+    MIN(summed + :limit, last_row), last_row
+FROM (SELECT (SELECT COALESCE(MIN(key), 0) FROM changes) AS first_change,
+    (SELECT COALESCE(MAX(key), 0) FROM changes) AS last_change,
+    (SELECT key FROM summed) AS summed,
+    (SELECT COALESCE(MAX(key), 0) FROM events) AS last_row)
+
 -- name: changes
 -- Apart from the fresh ones, as SQLite sorts what comes from one table for less.
-SELECT {state}, SUM(n), SUM(rows) FROM changes GROUP BY {state}
+SELECT {state}, SUM(n), SUM(rows) FROM changes WHERE key <= :to GROUP BY {state}
 
 -- name: fresh
-SELECT {state}, COUNT(*), COUNT(*) FROM fresh GROUP BY {state}
+SELECT {state}, COUNT(*), COUNT(*) FROM fresh WHERE key <= :to GROUP BY {state}
 
 -- name: forget_changes
-DELETE FROM changes
+DELETE FROM changes WHERE key <= :to
 
--- name: all_summed
-UPDATE summed SET key = (SELECT COALESCE(MAX(key), 0) FROM events)
+-- name: summed
+UPDATE summed SET key = :to

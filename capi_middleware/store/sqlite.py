@@ -13,6 +13,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,25 @@ from capi_middleware.errors import StoreError
 from capi_middleware.shield import about
 from capi_middleware.store.records import DUTY_SECONDS, LeasedEvent, Look
 from capi_middleware.store.rollups import State
-from capi_middleware.store.store import Access, Engine, Query, Transaction, named, schema
-from capi_middleware.store.writer import LockedError, OwnLockError, at_fork
+from capi_middleware.store.store import (
+    FOLD_STEP,
+    STEP_ROWS,
+    Access,
+    Engine,
+    Query,
+    Transaction,
+    named,
+    schema,
+)
+from capi_middleware.store.turns import Turn, delete_queue
+from capi_middleware.store.writer import LockedError, at_fork
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
 SCHEMA_VERSION = 1
 #: Generated columns.
 OLDEST_SQLITE = (3, 31, 0)
-#: How long SQLite waits for another process's lock, in seconds.
+#: How long a reader waits for a lock, and a writer that no page waits for, in seconds.
 BUSY_SECONDS = 5.0
 #: How long opening goes on while other processes open the same new file, in seconds.
 OPENING_SECONDS = 15.0
@@ -40,8 +51,12 @@ WAL_PAGES, LATEST_WAL_PAGES, WAL_BYTES = 2500, 4000, 16 * 1024 * 1024
 CHECKPOINT_COMMITS = 100
 #: Pages that one step gives back to the file system, and the share of the file that stays free.
 SHRINK_PAGES, FREE_SHARE = 100, 0.1
-#: How long a group commit waits for the lock before pages are told not to, in seconds.
-LOCK_PATIENCE = 0.025
+#: How long a writer asks for the lock in its turn before it queues again, and how long strangers
+#: may have it before pages are told not to wait, in seconds.
+ASKING_SECONDS, STRANGER_SECONDS = 0.025, 0.25
+#: How long a turn may take to come before the lock is asked for all the same: somebody of ours is
+#: stopped in the queue. And for how long nobody queues then, in seconds.
+TURN_SECONDS, STUCK_SECONDS = 0.5, 5.0
 #: How long a fork waits for running transactions to end, in seconds.
 FORK_SECONDS = 2.0
 
@@ -98,9 +113,13 @@ QUERIES: Mapping[str, dict[int, str]] = {
 class _Transaction(Transaction):
     """See Transaction. `db`: the connection."""
 
-    def __init__(self, db: sqlite3.Connection, now: float) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, now: float, yield_to_others: Callable[[], None]
+    ) -> None:
         self.now: float = now
         self.db: sqlite3.Connection = db
+        #: Commits what was done, and goes on after those who wait for the end.
+        self._yield_to_others = yield_to_others
 
     def pragma(self, text: str) -> int:
         """What a pragma answers, 0 where it has no answer."""
@@ -108,24 +127,36 @@ class _Transaction(Transaction):
         return int(answers[0][0]) if answers and answers[0] else 0
 
     def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
-        # The triggers would write down row by row what changes.
-        held = 0
+        held, now = 0, self.now
         for state, outcome in outcomes:
-            given = {**outcome, "lease_id": lease_id, "keys": json.dumps(outcome["keys"])}
-            if state in ("pending", "refused"):  # to the sums it was that before
-                held += self.run(f"settle_{state}", now=self.now, **given)
-                continue
-            self.run("trigger")
-            held += self.run(f"settle_{state}", now=self.now, **given)
-            self.run("trigger")
-            self.run("note", **given)
+            keys = outcome["keys"]
+            for at in range(0, len(keys), STEP_ROWS):
+                some = keys[at : at + STEP_ROWS]
+                given = {**outcome, "lease_id": lease_id, "keys": json.dumps(some)}
+                if state in ("pending", "refused"):  # to the sums it was that before
+                    held += self.run(f"settle_{state}", now=now, **given)
+                else:
+                    # The triggers would write down row by row what changes.
+                    self.run("trigger")
+                    held += self.run(f"settle_{state}", now=now, **given)
+                    self.run("trigger")
+                    self.run("note", **given)
+                if state in ("delivered", "stopped"):
+                    self.run("forget_payloads", keys=some)
+                self.run("end_lease", lease_id=lease_id, keys=some)
+                if len(some) == STEP_ROWS:
+                    self._yield_to_others()
         return held
 
     def take_changes(self) -> tuple[list[State], bool]:
-        taken = [State(*columns) for name in ("changes", "fresh") for columns in self.read(name)]
-        self.run("forget_changes")
-        self.run("all_summed")
-        return taken, False
+        [(change, last_change, row, last_row)] = self.read("folded", limit=FOLD_STEP)
+        taken = [
+            *(State(*columns) for columns in self.read("changes", to=change)),
+            *(State(*columns) for columns in self.read("fresh", to=row)),
+        ]
+        self.run("forget_changes", to=change)
+        self.run("summed", to=row)
+        return taken, change < last_change or row < last_row
 
     def _execute(self, query: str, given: dict[str, Any]) -> sqlite3.Cursor:
         for name, value in given.items():
@@ -243,6 +274,7 @@ class File(SqliteEngine):
     ) -> None:
         # The working directory may change before the first use.
         self.path: Path = Path(path).absolute()
+        self.beside: Path = self.path
         self.name: str = str(self.path)
         super().__init__(clock)
 
@@ -250,8 +282,11 @@ class File(SqliteEngine):
         self._pid = os.getpid()
         self._changed = threading.Condition(threading.RLock())
         self._forking = False
-        #: What has the write lock: one connection of this process at a time can.
-        self._writing: _Connection | None = None
+        #: Since when somebody who does not queue has the write lock, as time.monotonic().
+        self._strange_since: float | None = None
+        #: Until when the queue is not worth waiting for, as time.monotonic().
+        self._stuck_until = 0.0
+        self._turns: set[Turn] = set()
         #: Since the WAL began anew.
         self._commits = 0
         self._lent = 0
@@ -261,6 +296,8 @@ class File(SqliteEngine):
     def _abandon(self) -> None:
         global _creating
         _abandoned.append(self._opened)
+        for turn in self._turns:
+            turn.abandon()
         _creating = threading.Lock()  # a thread that does not exist here may hold it
         self._start_over()
 
@@ -279,14 +316,31 @@ class File(SqliteEngine):
     def transaction(self, access: Access) -> Iterator[_Transaction]:
         """See Engine.transaction: a reading one holds up the checkpoint of everybody.
 
-        Raises OwnLockError where a thread of this process has the write lock.
+        Writers of all processes take turns.
         """
         if access == "group":
             self._check_space()
-        db, usable = self._take(), True
+        patience = BUSY_SECONDS if access == "write" else STRANGER_SECONDS
+        db, usable, turn = self._take(), True, None
         try:
-            self._begin(db, access)
-            yield _Transaction(db, self._clock())
+            if db.access != access:
+                asking = BUSY_SECONDS if access == "read" else ASKING_SECONDS
+                db.execute(f"PRAGMA busy_timeout = {int(asking * 1000)}")
+                # Nobody waits for an idle one: it may bring what is in the WAL into the database.
+                pages = WAL_PAGES if access == "idle" else LATEST_WAL_PAGES
+                db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+                db.execute(f"PRAGMA query_only = {int(access == 'read')}")
+                db.access = access
+            if access == "read":
+                db.execute("BEGIN")
+                yield _Transaction(db, self._clock(), _nobody_waits)
+            else:
+                turn = Turn(self.path)
+                self._turns.add(turn)
+                self._begin(db, turn, patience)
+                yield _Transaction(
+                    db, self._clock(), partial(self._yield_to_others, db, turn, patience)
+                )
             db.execute("COMMIT")
             if access != "read":
                 self._commits = 0 if access == "idle" else self._commits + 1
@@ -296,29 +350,43 @@ class File(SqliteEngine):
             usable = _code(error) in (*_LOCKED, sqlite3.SQLITE_FULL)
             raise self._trouble(error, db.inode) from error
         finally:
-            if self._writing is db:
-                self._writing = None
             self._give_back(db, usable=usable)
+            if turn is not None:
+                self._turns.discard(turn)
+                turn.end()
 
-    def _begin(self, db: _Connection, access: Access) -> None:
-        if db.access != access:
-            patience = LOCK_PATIENCE if access in ("group", "idle") else BUSY_SECONDS
-            db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-            # Nobody waits for an idle one: it may bring what is in the WAL into the database.
-            pages = WAL_PAGES if access == "idle" else LATEST_WAL_PAGES
-            db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-            db.execute(f"PRAGMA query_only = {int(access == 'read')}")
-            db.access = access
-        if access == "read":
-            db.execute("BEGIN")
-            return
-        try:
-            db.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if self._writing is not None:
-                raise OwnLockError(f"{self.path}: a courier of this process writes") from error
-            raise
-        self._writing = db
+    def _begin(self, db: _Connection, turn: Turn, patience: float) -> None:
+        """Begin to write when `turn` comes: whoever has the lock then is a stranger.
+
+        `patience` is with strangers, in seconds; with our own it is BUSY_SECONDS.
+        """
+        end = time.monotonic() + BUSY_SECONDS
+        while True:
+            is_stuck = time.monotonic() < self._stuck_until
+            came = turn.wait(0.0 if is_stuck else TURN_SECONDS)
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                now = time.monotonic()
+                if _code(error) not in _LOCKED or now > end:
+                    raise
+                self._stuck_until = 0.0
+                if came:
+                    self._strange_since = self._strange_since or now
+                    if now - self._strange_since > patience:
+                        raise
+                    turn.leave()  # the others of ours must see it as well
+            else:
+                self._strange_since = None
+                if not came and not is_stuck:
+                    self._stuck_until = time.monotonic() + STUCK_SECONDS
+                return
+
+    def _yield_to_others(self, db: _Connection, turn: Turn, patience: float) -> None:
+        if turn.is_wanted():
+            db.execute("COMMIT")
+            turn.leave()
+            self._begin(db, turn, patience)
 
     def _check_space(self) -> None:
         try:
@@ -366,6 +434,8 @@ class File(SqliteEngine):
                     db.execute("PRAGMA busy_timeout = 0")
                     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._close_free()
+        with suppress(OSError):
+            delete_queue(self.path)
 
     def _close_free(self) -> None:
         for db in self._opened:
@@ -480,7 +550,7 @@ class Memory(SqliteEngine):
             if not joins:
                 db.execute("BEGIN")
             try:
-                yield _Transaction(db, self._clock())
+                yield _Transaction(db, self._clock(), _nobody_waits)
             except BaseException:
                 if not joins:
                     db.execute("ROLLBACK")
@@ -497,6 +567,10 @@ class Memory(SqliteEngine):
 
     def close(self, timeout: float) -> None:
         """Nothing: the events stay, as there is nowhere else to read them from."""
+
+
+def _nobody_waits() -> None:
+    """For a transaction that holds up nobody."""
 
 
 def _open(path: str | Path) -> _Connection:

@@ -1,5 +1,6 @@
 """The store: where events live from mint to report, in whatever database an engine opens."""
 
+import logging
 import math
 import re
 import secrets
@@ -10,14 +11,17 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.resources import files
 from itertools import chain, groupby, starmap
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from msgspec.structs import astuple
 
 from capi_middleware.errors import StoreError
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
+from capi_middleware.shield import about
 from capi_middleware.store import rollups
 from capi_middleware.store.commits import Commit
+from capi_middleware.store.journal import Journal, Journals
 from capi_middleware.store.records import (
     CLOCK_SLACK,
     DEDUPE_WINDOW,
@@ -44,12 +48,20 @@ from capi_middleware.store.records import (
 from capi_middleware.store.rollups import Facet
 from capi_middleware.store.writer import Counters, Submission, Writer
 
+logger: logging.Logger = logging.getLogger("capi_middleware.store")
+
 #: Rows that this process changes before it folds what they changed into the sums: more cost less
 #: each, and a report reads up to so many of each process.
 FOLD_EVERY = 2000
-#: Rows that one transaction of `requeue` and `drop` touches, and of `prune`, which has more of them
-#: to do: others wait for milliseconds.
-STEP_ROWS, PRUNE_ROWS = 1000, 200
+#: Changes that any engine folds in one transaction at least, where there are so many.
+FOLD_STEP = 250
+#: Rows that one transaction of `prune`, `requeue` and `drop` touches: others wait for milliseconds.
+STEP_ROWS = 250
+
+#: How often the journals of killed processes are looked for, in seconds.
+LOOK_SECONDS = 2.0
+#: The counter, by kind and reason, of answers that ended before their commit.
+EARLY = ("error", "the commit: TimeoutError")
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
@@ -139,7 +151,7 @@ class Transaction(ABC):
 
     @abstractmethod
     def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
-        """How many events got an outcome: (state, what settle_<state> takes)."""
+        """How many events got an outcome: (state, what settle_<state> takes); ends their leases."""
 
     @abstractmethod
     def take_changes(self) -> tuple[list[rollups.State], bool]:
@@ -168,6 +180,8 @@ class Engine(ABC):
     name: str
     #: Whether each call is committed in the caller's thread: a database that nobody waits for.
     immediate: bool
+    #: Where its processes may leave files, see Journals; None for one that ends with the process.
+    beside: Path | None = None
     #: How long Store.close waits for what others do, in seconds.
     close_seconds: float = 5.0
 
@@ -222,14 +236,6 @@ class Engine(ABC):
         """Close what nobody uses after `timeout` seconds. A later use opens others."""
 
 
-@contextmanager
-def _fairly() -> Iterator[None]:
-    """Leave the database to others for as long as this step kept it from them."""
-    start = time.monotonic()
-    yield
-    time.sleep(time.monotonic() - start)
-
-
 class Store:
     """One store per process. All methods may be called from any thread, also after a fork.
 
@@ -251,6 +257,9 @@ class Store:
         self.on_commit: Callable[[Mapping[str, Set[str]]], None] | None = None
         self._engine = engine
         self._changed = 0
+        self._journals = Journals(engine.beside) if engine.beside is not None else None
+        #: When to look again for the journals of those that were killed, as time.monotonic().
+        self._look_at = 0.0
         self._writer = Writer(
             self._write, queue_limit=queue_limit, clock=clock, on_commit=self._committed,
             inline=engine.immediate,
@@ -285,6 +294,61 @@ class Store:
     def count(self, counts: Sequence[Count]) -> None:
         """Add to the hourly counters, without blocking. Never raises StoreFull."""
         self._writer.count(counts)
+
+    def ended_before(self, commit: Commit) -> bool:
+        """Count an answer that ends before `commit` as an error of the commit, even if killed now.
+
+        If this process is killed, and the events with it, whoever opens the database next counts
+        them as "dropped" with the reason "killed". False where that cannot be promised: the caller
+        counts.
+        """
+        return self._journals is not None and not commit.done() and self._journals.add(commit)
+
+    def _look(self) -> None:
+        """Count what the journals of killed processes hold, at intervals."""
+        now = time.monotonic()
+        if self._journals is not None and now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            with suppress(StoreError):  # another time, while the database is locked
+                for one in self._journals.left():
+                    self._count_journal(one)
+
+    def _account(self) -> None:
+        """Count what journals hold, each once."""
+        self._look()
+        own = self._journals and self._journals.own()
+        if own:
+            with suppress(StoreError):
+                self._count_journal(own)
+
+    def _count_journal(self, journal: Journal) -> None:
+        try:
+            rows: list[Row] = []
+            with self._engine.transaction("idle") as db:
+                # Counted already, if somebody was killed before it was deleted.
+                is_new = db.run("keep", name=journal.name, body=b"") > 0
+                if is_new:
+                    hour = int(db.now // 3600)
+                    counts = Counters({(hour, *EARLY, "", ""): len(journal.answers)})
+                    if journal.lost:
+                        rows = _missing(db, list(chain.from_iterable(journal.answers)))
+                        db.many("append", list(map(_COLUMNS["append"], rows)), now=db.now)
+                        rows = [row for row in rows if row.server == "dropped"]
+                        for row in rows:
+                            counts[hour, "dropped", "killed", row.event_name, row.pixel_id] += 1
+                    db.many("count", sorted([(*key, n) for key, n in counts.items()]))
+        except BaseException:
+            journal.leave()
+            raise
+        journal.delete()
+        if is_new:
+            logger.warning(
+                "%d answers ended before their commit, %d events of them are lost with a process",
+                len(journal.answers), len(rows),
+                extra=about("ended_early", answers=len(journal.answers), lost=len(rows)),
+            )  # fmt: skip
+        with self._engine.transaction("idle") as db:
+            db.run("forget", name=journal.name)
 
     def lease(
         self, pixel_id: str, *, limit: int, seconds: float, surely: float | None = math.inf
@@ -329,10 +393,6 @@ class Store:
         ]  # fmt: skip
         with self._engine.transaction("write") as db:
             held = db.settle(lease_id, outcomes)
-            done = [one.key for one in settlements if one.state in ("delivered", "stopped")]
-            if done:
-                db.run("forget_payloads", keys=done)
-            db.run("end_lease", lease_id=lease_id, keys=[one.key for one in settlements])
         self._keep_up(held)
         return held
 
@@ -442,6 +502,7 @@ class Store:
 
         The sums of rows outlive them: what was pruned is still counted.
         """
+        self._look()
         with self._engine.transaction("read") as db:
             return rollups.read_tallies(db, start, end)
 
@@ -463,6 +524,7 @@ class Store:
             raise ValueError(
                 f"find: found {len(event_ids):,} event_ids, expected at most {MOST_FOUND:,} a call"
             )
+        self._look()
         with self._engine.transaction("read") as db:
             return list(starmap(Known, db.read("find", event_ids=list(event_ids))))
 
@@ -495,6 +557,7 @@ class Store:
 
     def depth(self) -> dict[str, int]:
         """How many rows are in each server state."""
+        self._look()
         with self._engine.transaction("read") as db:
             return rollups.read_depth(db)
 
@@ -504,10 +567,11 @@ class Store:
         Rows that wait for delivery stay. Their sums and the counters stay for 400 days from now,
         so that a report on a window that is over says the same for as long.
         """
-        pruned, deleted = 0, PRUNE_ROWS
-        while deleted == PRUNE_ROWS:
-            with _fairly(), self._engine.transaction("write") as db:
-                deleted = db.run("prune", before=before, limit=PRUNE_ROWS)
+        self._look()
+        pruned, deleted = 0, STEP_ROWS
+        while deleted == STEP_ROWS:
+            with self._engine.transaction("write") as db:
+                deleted = db.run("prune", before=before, limit=STEP_ROWS)
             pruned += deleted
             self._keep_up(deleted)
         more = True
@@ -518,8 +582,7 @@ class Store:
             rollups.prune_sums(db)
         more = True
         while more:
-            with _fairly():
-                more = self._engine.shrink()
+            more = self._engine.shrink()
         return pruned
 
     def flush(self, timeout: float) -> bool:
@@ -533,7 +596,8 @@ class Store:
         """
         timeout = self._engine.close_seconds if timeout is None else timeout
         deadline = time.monotonic() + timeout
-        self._writer.close(timeout)
+        if self._writer.close(timeout):
+            self._account()
         self._engine.close(max(0.0, deadline - time.monotonic()))
 
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
@@ -567,6 +631,7 @@ class Store:
                     waiting.setdefault(row.pixel_id, set()).add(row.event_name)
         if waiting and self.on_commit is not None:
             self.on_commit(waiting)
+        self._account()
         self._keep_up(sum([len(one.items) for one in submissions]))
 
     def _keep_up(self, changed: int) -> None:
@@ -574,8 +639,21 @@ class Store:
         self._changed += changed
         if self._changed >= FOLD_EVERY:
             # Another time, or another process, where it would hold up others.
-            with suppress(StoreError), self._engine.transaction("idle") as db:
-                rollups.fold(db)
-                self._changed = 0
+            with suppress(StoreError):
+                # In steps, to which pages come between; each may fold more than one changes.
+                for _ in range(2 + 2 * changed // FOLD_STEP):
+                    with self._engine.transaction("idle") as db:
+                        more = rollups.fold(db)
+                    if not more:
+                        self._changed = 0
+                        break
         with suppress(StoreError):  # who cannot tidy up cannot commit either, which is told
             self._engine.tidy()
+
+
+def _missing(db: Transaction, rows: Sequence[Row]) -> list[Row]:
+    """Those of `rows` that the ledger does not have, each once."""
+    found = db.read("find", event_ids=list({row.event_id for row in rows}))
+    there = {columns[1:4] for columns in found if columns[5] != "unknown"}
+    missing = {(row.event_id, row.event_name, row.pixel_id): row for row in rows}
+    return [row for identity, row in missing.items() if identity not in there]

@@ -49,10 +49,6 @@ class LockedError(StoreError):
     """Somebody else holds the database's lock: the same write may work later."""
 
 
-class OwnLockError(LockedError):
-    """Another thread of this process holds the lock: it is about to let go."""
-
-
 class AwayError(LockedError):
     """The server is away, or cannot be written just now: its engine tells the log of it."""
 
@@ -133,7 +129,9 @@ class Writer:
                 f"{len(items)} rows do not fit into the queue of {self._queue_limit} (queue_limit; "
                 f"page views and sightings leave the last part of it to conversions)"
             )
-        commit = Commit(self._holdup) if wait else None
+        commit = None
+        if wait:
+            commit = Commit(self._holdup, rows=items if kind == "append" else ())
         self._rows += len(items)
         self._put(Submission(kind, items, commit))
         return commit
@@ -239,6 +237,13 @@ class Writer:
             self._start_thread()  # somebody submitted more while this thread was ending
 
     def _commit(self, group: list[Submission]) -> None:
+        self._holdup.writing = time.monotonic()
+        try:
+            self._commit_all(group)
+        finally:
+            self._holdup.writing = None
+
+    def _commit_all(self, group: list[Submission]) -> None:
         try:
             self._count_announced = False
             self._fold()
@@ -312,9 +317,6 @@ class Writer:
         while True:
             try:
                 self._write(group, counters)
-            except OwnLockError:
-                # A courier of ours settles a batch: pages may wait for that as for any commit.
-                self._fold()
             except LockedError as error:
                 now = time.monotonic()
                 self._holdup.since = self._holdup.since or now

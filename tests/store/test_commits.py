@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -145,6 +146,26 @@ def test_patience_is_short_only_where_others_hold_the_lock(
     with pytest.raises(TimeoutError):
         wait_for(Commit(Holdup(1.0)))
     wait_for(slow)
+
+
+def test_a_write_that_hangs_for_too_long_holds_the_store_up() -> None:
+    now = time.monotonic()
+    assert not Commit(Holdup(writing=now)).is_held_up()
+    overdue = Commit(Holdup(writing=now - commits.COMMIT_PATIENCE))
+    assert overdue.is_held_up()
+    with pytest.raises(TimeoutError):
+        wait_for(overdue)
+
+
+def test_who_waits_in_a_thread_looks_again_whether_the_store_is_held_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commits, "COMMIT_PATIENCE", 1e6)
+    monkeypatch.setattr(commits, "BUSY_PATIENCE", 0.01)
+    commit = Commit(Holdup())
+    threading.Timer(0.1, setattr, (commit.holdup, "since", 1.0)).start()
+    with pytest.raises(TimeoutError):
+        wait_for(commit)
 
 
 def test_a_loop_that_is_closed_is_told_nothing() -> None:

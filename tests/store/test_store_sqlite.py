@@ -18,7 +18,7 @@ from capi_middleware.events import Sighting
 from capi_middleware.store import sqlite
 from capi_middleware.store.records import Settlement
 from capi_middleware.store.rollups import Window
-from capi_middleware.store.sqlite import LOCK_PATIENCE, QUERIES, File, quarantine
+from capi_middleware.store.sqlite import QUERIES, STRANGER_SECONDS, File, quarantine
 from capi_middleware.store.store import Store
 from tests.support.stores import NOON, PIXEL, Clock, row, sqlite_store, store_rows
 
@@ -154,7 +154,7 @@ def test_only_sqlite_opens_the_files(path: Path) -> None:
     script = """
 attempts = []
 def hook(event, arguments):
-    if event == "open" and "capi.db" in str(arguments[0]):
+    if event == "open" and str(arguments[0]).endswith(("capi.db", "-wal", "-shm")):
         attempts.append(bool(arguments[2] & os.O_EXCL))
 sys.addaudithook(hook)
 for number in range(3):
@@ -183,7 +183,7 @@ def test_wal_and_full_synchronous_are_in_force(path: Path) -> None:
     assert pragmas == {
         "journal_mode": "wal",
         "synchronous": 2,
-        "busy_timeout": 5000,
+        "busy_timeout": 25,
         "query_only": 0,
     }
 
@@ -517,7 +517,7 @@ def test_a_lock_of_this_process_is_waited_for_like_a_commit(tmp_path: Path) -> N
     with database(store).transaction("write"):  # a courier of this process settles
         future = store.append([row()], wait=True)
         assert future is not None
-        time.sleep(4 * LOCK_PATIENCE)  # long enough for the lock of somebody else to show
+        time.sleep(2 * STRANGER_SECONDS)  # long enough for the lock of somebody else to show
         assert not future.done()
         assert not future.is_held_up()
     future.result(10)

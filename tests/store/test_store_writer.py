@@ -376,6 +376,18 @@ def test_a_locked_database_is_tried_again_with_the_same_group(
     assert caplog.text.count("locked") == 1
 
 
+def test_a_write_that_hangs_holds_up_no_page_until_it_ends(
+    writer: Writer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("capi_middleware.store.commits.COMMIT_PATIENCE", 0.0)
+    hanging = hold(writer, database)
+    behind = append(writer, "e1")
+    until("both to be held up", lambda: hanging.is_held_up() and behind.is_held_up())
+    database.gate.set()
+    behind.result(30)
+    until("the end of it", lambda: not behind.is_held_up())
+
+
 def test_an_unexpected_exception_restarts_the_thread(
     writer: Writer,
     database: Database,

@@ -143,14 +143,15 @@ CREATE TABLE summed (
 INSERT INTO summed VALUES (1, 0);
 
 -- The state of each.
-CREATE VIEW fresh AS SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
+CREATE VIEW fresh AS SELECT key, hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
     page, agent, differs, 1 AS n, 1 AS rows
 FROM events WHERE key > (SELECT key FROM summed);
 
 -- All that is not in rollups yet.
 CREATE VIEW unsummed AS SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths,
     route, page, agent, differs, n, rows FROM changes
-UNION ALL SELECT * FROM fresh;
+UNION ALL SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths,
+    route, page, agent, differs, n, rows FROM fresh;
 
 CREATE TRIGGER events_changed
 AFTER UPDATE OF event_time, server, browser ON events

@@ -1,0 +1,143 @@
+"""The journal: answers that ended before their commit, written down where a kill leaves them.
+
+A file for each process, beside the database or in the system's directory for temporary files. Its
+owner has it locked, and the kernel unlocks it when the owner is gone: whoever finds it then knows
+that what is not in the ledger is lost. It is of one use: read, counted, deleted.
+"""
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from capi_middleware.events import Row
+from capi_middleware.store.commits import Commit
+from capi_middleware.store.writer import at_fork
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: Windows has none.
+_HAS_LOCKS = hasattr(fcntl, "flock")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[Row]).decode
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A journal to be counted: one list of rows, without payload, for each answer.
+
+    `lost` says whether its owner is gone, and took with it what was not committed.
+    """
+
+    name: str
+    answers: list[list[Row]]
+    lost: bool
+    _path: Path
+    _file: int
+
+    def delete(self) -> None:
+        """It was counted."""
+        with suppress(OSError):
+            self._path.unlink()
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave it to the next one who looks."""
+        os.close(self._file)
+
+
+class Journals:
+    """The journals of the processes that share a database, each a file "<path>-early-…"."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._start_over()
+
+        at_fork(after_in_child=self._abandon)
+
+    def _abandon(self) -> None:
+        if self._file is not None:
+            os.close(self._file)  # or it would stay locked when the parent is gone
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._file: int | None = None
+        self._name = ""
+        #: What this process's journal is about.
+        self._commits: list[Commit] = []
+
+    def add(self, commit: Commit) -> bool:
+        """Write down an answer that ends before `commit`; False where that cannot be."""
+        if self._pid != os.getpid():
+            self._abandon()
+        rows = [
+            replace(row, payload=None, server="dropped" if row.server == "pending" else row.server)
+            for row in commit.rows
+        ]
+        with self._lock, suppress(OSError):
+            if self._file is None:
+                self._open()
+            assert self._file is not None
+            line = _encode(rows) + b"\n"
+            if os.write(self._file, line) == len(line):
+                self._commits.append(commit)
+                return True
+        return False
+
+    def _open(self) -> None:
+        if not _HAS_LOCKS:
+            raise OSError
+        name = f"{self._path.name}-early-{secrets.token_hex(8)}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        file = os.open(self._path.with_name(name), flags, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._file, self._name = file, name
+
+    def own(self) -> Journal | None:
+        """This process's journal, where nothing that it is about can be lost any more."""
+        if self._file is None or self._pid != os.getpid():
+            return None
+        with self._lock:
+            file = self._file
+            if file is None or any(not one.done() for one in self._commits):
+                return None
+            self._file, self._commits = None, []
+            return _read(self._path.with_name(self._name), file, lost=False)
+
+    def left(self) -> Iterator[Journal]:
+        """Those whose owners are gone."""
+        if not _HAS_LOCKS:
+            return
+        for path in self._path.parent.glob(f"{self._path.name}-early-*"):
+            with suppress(OSError):
+                file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    status = os.fstat(file)
+                    # Not what others put there, nor what somebody else has just counted.
+                    found = status.st_uid == os.geteuid() and status.st_nlink > 0
+                except OSError:
+                    found = False
+                if found:
+                    yield _read(path, file, lost=True)
+                else:
+                    os.close(file)
+
+
+def _read(path: Path, file: int, *, lost: bool) -> Journal:
+    answers: list[list[Row]] = []
+    for line in os.pread(file, os.fstat(file).st_size, 0).splitlines():
+        with suppress(msgspec.DecodeError):
+            answers.append(_decode(line))
+    return Journal(path.name, answers, lost, path, file)
