@@ -1,11 +1,13 @@
 """The short form of `make torture`, and the checker that it trusts."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from capi_middleware.testing.received import ServerEvent
+from tests.torture import served
 from tests.torture.history import History, judge
 from tests.torture.rounds import play
 
@@ -22,6 +24,16 @@ def test_killed_processes_on_one_server_lose_nothing(seed: int, postgres_url: st
     verdict = play(postgres_url, seed)
     assert verdict.holds, verdict
     assert verdict.accepted > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who the workers are")
+@pytest.mark.parametrize("server", ["gunicorn sync", "uvicorn workers"])
+def test_killed_servers_under_load_lose_nothing_and_answer_nobody_early(
+    server: str, tmp_path: Path
+) -> None:
+    verdict = served.play(f"sqlite:///{tmp_path / 'capi.db'}", 6, server=server, kills=6)
+    assert verdict.holds, verdict
+    assert verdict.accepted > served.BACKLOG
 
 
 def arrived(event_id: str, at: float = 100.0, **more: Any) -> ServerEvent:
@@ -67,3 +79,8 @@ def test_the_checker_sees_what_came_while_meta_wanted_rest() -> None:
 def test_the_checker_sees_what_is_too_old() -> None:
     told = history("try a\n", "ok id-a a\n")
     assert judge(told, [arrived("id-a", at=100 + 8 * 86_400)]).stale == 1
+
+
+def test_the_checker_holds_an_answer_that_ended_early_against_us() -> None:
+    told = history("try a\n", "ok id-a a\n")
+    assert not judge(told, [arrived("id-a")], hasty=1).holds

@@ -1,4 +1,4 @@
-"""`python -m tests.torture [--rounds N] [--seed S]`: many rounds, and their ledger.
+"""`python -m tests.torture [--rounds N] [--served N] [--seed S]`: many rounds, their ledger.
 
 With --failover instead the scenes of a PostgreSQL that fails over.
 """
@@ -15,38 +15,46 @@ from rich.progress import track
 from rich.table import Table
 
 from tests.support import postgres, postgres_pair
-from tests.torture import failover
+from tests.torture import failover, rounds, served
 from tests.torture.history import Verdict
-from tests.torture.rounds import play
 
-_COLUMNS = ("accepted", "delivered", "duplicates", "lost", "phantom", "mutated", "early", "stale")
+_COLUMNS = (
+    "kills", "accepted", "delivered", "duplicates",
+    "lost", "phantom", "mutated", "early", "stale", "hasty",
+)  # fmt: skip
 
 
 def main() -> int:
     """Play alternately on SQLite and PostgreSQL; exit code 1 when a promise was broken."""
     options = argparse.ArgumentParser(prog="make torture")
     options.add_argument("--rounds", type=int, default=1000)
+    options.add_argument("--served", type=int, help="rounds of real servers; a part of the others")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--failover", action="store_true")
     given = options.parse_args()
     if given.failover:
         return fail_over()
-    verdicts: dict[str, list[Verdict]] = {"SQLite": [], "PostgreSQL": []}
+    verdicts: dict[str, list[Verdict]] = {}
     broken: list[str] = []
-    seeds = range(given.seed, given.seed + given.rounds)
-    with postgres.server() as server:
+    number = -(-given.rounds // 12) if given.served is None else given.served
+    with postgres.server() as server, tempfile.TemporaryDirectory() as folder:
+        seeds = range(given.seed, given.seed + given.rounds + number)
+        every = len(seeds) // max(1, number)
         for seed in _until_stopped(seeds):
-            kind = ("SQLite", "PostgreSQL")[seed % 2]
-            if kind == "SQLite":
-                with tempfile.TemporaryDirectory() as folder:
-                    verdict = play(f"sqlite:///{Path(folder) / 'capi.db'}", seed)
-            else:
+            url = f"sqlite:///{Path(folder) / f'{seed}.db'}"
+            place, left = divmod(seed - given.seed, every)
+            if left == 0 and place < number:
+                kind = list(served.SERVERS)[place % len(served.SERVERS)]
+                verdict = served.play(url, seed, server=kind)
+            elif seed % 2:
                 with postgres.database(server) as url:
-                    verdict = play(url, seed)
-            verdicts[kind].append(verdict)
+                    kind, verdict = "PostgreSQL", rounds.play(url, seed)
+            else:
+                kind, verdict = "SQLite", rounds.play(url, seed)
+            verdicts.setdefault(kind, []).append(verdict)
             if not verdict.holds:
                 broken.append(f"seed {seed} on {kind}: {verdict}")
-    table = Table("store", "rounds", *_COLUMNS)
+    table = Table("store or server", "rounds", *_COLUMNS)
     for kind, some in verdicts.items():
         sums = [f"{sum(getattr(one, name) for one in some):,}" for name in _COLUMNS]
         table.add_row(kind, str(len(some)), *sums)

@@ -29,7 +29,7 @@ class History:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Counts; all but `accepted`, `delivered` and `duplicates` must be 0."""
+    """Counts; all but `accepted`, `delivered`, `duplicates` and `kills` must be 0."""
 
     accepted: int
     delivered: int
@@ -39,21 +39,27 @@ class Verdict:
     mutated: int
     early: int
     stale: int
+    hasty: int = 0
+    kills: int = 0
 
     @property
     def holds(self) -> bool:
         """Whether every promise was kept."""
-        return not (self.lost or self.phantom or self.mutated or self.early or self.stale)
+        broken = (self.lost, self.phantom, self.mutated, self.early, self.stale, self.hasty)
+        return not any(broken)
 
 
 def judge(
     history: History,
     received: Sequence[ServerEvent],
     quiet: Sequence[tuple[float, float]] = (),
+    *,
+    hasty: int = 0,
 ) -> Verdict:
     """Lost: accepted and never received. Phantom: received and never tried. Mutated: one id, two
     bodies. Early: received within a window of `quiet`, in which Meta wanted to be left alone (Unix
-    time). Stale: older than Meta takes."""
+    time). Stale: older than Meta takes. Hasty: answers that ended before their commit, of which
+    each could be lost."""
     bodies: defaultdict[str, set[str]] = defaultdict(set)
     stale = 0
     for one in received:
@@ -71,4 +77,6 @@ def judge(
         mutated=sum(len(different) > 1 for different in bodies.values()),
         early=sum(start < one.arrived < end for one in received for start, end in quiet),
         stale=stale,
+        hasty=hasty,
+        kills=history.kills,
     )

@@ -26,7 +26,7 @@ def play(store: str, seed: int, *, processes: int = 2, kills: int = 4) -> Verdic
         running = [_Victim(store, graph, f"{seed}-{n}", history) for n in range(processes)]
         quiet = [_throttle(fake)] if chance.random() < 0.3 else []
         for number in range(kills):
-            _trouble(fake, chance)
+            trouble(fake, chance)
             time.sleep(chance.uniform(0.05, 0.4))
             place = chance.randrange(processes)
             running[place].kill()
@@ -36,7 +36,7 @@ def play(store: str, seed: int, *, processes: int = 2, kills: int = 4) -> Verdic
         for victim in running:
             victim.kill()
         fake.clear_faults()
-        subprocess.run(_command(store, graph, "drain"), cwd=ROOT, env=_environment(),
+        subprocess.run(command(store, graph, "drain"), cwd=ROOT, env=environment(),
                        timeout=DRAIN_SECONDS, check=True)  # fmt: skip
     return judge(history, fake.received.server, quiet)
 
@@ -50,7 +50,8 @@ def _throttle(fake: FakeMeta) -> tuple[float, float]:
     return start, start + 1.9 - IN_FLIGHT
 
 
-def _trouble(fake: FakeMeta, chance: random.Random) -> None:
+def trouble(fake: FakeMeta, chance: random.Random) -> None:
+    """Let Meta fail in one of its ways, or not."""
     kind = chance.choice(["none", "http", "lost answer", "slow", "nonsense"])
     if kind == "http":
         fake.fail_next(chance.choice([500, 502, 503]), times=chance.randint(1, 3))
@@ -67,7 +68,7 @@ class _Victim:
 
     def __init__(self, store: str, graph: str, name: str, history: History) -> None:
         self._process = subprocess.Popen(
-            _command(store, graph, name), cwd=ROOT, env=_environment(), text=True,
+            command(store, graph, name), cwd=ROOT, env=environment(), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         out = self._process.stdout
@@ -84,9 +85,11 @@ class _Victim:
             self._process.stdout.close()
 
 
-def _command(store: str, graph: str, name: str) -> list[str]:
+def command(store: str, graph: str, name: str) -> list[str]:
+    """What runs a victim."""
     return [sys.executable, "-m", "tests.torture.victim", store, graph, name]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """That of this process, with the tests in the path."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDEVMODE": ""}
