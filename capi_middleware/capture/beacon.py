@@ -10,8 +10,10 @@ from capi_middleware.errors import BadBeacon
 from capi_middleware.events import BEACON_OUTCOMES, Sighting
 from capi_middleware.private import Private
 
-_Word = Annotated[str, Meta(min_length=1, max_length=200)]
-_Name = Annotated[str, Meta(min_length=1, max_length=100)]
+# Without control characters: they may be shown in a log, a terminal and a table.
+_SHOWN = "^[^\\x00-\\x1f\\x7f-\\x9f]+$"
+_Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=_SHOWN)]
+_Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=_SHOWN)]
 _URL = Annotated[str, Meta(max_length=4096)]
 
 

@@ -7,6 +7,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +18,8 @@ from capi_middleware.meta.match_keys import ADVANCED_MATCHING
 from capi_middleware.private import Private
 
 _encode = msgspec.json.Encoder().encode
+#: What a path has as it is in an attribute: a mount may be what the visitor asked for.
+_MOUNT_SAFE = "/:@!$()*+,;=~"
 # "<" must not open or close anything inside a script element.
 _ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
 
@@ -144,7 +147,7 @@ class TagMaker:
         and the script asks for its events. `key`, an (event_name, event_id), is what shows that
         later calls come from this page. `nonce` is the page's own CSP nonce.
         """
-        prefix = mount + self._prefix
+        prefix = quote(mount, safe=_MOUNT_SAFE) + self._prefix if mount else self._prefix
         state, limits = (None, None) if consent is GRANTED else told_consent(consent)
         block = _encode(
             _Block(prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from itertools import chain
 
 from capi_middleware.report.causes import CAUSES
@@ -11,6 +12,9 @@ _COUNTS = (
     "server", "browser", "matched", "server_only", "browser_only", "coverage", "ratio", "pending",
     "repeated", "differing",
 )  # fmt: skip
+
+
+_FORMULA = re.compile(r"(?:^|(?<=[;,|\t\r\n]))(?=[=+\-@\t\r])")
 
 
 def to_csv(report: Report) -> str:
@@ -46,5 +50,5 @@ def _causes(events: list[EventReport]) -> list[tuple[str, str]]:
 
 
 def _text(value: str) -> str:
-    """A spreadsheet takes what begins like this for a formula."""
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    """A spreadsheet takes what begins so for a formula, after its own separator as well."""
+    return _FORMULA.sub("'", value)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
+from urllib.parse import quote
 
 from msgspec.structs import replace
 
@@ -14,6 +15,7 @@ from capi_middleware.capture.client import Client, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.limits import OFTEN, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
+from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.expressions import Template, parse
 from capi_middleware.config.notices import Notices
 from capi_middleware.config.routes import EventRoute
@@ -318,7 +320,7 @@ class Issuer:
 
     def page_of(self, path: str) -> str:
         """A page for the counters: its path without what is personal, at most 200 of them."""
-        return self._listed(_page_name(path))
+        return self._listed(_page_name(quote(path, safe=PATH_SAFE)))
 
     def _listed(self, page: str) -> str:
         if page not in self._pages and len(self._pages) < _MOST_PAGES:

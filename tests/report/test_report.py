@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -7,6 +8,7 @@ import msgspec
 import pytest
 
 from capi_middleware.events import Count
+from capi_middleware.report.csv import to_csv
 from capi_middleware.report.html import login_html, to_html, to_json
 from capi_middleware.report.numbers import verdict
 from capi_middleware.store.records import Freshness
@@ -320,3 +322,12 @@ def test_jinja2_is_loaded_only_when_a_page_is_made() -> None:
         "assert 'jinja2' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1", "x;=1+1", "x\t@SUM(1)", "a,-1", "+1", ";+1", "x|=cmd", "a;;=1", "\t=1"]
+)
+def test_no_cell_of_the_csv_is_a_formula_whatever_separates_cells(name: str) -> None:
+    text = to_csv(report_on(tally("accepted", "sent", name=name)))
+    for cell in re.split(r'[;,|\t\r\n"]', text):
+        assert not cell.startswith(("=", "+", "-", "@")), (name, cell)
