@@ -246,17 +246,10 @@ def read_only(stage: Stage) -> None:
 
 
 def killed_sessions(stage: Stage) -> None:
-    for _ in range(20):
-        _kill(stage)
-        time.sleep(0.05)
-
-
-def _kill(stage: Stage) -> None:
-    execute(
-        stage.pair.primary.url,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE application_name = 'capi_middleware'",
-    )
+    with _owner(stage) as db:
+        for _ in range(20):
+            _end(db)
+            time.sleep(0.05)
 
 
 @contextmanager
@@ -266,24 +259,13 @@ def _owner(stage: Stage) -> Iterator["psycopg.Connection[object]"]:
 
 
 def exhausted(stage: Stage) -> None:
-    """Others take every connection that is left."""
+    """Others take every connection that there is, ours as well."""
     with ExitStack() as stack, _owner(stage) as db:
-        db.execute(b"CREATE ROLE greedy LOGIN PASSWORD 'pa55word'")
-        with suppress(psycopg.OperationalError):
-            while True:
-                url = stage.pair.primary.url.replace("//postgres:", "//greedy:")
-                stack.enter_context(psycopg.connect(url))
-        # Not a superuser either way: reserved connections are for us alone.
         for _ in range(2):
             with suppress(psycopg.OperationalError):
-                stack.enter_context(psycopg.connect(stage.pair.primary.url))
-        db.execute(
-            b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            b"WHERE application_name = 'capi_middleware'"
-        )
-        with suppress(psycopg.OperationalError):
-            for _ in range(30):
-                stack.enter_context(psycopg.connect(stage.pair.primary.url))
+                while True:
+                    stack.enter_context(psycopg.connect(stage.pair.primary.url))
+            _end(db)
         time.sleep(2.0)
 
 
