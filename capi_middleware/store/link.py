@@ -16,7 +16,7 @@ from psycopg import IsolationLevel, conninfo
 from capi_middleware.errors import ConfigError, StoreError
 from capi_middleware.shield import REPEAT_SECONDS, about
 from capi_middleware.store.store import schema
-from capi_middleware.store.writer import LONG_LOCK, AwayError, at_fork
+from capi_middleware.store.writer import LONG_LOCK, AwayError, LockedError, at_fork
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
@@ -207,7 +207,9 @@ class Link:
             return found[0] if found else 0.0
 
         with self._held():
-            if self._running is not None and not writing:
+            if self._running is not None:
+                if writing:
+                    raise LockedError(f"{self.name}: a report is being read")
                 yield self._running
                 return
             db, now = self._running = self._first(begin)

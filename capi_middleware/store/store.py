@@ -494,6 +494,7 @@ class Store:
     @contextmanager
     def moment(self) -> Iterator[None]:
         """What is read within is of one moment and one transaction, where the engine can that."""
+        self._look()
         with self._engine.transaction("read"):
             yield
 
