@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from capi_middleware.meta import codes
+from capi_middleware.meta.versions import version_at
 from capi_middleware.testing.fake_insights import ASKED, FakeInsights
 from capi_middleware.testing.faults import Drop, Endpoint, Fault, graph_error
 from capi_middleware.testing.graph_rules import Refusal, check_event, fields_of, need
@@ -146,8 +147,10 @@ class FakeMeta:
 
     def _accept(self, request: Request, pixel_id: str, body: bytes) -> int:
         """Keep the events of a request, and return how many they are. Raises Refusal."""
-        known_version = _VERSION.fullmatch(request.path_params["version"])
-        need(known_version, "Unknown path components", code=codes.UNKNOWN_PATH)
+        version = request.path_params["version"]
+        need(_VERSION.fullmatch(version), "Unknown path components", code=codes.UNKNOWN_PATH)
+        left = version_at(version, self._clock()).days_left
+        need(left is None or left >= 0, "This version is deprecated", code=codes.RETIRED)
         need(request.method == "POST", "Unsupported request", code=codes.NO_SUCH_OBJECT)
         fields = fields_of(request.headers.get("content-type", ""), body)
         token = self._known_token(request, pixel_id, fields)

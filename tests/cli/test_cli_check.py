@@ -153,6 +153,12 @@ def test_an_answer_of_meta_s_is_explained(
     assert "\x1b" not in shown
 
 
+def test_the_age_of_the_version_of_meta_s_api_is_told(shop: Site) -> None:
+    ((level, shown, _),) = findings(shop)["graph_version"]
+    assert level == "ok"
+    assert re.match(r"v27\.0, \d+ days old, works until 2028-11-03; the newest known is", shown)
+
+
 def test_the_code_of_the_command_line_is_sent(shop: Site) -> None:
     shop.run("check", "--test-event-code", "TEST1")
     assert shop.fake.received.server[0].test_event_code == "TEST1"

@@ -207,6 +207,10 @@ def test_an_unknown_version_is_an_unknown_path() -> None:
     assert codes(call(fake_meta(), "POST", f"/latest/{PIXEL}/events")) == (400, 2500, None)
 
 
+def test_a_version_that_meta_ended_is_refused_as_deprecated() -> None:
+    assert codes(call(fake_meta(), "POST", f"/v3.1/{PIXEL}/events")) == (400, 2635, None)
+
+
 def test_scripted_answers_come_first_and_then_the_truth() -> None:
     fake = fake_meta()
     fake.fail_next(503)
