@@ -27,10 +27,11 @@ from capi_middleware.delivery.retry import (
     lingering,
     rest,
 )
-from capi_middleware.delivery.telemetry import Attempt, measure
+from capi_middleware.delivery.telemetry import TOLERANCE, Attempt, measure
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
 from capi_middleware.meta.codes import FAILURES, REFUSALS, Outcome, meaning_of
+from capi_middleware.meta.payload import with_time
 from capi_middleware.shield import Shield, about
 from capi_middleware.store.records import CLEARED, Lease, LeasedEvent, Settlement
 from capi_middleware.store.store import Store
@@ -527,17 +528,36 @@ class Courier(Daemon):
         return going
 
     def _send(self, batch: list[LeasedEvent]) -> Outcome:
+        heard = self._surely() is not None
+        outcome = self._post(batch)
+        if not heard and outcome.kind in ("invalid", "unsure") and any(map(self._is_ahead, batch)):
+            outcome = self._post(batch)  # with its answer Meta's clock was heard
+        self._unsure += outcome.kind == "unsure"
+        return outcome
+
+    def _is_ahead(self, event: LeasedEvent) -> bool:
+        """Whether an event is of when our clock was ahead of Meta's, which takes no future."""
+        surely = self._surely()
+        return surely is not None and event.event_time > surely + TOLERANCE
+
+    def _in_time(self, event: LeasedEvent) -> bytes:
+        """The payload; what our clock puts into the future happened by now."""
+        surely = self._surely()
+        if surely is None or not self._is_ahead(event):
+            return event.payload
+        return with_time(event.payload, int(surely))
+
+    def _post(self, batch: list[LeasedEvent]) -> Outcome:
         attempt: Attempt = "first"
         if any(map(_SUSPECT, batch)):
             attempt = "split"
         elif any(map(_ATTEMPTS, batch)):
             attempt = "repeat"
-        payloads = [one.payload for one in batch]
+        payloads = [self._in_time(one) for one in batch]
         client = self._connected()
         self._flying = batch
         outcome = measure()(lambda: client.send(payloads), self._pixel_id, len(batch), attempt)
         self._flying = []
-        self._unsure += outcome.kind == "unsure"
         return outcome
 
     def _retry(

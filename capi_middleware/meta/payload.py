@@ -94,3 +94,10 @@ def with_changes(
     made = _decode(body)
     made.event_time, made.user_data, made.custom_data = event_time, user_data, custom_data or None
     return dumps(made)
+
+
+def with_time(body: bytes, event_time: int) -> bytes:
+    """The event object with another time."""
+    made = _decode(body)
+    made.event_time = event_time
+    return dumps(made)
