@@ -88,6 +88,8 @@ class Courier(Daemon):
         self._before_send = before_send
         #: Unix time by another clock than the store's, see Store.lease.
         self._surely = surely
+        #: What it said last; infinite before that.
+        self._metas = math.inf
         self._shield = Shield(store.count)
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         #: How often the pixel had to rest since it last delivered, in all processes.
@@ -313,6 +315,7 @@ class Courier(Daemon):
         self._soon.clear()
         self._looked = self._now()
         surely = self._surely()
+        self._metas = surely or math.inf
         limit = BATCH if self._doubts else self._caution.lease
         lease = self._store.lease(self._pixel_id, limit=limit, seconds=LEASE_SECONDS, surely=surely)
         if not lease.events:
@@ -528,24 +531,17 @@ class Courier(Daemon):
         return going
 
     def _send(self, batch: list[LeasedEvent]) -> Outcome:
-        heard = self._surely() is not None
         outcome = self._post(batch)
-        if not heard and outcome.kind in ("invalid", "unsure") and any(map(self._is_ahead, batch)):
-            outcome = self._post(batch)  # with its answer Meta's clock was heard
+        if self._metas == math.inf and outcome.kind in ("invalid", "unsure"):
+            self._metas = self._surely() or math.inf  # the answer told the time
+            if any(map(self._is_ahead, batch)):
+                outcome = self._post(batch)
         self._unsure += outcome.kind == "unsure"
         return outcome
 
     def _is_ahead(self, event: LeasedEvent) -> bool:
         """Whether an event is of when our clock was ahead of Meta's, which takes no future."""
-        surely = self._surely()
-        return surely is not None and event.event_time > surely + TOLERANCE
-
-    def _in_time(self, event: LeasedEvent) -> bytes:
-        """The payload; what our clock puts into the future happened by now."""
-        surely = self._surely()
-        if surely is None or not self._is_ahead(event):
-            return event.payload
-        return with_time(event.payload, int(surely))
+        return event.event_time > self._metas + TOLERANCE
 
     def _post(self, batch: list[LeasedEvent]) -> Outcome:
         attempt: Attempt = "first"
@@ -553,7 +549,10 @@ class Courier(Daemon):
             attempt = "split"
         elif any(map(_ATTEMPTS, batch)):
             attempt = "repeat"
-        payloads = [self._in_time(one) for one in batch]
+        payloads = [
+            with_time(one.payload, int(self._metas)) if self._is_ahead(one) else one.payload
+            for one in batch
+        ]
         client = self._connected()
         self._flying = batch
         outcome = measure()(lambda: client.send(payloads), self._pixel_id, len(batch), attempt)
