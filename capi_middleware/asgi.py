@@ -208,13 +208,15 @@ class _Response(Private, Struct, eq=False, weakref=False):
             await self.hurried
         last = not message.get("more_body", False)
         chunk = message.get("body", b"")
-        self.passed = True
+        self.passed = self.passed or bool(chunk)
         if not self.watching:
             if self.left is not None:
                 self.left -= len(chunk)
             if (last or (self.left is not None and self.left <= 0)) and not self.ended:
                 await self.commit(exchange)
             return await self.send(message)
+        if self.held is not None and not chunk and not last:
+            return None  # nothing to see yet: the timer looks after the start
         pieces = exchange.body(chunk, last)
         if last:
             if self.timer is not None:

@@ -519,7 +519,10 @@ class Site:
             found = self.drive({"request": request, "app": []}, loop)
             reports[name] = [found["status"], found["headers"], found["body"]]
         self.capi.close()
-        rows = _table(self.file, {"event_id", "pixel_id", "payload"})
+        rows = _table(self.file, {"event_id", "pixel_id", "browser"})
+        if rows and "payload" not in rows[0]:  # it has a table of its own
+            payloads = {one["key"]: one["payload"] for one in _table(self.file, {"key", "payload"})}
+            rows = [{**row, "payload": payloads.get(row["key"])} for row in rows]
         counts = _table(self.file, {"kind", "reason", "n"})
         return {"rows": rows, "counts": counts, "reports": reports,
                 "took": took}  # fmt: skip
