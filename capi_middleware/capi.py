@@ -303,7 +303,7 @@ class CAPI:
         lookout = Lookout(self.config, self.store, shield.caught)
         compare = partial(self.issuer.notices.about_secrets, self.config.secrets, self.store)
         return [
-            Job("prune", PRUNE_SECONDS, self._prune),
+            Job("prune", PRUNE_SECONDS, self._prune, shared=True),
             Job("secrets", PRUNE_SECONDS, compare),
             Job("alerts", CHECK_SECONDS, alerting.check, alerting.give_up, shared=True),
             Job("insights", LOOKOUT_SECONDS, lookout.tick, lookout.halt, shared=True),
