@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import IsolationLevel, conninfo
+from psycopg.errors import Diagnostic
 
 from capi_middleware.errors import ConfigError, StoreError
 from capi_middleware.shield import REPEAT_SECONDS, about
@@ -28,6 +30,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 #: Longer than the limit of a statement (`begin` in queries_postgres.sql): whoever says nothing for
 #: so many seconds is a proxy that forwards nothing, or hangs.
 ANSWER_SECONDS = 40.0
+#: How long to wait for a server that is told to stop what it does for us, in seconds.
+CANCEL_SECONDS = 1.0
 #: What a URL may say otherwise. A dead peer is noticed within 15 seconds, a host that does not
 #: answer within 5. Whatever has several hosts, or changes roles, has one that takes writes.
 _OPTIONS = {
@@ -72,6 +76,7 @@ _BY_STATE = {
 }
 #: The same by what libpq and pgbouncer say where nobody is connected yet: they give no SQLSTATE.
 _BY_TEXT = {
+    "no synchronous standby": "its synchronous standby does not answer",
     "session is read-only|server is (not )?in hot standby": _BY_STATE["25006"],
     "pg_hba.conf": "its pg_hba.conf admits no such user, database, address or encryption",
     "password|authentication|role .* does not exist|no such user": _BY_STATE["28"],
@@ -92,11 +97,34 @@ T = TypeVar("T")
 
 
 class Session(psycopg.Connection[Any]):
-    """A connection on which no answer may take longer than ANSWER_SECONDS."""
+    """A connection on which no answer may take longer than ANSWER_SECONDS.
+
+    A COMMIT that was told not to wait for its synchronous standby has failed: the server says that
+    it is done, with a warning, and a failover would lose it. The same again waits for the standby.
+    """
+
+    is_warned: bool = False
+
+    def commit(self) -> None:
+        """See psycopg."""
+        self.is_warned = False
+        super().commit()
+        if self.is_warned:
+            raise psycopg.OperationalError("no synchronous standby")
 
     def wait(self, gen: Generator[Any, Any, T], *given: Any, **more: Any) -> T:
         """See psycopg: each exchange with the server passes here."""
-        return super().wait(_in_time(gen), *given, **more)
+        try:
+            return super().wait(_in_time(gen), *given, **more)
+        except _SilenceError:
+            # What it waits for would go on without us, once for each of our tries.
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=CANCEL_SECONDS)
+            raise
+
+
+class _SilenceError(psycopg.OperationalError):
+    """The server said nothing for too long."""
 
 
 def _in_time(exchange: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
@@ -111,7 +139,7 @@ def _in_time(exchange: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
         ready = yield wanted
         if not ready and time.monotonic() > end:
             exchange.close()
-            raise psycopg.OperationalError("timeout expired")
+            raise _SilenceError("timeout expired")
 
 
 class Outage:
@@ -304,6 +332,7 @@ class Link:
             self._try_at = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311
             raise self._away(error) from None
         self._failures = 0
+        db.add_notice_handler(partial(_warn, db))
         try:
             _prepare(db, self.name)
         except psycopg.Error as error:
@@ -323,6 +352,10 @@ class Link:
             text = f"the database refused a statement: {kind}: {self._what}"
             return AwayError(f"{self.name}: {text}")
         return AwayError(f"{self.name} cannot be used: {self._what}")
+
+
+def _warn(db: Session, notice: Diagnostic) -> None:
+    db.is_warned = notice.severity_nonlocalized == "WARNING"
 
 
 def is_of_the_data(error: psycopg.Error) -> bool:

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.support.postgres_pair import PASSWORD, Pair, Server, address, at, lon
 from tests.support.processes import until
 from tests.support.servers import closed_port
 from tests.support.stores import postgres_store, row, store_rows
-from tests.torture.failover import play
+from tests.torture.failover import mend, play
 
 KILL = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -302,6 +303,68 @@ def test_a_full_disk_of_the_server_is_waited_for(
     store.close()
     execute(url, "DROP SCHEMA public CASCADE")
     execute(url, "DROP TABLESPACE small")
+
+
+def test_a_commit_that_no_standby_confirmed_is_not_taken_for_stored(two_servers: Pair) -> None:
+    execute(two_servers.primary.url, "DROP SCHEMA public CASCADE")
+    execute(two_servers.primary.url, "CREATE SCHEMA public")
+    two_servers.synchronous(True)
+    store = postgres_store(two_servers.url)
+    store_rows(store, row("e1"))
+    two_servers.standby.stop()
+    commit = store.append([row("e2")], wait=True)
+    store.count([Count("error", "x")])
+    assert commit is not None
+    for _ in range(3):  # somebody tells it not to wait for the standby
+        until("a wait for the standby", lambda: execute(two_servers.primary.url, CANCEL))
+    assert not commit.done()
+    two_servers.primary.kill()
+    two_servers.standby.start()
+    two_servers.standby.promote()
+    two_servers.swap()
+    two_servers.synchronous(False)
+    commit.result(30)
+    assert store.flush(30)
+
+    found = execute(two_servers.primary.url, "SELECT event_id FROM capi_events ORDER BY 1")
+    assert found == [("e1",), ("e2",)]
+    counted = "SELECT SUM(n)::int FROM capi_counts WHERE reason = 'x'"
+    assert execute(two_servers.primary.url, counted) == [(1,)]
+    store.close()
+    mend(two_servers)
+
+
+CANCEL = (
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+    "WHERE wait_event = 'SyncRep' AND application_name = 'capi_middleware'"
+)
+
+
+def test_a_server_that_is_given_up_stops_what_it_does_for_us(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = postgres_store(url)
+    store_rows(store, row("e1"))
+    monkeypatch.setattr(link, "ANSWER_SECONDS", 0.2)
+    most = 0
+    with psycopg.connect(url) as other:
+        other.execute(b"LOCK TABLE capi_events IN ACCESS EXCLUSIVE MODE")
+        commit = store.append([row("e2")], wait=True)
+        for _ in range(30):
+            ((waiting,),) = execute(url, WAITING)
+            most = max(most, waiting)
+            time.sleep(0.1)
+    assert commit is not None
+    commit.result(30)
+    store.close()
+
+    assert most == 1
+
+
+WAITING = (
+    "SELECT COUNT(*) FROM pg_stat_activity "
+    "WHERE wait_event_type = 'Lock' AND application_name = 'capi_middleware'"
+)
 
 
 @pytest.fixture

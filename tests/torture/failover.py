@@ -166,6 +166,7 @@ class Stage(NamedTuple):
         """The standby is the primary now; clients are not told."""
         self.pair.standby.promote()
         self.pair.swap()
+        self.pair.synchronous(False)  # it has no standby yet
 
     def move(self) -> None:
         """The address is that of the new primary; its connections are ended."""
@@ -390,8 +391,6 @@ def not_replicated(stage: Stage, used: int = 0) -> None:
     stage.pair.primary.kill()
     stage.pair.standby.start()
     stage.fail_over()
-    execute(stage.pair.primary.url, "ALTER SYSTEM SET synchronous_standby_names = ''")
-    execute(stage.pair.primary.url, "SELECT pg_reload_conf()")
     if used:
         burn(stage.pair.primary.url, int(number) + used)
     stage.move()
