@@ -42,7 +42,7 @@ WHERE key IN (
 )
 
 -- name: due
--- See Store.lease.
+-- See Store.lease. Payloads are looked up one by one, however many the planner expects.
 WITH fresh AS (
     SELECT * FROM capi_events AS events
     WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 0
@@ -75,14 +75,16 @@ WITH fresh AS (
     LIMIT :limit - (SELECT COUNT(*) FROM fresh) - (SELECT COUNT(*) FROM old)
     FOR UPDATE OF events SKIP LOCKED
 )
-SELECT parts.key, event_id, event_name, event_time, payload, attempts, suspect,
+SELECT key, event_id, event_name, event_time, payload, attempts, suspect,
        event_time < :surely - CASE WHEN uncertain > 0 OR browser = 'sent' THEN {dedupe}
                     ELSE {oldest} END
 FROM (
     SELECT 0 AS part, * FROM fresh UNION ALL SELECT 1, * FROM suspects
     UNION ALL SELECT 2, * FROM old UNION ALL SELECT 3, * FROM views
-) AS parts JOIN capi_payloads AS payloads ON payloads.key = parts.key
-ORDER BY part, due_at, parts.key
+) AS parts CROSS JOIN LATERAL (
+    SELECT payload FROM capi_payloads AS payloads WHERE payloads.key = parts.key LIMIT 1
+) AS payload
+ORDER BY part, due_at, key
 
 -- name: look
 -- Whoever looks takes the turn after those who have one already. A due time too far in the future
