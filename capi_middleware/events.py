@@ -143,13 +143,14 @@ class Count(Struct, frozen=True):
     without what is personal), no_event_id (a call of the page's own pixel code that goes out
     bare), csp (a page whose policy blocks something; `reason` is the directive), repeated (looks
     like an event of the same visitor seconds before), rested (a pixel has to wait, by Meta's
-    code), skewed (our clock is ahead of Meta's or behind). `reason` says why, `event_name` and
-    `pixel_id` are "" where they do not apply.
+    code), skewed (our clock is ahead of Meta's or behind), damaged (what became of a damaged file:
+    saved, settled or sums that could not be read; what waited is dropped). `reason` says why,
+    `event_name` and `pixel_id` are "" where they do not apply.
     """
 
     kind: Literal[
         "suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped",
-        "no_event_id", "csp", "repeated", "rested", "skewed",
+        "no_event_id", "csp", "repeated", "rested", "skewed", "damaged",
     ]  # fmt: skip
     reason: str
     event_name: str = ""

@@ -106,3 +106,35 @@ DELETE FROM changes WHERE key <= :to
 
 -- name: summed
 UPDATE summed SET key = :to
+
+-- name: rescue
+-- Rows of a damaged file; a browser may have told of one again before it came, see sight.
+INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, server, reason,
+    attempts, due_at, delivered_at, browser, browser_at, match_keys, uncertain, route, page, agent,
+    digest, browser_digest)
+WITH new MANY (event_id text, event_name text, pixel_id text, event_time float8,
+    created_at float8, server text, reason text, attempts bigint, due_at float8,
+    delivered_at float8, browser text, browser_at float8, match_keys bigint, uncertain bigint,
+    route text, page text, agent text, digest text, browser_digest text)
+SELECT * FROM new WHERE true
+ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
+    event_time = excluded.event_time, created_at = excluded.created_at, server = excluded.server,
+    reason = excluded.reason, attempts = excluded.attempts, due_at = excluded.due_at,
+    delivered_at = excluded.delivered_at, match_keys = excluded.match_keys,
+    uncertain = excluded.uncertain, route = excluded.route, page = excluded.page,
+    agent = excluded.agent, digest = excluded.digest,
+    browser = CASE excluded.browser WHEN 'sent' THEN 'sent' ELSE browser END
+WHERE server = 'unknown'
+
+-- name: rescue_payloads
+INSERT INTO payloads (key, payload)
+WITH new MANY (event_id text, event_name text, pixel_id text, payload bytea)
+SELECT key, payload FROM new JOIN events USING (event_id, event_name, pixel_id)
+WHERE server IN ('pending', 'dead')
+ON CONFLICT (key) DO NOTHING
+
+-- name: rescue_changes
+INSERT INTO changes ({state}, n, rows)
+WITH new MANY (page text, route text, match_keys bigint, agent text, event_name text, server text,
+    browser text, tenths bigint, differs bigint, hour bigint, pixel_id text, n bigint, rows bigint)
+SELECT * FROM new

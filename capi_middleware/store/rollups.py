@@ -155,7 +155,12 @@ def fold(db: "Transaction") -> bool:
     if not db.alone():
         return False
     states, more = db.take_changes()
-    sums = folded(states)
+    add(db, folded(states))
+    return more
+
+
+def add(db: "Transaction", sums: Mapping[Place, int]) -> None:
+    """Add to sums."""
     keys = list({key for _, _, key in sums})
     numbers = _numbers(db, keys)
     new = [key for key in keys if key not in numbers]
@@ -165,7 +170,6 @@ def fold(db: "Transaction") -> bool:
     added = [(key.facet, span, start, numbers[key], n) for (span, start, key), n in sums.items()]
     db.many("add", added)
     db.many("forget_empty", [one[:-1] for one in added if one[-1] < 0])
-    return more
 
 
 def _numbers(db: "Transaction", keys: Sequence[Key]) -> dict[Key, int]:

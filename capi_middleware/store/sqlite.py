@@ -12,16 +12,19 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
+from glob import escape
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from capi_middleware.errors import StoreError
 from capi_middleware.shield import about
 from capi_middleware.store.records import DUTY_SECONDS, LeasedEvent, Look
 from capi_middleware.store.rollups import State
+from capi_middleware.store.salvage import Salvage
 from capi_middleware.store.store import (
     FOLD_STEP,
     STEP_ROWS,
@@ -67,6 +70,11 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: Free bytes, or share of the disk where that is less, that are left to the acknowledgements of
 #: what was delivered: on a full disk nothing could be marked as sent.
 RESERVE_BYTES, RESERVE_SHARE = 64 * 1024 * 1024, 0.05
+#: What a damaged file is called, before the time of its move.
+_MOVED = ".corrupt-"
+_HEADER_BYTES = 100
+#: How a -wal begins.
+_WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 #: How long one process may take to move a damaged file away, in seconds.
 _MOVING_SECONDS = 30.0
 #: Caused by what should be stored, not by the database.
@@ -246,10 +254,18 @@ class SqliteEngine(Engine):
         """Start over in a forked child, without a touch of what it inherited."""
 
 
-class _Connection(sqlite3.Connection):
-    """`inode` is that of the file that it has open; None when it is not to be used again."""
+class _Files(NamedTuple):
+    """The inodes of a database, its -wal and its -shm; None for what is not there."""
 
-    inode: int | None = None
+    main: int | None
+    wal: int | None
+    shm: int | None
+
+
+class _Connection(sqlite3.Connection):
+    """`files` are what it has open; None when it is not to be used again."""
+
+    files: _Files | None = None
     access: Access | None = None
 
 
@@ -276,6 +292,7 @@ class File(SqliteEngine):
         self.path: Path = Path(path).absolute()
         self.beside: Path = self.path
         self.name: str = str(self.path)
+        self._paths = [Path(f"{self.name}{ending}") for ending in ("", "-wal", "-shm")]
         super().__init__(clock)
 
     def _start_over(self) -> None:
@@ -292,6 +309,12 @@ class File(SqliteEngine):
         self._lent = 0
         self._opened: set[_Connection] = set()
         self._free: list[_Connection] = []
+        #: The file that was found to be a database of ours.
+        self._known: int | None = None
+        #: Whether damaged files were looked for, and what takes over what they hold: see Salvage.
+        self._has_looked = False
+        self._salvaging: threading.Thread | None = None
+        self._stop = threading.Event()
 
     def _abandon(self) -> None:
         global _creating
@@ -348,7 +371,7 @@ class File(SqliteEngine):
             if _is_of_the_data(error):
                 raise
             usable = _code(error) in (*_LOCKED, sqlite3.SQLITE_FULL)
-            raise self._trouble(error, db.inode) from error
+            raise self._trouble(error, db.files and db.files.main) from error
         finally:
             self._give_back(db, usable=usable)
             if turn is not None:
@@ -380,6 +403,9 @@ class File(SqliteEngine):
                 self._strange_since = None
                 if not came and not is_stuck:
                     self._stuck_until = time.monotonic() + STUCK_SECONDS
+                if db.files is not None and db.files != self._files():
+                    # Others may have gone on elsewhere while this waited for the lock.
+                    raise LockedError(f"{self.path}: its files were replaced meanwhile")
                 return
 
     def _yield_to_others(self, db: _Connection, turn: Turn, patience: float) -> None:
@@ -426,7 +452,13 @@ class File(SqliteEngine):
         """Close what is free now, and the rest when it comes back. A later use opens again."""
         if self._pid != os.getpid():
             return
+        self._stop.set()
+        if self._salvaging is not None and self._salvaging is not threading.current_thread():
+            self._salvaging.join(timeout)
+        self._salvaging, self._has_looked = None, False
         with self._changed:
+            with suppress(LockedError):
+                self._watch()
             for db in [one for one in self._free if one.total_changes][:1]:
                 # Best effort: other processes may be reading, and the last one to close the
                 # file does the same anyway.
@@ -439,7 +471,7 @@ class File(SqliteEngine):
 
     def _close_free(self) -> None:
         for db in self._opened:
-            db.inode = None  # what is lent is closed when it comes back
+            db.files = None  # what is lent is closed when it comes back
         while self._free:
             self._end(self._free.pop())
 
@@ -454,8 +486,7 @@ class File(SqliteEngine):
             if self._forking:
                 # Bounded, as another library's fork hook may call us on the forking thread.
                 self._changed.wait_for(lambda: not self._forking, FORK_SECONDS)
-            if self._free and self._free[-1].inode != _inode_of(self.path):
-                self._close_free()  # the file was replaced
+            self._watch()
             self._lent += 1
             if self._free:
                 return self._free.pop()
@@ -469,6 +500,46 @@ class File(SqliteEngine):
         self._opened.add(db)
         return db
 
+    def _files(self) -> _Files:
+        try:
+            main, wal, shm = self._paths
+            return _Files(os.stat(main).st_ino, os.stat(wal).st_ino, os.stat(shm).st_ino)  # noqa: PTH116 - three times in each transaction
+        except OSError:
+            return _Files(*map(_inode_of, self._paths))
+
+    def _watch(self) -> None:
+        """Let go of files that are not ours any more, with what only we have of them written down.
+
+        Who opens a file whose -wal or -shm is gone does not see what is only there. Raises
+        LockedError while others keep us from it.
+        """
+        ours = next((one.files for one in self._opened if one.files is not None), None)
+        if ours is None or ours == (found := self._files()):
+            return
+        if ours.main == found.main:
+            if not self._changed.wait_for(lambda: self._lent == 0, BUSY_SECONDS):
+                raise LockedError(f"{self.path}: a transaction takes long")
+            self._write_down(ours)
+        self._close_free()
+
+    def _write_down(self, ours: _Files) -> None:
+        found, text = self._files(), "its -wal or -shm was replaced by another, which is used now"
+        if found.shm in (None, ours.shm) and (
+            found.wal in (None, ours.wal) or not self._paths[1].stat().st_size
+        ):
+            try:
+                db = self._free[-1]
+                db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+                db.access = None
+                ((busy, *_),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except (sqlite3.Error, IndexError) as error:
+                text = f"its -wal or -shm is gone, with what it held: {error}"
+            else:
+                if busy:
+                    raise LockedError(f"{self.path}: its -wal or -shm is gone, and others read it")
+                text = "its -wal or -shm is gone; what it held is in the database now"
+        logger.critical("%s: %s", self.path, text, extra=about("store_wal_replaced"))
+
     def _give_back(self, db: _Connection, *, usable: bool) -> None:
         try:
             if usable and db.in_transaction:
@@ -476,7 +547,7 @@ class File(SqliteEngine):
         except sqlite3.Error:
             usable = False
         with self._changed:
-            if usable and db.inode is not None:
+            if usable and db.files is not None:
                 self._free.append(db)
             else:
                 self._end(db)
@@ -487,6 +558,11 @@ class File(SqliteEngine):
         """A connection in autocommit mode. Raises StoreError when there is none to our tables."""
         _create_file(self.path)
         inode = _inode_of(self.path)
+        if inode != self._known and not _has_header(self.path):
+            if not _was_database(self._paths[1]):
+                raise _foreign(self.path)
+            quarantine(self.path, inode)
+            raise LockedError(f"{self.path}: the file is damaged")
         deadline = time.monotonic() + OPENING_SECONDS
         while True:
             try:
@@ -496,14 +572,40 @@ class File(SqliteEngine):
                     raise self._trouble(error, inode) from error
                 time.sleep(0.01)  # other processes hold the lock
             else:
-                db.inode = inode
+                db.files = self._files()._replace(main=inode)
+                self._known = inode
+                self._look_for_damaged()
                 return db
+
+    def _look_for_damaged(self) -> None:
+        """Go on with what was moved aside, here or by a process that has ended."""
+        with self._changed:
+            if self._has_looked:
+                return
+            self._has_looked = True
+            # The newest first: it knows what became of older ones.
+            moved = sorted(
+                one for one in self.path.parent.glob(f"{escape(self.path.name)}{_MOVED}*")
+                if not one.name.endswith(("-wal", "-shm"))
+            )[::-1]  # fmt: skip
+            if moved:
+                self._stop = threading.Event()
+                self._salvaging = threading.Thread(
+                    target=self._salvage, args=(moved, self._stop), name="capi-store-salvage",
+                    daemon=True,
+                )  # fmt: skip
+                self._salvaging.start()
+
+    def _salvage(self, moved: Sequence[Path], stop: threading.Event) -> None:
+        for one in moved:
+            Salvage(one, partial(self.transaction, "write")).run(stop)
 
     def _trouble(self, error: sqlite3.Error, inode: int | None) -> StoreError:
         """What callers get to see. A damaged file, of which that is the inode, is moved aside."""
         code = _code(error)
         if code in _DAMAGED:
             quarantine(self.path, inode)
+            self._has_looked = False  # the next connection finds what was moved
             return LockedError(f"{self.path}: the file is damaged")  # the next try makes a new one
         if code in _LOCKED:
             return LockedError(f"{self.path}: the database is locked by another process")
@@ -587,7 +689,7 @@ def _is_of_the_data(error: sqlite3.Error) -> bool:
 
 
 def _inode_of(path: Path) -> int | None:
-    """Which file `path` is now. By name: closing a descriptor of ours would drop SQLite's locks."""
+    """Which file that is now. By name: closing a descriptor of ours would drop SQLite's locks."""
     try:
         return path.stat().st_ino
     except OSError:
@@ -610,20 +712,49 @@ def quarantine(path: Path, inode: int | None) -> None:
         return
     try:
         if inode is not None and path.stat().st_ino == inode:
-            moved = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
+            moved = path.with_name(f"{path.name}{_MOVED}{int(time.time())}")
             for ending in ("-wal", "-shm", ""):
                 with suppress(FileNotFoundError):
                     Path(f"{path}{ending}").rename(f"{moved}{ending}")
             logger.critical(
-                "%s is damaged: it was moved to %s, and a new one is made; events in it that were "
-                "not delivered are lost unless it can be repaired (sqlite3 .recover)", path, moved,
-                extra=about("store_damaged"),
+                "%s is damaged: it was moved to %s; a new one takes over what can be read of it",
+                path, moved, extra=about("store_damaged"),
             )  # fmt: skip
     except OSError as error:
         text = "%s is damaged and cannot be moved: %s"
         logger.critical(text, path, error, extra=about("store_stuck"))
     finally:
         gate.rmdir()
+
+
+def _has_header(path: Path) -> bool:
+    """Whether SQLite knows the file, or it is empty. Nothing but its first page is looked at.
+
+    An ordinary connection to a file without a header takes away the -wal that stands beside it.
+    """
+    uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(uri, uri=True)) as db:
+        try:
+            db.execute("PRAGMA schema_version").fetchone()
+        except sqlite3.Error as error:
+            return _code(error) != sqlite3.SQLITE_NOTADB
+    return True
+
+
+def _was_database(wal: Path) -> bool:
+    """Whether there is a -wal: SQLite leaves it behind only beside a database that is in use."""
+    try:
+        with wal.open("rb") as file:  # nobody has a lock on it
+            return file.read(4) in _WAL_MAGIC
+    except OSError:
+        return False
+
+
+def _foreign(path: Path) -> StoreError:
+    return StoreError(
+        f"{path}: found a file that is no SQLite database, expected one of ours, or none: name "
+        "another file in the store setting, or move this one away"
+    )
 
 
 def _create_file(path: Path) -> None:
@@ -634,6 +765,8 @@ def _create_file(path: Path) -> None:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
+            if 0 < path.stat().st_size < _HEADER_BYTES:  # which SQLite may take for an empty one
+                raise _foreign(path) from None
             return
         except FileNotFoundError as error:
             raise StoreError(

@@ -62,6 +62,25 @@ def delivery_dropped(facts: Facts) -> Flags:
     return _lost(facts, "dropped")
 
 
+@check
+def store_damaged(facts: Facts) -> Flags:
+    """The database file was damaged."""
+    found = Counter[str]()
+    for count in facts.counts:
+        if count.kind == "damaged":
+            found[count.reason] += count.n
+        elif (count.kind, count.reason) == ("dropped", "damaged"):
+            found["waiting"] += count.n
+    if found:
+        lost = found["waiting"] + found["settled"]
+        yield flag(
+            "critical" if lost or found["unknown"] else "warning", value=lost,
+            saved=found["saved"], waiting=found["waiting"], settled=found["settled"],
+            sums=found["sums"],
+            unknown=" How many more there were is not known." if found["unknown"] else "",
+        )  # fmt: skip
+
+
 def _lost(facts: Facts, word: str) -> Flags:
     cause = cause_of("server", word)
     for event in facts.events:
