@@ -733,11 +733,11 @@ def _has_header(path: Path) -> bool:
     An ordinary connection to a file without a header takes away the -wal that stands beside it.
     """
     uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True)) as db:
-        try:
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as db:
             db.execute("PRAGMA schema_version").fetchone()
-        except sqlite3.Error as error:
-            return _code(error) != sqlite3.SQLITE_NOTADB
+    except sqlite3.Error as error:
+        return _code(error) != sqlite3.SQLITE_NOTADB
     return True
 
 

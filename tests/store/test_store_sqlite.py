@@ -374,15 +374,6 @@ def test_a_damaged_file_is_moved_aside_and_nothing_new_is_lost(
     assert not path.with_name("capi.db.quarantine").exists()
 
 
-def test_a_file_that_is_no_database_is_moved_aside_with_its_bytes(store: Store, path: Path) -> None:
-    path.write_bytes(b"not a database" * 1000)
-    store_rows(store, row())
-
-    (moved,) = [one for one in path.parent.iterdir() if ".corrupt-" in one.name]
-    assert moved.read_bytes() == b"not a database" * 1000
-    assert store.depth() == {"pending": 1}
-
-
 def test_only_the_file_that_was_found_damaged_is_moved(path: Path) -> None:
     path.write_bytes(b"fresh")
     quarantine(path, path.stat().st_ino + 1)
