@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 VISITORS ?= 0
 FAULTS ?=
 ROUNDS ?= 1000
+SECONDS ?= 600
 AGAINST ?=
 WITH ?= $(BIN)/python
 # The rooms of the package that need no server and no browser.
 UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
 
-.PHONY: demo test test-doors test-wheel test-lowest script torture torture-postgres shape same bench bench-smoke lint browser pgbouncer wrk clean
+.PHONY: demo test test-doors test-wheel test-lowest script torture torture-postgres soak shape same bench bench-smoke lint browser pgbouncer wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -80,6 +81,10 @@ script: $(VENV)/.installed
 torture: $(VENV)/.installed
 	@echo "==> $(ROUNDS) rounds of killed processes and a failing Meta; nothing may be lost"
 	@$(BIN)/python -m tests.torture --rounds $(ROUNDS)
+
+soak: $(VENV)/.installed
+	@echo "==> $(SECONDS) seconds at 100 requests a second with a Meta that flaps; nothing may grow"
+	@$(BIN)/python -m tests.torture.soak --seconds $(SECONDS)
 
 torture-postgres: $(VENV)/.installed
 	@echo "==> 60 scenes of two PostgreSQL servers that fail over; nothing may be lost or counted twice"

@@ -34,11 +34,12 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "beacon: calls": (52, None),
     "courier round of one event: calls": (200, None),
     # 17,359 when the house was done; what came after it brought its own.
-    "lines": (19_800, None),
+    "lines": (20_500, None),
     "files": (125, 125),
     "modules at the root": (12, 12),
-    # The queue of a SQLite file's writers and the journal came after the house was done.
-    "Python files in store": (12, None),
+    # The queue of a SQLite file's writers, the journal and the salvage of damaged files came after
+    # the house was done.
+    "Python files in store": (13, None),
     "layers": (12, 12),
 }
 

@@ -17,7 +17,7 @@ from functools import partial
 from glob import escape
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from capi_middleware.errors import StoreError
@@ -254,12 +254,8 @@ class SqliteEngine(Engine):
         """Start over in a forked child, without a touch of what it inherited."""
 
 
-class _Files(NamedTuple):
-    """The inodes of a database, its -wal and its -shm; None for what is not there."""
-
-    main: int | None
-    wal: int | None
-    shm: int | None
+#: The inodes of a database, its -wal and its -shm; None for what is not there.
+_Files = tuple[int | None, int | None, int | None]
 
 
 class _Connection(sqlite3.Connection):
@@ -309,6 +305,8 @@ class File(SqliteEngine):
         self._lent = 0
         self._opened: set[_Connection] = set()
         self._free: list[_Connection] = []
+        #: What the open connections have open; None without any.
+        self._ours: _Files | None = None
         #: The file that was found to be a database of ours.
         self._known: int | None = None
         #: Whether damaged files were looked for, and what takes over what they hold: see Salvage.
@@ -371,7 +369,7 @@ class File(SqliteEngine):
             if _is_of_the_data(error):
                 raise
             usable = _code(error) in (*_LOCKED, sqlite3.SQLITE_FULL)
-            raise self._trouble(error, db.files and db.files.main) from error
+            raise self._trouble(error, db.files and db.files[0]) from error
         finally:
             self._give_back(db, usable=usable)
             if turn is not None:
@@ -470,6 +468,7 @@ class File(SqliteEngine):
             delete_queue(self.path)
 
     def _close_free(self) -> None:
+        self._ours = None
         for db in self._opened:
             db.files = None  # what is lent is closed when it comes back
         while self._free:
@@ -501,11 +500,11 @@ class File(SqliteEngine):
         return db
 
     def _files(self) -> _Files:
-        try:
-            main, wal, shm = self._paths
-            return _Files(os.stat(main).st_ino, os.stat(wal).st_ino, os.stat(shm).st_ino)  # noqa: PTH116 - three times in each transaction
+        main, wal, shm = self._paths
+        try:  # in each transaction
+            return os.stat(main).st_ino, os.stat(wal).st_ino, os.stat(shm).st_ino  # noqa: PTH116
         except OSError:
-            return _Files(*map(_inode_of, self._paths))
+            return _inode_of(main), _inode_of(wal), _inode_of(shm)
 
     def _watch(self) -> None:
         """Let go of files that are not ours any more, with what only we have of them written down.
@@ -513,20 +512,19 @@ class File(SqliteEngine):
         Who opens a file whose -wal or -shm is gone does not see what is only there. Raises
         LockedError while others keep us from it.
         """
-        ours = next((one.files for one in self._opened if one.files is not None), None)
+        ours = self._ours
         if ours is None or ours == (found := self._files()):
             return
-        if ours.main == found.main:
+        if ours[0] == found[0]:
             if not self._changed.wait_for(lambda: self._lent == 0, BUSY_SECONDS):
                 raise LockedError(f"{self.path}: a transaction takes long")
             self._write_down(ours)
         self._close_free()
 
     def _write_down(self, ours: _Files) -> None:
-        found, text = self._files(), "its -wal or -shm was replaced by another, which is used now"
-        if found.shm in (None, ours.shm) and (
-            found.wal in (None, ours.wal) or not self._paths[1].stat().st_size
-        ):
+        text = "its -wal or -shm was replaced by another, which is used now"
+        _, wal, shm = self._files()
+        if shm in (None, ours[2]) and (wal in (None, ours[1]) or not self._paths[1].stat().st_size):
             try:
                 db = self._free[-1]
                 db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
@@ -572,7 +570,8 @@ class File(SqliteEngine):
                     raise self._trouble(error, inode) from error
                 time.sleep(0.01)  # other processes hold the lock
             else:
-                db.files = self._files()._replace(main=inode)
+                _, wal, shm = self._files()
+                self._ours = db.files = inode, wal, shm
                 self._known = inode
                 self._look_for_damaged()
                 return db

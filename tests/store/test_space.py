@@ -1,7 +1,6 @@
 """What events take of the disk, and that it comes back."""
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +8,8 @@ import pytest
 
 from capi_middleware.events import Row
 from capi_middleware.store.records import OLDEST_EVENT, Settlement
-from capi_middleware.store.store import Store
+from capi_middleware.store.sqlite import _Transaction
+from capi_middleware.store.store import Store, Transaction
 from tests.support.stores import NOON, PIXEL, Clock, row, sqlite_store, store_rows
 
 #: What README says that an event takes after its delivery, beside the sums.
@@ -110,12 +110,27 @@ def test_pruning_holds_the_lock_for_few_rows_and_few_pages_at_a_time(
 ) -> None:
     store_rows(sqlite, *[purchase(n) for n in range(1000)])
     deliver(sqlite)
-    pauses: list[float] = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
+    steps: dict[str, list[int]] = {"prune": [], "shrink": []}
+    run, pragma = Transaction.run, _Transaction.pragma
+
+    def counted(self: Transaction, query: str, **given: object) -> int:
+        changed = run(self, query, **given)
+        steps.get(query, []).append(changed)
+        return changed
+
+    def looked(self: _Transaction, text: str) -> int:
+        if text.startswith("incremental_vacuum"):
+            steps["shrink"].append(int(text[:-1].partition("(")[2]))
+        return pragma(self, text)
+
+    monkeypatch.setattr(Transaction, "run", counted)
+    monkeypatch.setattr(_Transaction, "pragma", looked)
     assert sqlite.prune(NOON + 1) == 1000
 
-    # A pause after each step of 200 rows, and after each of 100 pages.
-    assert len(pauses) > 1000 / 200
+    assert sum(steps["prune"]) == 1000
+    assert max(steps["prune"]) <= 250
+    assert len(steps["shrink"]) > 1
+    assert max(steps["shrink"]) <= 100
 
 
 @pytest.mark.parametrize("rows", [0, 20_000])

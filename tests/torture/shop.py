@@ -4,6 +4,7 @@
 until killed. STORE and GRAPH name the store and Meta.
 """
 
+import logging
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from capi_middleware.delivery import courier as worker
 from capi_middleware.events import Row
 from tests.support.configs import PIXEL_ID, make_config
 
+logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s %(message)s")
 worker.LEASE_SECONDS = 1.0  # as in victim.py
 worker.POLL_SECONDS = 0.2
 
