@@ -176,14 +176,13 @@ class PostgresEngine(Engine):
         with self._transaction(self.writing_link) as db:
             mark = {"writer": self._writer, "number": self._marks}
             if self._in_doubt is not None and db.read("marked", **mark):
-                self._in_doubt = None
                 yield None
-                return
-            yield db
-            if db.counts:
-                self._mark(db)
-                self._in_doubt = of
-        self._in_doubt = None
+            else:
+                yield db
+                if db.counts:
+                    self._mark(db)
+                    self._in_doubt = of
+        self._in_doubt = None  # not before: this transaction's own end may be lost, too
 
     def _mark(self, db: _Transaction) -> None:
         name = f"{os.getpid()}-{secrets.token_hex(8)}"

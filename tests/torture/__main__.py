@@ -74,14 +74,17 @@ def _until_stopped(seeds: Sequence[int]) -> Iterator[int]:
 
 def fail_over() -> int:
     """Play all scenes on one pair of servers; exit code 1 when a promise was broken."""
-    table, broken = Table("scene", "reached by", *failover.Verdict._fields[:-1]), []
+    table, broken = Table(), list[str]()
+    table.add_column("scene, and how the servers are reached", no_wrap=True)
+    for column in failover.Verdict._fields[:-1]:
+        table.add_column(column, justify="right")
     with postgres_pair.pair() as pair:
         for name, way in track(failover.SCENES, "Failover", console=Console(stderr=True)):
             verdict = failover.play(pair, name, way)
-            table.add_row(name, way, *(f"{one:,}" for one in verdict[:-1]))
+            table.add_row(f"{name} ({way})", *(f"{one:,}" for one in verdict[:-1]))
             if not verdict.holds:
                 broken.append(f"{name} by {way}: {verdict}")
-    Console().print(table, *broken)
+    Console(width=140).print(table, *broken)
     return 1 if broken else 0
 
 

@@ -411,7 +411,7 @@ def demoted_in_place(stage: Stage, pause: float = 0.5) -> None:
 
 #: What happens, by name; those of the second list need an address that moves.
 ANYWHERE: Mapping[str, Callable[[Stage], None]] = {
-    "restart, smart for nobody": lambda stage: restart(stage, "fast"),
+    "restart": lambda stage: restart(stage, "fast"),
     "restart at once": lambda stage: restart(stage, "immediate"),
     "crash": crash,
     "crash of one session": crash_of_a_session,
