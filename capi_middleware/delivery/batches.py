@@ -96,7 +96,7 @@ def next_batch(events: Sequence[LeasedEvent], caution: Caution) -> list[LeasedEv
     suspects = [one for one in events if one.suspect > 0]
     if len(suspects) == 1:
         return suspects
-    half, first = suspects[: len(suspects) // 2], list(events)
+    half, first = suspects[: min(len(suspects) // 2, BATCH)], list(events)
     if suspects:
         # Those before them are fresh, and only bad as rarely as any.
         fresh = events[: next(at for at, one in enumerate(events) if one.suspect > 0)]

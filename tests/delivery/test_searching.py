@@ -158,6 +158,28 @@ def test_a_search_goes_on_where_it_was_whoever_dies_after_each_request(
     assert store.depth() == {"delivered": 999, "dead": 1}
 
 
+@pytest.mark.parametrize("refusal", [SURE, UNSURE], ids=["sure", "unsure"])
+@pytest.mark.parametrize("killed", [False, True], ids=["", "killed"])
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_bad_all_that_is_good_gets_through_and_only_the_bad_dies(
+    store: MemoryStore, clock: Clock, seed: int, killed: bool, refusal: Outcome
+) -> None:
+    chance = random.Random(seed)
+    bad = set(chance.sample(range(80), chance.randrange(60)))
+    waiting(store, 80)
+    meta = Meta(store, clock, {b"%d" % place for place in bad}, refusal)
+    work(store, clock, meta, steps=300, killed=killed)
+    while store.depth().get("pending"):  # what may be the request's fault waits for others
+        clock.now += 1000
+        store_rows(store, row(f"later{clock.now}", event_time=clock.now, payload=b"later"))
+        work(store, clock, meta, steps=9, killed=killed)
+    assert store.depth().get("dead", 0) == len(bad)
+    dead = {one.event_id for one in store.dead_letters(limit=99)}
+    assert dead == {f"e{place}" for place in bad}
+    delivered = [payload for batch in meta.sent for payload in batch if not meta.bad & set(batch)]
+    assert len(delivered) == store.depth()["delivered"]  # nothing twice
+
+
 def test_a_fresh_conversion_goes_out_with_the_next_half_of_a_search(
     store: MemoryStore, clock: Clock
 ) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from capi_middleware.meta.codes import meaning_of
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.model import Flag, Health
 from capi_middleware.report.read import health_of
@@ -56,6 +57,15 @@ def test_a_throttle_is_a_warning_that_ends_by_itself(reason: str) -> None:
     (flag,) = flags(because=reason)
     assert (flag.code, flag.severity) == ("pixel_paused", "warning")
     assert "resumes by itself" in flag.fix
+
+
+@pytest.mark.parametrize("reason", ["http 403", "code 77777", "code 2635", "code 100/permission"])
+def test_what_somebody_has_to_mend_is_critical_whoever_refused(reason: str) -> None:
+    (flag,) = flags(because=reason)
+    assert (flag.code, flag.severity) == ("pixel_paused", "critical")
+    meaning, fix = meaning_of(reason)
+    assert meaning in flag.explanation
+    assert flag.fix == fix
 
 
 def test_a_thread_that_ended_is_critical() -> None:
