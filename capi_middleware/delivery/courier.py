@@ -327,8 +327,9 @@ class Courier(Daemon):
             self._deliver(lease)
         finally:
             left = bool(self._held)
-            self._give_back()
-            self._held = {}
+            if left:
+                self._give_back()
+                self._held = {}
         more = left or self._searches or len(lease.events) >= limit
         return 0.0 if more else self._until_due()
 
@@ -394,7 +395,6 @@ class Courier(Daemon):
 
     def _deliver(self, lease: Lease) -> None:
         """Send the next batch of a lease, and find out whose fault it is when Meta refuses it."""
-        half_time = self._now() + LEASE_SECONDS / 2
         batch = list(lease.events)
         if len(batch) > 1:
             batch = [oldest(batch)] if self._doubts else next_batch(batch, self._caution)
@@ -406,6 +406,7 @@ class Courier(Daemon):
         elif len(batch) > 1 and any(map(_SUSPECT, batch)) and self._unsure < _UNSURE_IN_A_ROW:
             self._suspect(lease, batch, outcome)
         else:
+            half_time = self._looked + LEASE_SECONDS / 2
             self._try_single_ones(lease, batch, outcome, half_time)
 
     def _try_single_ones(
@@ -442,7 +443,7 @@ class Courier(Daemon):
         match outcome.kind:
             case "delivered":
                 self._unsure, self._doubts = 0, False
-                self._pace.add(len(batch), self._now())
+                self._pace.add(len(batch), self._looked)
                 searching = batch[-1].suspect > 0
                 self._caution.delivered(len(batch), searching=searching)
                 self._record(lease, [Settlement(one.key, "delivered") for one in batch])
@@ -450,7 +451,8 @@ class Courier(Daemon):
                 if searching:
                     left = [one.key for one in self._held.values() if one.suspect > 0]
                     self._left_over = left[0] if len(left) == 1 else 0
-                self._recovered()
+                if self._failures or self._told is not None:
+                    self._recovered()
                 if outcome.delay is not None:
                     self._rest(outcome)
             case "invalid" if len(batch) > 1:
