@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     import httpx
@@ -20,7 +21,7 @@ Failure = Literal[
     "dns", "refused", "unreachable", "certificate", "tls", "proxy", "timeout", "broken"
 ]
 #: Never by a proxy, whatever the environment says: it would be another machine's loopback.
-_HERE = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+_HERE = ("localhost", "127.0.0.1", "::1")
 
 
 class Answer(NamedTuple):
@@ -44,7 +45,7 @@ class NoAnswer(Exception):
 
 
 class HTTPClient:
-    """Sends one request at a time. `close` ends the one under way, from any thread.
+    """Sends one request at a time to one server. `close` ends the one under way, from any thread.
 
     Follows no redirect, reads at most `most` bytes of an answer. The proxies and certificates that
     the environment names are used (HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE …), but no proxy to this
@@ -55,6 +56,7 @@ class HTTPClient:
         self._most = most
         self._closed = threading.Event()
         self._client: httpx.Client | None = None
+        self._proxy: str | None = None
 
     @property
     def closed(self) -> bool:
@@ -80,7 +82,8 @@ class HTTPClient:
         """The answer to one request, which may take `seconds` in all. Raises NoAnswer."""
         import httpx
 
-        client, way = self._connected(), _Way(time.monotonic() + seconds)
+        client = self._connected(url)
+        way = _Way(time.monotonic() + seconds, by_proxy=self._proxy is not None)
         # httpx's timeouts are for each read (encode/httpx issue 1450).
         timer = threading.Timer(seconds, client.close)
         timer.daemon = True
@@ -90,7 +93,6 @@ class HTTPClient:
                 method, url, content=content, params=params, headers=dict(headers),
                 extensions={"trace": way},
             )  # fmt: skip
-            way.host = request.url.raw_host.decode("ascii")
             with closing(client.send(request, stream=True)) as response:
                 body, cut = self._read(response, way.end)
                 return Answer(response.status_code, response.headers, body, cut)
@@ -112,7 +114,7 @@ class HTTPClient:
                 raise TimeoutError
         return bytes(body), False
 
-    def _connected(self) -> "httpx.Client":
+    def _connected(self, url: str) -> "httpx.Client":
         # httpx costs 14 MB and 65 ms: only where something is sent.
         import httpx
 
@@ -126,17 +128,19 @@ class HTTPClient:
             trusted = httpx.create_ssl_context()
         except OSError:  # SSL_CERT_FILE or SSL_CERT_DIR names nothing that can be read
             raise NoAnswer("certificate", sent=False) from None
+        self._proxy = _proxy_to(url)
         try:
             client = httpx.Client(
                 headers={"Accept-Encoding": "identity"},
                 timeout=httpx.Timeout(STEP_SECONDS),
                 follow_redirects=False,
                 verify=trusted,
-                mounts=dict.fromkeys(_HERE),
+                proxy=self._proxy,
+                trust_env=False,
                 limits=httpx.Limits(max_connections=1, keepalive_expiry=30.0),
             )
         except (httpx.InvalidURL, ValueError, ImportError):
-            # A proxy of the environment that is no URL, or needs what is not installed (SOCKS).
+            # The proxy is no URL, or needs what is not installed (SOCKS).
             raise NoAnswer("proxy", sent=False) from None
         self._client = client
         if self._closed.is_set():
@@ -147,19 +151,16 @@ class HTTPClient:
 class _Way:
     """How far one request came, as httpcore traces it. `end`: by time.monotonic()."""
 
-    def __init__(self, end: float) -> None:
+    def __init__(self, end: float, *, by_proxy: bool) -> None:
         self.end = end
-        #: Where it goes to.
-        self.host = ""
+        self._by_proxy = by_proxy
         #: The server has the whole of the request.
         self.sent = False
-        self._tunnels = self._by_proxy = self._secures = False
+        self._tunnels = self._secures = False
 
     def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         """Something happened. What is raised here ends the request."""
         match event:
-            case "connection.connect_tcp.started":
-                self._by_proxy = info["host"] != self.host
             case "connection.start_tls.started" | "proxy.start_tls.started":
                 self._secures = True
             case "http11.send_request_headers.started":
@@ -190,6 +191,21 @@ class _Way:
             return "dns"
         refused = any(isinstance(one, ConnectionRefusedError) for one in causes)
         return "refused" if refused else "unreachable"
+
+
+def _proxy_to(url: str) -> str | None:
+    """The proxy that the environment names for the server of `url`.
+
+    As the standard library reads it: httpx gives up at networks in NO_PROXY (fd00::/8).
+    """
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    if parts.hostname in _HERE or proxy_bypass(parts.netloc):
+        return None
+    named = getproxies()
+    proxy = named.get(parts.scheme) or named.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

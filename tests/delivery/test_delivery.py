@@ -154,7 +154,7 @@ def test_the_token_is_in_no_url_log_or_repr(
 ) -> None:
     caplog.set_level("DEBUG")
     seen: list[httpx.Request] = []
-    client._http._connected().event_hooks["request"].append(seen.append)
+    client._http._connected(client._url).event_hooks["request"].append(seen.append)
     client.send([EVENT % NOON])
     assert "secret-token" not in str(seen[0].url)
     assert seen[0].url.query == b""

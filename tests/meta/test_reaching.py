@@ -291,6 +291,22 @@ def test_a_host_of_no_proxy_is_reached_without_it(
         assert got(f"https://graph.example:{port}").body == b"hello"
 
 
+@pytest.mark.parametrize(
+    "others", ["[::1]", "fd00::/8", "10.0.0.0/8,.svc,*.local,::1/128", "host:80, ,foo bar", "*."]
+)
+def test_what_no_proxy_names_beside_never_stops_delivery(
+    others: str, names: dict[str, str], trusted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names["graph.example"] = "127.0.0.1"
+    monkeypatch.setenv("NO_PROXY", others)
+    with listening(context=tls(trusted)) as port:
+        assert got(f"https://graph.example:{port}").body == b"hello"
+        with closing(Proxy()) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", proxy.url.removeprefix("http://"))
+            assert got(f"https://graph.example:{port}").body == b"hello"
+            assert proxy.asked == [f"CONNECT graph.example:{port}"]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_no_proxy_is_asked_for_this_machine(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", closed_port())
