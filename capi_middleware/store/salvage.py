@@ -234,7 +234,7 @@ class Salvage:
         self, old: sqlite3.Connection, unread: Sequence[tuple[int, int]], after: int
     ) -> tuple[list[Any], int | None]:
         """Rows that could not be read, of the next pages; where to go on."""
-        if not unread:
+        if not unread or not hasattr(old, "serialize"):  # a SQLite that cannot hold one in memory
             return [], None
         if self._leaves is None:
             self._leaves = Leaves(self.old, unread)

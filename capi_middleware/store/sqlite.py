@@ -431,6 +431,7 @@ class File(SqliteEngine):
             more = free - SHRINK_PAGES > pages * FREE_SHARE
             if more:
                 db.pragma(f"incremental_vacuum({SHRINK_PAGES})")
+                more = db.pragma("freelist_count") < free  # a file that cannot shrink
         self.tidy()
         return more
 
@@ -610,6 +611,9 @@ class File(SqliteEngine):
             return LockedError(f"{self.path}: the database is locked by another process")
         if code == sqlite3.SQLITE_FULL:
             return LockedError(f"{self.path}: the disk is full")
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ:
+            # Its -wal was deleted: who still has it writes it down, see _watch.
+            return LockedError(f"{self.path}: another process has what its -wal held")
         return StoreError(f"{self.path}: {error}")
 
 

@@ -318,6 +318,25 @@ def test_what_only_a_deleted_wal_held_is_written_down_at_the_next_use(
     store.close()
 
 
+def test_who_comes_while_a_wal_is_gone_waits_for_the_one_who_has_it(path: Path) -> None:
+    store, newcomer = sqlite_store(path, clock=Clock()), sqlite_store(path, clock=Clock())
+    for number in range(20):
+        store_rows(store, row(f"before{number}"))
+    Path(f"{path}-wal").unlink()
+    commit = newcomer.append([row("late")], wait=True)
+    assert commit is not None
+    with pytest.raises(TimeoutError):
+        commit.exception(0.3)
+    store_rows(store, row("after"))
+
+    assert commit.exception(30) is None
+    copy = killed(path)
+    assert len(waiting(copy)) == 22
+    copy.close()
+    newcomer.close()
+    store.close()
+
+
 def killed(path: Path) -> Store:
     """A store that sees the files as they would be after a kill of all who have them open."""
     copy = path.with_name("copy.db")
