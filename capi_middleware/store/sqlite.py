@@ -288,7 +288,9 @@ class File(SqliteEngine):
         self.path: Path = Path(path).absolute()
         self.beside: Path = self.path
         self.name: str = str(self.path)
-        self._paths = [Path(f"{self.name}{ending}") for ending in ("", "-wal", "-shm")]
+        self._wal = Path(f"{self.name}-wal")
+        #: As texts: they are looked at in each transaction.
+        self._names = self.name, f"{self.name}-wal", f"{self.name}-shm"
         super().__init__(clock)
 
     def _start_over(self) -> None:
@@ -501,8 +503,8 @@ class File(SqliteEngine):
         return db
 
     def _files(self) -> _Files:
-        main, wal, shm = self._paths
-        try:  # in each transaction
+        main, wal, shm = self._names
+        try:
             return os.stat(main).st_ino, os.stat(wal).st_ino, os.stat(shm).st_ino  # noqa: PTH116
         except OSError:
             return _inode_of(main), _inode_of(wal), _inode_of(shm)
@@ -525,7 +527,7 @@ class File(SqliteEngine):
     def _write_down(self, ours: _Files) -> None:
         text = "its -wal or -shm was replaced by another, which is used now"
         _, wal, shm = self._files()
-        if shm in (None, ours[2]) and (wal in (None, ours[1]) or not self._paths[1].stat().st_size):
+        if shm in (None, ours[2]) and (wal in (None, ours[1]) or not self._wal.stat().st_size):
             try:
                 db = self._free[-1]
                 db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
@@ -556,9 +558,9 @@ class File(SqliteEngine):
     def _connect(self) -> _Connection:
         """A connection in autocommit mode. Raises StoreError when there is none to our tables."""
         _create_file(self.path)
-        inode = _inode_of(self.path)
+        inode = _inode_of(self.name)
         if inode != self._known and not _has_header(self.path):
-            if not _was_database(self._paths[1]):
+            if not _was_database(self._wal):
                 raise _foreign(self.path)
             quarantine(self.path, inode)
             raise LockedError(f"{self.path}: the file is damaged")
@@ -691,10 +693,10 @@ def _is_of_the_data(error: sqlite3.Error) -> bool:
     return isinstance(error, _OF_THE_DATA) and _code(error) != sqlite3.SQLITE_MISUSE
 
 
-def _inode_of(path: Path) -> int | None:
+def _inode_of(path: str) -> int | None:
     """Which file that is now. By name: closing a descriptor of ours would drop SQLite's locks."""
     try:
-        return path.stat().st_ino
+        return os.stat(path).st_ino  # noqa: PTH116
     except OSError:
         return None
 
