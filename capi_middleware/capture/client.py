@@ -26,6 +26,7 @@ _NOBODY = tuple(
 )  # fmt: skip
 #: In the scope: header values by name as text, where a door has them at hand.
 HEADERS = "capi_middleware.headers"
+_USUAL_PORTS = (":80", ":443")
 _FORWARDED_PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;,"\s]+)\s*')
 _PREFETCH_HEADERS = frozenset({"purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose"})
 _PREFETCH_WORDS = re.compile("prefetch|prerender|preview", re.IGNORECASE)
@@ -98,6 +99,8 @@ def read_client(
     entries further left are what anybody may write. Header names are in lower case.
     """
     host = headers.get("host", "")
+    if host.endswith(_USUAL_PORTS):
+        host = without_port(host)
     if not (proxies.networks or proxies.unix):
         return Client(_public_ip(peer or ""), scheme, host)
     address = _address(peer or "")
@@ -110,8 +113,19 @@ def read_client(
             scheme, host = hop.get("proto", scheme), hop.get("host", host)
             break
     scheme = _first(headers, "x-forwarded-proto") or scheme
-    host = _first(headers, "x-forwarded-host") or host
+    host = without_port(_first(headers, "x-forwarded-host") or host)
     return Client(_public(address), "https" if scheme.lower() in ("https", "wss") else "http", host)
+
+
+def without_port(host: str) -> str:
+    """A Host in lower case, without the port that browsers leave out and proxies write.
+
+    nginx has `Host $host:$server_port`, and the port may be that of a hop without TLS.
+    """
+    host = host.lower()
+    for port in _USUAL_PORTS:
+        host = host.removesuffix(port)
+    return host
 
 
 def _hops(headers: Mapping[str, str]) -> list[Mapping[str, str]]:

@@ -8,7 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from capi_middleware.capture import beacon
-from capi_middleware.capture.client import HEADERS, headers_of
+from capi_middleware.capture.client import HEADERS, headers_of, without_port
 from capi_middleware.capture.limits import Allowance
 from capi_middleware.capture.mirroring import made_by
 from capi_middleware.capture.urls import urlsplit_safely
@@ -75,7 +75,8 @@ class Endpoints:
 
     async def _beacon(self, asked: Asked) -> Response:
         client = self._issuer.client(asked.scope, asked.headers)
-        _same_site(asked.headers, client.host)
+        # Of its ids only those are heard that are signed.
+        _same_site(asked.headers, client.host, signed=True)
         body = asked.body
         if asked.scope["method"] == "GET":
             # An image request: the fall-back where connect-src refuses the other ways.
@@ -98,18 +99,23 @@ class Endpoints:
     async def _ask(self, asked: Asked) -> Response:
         scope, waits = asked.scope, asked.waits
         client = self._issuer.client(scope, asked.headers)
-        _same_site(asked.headers, client.host)
         question = beacon.read_question(asked.body)
+        opened = self._issuer.opens(question.k)
+        _same_site(asked.headers, client.host, signed=opened)
         page = urlsplit_safely(question.u)
-        if page.netloc and page.netloc.lower() != client.host.lower():
-            raise BadBeacon("found the address of another site, expected a page of this one", 403)
+        if page.netloc and without_port(page.netloc) != client.host.lower():
+            # Behind a proxy that sets no Host only the browser knows the address.
+            origin = f"{page.scheme}://{page.netloc}"
+            if "sec-fetch-site" not in asked.headers or asked.headers.get("origin") != origin:
+                raise BadBeacon("found the address of another site, expected one of this", 403)
+            scope = _seen_at(scope, page.scheme, page.netloc)
         if not page.path.startswith("/"):
             raise BadBeacon("found no address of a page, expected one such as location.href")
         if not self._allows(client.ip, 1 + len(question.m)):
             return bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         if question.m:
-            if not self._issuer.opens(question.k):
+            if not opened:
                 raise BadBeacon("found no key of an open page, expected the one in its tag", 403)
             assert question.k is not None
             calls = [call for call in question.m if self._may_name(call, question.k[1])]
@@ -145,15 +151,30 @@ class Endpoints:
         self._issuer.count(Count("beacon", reason))
 
 
-def _same_site(headers: Mapping[str, str], host: str) -> None:
-    """Raises BadBeacon for what another site made a browser send."""
+def _same_site(headers: Mapping[str, str], host: str, *, signed: bool) -> None:
+    """Raises BadBeacon for what another site made a browser send.
+
+    A browser's own word, Sec-Fetch-Site, goes before what a proxy may have made of the Host. Where
+    there is none, a page that hides its origin ("null": Referrer-Policy: no-referrer in Firefox and
+    WebKit) needs to be `signed`: to say something that only a page of ours can know.
+    """
     if headers.get("content-encoding"):
         raise BadBeacon("found a compressed body, expected a plain one", 415)
-    origin = headers.get("origin")
-    if origin is not None and urlsplit_safely(origin).netloc.lower() != host.lower():
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        if site not in ("same-origin", "none"):
+            raise BadBeacon("found a cross-site request, expected our own", 403)
+    elif origin is None or (signed and origin == "null"):
+        return
+    elif without_port(urlsplit_safely(origin).netloc) != host.lower():
         raise BadBeacon("found another origin, expected our own", 403)
-    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise BadBeacon("found a cross-site request, expected our own", 403)
+
+
+def _seen_at(scope: Mapping[str, Any], scheme: str, host: str) -> dict[str, Any]:
+    """The scope as if `host` had been asked."""
+    headers = [one for one in scope["headers"] if one[0].lower() != b"host"]
+    headers.append((b"host", host.encode("latin-1", "ignore")))
+    return {**scope, "scheme": scheme, "headers": headers}
 
 
 def _page_scope(scope: Mapping[str, Any], path: str, query: str, referrer: str) -> dict[str, Any]:

@@ -139,8 +139,12 @@ def test_an_oversized_beacon_is_refused(site: Site) -> None:
     ("headers", "status"),
     [
         ({"origin": "https://evil.example"}, 403),
-        ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
+        ({"origin": "http://testserver:8080"}, 403),
         ({"sec_fetch_site": "cross-site"}, 403),
+        ({"sec_fetch_site": "same-site"}, 403),
+        ({"origin": "null", "sec_fetch_site": "cross-site"}, 403),
+        ({"origin": "http://testserver", "sec_fetch_site": "cross-site"}, 403),
         ({"content_encoding": "gzip"}, 415),
         ({"origin": "http://testserver", "sec_fetch_site": "same-origin"}, 204),
     ],
@@ -150,6 +154,37 @@ def test_only_our_own_pages_may_send_beacons(
 ) -> None:
     assert site.beacon([site.event(), "PageView", PIXEL_ID, "sent"], **headers) == status
     assert site.browser() == [("sent" if status == 204 else "not_run", 1)]
+
+
+NO_REFERRER = {"origin": "null"}
+BEHIND_NGINX = {"host": "backend:8000", "origin": "https://shop.example"}
+PROVEN = {"sec-fetch-site": "same-origin"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        NO_REFERRER,  # Firefox and WebKit at an address without TLS send no Sec-Fetch-Site
+        NO_REFERRER | PROVEN,
+        {"host": "testserver:80", "origin": "http://testserver"},
+        {"host": "testserver:443", "origin": "https://testserver"},
+        {"host": "TESTSERVER:80", "origin": "https://testserver"},
+        BEHIND_NGINX | PROVEN,
+        {"host": "127.0.0.1:8000", "origin": "https://shop.example"} | PROVEN,
+    ],
+)
+def test_a_beacon_is_heard_whatever_proxies_and_policies_make_of_its_origin(
+    site: Site, headers: dict[str, str]
+) -> None:
+    assert site.beacon([site.event(), "PageView", PIXEL_ID, "sent"], **headers) == 204
+    assert site.browser() == [("sent", 1)]
+
+
+def test_a_hidden_origin_proves_nothing_of_an_event_id_that_is_not_ours(site: Site) -> None:
+    forged = [site.event()[:-3] + "AAA", "PageView", PIXEL_ID, "sent"]
+    assert site.beacon(forged, **NO_REFERRER) == 204
+    assert site.browser() == [("not_run", 1)]
+    assert site.refused() == {"forged": 1}
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
@@ -273,6 +308,43 @@ def test_a_question_about_another_site_is_refused(site: Site) -> None:
     assert site.browser() == []
 
 
+def asks(site: Site, url: str, **headers: str) -> int:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    agent = {"user-agent": "Mozilla/5.0"}
+    return site.client.post("/_capi/t", json={"u": url}, headers=agent | given).status_code
+
+
+def test_a_question_behind_a_proxy_that_sets_no_host_is_about_the_address_of_the_browser(
+    site: Site,
+) -> None:
+    assert asks(site, "https://shop.example/a?b=1", **BEHIND_NGINX | PROVEN) == 200
+    (event,) = site.capi.store.lease(PIXEL_ID, limit=9, seconds=9).events
+    assert json.loads(event.payload)["event_source_url"] == "https://shop.example/a?b=1"
+
+
+def test_the_usual_port_is_no_part_of_an_address(site: Site) -> None:
+    assert asks(site, "http://testserver/a", host="testserver:80") == 200
+    (event,) = site.capi.store.lease(PIXEL_ID, limit=9, seconds=9).events
+    assert json.loads(event.payload)["event_source_url"] == "http://testserver/a"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        BEHIND_NGINX,  # without the browser's word
+        {"host": "backend", "origin": "null"} | PROVEN,
+        {"host": "backend", "origin": "https://other.example"} | PROVEN,
+        BEHIND_NGINX | {"sec-fetch-site": "cross-site"},
+        {"origin": "null"},
+    ],
+)
+def test_a_question_whose_page_nothing_proves_is_refused(
+    site: Site, headers: dict[str, str]
+) -> None:
+    assert asks(site, "https://shop.example/", **headers) == 403
+    assert site.browser() == []
+
+
 @pytest.mark.parametrize("url", ["http://[", "http://[x]/", "//[", "\ud800"])
 def test_an_address_that_cannot_be_read_is_refused(site: Site, url: str) -> None:
     body = json.dumps({"u": url}).encode()
@@ -361,6 +433,17 @@ def test_a_call_of_an_open_page_is_mirrored() -> None:
     key = page_key(site)
     assert tell(site, key, call(key)) == 204
     assert tell(site, key, call(key)) == 204  # again: the same event
+    assert rows(site, "Lead") == [("pending", "not_run", 1)]
+
+
+def test_a_call_of_a_page_that_hides_its_origin_is_mirrored() -> None:
+    site = Site(mirror=True)
+    key = page_key(site)
+    given = {"u": "http://testserver/", "k": key, "m": [call(key)]}
+    agent = {"user-agent": "Mozilla/5.0"}
+    for one, status in ((key, 204), (["Lead", key[1]], 403)):
+        answer = site.client.post("/_capi/t", json=given | {"k": one}, headers=agent | NO_REFERRER)
+        assert answer.status_code == status
     assert rows(site, "Lead") == [("pending", "not_run", 1)]
 
 
