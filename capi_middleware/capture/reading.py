@@ -1,45 +1,71 @@
 """Reading: what expressions find in a request, whichever door it came through."""
 
 import json
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
+from capi_middleware.capture.client import headers_of
+from capi_middleware.capture.forms import KEPT, SCANNED, Form, form_of
 from capi_middleware.config.expressions import MISSING
 from capi_middleware.private import Private
 
-#: At most this much of a request body is kept for {form.x} and {json.x}, in bytes.
-BODY_LIMIT = 64 * 1024
-
 
 class BodyTee:
-    """Keeps the first 64 KiB of a request body while the app reads all of it."""
+    """Reads a request body, of an ASGI http scope, while the app reads all of it.
 
-    __slots__ = ("_kept", "whole")
+    Of a form it keeps the fields `names`, of anything else the first 64 KiB.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_form", "_kept", "_names", "_scope", "_seen")
+
+    def __init__(self, scope: MutableMapping[str, Any], names: Iterable[str]) -> None:
+        self._scope = scope
+        self._names = names
+        self._seen = 0
+        self._form: Form | None = None
         self._kept = bytearray()
-        #: False once the body was longer than what is kept.
-        self.whole: bool = True
 
     def add(self, chunk: bytes) -> None:
         """One more piece of the body as the app got it."""
-        room = BODY_LIMIT - len(self._kept)
-        self._kept += chunk[:room]
-        if len(chunk) > room:
-            self.whole = False
+        if not self._seen:
+            self._form = form_of(headers_of(self._scope).get("content-type", ""), self._names)
+        seen, self._seen = self._seen, self._seen + len(chunk)
+        if self._form is None:
+            self._kept += chunk[: max(0, KEPT - seen)]
+        elif seen < SCANNED:
+            self._form.feed(chunk[: SCANNED - seen])
 
-    def bytes(self) -> bytes:
-        """What was kept."""
-        return bytes(self._kept)
+    def form(self) -> dict[str, str]:
+        """The fields that were asked for, as far as there are such."""
+        return self._form.fields() if self._form is not None else {}
+
+    def whole(self) -> bytes:
+        """All of the body, b"" where it is longer than what is kept or a form."""
+        return bytes(self._kept) if self._seen <= KEPT else b""
+
+    @property
+    def lack(self) -> str:
+        """Why something may not have been found though it was sent, "" where nothing hid it.
+
+        "body_unread" (the app did not read it), or "body_too_long".
+        """
+        if not self._seen:
+            headers = headers_of(self._scope)
+            told = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+            return "body_unread" if told else ""
+        if self._form is None:
+            return "body_too_long" if self._seen > KEPT else ""
+        return "body_too_long" if self._form.too_long or self._seen > SCANNED else ""
 
 
 class Fields(Private, Struct):
     """What expressions find in one request, an ASGI http scope; answers `Lookup` questions.
 
-    A body that is too long, not read by the app or malformed answers MISSING, never an error.
+    A body that is too long, not read by the app or malformed answers MISSING, never an error:
+    `lack` then says why, see BodyTee.lack.
     """
 
     _scope: MutableMapping[str, Any]
@@ -48,6 +74,7 @@ class Fields(Private, Struct):
     #: What was read so far, by root. No cached_property: until Python 3.12 all requests of a
     #: process share its lock, and one parses a form under it.
     _read: dict[str, Any] = {}
+    lack: str = ""
 
     def __call__(self, root: str, names: tuple[str, ...]) -> Any:
         """The value of {root.names}; MISSING when the request has none."""
@@ -58,7 +85,10 @@ class Fields(Private, Struct):
         if root not in self._read:
             self._read[root] = _READERS[root](self)
         found = self._read[root]
-        return _walk(found, names) if root == "json" else found.get(".".join(names), MISSING)
+        value = _walk(found, names) if root == "json" else found.get(".".join(names), MISSING)
+        if value is MISSING and self._tee is not None and root in ("form", "json"):
+            self.lack = self._tee.lack
+        return value
 
     def _query(self) -> dict[str, str]:
         return _pairs(self._scope.get("query_string", b""))
@@ -69,23 +99,15 @@ class Fields(Private, Struct):
         return cookie_parser(self._headers.get("cookie", ""))
 
     def _json(self) -> Any:
-        body = self._body("json")
+        is_json = "json" in self._headers.get("content-type", "").lower()
+        body = self._tee.whole() if self._tee is not None and is_json else b""
         try:
             return json.loads(body) if body else {}
         except (ValueError, RecursionError):
             return {}
 
     def _form(self) -> dict[str, str]:
-        body = self._body("urlencoded")
-        if body:
-            return _pairs(body)
-        body = self._body("multipart/form-data")
-        return _multipart(self._headers["content-type"], body) if body else {}
-
-    def _body(self, kind: str) -> bytes:
-        if self._tee is None or not self._tee.whole:
-            return b""
-        return self._tee.bytes() if kind in self._headers.get("content-type", "").lower() else b""
+        return self._tee.form() if self._tee is not None else {}
 
 
 _READERS: Mapping[str, Callable[[Fields], Any]] = {
@@ -101,21 +123,6 @@ def _pairs(encoded: bytes) -> dict[str, str]:
     except ValueError:
         pass
     return pairs
-
-
-def _multipart(content_type: str, body: bytes) -> dict[str, str]:
-    from email.parser import BytesParser
-    from email.policy import HTTP
-
-    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
-    fields: dict[str, str] = {}
-    for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        if isinstance(name, str) and part.get_filename() is None:
-            payload = part.get_payload(decode=True)
-            if isinstance(payload, bytes):
-                fields.setdefault(name, payload.decode("utf-8", "replace"))
-    return fields
 
 
 def _walk(value: Any, names: tuple[str, ...]) -> Any:

@@ -48,6 +48,11 @@ class Expression:
         """Which parts of the request it reads, e.g. {"form"}."""
         return {part[0] for part in self._parts if not isinstance(part, str)}
 
+    def names(self, root: str) -> set[str]:
+        """The dotted names that it reads of one part, e.g. {"price"} of "form"."""
+        parts = (part for part in self._parts if not isinstance(part, str))
+        return {".".join(names) for one, names in parts if one == root}
+
     def evaluate(self, lookup: Lookup, parameters: Mapping[str, Any]) -> Any:
         """The value; MISSING when any field of it is missing or empty.
 
@@ -100,6 +105,13 @@ def leaves(template: Template) -> Iterator[Any]:
             yield from leaves(item)
     else:
         yield template
+
+
+def body_fields(template: Template) -> tuple[bool, frozenset[str]]:
+    """Whether a parsed template reads the body of a request, and the form fields it names."""
+    every = [leaf for leaf in leaves(template) if isinstance(leaf, Expression)]
+    fields = frozenset(name for leaf in every for name in leaf.names("form"))
+    return bool(fields) or any("json" in leaf.roots for leaf in every), fields
 
 
 def fill(

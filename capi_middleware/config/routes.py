@@ -9,7 +9,14 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from capi_middleware.config.expressions import Call, Expression, Template, leaves, parse
+from capi_middleware.config.expressions import (
+    Call,
+    Expression,
+    Template,
+    body_fields,
+    leaves,
+    parse,
+)
 from capi_middleware.config.loading import fail
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import EventName
@@ -125,6 +132,7 @@ class EventRoute:
     counted: frozenset[int] = field(init=False, repr=False, compare=False)
     constants: frozenset[str] = field(init=False, repr=False, compare=False)
     reads_body: bool = field(init=False, repr=False, compare=False)
+    form_fields: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         where = f"route {self.match!r}"
@@ -163,6 +171,7 @@ class EventRoute:
                 if name not in known:
                     fail(where, f"{{path.{name}}}",
                          f"one of its parameters: {', '.join(known) or 'it has none'}")  # fmt: skip
+        reads_body, form_fields = body_fields(templates)
         vars(self).update(  # frozen for everybody else
             method=method,
             path=path_template,
@@ -176,9 +185,8 @@ class EventRoute:
                 for name, template in templates.items()
                 if not any(isinstance(leaf, Call | Expression) for leaf in leaves(template))
             ),
-            reads_body=any(
-                isinstance(leaf, Expression) and {"form", "json"} & leaf.roots for leaf in every
-            ),
+            reads_body=reads_body,
+            form_fields=form_fields,
         )
 
     def covers(self, other: "EventRoute") -> bool:

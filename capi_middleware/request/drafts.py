@@ -134,6 +134,7 @@ class Drafts(Private, Struct, eq=False):
         value = fill(template, visit.fields, match.parameters, called, missing)
         if missing:
             self._issuer.left_out(route.event_name, missing)
+            self._tell_lack(visit, route.event_name)
         return None if value is MISSING else value
 
     async def _user_data(
@@ -148,4 +149,12 @@ class Drafts(Private, Struct, eq=False):
                 if isinstance(leaf, Call):
                     called[leaf] = await visit.ask(leaf, waits)
             value = fill(rule, visit.fields, parameters, called, [])
+            self._tell_lack(visit, "")
         return self._issuer.given_user_data(value)
+
+    def _tell_lack(self, visit: Visit, event_name: str) -> None:
+        """Count why the body of the request did not show what was asked for."""
+        lack, visit.fields.lack = visit.fields.lack, ""
+        if lack:
+            self._issuer.left_out(event_name, [lack])
+            self._issuer.notices.say(lack)

@@ -78,12 +78,13 @@ class Exchange(Private):
         self._mount = mount
         exclude = issuer.config.exclude
         self._excluded = bool(exclude) and path.startswith(tuple(exclude))
-        self.tee: BodyTee | None = None
         if self._excluded:
             matches = []
+        reads_body, fields = bool(matches) and issuer.reads_body, issuer.form_fields
         for match in matches:
             if match.route.reads_body:
-                self.tee = BodyTee()
+                reads_body, fields = True, fields | match.route.form_fields
+        self.tee: BodyTee | None = BodyTee(scope, fields) if reads_body else None
         self._drafts = Drafts(issuer, matches)
         self._visit: Visit | None = None
         self.commits: list[Commit] = []

@@ -16,7 +16,7 @@ from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.limits import OFTEN, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.urls import PATH_SAFE
-from capi_middleware.config.expressions import Template, parse
+from capi_middleware.config.expressions import Template, body_fields, parse
 from capi_middleware.config.notices import Notices
 from capi_middleware.config.routes import EventRoute
 from capi_middleware.config.settings import Config
@@ -80,6 +80,8 @@ class Issuer:
         gpc = config.privacy == "honor-gpc"
         self.consent: ConsentRule = ConsentRule(config.consent, gpc=gpc)
         self.user_data: Template = parse(config.user_data)
+        #: What every event reads of a request's body.
+        self.reads_body, self.form_fields = body_fields(self.user_data)
         self.proxies: Proxies = Proxies.of(config.trusted_proxies)
         #: Query parameters that never leave, in lower case.
         self.drop_parameters: frozenset[str] = frozenset(map(str.lower, config.drop_parameters))

@@ -160,6 +160,56 @@ def test_a_multipart_form_gives_values_too() -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "data", "counts"),
+    [
+        (70_000, {"content_name": "Tea"}, {}),
+        (1_100_000, None, {("Lead", "content_name"): 1, ("Lead", "body_too_long"): 1}),
+    ],
+)
+def test_a_form_field_behind_a_file_is_found_or_counted_with_its_reason(
+    size: int, data: Any, counts: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str] = []
+
+    async def view(request: Request) -> JSONResponse:
+        async with request.form() as form:
+            seen.append(str(form["name"]))
+        return JSONResponse({})
+
+    route = EventRoute("POST /cart", "Lead", custom_data={"content_name": "{form.name}"})
+    site = Site(view, routes=[route])
+    files = {"file": ("a.txt", b"x" * size), "name": (None, b"Tea")}
+    for _ in range(2):
+        site.client.post("/cart", files=files)
+    assert seen == ["Tea"] * 2
+    assert [one.get("custom_data") for one in site.sent()] == [data] * 2
+    assert site.counts("left_out") == {key: 2 * n for key, n in counts.items()}
+    assert len(caplog.messages) == bool(counts)
+
+
+def test_a_body_that_the_app_does_not_read_is_counted_with_its_reason() -> None:
+    async def view(request: Request) -> JSONResponse:
+        return JSONResponse({})
+
+    route = EventRoute("POST /cart", "Lead", custom_data={"content_name": "{form.name}"})
+    site = Site(view, routes=[route])
+    site.client.post("/cart", data={"name": "Tea"})
+    assert site.counts("left_out") == {("Lead", "content_name"): 1, ("Lead", "body_unread"): 1}
+
+
+def test_the_user_data_of_every_event_reads_a_form_that_its_route_does_not() -> None:
+    async def view(request: Request) -> JSONResponse:
+        await request.body()
+        return JSONResponse({})
+
+    route = EventRoute("POST /cart", "Lead")
+    site = Site(view, routes=[route], user_data={"em": "{form.email}"})
+    site.client.post("/cart", data={"text": "x" * 70_000, "email": "jane@example.com"})
+    hashed = sha256(b"jane@example.com").hexdigest()
+    assert site.sent()[0]["user_data"]["em"] == [hashed]
+
+
+@pytest.mark.parametrize(
     ("expression", "found"),
     [
         ("{json.order.total}", 12.5),
