@@ -29,6 +29,8 @@ _IDENTITY = (
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
 )
+#: What makes a nonce only when somebody asks for it: django-csp, and Django itself since 6.0.
+_POLICIES = ("csp.middleware.", "django.middleware.csp.")
 _CACHE, _ENTRY = "django.middleware.cache.UpdateCacheMiddleware", ".django.CAPIMiddleware"
 Pairs = list[tuple[str, str]]
 
@@ -83,8 +85,11 @@ class CAPIMiddleware:
         self._endpoints = self.capi.endpoints  # made now, not by its first request
         if _CACHE in takewhile(lambda entry: not entry.endswith(_ENTRY), settings.MIDDLEWARE):
             self.capi.issuer.notices.say("cache")
-        if iscoroutinefunction(get_response):
+        is_async = iscoroutinefunction(get_response)
+        if is_async:
             markcoroutinefunction(self)
+        if any(entry.startswith(_POLICIES) for entry in settings.MIDDLEWARE):
+            self.process_view = self._ask_for_nonce_async if is_async else self._ask_for_nonce
 
     def __call__(self, request: Any) -> Any:
         """Django's middleware interface."""
@@ -135,6 +140,19 @@ class CAPIMiddleware:
             self.capi.issuer.shield.caught(error, "opening")
             return None, None
         return None, exchange
+
+    def _ask_for_nonce(self, request: Any, *_: Any) -> None:
+        """Make the nonce of a page's policy while the policy can still name it: a tag needs it."""
+        headers = request.headers
+        accepted = headers.get("Accept", "*/*")
+        fetched = headers.get("Sec-Fetch-Dest", "document") == "empty"
+        if "html" in accepted or ("*/*" in accepted and not fetched):
+            with self.capi.issuer.shield.guard("the nonce"):
+                for name in ("csp_nonce", "_csp_nonce"):
+                    str(getattr(request, name, ""))
+
+    async def _ask_for_nonce_async(self, request: Any, *_: Any) -> None:
+        self._ask_for_nonce(request)
 
     def _answer(self, endpoint: str, request: Any) -> HttpResponse:
         for path in _IDENTITY:

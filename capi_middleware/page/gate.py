@@ -56,6 +56,7 @@ _RELEVANT = _OFFLOADING | frozenset(
     [b"cache-control", b"content-disposition", b"content-encoding", b"content-type", b"signature",
      b"signature-input", b"surrogate-control", b"trailer", b"x-accel-expires"]
 )  # fmt: skip
+_POLICIES = (b"content-security-policy", b"content-security-policy-report-only")
 _LONGEST_LENGTH = 18  # digits; int() refuses endless ones
 
 Fields = dict[bytes, list[bytes]]
@@ -88,23 +89,40 @@ def inspect(
     for name, value in headers:
         lower = name.lower()
         if lower == b"content-length":
-            lengths.append(value)
+            lengths.append(value.strip())
         elif lower in _RELEVANT or lower.endswith(_CDN_CACHE_CONTROL):
             relevant.append((lower, value))
         elif lower == b"content-security-policy":
             enforced.append(value.decode("latin-1"))
         elif lower == b"content-security-policy-report-only":
             report_only.append(value.decode("latin-1"))
-    digits = lengths[0].strip() if len(lengths) == 1 else b""
+    # Equal ones are one (RFC 9110, section 8.6).
+    digits = lengths[0] if lengths and lengths.count(lengths[0]) == len(lengths) else b""
     has_length = not lengths or (digits.isdigit() and len(digits) <= _LONGEST_LENGTH)
     verdict = _judge(status, has_length, *relevant)
     if verdict.inject and (enforced or report_only):
-        allowed, nonce, notes = rule(enforced, report_only, own_address(scheme, host))
-        reason = "" if allowed else "csp"
-        verdict = replace(verdict, inject=allowed, reason=reason, nonce=nonce, csp_notes=notes)
+        verdict = _ruled(verdict, enforced, report_only, scheme, host)
     if verdict.inject and method == "HEAD":
         verdict = replace(verdict, inject=False, reason="head")
     return verdict
+
+
+def inspect_head(
+    verdict: Verdict, headers: Sequence[Header], policies: Sequence[str], *, host: str, scheme: str
+) -> Verdict:
+    """The verdict on a response that is to be injected, with the policies of its page besides."""
+    fields = _fields(headers)
+    texts = {name: [one.decode("latin-1") for one in fields.get(name, ())] for name in _POLICIES}
+    enforced, report_only = (texts[name] for name in _POLICIES)
+    return _ruled(verdict, [*enforced, *policies], report_only, scheme, host)
+
+
+def _ruled(
+    verdict: Verdict, enforced: list[str], report_only: list[str], scheme: str, host: str
+) -> Verdict:
+    allowed, nonce, notes = rule(enforced, report_only, own_address(scheme, host))
+    reason = "" if allowed else "csp"
+    return replace(verdict, inject=allowed, reason=reason, nonce=nonce, csp_notes=notes)
 
 
 def may_be_page(headers: Sequence[Header]) -> bool:
@@ -213,9 +231,13 @@ def _tokens(fields: Fields, name: bytes) -> list[bytes]:
 
 # Each of them describes the bytes or the byte ranges of the body the app made.
 _BROKEN = _INTEGRITY_FIELDS | {b"accept-ranges"}
+_DECIDING = re.compile(rb"(?i)private|no-store|no-cache|public|max-?age")
+_PRIVATE = (b"cache-control", b"private")
 
 
-def rewrite(headers: Sequence[Header], *, event_ids: bool, length: int | None) -> list[Header]:
+def rewrite(
+    headers: Sequence[Header], *, event_ids: bool, length: int | None, private: bool = False
+) -> list[Header]:
     """The headers of an injected page: a new list, with order and duplicates kept.
 
     `length` in bytes replaces Content-Length where the app sent one; None removes it.
@@ -223,6 +245,9 @@ def rewrite(headers: Sequence[Header], *, event_ids: bool, length: int | None) -
     A page with `event_ids` loses ETag and Last-Modified: a revalidated copy would show the same
     ids for another view, and Meta drops the second event of an id. Without them a strong ETag
     becomes weak (RFC 9110, section 8.8.1: the bytes differ from those the app tagged).
+
+    With `private` a page that does not say who may keep it becomes private: a proxy may have a rule
+    of its own (nginx: proxy_cache_valid), except where a cookie is set.
     """
     rewritten: list[Header] = []
     for header in headers:
@@ -232,12 +257,17 @@ def rewrite(headers: Sequence[Header], *, event_ids: bool, length: int | None) -
         if name == b"content-length":
             if length is not None:
                 rewritten.append((header[0], b"%d" % length))
+                length = None  # an equal one may follow
         elif name == b"etag":
             etag = header[1].strip()
             if etag.startswith((b"W/", b'"')) and not event_ids:
                 rewritten.append(header if etag[:1] == b"W" else (header[0], b"W/" + etag))
         elif name != b"last-modified" or not event_ids:
             rewritten.append(header)
+            if private and name in (b"cache-control", b"set-cookie"):
+                private = name[:1] == b"c" and not _DECIDING.search(header[1])
+    if private:
+        rewritten.append(_PRIVATE)
     return rewritten
 
 

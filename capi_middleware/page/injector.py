@@ -9,6 +9,7 @@ import re
 
 from msgspec import Struct, field
 
+from capi_middleware.page.head import MARKS
 from capi_middleware.page.markup import (
     CDATA,
     COMMENT,
@@ -59,6 +60,8 @@ _PAGE = re.compile(
     % (_SPACE, _SPACE, _NOT_AMP_ATTRIBUTES, _SPACE, _ATTRIBUTES, _ORDINARY)
 )
 
+#: This much of earlier pieces of a head is looked through for what matters to the tag, in bytes.
+_LONGEST_HEAD = 64 * 1024
 _LONGEST_NAME = 12  # longer than every name that has a meaning here
 _NAME_END = re.compile(rb"[%b/>]" % WHITESPACE)
 
@@ -261,13 +264,17 @@ class Injector(Struct, eq=False):
 
     Attributes: `is_document` (None = cannot tell yet); `injected`; `skip_reason` ("fragment",
     "amp", "charset", "no_place": it ended without a place, "error", or None); `failure` is the
-    error of an "error"; `settled`: nothing about the rest of the body will be changed any more.
+    error of an "error"; `settled`: nothing about the rest of the body will be changed any more;
+    `head`: what comes before the place, where something in it may matter to the tag (see head.py).
     """
 
     injected: bool = False
     skip_reason: str | None = None
     failure: Exception | None = None
     settled: bool = False
+    head: bytes = b""
+    _before: list[bytes] = []
+    _before_size: int = 0
     _held: bytes = b""
     _data: bytes = b""
     _place: int = 0
@@ -304,10 +311,21 @@ class Injector(Struct, eq=False):
             if found and scanner.is_document:
                 self.settled = True
                 self._data, self._place, self._held = data, end, b""
+                head = data[:end]
+                if self._before:
+                    head = b"".join([*self._before, head])
+                    self._before = []
+                lowered = head.lower()
+                for mark in MARKS:
+                    if mark in lowered:
+                        self.head = head
                 return [], True
             if found or last:
                 reason = "no_place" if scanner.is_document else "fragment"
                 return self._skip(reason, held, chunk), False
+            if self._before_size < _LONGEST_HEAD:
+                self._before.append(data[: min(end, _LONGEST_HEAD - self._before_size)])
+                self._before_size += end
             self._held = data[end:]
             if end == len(chunk) and not held:
                 return ([chunk] if chunk else []), False

@@ -140,6 +140,8 @@ class TagMaker:
         consent: Permission = GRANTED,
         key: tuple[str, str] | None = None,
         nonce: str | None = None,
+        origin: str = "",
+        has_script: bool = False,
     ) -> bytes:
         """The bytes to insert: pure ASCII.
 
@@ -156,7 +158,10 @@ class TagMaker:
             block = _escaped(block)
         for character, escape in _ESCAPES:
             block = block.replace(character, escape)
-        element = _element(prefix, nonce) if mount or nonce else self._element
+        element = b""
+        if not has_script:
+            is_own = mount or nonce or origin
+            element = _element(origin + prefix, nonce) if is_own else self._element
         return b'<script type="application/json" data-c>%b</script>%b' % (block, element)
 
 

@@ -18,12 +18,21 @@ from capi_middleware.events import Count, Event
 from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
-from capi_middleware.page.gate import Verdict, inspect, is_public, rewrite, rewrite_head
+from capi_middleware.page.gate import (
+    Verdict,
+    inspect,
+    inspect_head,
+    is_public,
+    rewrite,
+    rewrite_head,
+)
 from capi_middleware.page.gzip import GzipInjector
+from capi_middleware.page.head import Head, read_head
 from capi_middleware.page.injector import Injector, Piece
 from capi_middleware.page.tag import page_events, page_key, told_consent
 from capi_middleware.private import Private
 from capi_middleware.request.drafts import Draft, Drafts
+from capi_middleware.request.ending import ends
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Headers, Visit, Waits
 from capi_middleware.store.commits import Commit
@@ -57,7 +66,7 @@ class Exchange(Private):
 
     __slots__ = (
         "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
-        "_injector", "_mount", "_nobodys", "_opened", "_page_view", "_path", "_promised",
+        "_head", "_injector", "_mount", "_nobodys", "_opened", "_page_view", "_path", "_promised",
         "_raw_path", "_started", "_tag_failed", "_verdict", "_visit", "commits", "headers",
         "issuer", "scope", "tee",
     )  # fmt: skip
@@ -90,6 +99,7 @@ class Exchange(Private):
         self.commits: list[Commit] = []
         self._verdict: Verdict | None = None
         self._injector: Injector | None = None
+        self._head: Head | None = None
         self.headers: Headers = []
         self._event_ids = self._handed = self._page_view = self._asks = False
         self._started = self._opened = self._ended = self._tag_failed = False
@@ -188,6 +198,10 @@ class Exchange(Private):
             for match in drafts.matches:
                 if status in match.route.counted:
                     counted.append(match)
+            if counted and (status == 206 or 300 <= status < 400):
+                counted = ends(
+                    counted, issuer.config.routes, method, visit.url(), self._mount, status, headers
+                )
             drafts.matches = counted
         landing = 300 <= status < 400 and not self._excluded
         if landing and b"fbclid=" in self.scope.get("query_string", b""):
@@ -232,11 +246,17 @@ class Exchange(Private):
         try:
             pieces, at_place = injector.feed(chunk, last)
             if at_place:
-                with_cookies = self._promised or (first and not self._asks)
-                pieces = injector.insert(self._tag(visit, sets_cookies=with_cookies))
+                tag = b""
+                if not injector.head or self._heeds(visit, injector.head):
+                    with_cookies = self._promised or (first and not self._asks)
+                    tag = self._tag(visit, sets_cookies=with_cookies)
+                pieces = injector.insert(tag)
             if first and injector.injected:
                 length = sum(map(len, pieces)) if last else None
-                headers = rewrite(self.headers, event_ids=self._event_ids, length=length)
+                private = self._event_ids and not self._cookies
+                headers = rewrite(
+                    self.headers, event_ids=self._event_ids, length=length, private=private
+                )
                 if not self._asks:
                     headers += self._cookies
                     if visit.brings:
@@ -261,10 +281,14 @@ class Exchange(Private):
         self._opened = True
         visit = self._visit
         with self.issuer.shield.guard("the headers"):
-            headers = rewrite(self.headers, event_ids=not self._asks, length=None)
+            cookies: Headers = []
             if visit is not None and not self._asks:
                 visit.identity()
-                headers += visit.cookies(headers)
+                cookies = visit.cookies(self.headers)
+            own = not self._asks
+            headers = rewrite(self.headers, event_ids=own, length=None, private=own and not cookies)
+            if visit is not None and own:
+                headers += cookies
                 if visit.brings and visit.carried():
                     headers += visit.clearing()
                 self._promised = True
@@ -306,7 +330,7 @@ class Exchange(Private):
                         self.issuer.count(Count("skipped", reason))
                 if self._drafts.events:
                     if self._started:
-                        self._issue(self._drafts.events, "not_rendered")
+                        self._issue_unseen()
                     else:
                         self._suppress("error_status")
             except Exception as error:
@@ -424,7 +448,33 @@ class Exchange(Private):
             if headers and not 300 <= status < 400:
                 self._handed = True
                 self._issue(drafts[:n], "not_run")
+        self._issue_unseen()
+
+    def _issue_unseen(self) -> None:
+        """Issue what no page shows, with the cause: a policy of the page, or that it is none."""
+        verdict = self._verdict
+        if verdict is not None and verdict.reason == "csp":
+            self._issue([one for one in self._drafts.events if one.event.send != "server"], "csp")
         self._issue(self._drafts.events, "not_rendered")
+
+    def _heeds(self, visit: Visit, head: bytes) -> bool:
+        """Look at what the page itself says before the place: whether a tag may be put there."""
+        issuer, verdict, client = self.issuer, self._verdict, visit.client
+        assert verdict is not None
+        found = read_head(head)
+        if found.has_block:
+            verdict = replace(verdict, inject=False, reason="tagged")
+        elif found.policies:
+            verdict = inspect_head(
+                verdict, self.headers, found.policies, host=client.host, scheme=client.scheme
+            )
+        self._verdict = verdict
+        if not verdict.inject:
+            issuer.count(Count("skipped", verdict.reason))
+            issuer.notices.say(verdict.reason)
+            self._page_view = False
+        self._head = found
+        return verdict.inject
 
     def _tag(self, visit: Visit, *, sets_cookies: bool) -> bytes:
         """The tag for the place that was found, whose events it issues; b"" where it fails.
@@ -436,10 +486,15 @@ class Exchange(Private):
         try:
             if verdict.csp_notes:
                 issuer.count(*(Count("csp", directive) for directive in verdict.csp_notes))
+            head, origin = self._head, ""
+            if head is not None and head.base:
+                origin = visit.origin()
+            has_script = head is not None and head.has_script
             if self._asks:
                 return issuer.tags.tag(
-                    issuer.pixels, mount=self._mount, ask=True, nonce=verdict.nonce
-                )
+                    issuer.pixels, mount=self._mount, ask=True, nonce=verdict.nonce,
+                    origin=origin, has_script=has_script,
+                )  # fmt: skip
             if self._page_view:
                 self._page_view = False
                 self._drafts.add_page_view()
@@ -458,6 +513,7 @@ class Exchange(Private):
                 pixels, told + carried, mount=self._mount,
                 consent=visit.permission or visit.permitted(),
                 key=page_key(told) or issuer.new_key(), nonce=verdict.nonce,
+                origin=origin, has_script=has_script,
             )  # fmt: skip
             visitor = visit.visitor(sets_cookies=sets_cookies)
             if sets_cookies and visit.has_new_cookies:

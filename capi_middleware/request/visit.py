@@ -1,5 +1,6 @@
 """A visit is who a request comes from and what may be done with its events, parsed once."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -31,6 +32,7 @@ Headers = list[tuple[bytes, bytes]]
 REQUEST = "capi_middleware.request"
 #: How long a page waits for an asynchronous callable of the host's, in seconds.
 HOST_SECONDS = 2.0
+_LOOPBACK = re.compile(r"(?:localhost|.*\.localhost|127\.[\d.]+|\[::1\])(?::\d+)?")
 _CARRIED = f"{carrying.COOKIE}="
 
 
@@ -217,6 +219,23 @@ class Visit(Private):
                 data_processing_options_state=state,
             )
         return kept
+
+    def origin(self) -> str:
+        """The origin of the page as its browser sees it."""
+        client = self.client
+        # Behind a proxy that is not trusted: browsers send these to TLS and to loopback alone.
+        name = client.host.rpartition(":")[0] or client.host
+        is_tls = "sec-fetch-mode" in self.headers and name not in (
+            "localhost",
+            "127.0.0.1",
+            "[::1]",
+        )
+        return f"{'https' if is_tls else client.scheme}://{client.host}"
+
+    def url(self) -> str:
+        """The address of the request, with all that is in it."""
+        query = self._scope.get("query_string", b"").decode("latin-1")
+        return f"{self.origin()}{self._raw_path.decode('latin-1')}?{query}"
 
     def cookies(self, theirs: Sequence[tuple[bytes, bytes]] = ()) -> Headers:
         """Set-Cookie lines of what the browser does not have and `theirs` (headers) do not set."""

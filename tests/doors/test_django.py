@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from csp.constants import NONCE
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import re_path
@@ -389,3 +390,23 @@ def test_settings_are_plain_data() -> None:
 def test_missing_settings_are_named() -> None:
     with override_settings(CAPI=None), pytest.raises(ConfigError, match="found nothing"):
         get_capi()
+
+
+STRICT = {"DIRECTIVES": {"script-src": ["'strict-dynamic'", NONCE]}}
+CSP = "csp.middleware.CSPMiddleware"
+
+
+def test_the_nonce_that_django_csp_makes_only_when_it_is_asked_for_is_in_the_tag(
+    site: Site,
+) -> None:
+    with override_settings(CONTENT_SECURITY_POLICY=STRICT):
+        answer = site(lambda request: HttpResponse(PAGE), inside=(CSP,))
+    nonce = answer["Content-Security-Policy"].split("'nonce-")[1].split("'")[0]
+    assert f' async nonce="{nonce}"></script>'.encode() in answer.body
+
+
+def test_what_a_script_fetches_gets_no_nonce_in_its_policy(site: Site) -> None:
+    headers = {"accept": "*/*", "sec-fetch-dest": "empty"}
+    with override_settings(CONTENT_SECURITY_POLICY=STRICT):
+        answer = site(lambda request: JsonResponse({}), inside=(CSP,), headers=headers)
+    assert "nonce" not in answer["Content-Security-Policy"]

@@ -181,10 +181,15 @@ def test_a_length_that_is_no_number_is_left_alone(length: bytes) -> None:
     assert verdict((b"content-length", length)).reason == "content_length"
 
 
-def test_two_lengths_are_left_alone() -> None:
-    lengths = [(b"content-length", b"10"), (b"content-length", b"10")]
+@pytest.mark.parametrize("second", [b"11", b"010", b"", b"10, 10"])
+def test_two_lengths_that_differ_are_left_alone(second: bytes) -> None:
+    lengths = [(b"content-length", b"10"), (b"content-length", second)]
 
     assert verdict(*lengths).reason == "content_length"
+
+
+def test_two_equal_lengths_are_one() -> None:
+    assert verdict((b"content-length", b"10"), (b"Content-Length", b" 10 ")).inject
 
 
 @pytest.mark.parametrize("value", [b"no-transform", b"private, No-Transform", b"a=1,no-transform"])
