@@ -12,7 +12,7 @@ from itsdangerous import BadSignature, Signer
 
 # What keys are for. One purpose's key is of no use for another: who checks alerts cannot mint.
 _EVENT_ID = "capi.event_id"
-VISITOR, CARRIED, _LOGIN = "visitor", "carried", "report"
+VISITOR, CARRIED, WAITING, _LOGIN = "visitor", "carried", "waiting", "report"
 _ALERT, _VALUE, _TOKEN, _SECRET = b"capi.alert", b"capi.value", b"capi.token", b"secret_key"
 
 #: How far the clock of who gets an alert may be from ours, in seconds.

@@ -15,6 +15,7 @@ _SHOWN = "^[^\\x00-\\x1f\\x7f-\\x9f]+$"
 _Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=_SHOWN)]
 _Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=_SHOWN)]
 _URL = Annotated[str, Meta(max_length=4096)]
+_Waiting = Annotated[str, Meta(max_length=6000)]
 
 
 class _Said(Private, Struct, array_like=True, forbid_unknown_fields=True):
@@ -56,13 +57,16 @@ class Question(Private, Struct):
     """A page asks: its address and its referrer.
 
     Without calls `m` it wants the events of its address, otherwise it tells of calls; `k` is an
-    (event_name, event_id) that it was given, as the proof that it is a page of this site.
+    (event_name, event_id) that it was given, as the proof that it is a page of this site. `w` are
+    the signed events that waited until something was shown: this page, or with `f` a part of it.
     """
 
     u: _URL
     r: _URL = ""
     k: tuple[str, str] | None = None
     m: Annotated[list[Call], Meta(max_length=16)] = []
+    w: _Waiting = ""
+    f: bool = False
 
 
 _beacons = msgspec.json.Decoder(_Beacon)

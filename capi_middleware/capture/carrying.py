@@ -18,12 +18,14 @@ T = TypeVar("T", str, bytes)
 COOKIE = "capi_next"
 COOKIE_SECONDS = 300
 _COOKIE_START = f"{COOKIE}=".encode()
+#: How long a page that was fetched ahead may wait until it is shown, in seconds.
+WAITING_SECONDS = 3600
 #: What the answer to a script's own request carries its events in.
 HEADER = b"x-capi-events"
 #: From this length in bytes an event leaves all but its value at home, and at the longest some
 #: events stay there: browsers keep 4 KB for a cookie, and other sites' servers take 8 KB of them.
 _COMFORTABLE, _LONGEST = 600, 1500
-_LONGEST_HEADER = 4000
+_LONGEST_HEADER, _LONGEST_WAITING = 4000, 3000
 _NEEDED = ("value", "currency", "content_ids", "content_type")
 
 
@@ -46,14 +48,36 @@ class _Carried(msgspec.Struct):
 
 
 class Carrier:
-    """Packs page events into a signed text and back."""
+    """Packs page events into a signed text, good for some `seconds`, and back.
 
-    def __init__(self, signer: Signer) -> None:
+    The text is short enough for a cookie, or for a header and a tag: of `longest` characters, and
+    with all that its events hold where it is no longer than `comfortable`.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        *,
+        seconds: int = COOKIE_SECONDS,
+        comfortable: int = _COMFORTABLE,
+        longest: int = _LONGEST,
+    ) -> None:
         self._signer = signer
+        self._seconds = seconds
+        self._comfortable, self._longest = comfortable, longest
+
+    @classmethod
+    def waiting(cls, signer: Signer) -> "Carrier":
+        """For events of a page that was fetched ahead."""
+        return cls(
+            signer, seconds=WAITING_SECONDS, comfortable=_LONGEST_WAITING, longest=_LONGEST_WAITING
+        )
 
     def pack(self, events: Sequence[PageEvent], *, now: float, scripted: bool) -> tuple[str, int]:
-        """A cookie's value of at most 1500 characters, and how many of the events are in it."""
-        return _fitted(events, lambda some: self._pack(some, now, scripted), _COMFORTABLE, _LONGEST)
+        """The text, and how many of the events are in it."""
+        return _fitted(
+            events, lambda some: self._pack(some, now, scripted), self._comfortable, self._longest
+        )
 
     def _pack(self, events: Sequence[PageEvent], now: float, scripted: bool) -> str:
         body = msgspec.json.encode(_Carried(int(now), scripted, list(events)))
@@ -61,7 +85,7 @@ class Carrier:
 
     def unpack(self, text: str, *, now: float) -> tuple[list[PageEvent], bool]:
         """The events, and whether a script's request led here; raises BadBeacon otherwise."""
-        body = self._signer.unsign(text) if len(text) <= 2 * _LONGEST else None
+        body = self._signer.unsign(text) if len(text) <= 2 * self._longest else None
         if body is None:
             raise BadBeacon("found no events of ours, expected what a redirect of this site set")
         try:
@@ -70,8 +94,8 @@ class Carrier:
             )
         except (ValueError, msgspec.DecodeError) as error:
             raise BadBeacon("found events of another version") from error
-        if not -COOKIE_SECONDS <= now - carried.t <= COOKIE_SECONDS:
-            raise BadBeacon(f"found events that are older than {COOKIE_SECONDS} seconds")
+        if abs(now - carried.t) > self._seconds:
+            raise BadBeacon(f"found events that are older than {self._seconds} seconds")
         return carried.e, carried.s
 
 
@@ -83,9 +107,16 @@ def brings(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return False
 
 
-def as_header(events: Sequence[PageEvent]) -> tuple[bytes, int]:
-    """A header's value of at most 4000 bytes, and how many of the events are in it."""
-    return _fitted(events, ascii_json, _LONGEST_HEADER, _LONGEST_HEADER)
+def as_header(events: Sequence[PageEvent], waiting: str = "") -> tuple[bytes, int]:
+    """A header's value of at most 4000 bytes, and how many of the events are in it.
+
+    `waiting` is the signed text of events that wait until the answer is shown.
+    """
+    if not waiting:
+        return _fitted(events, ascii_json, _LONGEST_HEADER, _LONGEST_HEADER)
+    return _fitted(
+        events, lambda some: ascii_json({"e": some, "w": waiting}), _COMFORTABLE, _LONGEST_HEADER
+    )
 
 
 def _fitted(

@@ -29,6 +29,9 @@ HEADERS = "capi_middleware.headers"
 _USUAL_PORTS = (":80", ":443")
 _FORWARDED_PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;,"\s]+)\s*')
 _PREFETCH_HEADERS = frozenset({"purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose"})
+#: Of libraries that fetch a page when the mouse is over its link: htmx's preload says so; Unpoly,
+#: swup and barba do not tell it from a click, so their pages wait until they are shown.
+_PRELOADERS = frozenset({"hx-preloaded", "x-up-version", "x-barba"})
 _PREFETCH_WORDS = re.compile("prefetch|prerender|preview", re.IGNORECASE)
 #: What a browser asks for beside pages (Sec-Fetch-Dest): a catch-all view answers /favicon.ico too.
 _SUBRESOURCES = frozenset(
@@ -189,7 +192,12 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
             return "prefetch"  # a page that nobody may ever see
     if method != "GET":
         return None
-    if headers.get("sec-fetch-dest") in _SUBRESOURCES:
+    if not _PRELOADERS.isdisjoint(headers) or headers.get("x-requested-with") == "swup":
+        return "prefetch"
+    wanted = headers.get("sec-fetch-dest")
+    if wanted == "empty" and headers.get("sec-fetch-mode") == "no-cors":
+        return "prefetch"  # quicklink's fetch: only for the browser's cache
+    if wanted in _SUBRESOURCES:
         return "subresource"
     if path in _HEALTH_PATHS:
         return "health_check"

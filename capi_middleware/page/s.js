@@ -5,14 +5,16 @@ const safe = f => function () { try { return f.apply(this, arguments); } catch (
 const later = f => setTimeout(safe(f), 60); // by then CSP reports and timings are in
 const on = (target, type, f) => target.addEventListener(type, safe(f), true);
 const noop = () => {};
-const flights = {}; // what scripts ask the site for: did it bring events? By address
+// What scripts ask the site for, by address: did it bring events (true), or do some wait with it
+// until it is shown (their signed text)?
+const flights = {};
 // c.i event_id, c.n name, c.p pixel, c.b without event_id (bare), c.v value and currency of the
 // page's own call; c.is outcome, c.said reported
 const copies = [];
 const lost = {}; // why no event can leave: by pixel, '' for all
 const refused = []; // URLs that the page's CSP refused
 const timings = {};
-let data, ids, fbq, sites, own, here, moving, made = 0, beacon, library, listening, late, asImage, probing, observer;
+let data, ids, fbq, sites, own, here, moving, made = 0, site, beacon, library, listening, late, asImage, probing, observer;
 
 const pixel = /\/tr\/?\?/;
 const arrived = entry => entry.transferSize || entry.nextHopProtocol;
@@ -163,12 +165,12 @@ const more = events => {
 	if (fbq.callMethod && !fbq.queue.length) fbq.allowDuplicatePageViews = before;
 };
 const hear = text => {
-	const events = text && JSON.parse(text);
-	if (events) more(events);
-	return !!events;
+	const given = text && JSON.parse(text), events = given && given.e || given;
+	if (events && events.length) more(events);
+	return given && given.w || !!given;
 };
 const ours = url => url.startsWith(location.origin + '/');
-const bare = url => new URL(url, location).href.split('#')[0];
+const bare = url => new URL(url, document.baseURI).href.split('#')[0];
 
 const overhear = () => {
 	const { fetch: get, XMLHttpRequest: { prototype: request }, history: past } = window;
@@ -200,7 +202,16 @@ const overhear = () => {
 		};
 	}
 	on(window, 'popstate', move);
+	// A part of a page may be shown without a new address.
+	on(document, 'up:fragment:loaded', e => e.revalidating || part(e.response.url));
+	on(document, 'htmx:afterSwap', e => part(e.detail.xhr.responseURL));
 };
+const part = url => later(() => later(async () => {
+	const waiting = await flights[url = bare(url)];
+	if (!waiting || waiting === true) return;
+	flights[url] = true;
+	question(document.referrer, waiting, true).catch(noop);
+}));
 
 // A new address is a new page, whose events came with what a script asked for, or are asked for.
 const move = () => {
@@ -210,7 +221,7 @@ const move = () => {
 		if (url === from) return;
 		Promise.resolve(flights[url]).then(brought => {
 			delete flights[url];
-			return brought || question(from);
+			return brought === true || question(from, brought || '');
 		}).catch(noop);
 	});
 };
@@ -221,7 +232,7 @@ const place = more => JSON.stringify({ u: location.href, ...more });
 // A call that is not ours: its copies are watched, and the site is told of it unless it has `e`.
 const heard = (n, i, p, b, d, more) => {
 	for (const one of p) copies.push({ i, n, p: one, b, e: { i, n }, ...more });
-	if (!more || !more.e) navigator.sendBeacon(data.u + '/t', place({
+	if (!more || !more.e) navigator.sendBeacon(site + '/t', place({
 		r: document.referrer, k: data.k, m: [{ n, i, p, d, b }],
 	}));
 };
@@ -315,7 +326,7 @@ const stub = nonce => {
 };
 
 const start = nonce => {
-	beacon = location.origin + data.u + '/b';
+	beacon = site + '/b';
 	ids = data.p.map(p => p.id);
 	on(window, 'pagehide', () => { review('left_early'); leftover(); });
 	on(document, 'load', script);
@@ -357,24 +368,31 @@ const start = nonce => {
 	safe(overhear)();
 };
 
-// A page that others may have got, too, knows neither its events nor this visitor's consent.
-const tell = r => fetch(data.u + '/t', {
-	method: 'POST', keepalive: true, body: place({ r }),
+// A page that others may have got, too, knows neither its events nor this visitor's consent; those
+// of one that was fetched ahead wait until it is shown (w), or a part of it (f).
+const tell = (r, w, f) => fetch(site + '/t', {
+	method: 'POST', keepalive: true, body: place({ r, w, f }),
 }).then(answer => answer.json());
-const question = r => tell(r).then(given => {
+const question = (r, w, f) => tell(r, w, f).then(given => {
 	if (given.x === data.x) more(given.e);
 });
-const ask = nonce => tell(document.referrer).then(given => {
+const ask = nonce => tell(document.referrer, data.w).then(given => {
 	Object.assign(data, given);
 	if (data.x !== 'denied') start(nonce);
 }).catch(noop);
 
 safe(() => {
 	const me = document.currentScript, near = me && me.previousElementSibling;
-	const block = near && near.matches('[data-c]') ? near : document.querySelector('[data-c]');
-	data = JSON.parse(block.textContent);
-	Object.defineProperty(window, '_capi', { value: {} }); // throws the second time
-	const run = () => (data.a ? ask : start)(me && me.nonce);
-	document.prerendering ? on(document, 'prerenderingchange', run) : run();
+	const go = () => {
+		const block = near && near.matches('[data-c]') ? near : document.querySelector('[data-c]');
+		// A script that was put in by hand may come before its block.
+		if (!block && document.readyState === 'loading') return on(document, 'DOMContentLoaded', go);
+		data = JSON.parse(block.textContent);
+		site = location.origin + data.u;
+		Object.defineProperty(window, '_capi', { value: {} }); // throws the second time
+		const run = () => (data.a ? ask : start)(me && me.nonce);
+		document.prerendering ? on(document, 'prerenderingchange', run) : run();
+	};
+	go();
 })();
 })();

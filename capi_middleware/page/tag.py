@@ -61,6 +61,7 @@ class _Block(Private, Struct, omit_defaults=True):
     k: tuple[str, str] | None = None
     x: str | None = None
     l: tuple[int, int] | None = None  # noqa: E741 - the script's letter
+    w: str = ""
 
 
 def pixel_entries(
@@ -137,6 +138,7 @@ class TagMaker:
         *,
         mount: str = "",
         ask: bool = False,
+        waiting: str = "",
         consent: Permission = GRANTED,
         key: tuple[str, str] | None = None,
         nonce: str | None = None,
@@ -146,14 +148,18 @@ class TagMaker:
         """The bytes to insert: pure ASCII.
 
         `mount` is the path that the app is mounted at. With `ask` the page carries no event_id
-        and the script asks for its events. `key`, an (event_name, event_id), is what shows that
+        and the script asks for its events, or for those that are `waiting` until the page is shown
+        (signed, see Carrier). `key`, an (event_name, event_id), is what shows that
         later calls come from this page. `nonce` is the page's own CSP nonce.
         """
         prefix = quote(mount, safe=_MOUNT_SAFE) + self._prefix if mount else self._prefix
         state, limits = (None, None) if consent is GRANTED else told_consent(consent)
         block = _encode(
-            _Block(prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits)
-        )
+            _Block(
+                prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits,
+                waiting,
+            )
+        )  # fmt: skip
         if not block.isascii():
             block = _escaped(block)
         for character, escape in _ESCAPES:

@@ -13,7 +13,7 @@ from capi_middleware.capture.consent import DENIED, GRANTED
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.routes import Match
-from capi_middleware.errors import CapiError
+from capi_middleware.errors import BadBeacon, CapiError
 from capi_middleware.events import Count, Event
 from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.user_data import UserData
@@ -67,8 +67,8 @@ class Exchange(Private):
     __slots__ = (
         "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
         "_head", "_injector", "_mount", "_nobodys", "_opened", "_page_view", "_path", "_promised",
-        "_raw_path", "_started", "_tag_failed", "_verdict", "_visit", "commits", "headers",
-        "issuer", "scope", "tee",
+        "_raw_path", "_started", "_tag_failed", "_verdict", "_visit", "_waiting", "commits",
+        "headers", "issuer", "scope", "tee",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +100,8 @@ class Exchange(Private):
         self._verdict: Verdict | None = None
         self._injector: Injector | None = None
         self._head: Head | None = None
+        #: Signed events of an answer that was fetched ahead.
+        self._waiting = ""
         self.headers: Headers = []
         self._event_ids = self._handed = self._page_view = self._asks = False
         self._started = self._opened = self._ended = self._tag_failed = False
@@ -225,12 +227,19 @@ class Exchange(Private):
             # A page that others may see must not depend on this visitor: its question decides.
             if not self._asks:
                 return False
-        elif prefetch or status >= 500:
-            self._suppress("prefetch" if prefetch else "error_status", keep_page=True)
-        if not self._asks:
+        elif status >= 500:
+            self._suppress("error_status", keep_page=True)
+        elif prefetch:
+            carries = (page or visit.scripted) and not 300 <= status < 400
+            if carries and not is_public(headers):
+                await self._hold_back(visit, waits)
+            else:
+                self._suppress("prefetch", keep_page=True)
+        if not (self._asks or prefetch):
             await drafts.complete(visit, waits, page_view=self._page_view)
-        if not page or (visit.scripted and not self._asks):
-            self._add_page_view()
+        if not page or (visit.scripted and not (self._asks and not self._waiting)):
+            if not prefetch:
+                self._add_page_view()
             self._send_on(visit, status)
         if not page:
             return False
@@ -338,21 +347,59 @@ class Exchange(Private):
         commits, self.commits = self.commits, []
         return commits
 
+    async def _hold_back(self, visit: Visit, waits: Waits) -> None:
+        """The answer was fetched ahead: its events wait with it until it is shown."""
+        drafts, issuer = self._drafts, self.issuer
+        await drafts.complete(visit, waits, page_view=False)
+        events = [draft.event for draft in drafts.events if draft.event.pixel_ids]
+        self._waiting, _ = issuer.waiting.pack(
+            page_events(events), now=issuer.clock(), scripted=visit.scripted
+        )
+        drafts.events.clear()
+        drafts.matches = []
+        self._page_view = False  # the one of the address that is shown
+
     # -- what a page asks for that was shown already ----------------------------------------------
 
-    async def answer(self, waits: Waits) -> tuple[dict[str, Any], Headers]:
+    def _take_up(self, waiting: str, *, a_part: bool) -> bool:
+        """Draft the events that waited until they are shown; whether there are such."""
+        issuer, drafts = self.issuer, self._drafts
+        try:
+            events, _ = issuer.waiting.unpack(waiting, now=issuer.clock())
+        except BadBeacon:
+            issuer.count(Count("beacon", "waiting"))
+            return False
+        matches = {} if a_part else {one.route.event_name: one for one in drafts.matches}
+        drafts.matches = []
+        for one in events:
+            match = matches.get(one.event_name)
+            route = match.route if match is not None else None
+            event = issuer.new_event(one.event_name, None, route, event_id=one.event_id)
+            event.custom_data, event.pixel_ids = one.custom_data, one.pixel_ids
+            drafts.events.append(Draft(event, match, tracked=True))
+            if match is not None:
+                drafts.matches.append(match)
+        return True
+
+    async def answer(
+        self, waits: Waits, waiting: str = "", *, a_part: bool = False
+    ) -> tuple[dict[str, Any], Headers]:
         """What a page without event_ids is told when its script asks, and header lines with it.
 
-        That is a page that others may have got too, or one that a script made of parts.
+        That is a page that others may have got too, one that a script made of parts, or one whose
+        events are `waiting` (signed) until it is shown; `a_part` of a page brings no PageView.
         """
         issuer, drafts, visit = self.issuer, self._drafts, self.visit()
-        drafts.matches = [
-            match
-            for match in drafts.matches
-            if 200 in match.route.counted and match.route.event_name != "Purchase"
-        ]
+        if not (waiting and self._take_up(waiting, a_part=a_part)):
+            drafts.matches = [
+                match
+                for match in drafts.matches
+                if 200 in match.route.counted
+                and match.route.event_name != "Purchase"
+                and not a_part
+            ]
         await visit.decide(waits)
-        self._page_view = issuer.config.page_view and not self._excluded
+        self._page_view = issuer.config.page_view and not self._excluded and not a_part
         refusal = visit.refusal()
         events: list[Event] = []
         told: dict[str, Any] = {"e": []}
@@ -443,7 +490,8 @@ class Exchange(Private):
             if draft.event.send != "server" and draft.event.pixel_ids
         ]
         if not is_public(self.headers):
-            headers, n = visit.send_on(page_events([draft.event for draft in drafts]), status)
+            events = page_events([draft.event for draft in drafts])
+            headers, n = visit.send_on(events, status, self._waiting)
             self.headers = self.headers + headers
             if headers and not 300 <= status < 400:
                 self._handed = True
@@ -492,7 +540,8 @@ class Exchange(Private):
             has_script = head is not None and head.has_script
             if self._asks:
                 return issuer.tags.tag(
-                    issuer.pixels, mount=self._mount, ask=True, nonce=verdict.nonce,
+                    issuer.pixels, mount=self._mount, ask=True, waiting=self._waiting,
+                    nonce=verdict.nonce,
                     origin=origin, has_script=has_script,
                 )  # fmt: skip
             if self._page_view:

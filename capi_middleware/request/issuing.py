@@ -29,7 +29,7 @@ from capi_middleware.meta.user_data import UserData, unknown_keys
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.tag import PixelEntry, TagMaker, pixel_entries
 from capi_middleware.shield import Shield
-from capi_middleware.signing import CARRIED, VISITOR, Minter, TextSigner, ValueDigest
+from capi_middleware.signing import CARRIED, VISITOR, WAITING, Minter, TextSigner, ValueDigest
 from capi_middleware.store.commits import Commit
 from capi_middleware.store.store import Store
 
@@ -74,6 +74,8 @@ class Issuer:
         self._repeats = Repeats()
         self.mirror: Mirror = Mirror(config.mirror)
         self.carrier: Carrier = Carrier(TextSigner(config.secrets, CARRIED))
+        #: For events of pages that were fetched ahead.
+        self.waiting: Carrier = Carrier.waiting(TextSigner(config.secrets, WAITING))
         self._visitors = TextSigner(config.secrets, VISITOR)
         #: digest(value, currency) of either copy of an event.
         self.digest: ValueDigest = ValueDigest(config.secrets)

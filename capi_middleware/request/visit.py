@@ -306,11 +306,13 @@ class Visit(Private):
         """The Set-Cookie line that ends what was brought."""
         return [(b"set-cookie", self._next_cookie(""))]
 
-    def send_on(self, events: Sequence[PageEvent], status: int) -> tuple[Headers, int]:
+    def send_on(
+        self, events: Sequence[PageEvent], status: int, waiting: str = ""
+    ) -> tuple[Headers, int]:
         """Headers for `events` that no page carries, and how many of them are on their way.
 
         A redirect sends them, with what it was brought itself, to the page it leads to; any other
-        answer to a script hands them to that script.
+        answer to a script hands them to that script, and those that are `waiting` (signed).
         """
         if 300 <= status < 400:
             if not events:
@@ -326,9 +328,9 @@ class Visit(Private):
         if not self.scripted:
             return [], 0
         carried = self.carried()
-        if not (events or carried):
+        if not (events or carried or waiting):
             return [], 0
-        value_, n = carrying.as_header([*events, *carried])
+        value_, n = carrying.as_header([*events, *carried], waiting)
         self.take(carried)
         return [(carrying.HEADER, value_), *self.cleared()], min(n, len(events))
 
