@@ -1,6 +1,6 @@
 """A wrapped app on a real port, with a fake Meta behind it, and the ledger of both copies."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,10 +37,13 @@ class Shop:
     body: str = ""
     #: The path of each page that was asked for, and its Sec-Purpose.
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+    #: What the view of a page does, by its path.
+    does: Callable[[str], object] = lambda path: None
     cache: dict[str, str] = field(default_factory=lambda: {"cache-control": "no-store"})
 
     async def page(self, request: Request) -> Response:
         self.asked.append((request.url.path, request.headers.get("sec-purpose")))
+        self.does(request.url.path)
         return HTMLResponse(
             f"<!doctype html><html><head><title>{request.url.path}</title>{self.head}</head>"
             f"<body>{self.body}</body></html>",
