@@ -55,7 +55,16 @@ def test_a_health_check_is_no_visit(path: str, agent: str) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [("sec-purpose", "prefetch;prerender"), ("purpose", "prefetch"), ("x-moz", "prefetch")],
+    [
+        ("sec-purpose", "prefetch;prerender"),
+        ("purpose", "prefetch"),
+        ("x-moz", "prefetch"),
+        ("x-sec-purpose", "prefetch"),
+        ("hx-preloaded", "true"),
+        ("x-up-version", "3.14.3"),
+        ("x-requested-with", "swup"),
+        ("x-barba", "yes"),
+    ],
 )
 def test_a_prefetch_is_no_visit_yet(header: tuple[str, str]) -> None:
     assert noise("GET", "/", dict([header])) == "prefetch"
