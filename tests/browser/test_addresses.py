@@ -1,0 +1,97 @@
+"""Where a page says it is and what proxies make of it: both copies meet all the same."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Page
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tests.browser.conftest import Until
+from tests.browser.shop import Shop, open_shop
+from tests.support.servers import serve
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    with open_shop() as shop:
+        yield shop
+
+
+def proxy(shop: Shop, host: str) -> Starlette:
+    """A proxy that says another Host, as nginx does without a line about it."""
+
+    async def pass_on(request: Request) -> Response:
+        headers = {**request.headers, "host": host}
+        async with httpx.AsyncClient() as client:
+            answer = await client.request(
+                request.method, f"{shop.url}{request.url.path}?{request.url.query}",
+                headers=headers, content=await request.body(),
+            )  # fmt: skip
+        response = Response(answer.content, answer.status_code)
+        response.raw_headers = [
+            (name, value)
+            for name, value in answer.headers.raw
+            if name.lower() not in (b"content-length", b"content-encoding", b"transfer-encoding")
+        ] + [(b"content-length", b"%d" % len(answer.content))]
+        return response
+
+    return Starlette(routes=[Route("/{path:path}", pass_on, methods=["GET", "POST"])])
+
+
+@pytest.mark.parametrize("host", ["backend:8000", "127.0.0.1:80"])
+@pytest.mark.parametrize("cache", ["no-store", "public, max-age=60"])
+def test_behind_a_proxy_that_sets_no_host_the_beacon_and_the_question_are_heard(
+    page: Page, shop: Shop, until: Until, host: str, cache: str
+) -> None:
+    shop.cache = {"cache-control": cache}
+    with serve(proxy(shop, host)) as url:
+        page.goto(f"{url}/products/7")
+        until(lambda: shop.browser("ViewContent") == ["sent"])
+        until(lambda: shop.browser("PageView") == ["sent"])
+    assert shop.pairs("ViewContent") == shop.pairs("PageView") == [(1, 1)]
+
+
+def test_a_page_that_hides_its_referrer_is_heard(page: Page, shop: Shop, until: Until) -> None:
+    shop.cache = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
+    page.goto(f"{shop.url}/products/7")
+    until(lambda: shop.browser("ViewContent") == ["sent"])
+    assert shop.pairs("ViewContent") == [(1, 1)]
+
+
+@pytest.mark.parametrize("cache", ["no-store", "public, max-age=60"])
+def test_a_base_elsewhere_costs_neither_script_nor_question_nor_beacon(
+    page: Page, shop: Shop, until: Until, cache: str
+) -> None:
+    shop.head = "<base href='http://127.0.0.1:1/elsewhere/'>"
+    shop.cache = {"cache-control": cache}
+    page.goto(f"{shop.url}/products/7")
+    until(lambda: shop.browser("ViewContent") == ["sent"])
+    assert shop.pairs("ViewContent") == [(1, 1)]
+    page.evaluate(f"fetch('{shop.url}/api/lead', {{method: 'POST'}})")
+    until(lambda: shop.browser("Lead") == ["sent"])
+    assert shop.pairs("Lead") == [(1, 1)]
+
+
+@pytest.mark.parametrize("how", ["async", ""])
+def test_a_script_that_was_put_in_by_hand_before_its_block_runs_once(
+    page: Page, shop: Shop, until: Until, how: str
+) -> None:
+    shop.head = f"<script src='/_capi/s.js' {how}></script>"
+    page.goto(f"{shop.url}/products/7")
+    until(lambda: shop.browser("ViewContent") == ["sent"])
+    page.wait_for_timeout(300)
+    assert shop.pairs("ViewContent") == shop.pairs("PageView") == [(1, 1)]
+
+
+def test_a_policy_in_the_page_that_forbids_the_tag_is_the_cause(
+    page: Page, shop: Shop, until: Until
+) -> None:
+    shop.head = "<meta http-equiv=Content-Security-Policy content=\"script-src 'none'\">"
+    page.goto(f"{shop.url}/products/7")
+    until(lambda: shop.browser("ViewContent"))
+    assert shop.browser("ViewContent") == ["csp"]
+    assert page.evaluate("window.fbq === undefined")
