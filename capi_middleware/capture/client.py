@@ -29,9 +29,9 @@ HEADERS = "capi_middleware.headers"
 _USUAL_PORTS = (":80", ":443")
 _FORWARDED_PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;,"\s]+)\s*')
 _PREFETCH_HEADERS = frozenset({"purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose"})
-#: Of libraries that fetch a page when the mouse is over its link: htmx's preload says so; Unpoly,
-#: swup and barba do not tell it from a click, so their pages wait until they are shown.
-_PRELOADERS = frozenset({"hx-preloaded", "x-up-version", "x-barba"})
+#: Of libraries that fetch a page when the mouse is over its link: htmx's preload and Turbo 7 say
+#: so; Unpoly, swup and barba do not tell it from a click, so their pages wait until they are shown.
+_PRELOADERS = frozenset({"hx-preloaded", "vnd.prefetch", "x-up-version", "x-barba"})
 _PREFETCH_WORDS = re.compile("prefetch|prerender|preview", re.IGNORECASE)
 #: What a browser asks for beside pages (Sec-Fetch-Dest): a catch-all view answers /favicon.ico too.
 _SUBRESOURCES = frozenset(

@@ -61,6 +61,7 @@ def test_a_health_check_is_no_visit(path: str, agent: str) -> None:
         ("x-moz", "prefetch"),
         ("x-sec-purpose", "prefetch"),
         ("hx-preloaded", "true"),
+        ("vnd.prefetch", "true"),
         ("x-up-version", "3.14.3"),
         ("x-requested-with", "swup"),
         ("x-barba", "yes"),
