@@ -8,19 +8,21 @@ from msgspec import Struct
 
 from capi_middleware.page.markup import WHITESPACE
 
-#: What one of them has in it, in lower case: most heads have nothing of it.
-MARKS = (b"security-policy", b"<base", b"/s.js", b"data-c>", b"data-c=", b"data-c ")
-
-# The scanner was here before: whatever begins in a head ends in it. Comments, and the inside of
-# elements that are text or are not there yet, say nothing.
-_ELEMENT = re.compile(
-    rb"(?is)<!--.*?-->|<(?:(title|style|noscript|noframes|template)\b.*?</\1[%(s)b/>]|"
-    rb"(script|meta|base)((?:[%(s)b/]+[^%(s)b/>=]+(?:[%(s)b]*=[%(s)b]*"
-    rb"(?:\"[^\"]*+\"|'[^']*+'|[^%(s)b>\"']++))?)*+)[%(s)b/]*>)" % {b"s": WHITESPACE}
+# Comments, and the inside of elements that are text or are not there yet, say nothing.
+_OPENING = re.compile(
+    rb"(?i)<(?:(!--)|(script|meta|base|title|style|noscript|noframes|template)(?=[%b/>]))"
+    % WHITESPACE
 )
-_SCRIPT_END = re.compile(rb"(?i)</script[%b/>]" % WHITESPACE)
+_ATTRIBUTES = re.compile(
+    rb"((?:[%(s)b/]*+[^%(s)b/>][^%(s)b/>=]*+(?:[%(s)b]*+=[%(s)b]*+"
+    rb"(?:\"[^\"]*+\"|'[^']*+'|[^%(s)b>\"']++))?+)*+)[%(s)b/]*+>" % {b"s": WHITESPACE}
+)
+_ENDS = {
+    name: re.compile(rb"(?i)</%b[%b/>]" % (name, WHITESPACE))
+    for name in (b"script", b"title", b"style", b"noscript", b"noframes", b"template")
+}
 _ATTRIBUTE = re.compile(
-    rb"([^%(s)b/>=]+)(?:[%(s)b]*=[%(s)b]*(?:\"([^\"]*+)\"|'([^']*+)'|([^%(s)b>\"']++)))?"
+    rb"([^%(s)b/>][^%(s)b/>=]*+)(?:[%(s)b]*=[%(s)b]*(?:\"([^\"]*+)\"|'([^']*+)'|([^%(s)b>\"']++)))?"
     % {b"s": WHITESPACE}
 )
 #: Directives that browsers do not take from a meta element.
@@ -43,18 +45,24 @@ def read_head(head: bytes) -> Head:
     found = Head()
     based = False
     position = 0
-    while element := _ELEMENT.search(head, position):
-        position = element.end()
-        name = (element[2] or b"").lower()
+    while opening := _OPENING.search(head, position):
+        position = opening.end()
+        name = (opening[2] or b"").lower()
         if not name:
+            position = head.find(b"-->", position)
+        elif name not in (b"meta", b"base"):
+            position = _after(head, name, position)
+        if position < 0:
+            break
+        if name not in (b"script", b"meta", b"base"):
             continue
-        attributes = _attributes(element[3])
+        told = _ATTRIBUTES.match(head, opening.end())
+        if told is None:
+            break  # it does not end here
+        attributes = _attributes(told[1])
         if name == b"script":
-            end = _SCRIPT_END.search(head, position)
-            position = end.end() if end else len(head)
-            if "src" in attributes:
-                path = attributes["src"].partition("?")[0]
-                found.has_script = found.has_script or path.endswith("/s.js")
+            path = attributes.get("src", "").partition("?")[0]
+            found.has_script = found.has_script or path.endswith("/s.js")
             found.has_block = found.has_block or "data-c" in attributes
         elif name == b"base":
             if not based and "href" in attributes:
@@ -65,6 +73,12 @@ def read_head(head: bytes) -> Head:
             if policy.strip():
                 found.policies.append(policy)
     return found
+
+
+def _after(head: bytes, name: bytes, position: int) -> int:
+    """Where the end tag of an element starts that holds no other, -1 where there is none."""
+    end = _ENDS[name].search(head, position)
+    return end.start() if end else -1
 
 
 def _attributes(text: bytes) -> dict[str, str]:

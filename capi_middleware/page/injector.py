@@ -9,7 +9,6 @@ import re
 
 from msgspec import Struct, field
 
-from capi_middleware.page.head import MARKS
 from capi_middleware.page.markup import (
     CDATA,
     COMMENT,
@@ -41,16 +40,21 @@ _NOT_AMP_ATTRIBUTES = rb"(?:[%b]++(?![aA][mM][pP])[a-zA-Z][a-zA-Z0-9:_.-]*+(?:%b
 )  # fmt: skip
 #: How nearly all tags of a head are written, without the choices of _ATTRIBUTES: twice as fast.
 _PLAIN = rb' [a-z-]++="[^"]*+"'
+#: What matters to the tag (see head.py) is not ordinary: a policy, and a tag that is there.
+_EQUIV = rb"(?:[^>\"'qQ]++|\"[^\"]*+\"|'[^']*+'|[qQ](?![uU][iI][vV]))*+[qQ]"
+_OURS = rb"(?:[^>/dD]++|/(?!s\.js)|[dD](?![aA][tT][aA]-[cC][%b=>/]))*+[/dD]" % WHITESPACE
 _ORDINARY_TOKENS = rb"""(?:<(?:
-    meta%(plain)b%(plain)b ?/?>
+    meta(?![ ]http)%(plain)b(?![ ]http)%(plain)b ?/?>
     |link%(plain)b%(plain)b(?:%(plain)b)*+ ?/?>
-    |(?:meta|link|base)%(attributes)b
+    |link%(attributes)b
+    |meta(?!%(equiv)b)%(attributes)b
     |title%(attributes)b[^<]*+</title>
-    |script%(attributes)b[^<]*+(?:<(?!!--|/[sS])[^<]*+){0,200}</script>
+    |script(?!%(ours)b)%(attributes)b[^<]*+(?:<(?!!--|/[sS])[^<]*+){0,200}</script>
     |style%(attributes)b[^<]*+</style>
     |!--(?!-?>)[^-]*+(?:-(?!->|-!>)[^-]*+){0,200}-->
 )%(space)b){0,100}(</head>)?""" % {
-    b"attributes": _ATTRIBUTES, b"plain": _PLAIN, b"space": _SPACE,
+    b"attributes": _ATTRIBUTES, b"plain": _PLAIN, b"space": _SPACE, b"equiv": _EQUIV,
+    b"ours": _OURS,
 }  # fmt: skip
 # re.VERBOSE would drop the space that WHITESPACE stands for, so the layout goes by hand.
 _ORDINARY = _SPACE + re.sub(rb"\n *", b"", _ORDINARY_TOKENS)
@@ -70,6 +74,7 @@ _HEAD_VOID = frozenset([b"base", b"basefont", b"bgsound", b"link", b"meta"])
 _HEAD_TEXT = frozenset([b"noframes", b"noscript", b"script", b"style", b"title"])
 _TEMPLATE_TEXT = frozenset([*RAW_TEXT_ELEMENTS, b"plaintext", b"script"])
 _HEAD_ENDING_END_TAGS = frozenset([b"body", b"br", b"head", b"html"])
+_NOTED = frozenset([b"base", b"meta", b"script"])
 _DOCUMENT_TAGS = frozenset([b"body", b"head", b"html"])
 _FOREIGN_ROOTS = frozenset([b"math", b"svg"])
 
@@ -96,6 +101,8 @@ class Scanner:
 
     is_document: bool | None = None
     skip_reason: str | None = None
+    #: Whether there was a base, or a meta or script that the ordinary ones are not.
+    notes = False
     _at_start = True
     _inside: Construct | None = None
     _template_depth = 0
@@ -219,6 +226,7 @@ class Scanner:
             return _HELD
         name = name.lower()
         if not closing:
+            self.notes = self.notes or name in _NOTED
             self._inside = self._start_tag(name)
             if self._inside is None:
                 return _PLACE
@@ -265,7 +273,7 @@ class Injector(Struct, eq=False):
     Attributes: `is_document` (None = cannot tell yet); `injected`; `skip_reason` ("fragment",
     "amp", "charset", "no_place": it ended without a place, "error", or None); `failure` is the
     error of an "error"; `settled`: nothing about the rest of the body will be changed any more;
-    `head`: what comes before the place, where something in it may matter to the tag (see head.py).
+    `head`: what comes before the place, where it may say something of the tag (see head.py).
     """
 
     injected: bool = False
@@ -311,14 +319,9 @@ class Injector(Struct, eq=False):
             if found and scanner.is_document:
                 self.settled = True
                 self._data, self._place, self._held = data, end, b""
-                head = data[:end]
-                if self._before:
-                    head = b"".join([*self._before, head])
-                    self._before = []
-                lowered = head.lower()
-                for mark in MARKS:
-                    if mark in lowered:
-                        self.head = head
+                if scanner.notes:
+                    self.head = b"".join([*self._before, data[:end]])
+                self._before = []
                 return [], True
             if found or last:
                 reason = "no_place" if scanner.is_document else "fragment"

@@ -101,8 +101,39 @@ def test_the_head_is_known_whatever_the_chunks_are(size: int) -> None:
     assert injector.head.endswith(META.format(NONE).encode())
 
 
-def test_a_head_that_says_nothing_is_not_kept() -> None:
+@pytest.mark.parametrize(
+    "markup",
+    [
+        '<meta charset="utf-8"><meta name="a" content="q"><link rel="stylesheet" href="/s.css">',
+        '<script src="/js/plugins.js" data-cfasync="false"></script><script>let a = 1</script>',
+        "<meta charset=utf-8><meta property='og:title' content='a' name=b>",
+    ],
+)
+def test_a_head_that_says_nothing_is_not_kept(markup: str) -> None:
     injector = Injector()
-    injector.feed(head('<meta charset="utf-8"><link rel="stylesheet" href="/s.css">'))
+    injector.feed(head(markup))
     assert injector.settled
     assert injector.head == b""
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        META.format(NONE),
+        META.format(NONE).upper(),
+        f'<meta content="{NONE}" http-equiv="Content-Security-Policy">',
+        f'<meta id="p" content="{NONE}" http-equiv="Content-Security-Policy">',
+        f"<meta content='a > b' data-q='q' http-equiv=Content-Security-Policy content=\"{NONE}\">",
+        '<base href="https://cdn.example">',
+        "<BASE HREF=//cdn.example>",
+        '<script src="/_capi/s.js?v=1" async></script>',
+        "<script async src=https://shop.example/_capi/s.js></script>",
+        '<script type="application/json" data-c>{}</script>',
+        "<script DATA-C type=application/json>{}</script>",
+    ],
+)
+def test_a_head_that_says_something_is_kept_whatever_is_around_it(markup: str) -> None:
+    around = '<meta charset="utf-8"><script src="/a.js"></script><link rel="icon" href="/i.png">'
+    injector = Injector()
+    injector.feed(head(around + markup + around))
+    assert markup.encode() in injector.head
