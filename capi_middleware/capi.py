@@ -79,7 +79,7 @@ class CAPI:
         #: Whether it delivers in this process; the doors start it with the first request.
         self.started: bool = False
         at_fork(after_in_child=self._forget)
-        self.issuer.notices.about_store(config.store)
+        self.issuer.notices.about_store(config.stores[0])
         living.add(self)
         # From now on: before what the host registered earlier takes away what `before_send` needs.
         atexit.register(_close, weakref.ref(self))

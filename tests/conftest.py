@@ -52,6 +52,13 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def postgres_urls(postgres_server: str) -> Iterator[list[str]]:
+    """Two fresh databases."""
+    with postgres.database(postgres_server) as one, postgres.database(postgres_server) as other:
+        yield [one, other]
+
+
 @pytest.fixture(scope="session")
 def driver() -> Iterator[Driver]:
     with sync_playwright() as driver:

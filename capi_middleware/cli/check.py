@@ -220,7 +220,7 @@ def _route(config: Config, route: EventRoute) -> Finding:
 
 
 def _store(config: Config) -> Iterator[Finding]:
-    kind, _, place = config.store.partition(":///")
+    kind, _, place = config.stores[0].partition(":///")
     kind = kind.partition(":")[0]
     try:
         store = open_store(config.store, queue_limit=config.queue_limit)

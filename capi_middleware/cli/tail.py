@@ -31,13 +31,16 @@ def tail(source: str, event: str | None, pixel: str | None, once: bool, as_json:
 
     An event is printed again when one of its copies gets on.
     """
-    watch = Watch(event, pixel, as_json)
     with opened(source) as capi:
-        watch.begin(capi.store)
+        # Each part of a store has keys in an order of their own.
+        watches = [(Watch(event, pixel, as_json), part) for part in capi.store.parts]
+        for watch, part in watches:
+            watch.begin(part)
         try:
             while not once:
                 time.sleep(_POLL)
-                watch.look(capi.store)
+                for watch, part in watches:
+                    watch.look(part)
         except KeyboardInterrupt:
             return
 

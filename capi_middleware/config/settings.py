@@ -30,12 +30,15 @@ from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.meta.user_data import unknown_keys
 from capi_middleware.meta.versions import NEWEST
 from capi_middleware.signing import token_mark
+from capi_middleware.store.opening import check_urls
 
 #: What `user_data` and `consent` may be: a callable taking the request, or expressions.
 Rule = Callable[[Any], Any] | Mapping[str, Any] | None
 _SECRET_LENGTH = 32
 _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
-_STORE_HINT = "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… or memory:"
+_STORE_HINT = (
+    "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… (or a list of these) or memory:"
+)
 _SECRET_HINT = (
     f"a secret of at least {_SECRET_LENGTH} characters; make one: "
     "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
@@ -51,7 +54,8 @@ class Config:
         secret_key: at least 32 characters; a list means: the first signs, all verify.
         pixels: where events go.
         routes: which requests are events.
-        store: "sqlite:///capi.db", "sqlite:////absolute/path.db" or "memory:".
+        store: "sqlite:///capi.db", "sqlite:////absolute/path.db", "postgresql://…" or "memory:"; a
+            list of postgresql:// URLs, always the same, divides the events among these databases.
         prefix: where our endpoints live; neutral, so that ad blockers do not know it.
         report_token: opens the report; without it the report is not served (unless debug).
         page_view: PageView on every HTML page.
@@ -97,7 +101,7 @@ class Config:
     pixels: Sequence[Pixel]
     routes: Sequence[EventRoute] = ()
     _: KW_ONLY
-    store: str = "sqlite:///capi.db"
+    store: str | Sequence[str] = "sqlite:///capi.db"
     prefix: str = "/_capi"
     report_token: str | None = None
     page_view: bool = True
@@ -148,6 +152,11 @@ class Config:
     def secrets(self) -> tuple[str, ...]:
         """The key ring: the first signs, all verify."""
         return (self.secret_key,) if isinstance(self.secret_key, str) else tuple(self.secret_key)
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The URLs of the store's databases, in an order that never changes."""
+        return (self.store,) if isinstance(self.store, str) else tuple(self.store)
 
     def pixel_ids(self, event_name: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
         """The pixels that an event of this `event_name` goes to, or only the `wanted` of them."""
@@ -268,9 +277,13 @@ class Config:
             fail("alert_webhook", found, "an https:// address (http:// on this machine)")
 
     def _check_addresses(self) -> None:
-        if not isinstance(self.store, str) or not _STORES.match(self.store):
-            found = self.store.partition(":")[0] if isinstance(self.store, str) else self.store
-            fail("store", f"{found!r}", _STORE_HINT)
+        if not isinstance(self.store, str | list | tuple):
+            fail("store", kind_of(self.store), _STORE_HINT)
+        for url in self.stores:
+            if not isinstance(url, str) or not _STORES.match(url):
+                found = url.partition(":")[0] if isinstance(url, str) else url
+                fail("store", f"{found!r}", _STORE_HINT)
+        check_urls(self.stores)
         if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", str(self.prefix)):
             fail("prefix", repr(self.prefix), "a path such as '/_capi' without '/' at its end")
         for name in ("graph_url", "pixel_script_url"):

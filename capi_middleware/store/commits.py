@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct, field
 
@@ -12,6 +12,9 @@ from capi_middleware.events import Row
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
+
+    #: What is told of the end of a commit.
+    Waiter: TypeAlias = "threading.Event | Future[None] | Whole"
 
 #: How long a response waits for the disk before it ends all the same, in seconds.
 COMMIT_PATIENCE = 2.0
@@ -48,7 +51,7 @@ class Commit(Struct, eq=False, gc=False):
     #: Since when somebody on a loop waits, in the loop's seconds.
     since: float = 0.0
     #: None when it has ended.
-    waiting: list["threading.Event | Future[None]"] | None = field(default_factory=list)
+    waiting: "list[Waiter] | None" = field(default_factory=list)
     #: What it is about, where that are new events.
     rows: Sequence[Row] = ()
 
@@ -82,9 +85,41 @@ class Commit(Struct, eq=False, gc=False):
             raise error
 
 
+class Whole(Commit, eq=False, gc=False):
+    """Several commits as one: it ends when all of them have, with the error of one that has one."""
+
+    parts: Sequence[Commit] = ()
+
+    def is_held_up(self) -> bool:
+        """Whether one of those that are left is."""
+        return any(one.is_held_up() for one in self.parts if not one.done())
+
+    def is_over(self) -> bool:
+        """Whether all have ended."""
+        over = all(one.done() for one in self.parts)
+        self.error = next((one.error for one in self.parts if one.error), None)
+        return over
+
+
+def together(parts: Sequence[Commit]) -> Commit:
+    """One commit for all of these."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = Whole(parts[0].holdup, parts=parts)
+    for one in parts:
+        waiting = one.waiting
+        if waiting is not None:
+            waiting.append(whole)
+    # Looked at again: they may have ended before it was listed.
+    if whole.is_over():
+        end([whole])
+    return whole
+
+
 def end(commits: Iterable[Commit]) -> None:
     """End these and tell all who wait; each event loop is woken once. From any thread."""
     loops: dict[AbstractEventLoop, list[Future[None]]] = {}
+    wholes: list[Whole] = []
     for commit in commits:
         # First this: who comes from now on does not wait, and all others are listed.
         waiting, commit.waiting = commit.waiting, None
@@ -92,15 +127,20 @@ def end(commits: Iterable[Commit]) -> None:
         for one in waiting or ():
             if isinstance(one, threading.Event):
                 one.set()
+            elif isinstance(one, Whole):
+                wholes.append(one)
             else:
                 loops.setdefault(one.get_loop(), []).append(one)
     for loop, futures in loops.items():
         # A loop that was closed has nobody who waits, and must not keep others waiting.
         with suppress(Exception):
             loop.call_soon_threadsafe(_end, futures)
+    # Two threads may find the same one over: who waits is told twice, which is as good as once.
+    if over := [one for one in wholes if one.is_over()]:
+        end(over)
 
 
-def arrival(commit: Commit, waiting: "list[threading.Event | Future[None]]") -> "Future[None]":
+def arrival(commit: Commit, waiting: "list[Waiter]") -> "Future[None]":
     """What to await on an event loop until a commit ended, or patience did: see Commit.failure.
 
     `waiting` is the commit's, which has not ended.
@@ -147,9 +187,7 @@ class _Loop:
         self._commits: list[Commit] = []
         self._is_looking = False
 
-    def join(
-        self, commit: Commit, waiting: "list[threading.Event | Future[None]]"
-    ) -> "Future[None]":
+    def join(self, commit: Commit, waiting: "list[Waiter]") -> "Future[None]":
         """Ends with the commit, or when patience does."""
         future = self.loop.create_future()
         waiting.append(future)
@@ -173,7 +211,7 @@ class _Loop:
             if commit.since + patience > now:
                 still.append(commit)
             else:
-                _end([one for one in waiting if not isinstance(one, threading.Event)])
+                _end([one for one in waiting if not isinstance(one, threading.Event | Whole)])
         self._commits, self._is_looking = still, bool(still)
         if still:
             self.loop.call_later(BUSY_PATIENCE, self._look)

@@ -193,9 +193,14 @@ class Link:
         begin, begin_reading: queries that begin a transaction; the first column they find is the
             time of the database, Unix time in seconds.
         outage: where all links to a database tell that they cannot use it.
+        place: which one of how many databases it is.
     """
 
-    def __init__(self, url: str, begin: bytes, begin_reading: bytes, outage: Outage) -> None:
+    def __init__(
+        self, url: str, begin: bytes, begin_reading: bytes, outage: Outage,
+        place: tuple[int, int] = (1, 1),
+    ) -> None:  # fmt: skip
+        self._place = place
         self._options: dict[str, Any] = {**_OPTIONS, **options_of(url)}
         self._begin, self._begin_reading = begin, begin_reading
         self._outage = outage
@@ -334,7 +339,7 @@ class Link:
         self._failures = 0
         db.add_notice_handler(partial(_warn, db))
         try:
-            _prepare(db, self.name)
+            _prepare(db, self.name, self._place)
         except psycopg.Error as error:
             db.close()
             raise self._away(error) from None
@@ -394,7 +399,7 @@ def name_of(url: str) -> str:
     return f"postgresql://{parts.get('host') or 'localhost'}/{parts.get('dbname') or ''}"
 
 
-def _prepare(db: Session, name: str) -> None:
+def _prepare(db: Session, name: str, place: tuple[int, int]) -> None:
     """Find our tables, or make them. Raises StoreError where they cannot be ours."""
     encoding = db.info.parameter_status("server_encoding")
     if encoding != "UTF8":
@@ -402,32 +407,42 @@ def _prepare(db: Session, name: str) -> None:
             f"{name}: found a database in the encoding {encoding}, expected UTF8, which holds any "
             "page and name: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
         )
-    version = _version(db)
-    if version is None:
+    made = _made(db)
+    if made is None:
         db.execute(b"SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
-        version = _version(db)
-        if version is None:
-            version = SCHEMA_VERSION
+        made = _made(db)
+        if made is None:
+            made = SCHEMA_VERSION, *place
             _look_elsewhere(db, name)
+            first, step = map(str, place)
             for statement in schema("postgres.sql"):
-                db.execute(statement.encode())
-            db.execute(b"CREATE TABLE capi_schema (version integer NOT NULL)")
-            db.execute(b"INSERT INTO capi_schema VALUES (%s)", (version,))
+                keyed = statement.replace("{first}", first).replace("{step}", step)
+                db.execute(keyed.encode())
+            db.execute(b"INSERT INTO capi_schema VALUES (%s, %s, %s)", made)
     db.commit()
-    if version != SCHEMA_VERSION:
+    if made[0] != SCHEMA_VERSION:
         raise StoreError(
-            f"{name}: found schema {version}, expected {SCHEMA_VERSION}: another version "
+            f"{name}: found schema {made[0]}, expected {SCHEMA_VERSION}: another version "
             "of capi_middleware made these tables, use the same version or another database"
+        )
+    if made[1:] != place:
+        raise StoreError(
+            f"{name}: found database {made[1]} of {made[2]}, expected {place[0]} of {place[1]}: "
+            "events would be looked for, and stored again, in another one; give store the list "
+            "that made them, each in its place, or begin with empty databases"
         )
 
 
-def _version(db: Session) -> int | None:
+def _made(db: Session) -> tuple[int, int, int] | None:
+    """What made our tables: a version, for which one of how many databases."""
     # Read from the catalog: to_regclass() may answer from a cache that a waiting start keeps.
     ours = b"SELECT 1 FROM pg_class WHERE relname = 'capi_schema' AND pg_table_is_visible(oid)"
     if db.execute(ours).fetchone() is None:
         return None
-    version = db.execute(b"SELECT version FROM capi_schema").fetchone()
-    return int(version[0]) if version is not None else None
+    made: tuple[int, int, int] | None = db.execute(
+        b"SELECT version, place, number FROM capi_schema"
+    ).fetchone()
+    return made
 
 
 def _look_elsewhere(db: Session, name: str) -> None:

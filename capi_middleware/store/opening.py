@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,13 +15,28 @@ _POSTGRES = re.compile(r"postgres(ql)?://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}(?=://)")
 
 
-def open_store(url: str, *, queue_limit: int, clock: Callable[[], float] | None = None) -> Store:
-    """The store that `url` names. Nothing is opened yet: that happens at the first use.
+def open_store(
+    url: str | Sequence[str], *, queue_limit: int, clock: Callable[[], float] | None = None
+) -> Store:
+    """The store that `url` names, or several. Nothing is opened yet: that happens at first use.
 
-    Raises ConfigError for a URL that names no store, see `check_url`, and for a file that cannot
+    Raises ConfigError for what names no store, see `check_url`, and for a file that cannot
     be made where it should be. `clock` (Unix time in seconds) is for tests.
     """
-    check_url(url)
+    urls = [url] if isinstance(url, str) else [*url]
+    check_urls(urls)
+    if len(urls) > 1:
+        from capi_middleware.store.shards import Shards
+
+        places = [(place, len(urls)) for place in range(1, len(urls) + 1)]
+        share = -(-queue_limit // len(urls))
+        return Shards([_open(*of, share, clock) for of in zip(urls, places, strict=True)])
+    return _open(urls[0], (1, 1), queue_limit, clock)
+
+
+def _open(
+    url: str, place: tuple[int, int], queue_limit: int, clock: Callable[[], float] | None
+) -> Store:
     if _POSTGRES.match(url):
         try:
             from capi_middleware.store.postgres import PostgresEngine
@@ -30,7 +45,7 @@ def open_store(url: str, *, queue_limit: int, clock: Callable[[], float] | None 
                 f"store: found a postgresql:// URL and no psycopg ({error}), expected it: "
                 "pip install 'capi-middleware[postgres]'"
             ) from None
-        engine = PostgresEngine(url, clock)
+        engine = PostgresEngine(url, clock, place)
         return Store(engine, queue_limit=queue_limit, clock=clock or time.time)
     from capi_middleware.store.sqlite import File, Memory
 
@@ -43,6 +58,20 @@ def open_store(url: str, *, queue_limit: int, clock: Callable[[], float] | None 
     if path.is_dir():
         _fail(f"a directory at {path}", "the name of a file")
     return Store(File(path, clock), queue_limit=queue_limit, clock=clock)
+
+
+def check_urls(urls: Sequence[str]) -> None:
+    """Raise ConfigError unless these name a store: one alone, or several of PostgreSQL."""
+    for url in urls:
+        check_url(url)
+    if not urls:
+        _fail("an empty list")
+    if len(urls) > 1 and not all(map(_POSTGRES.match, urls)):
+        _fail(
+            "a list with a URL of another kind", "postgresql:// URLs only where there are several"
+        )
+    if len({*urls}) < len(urls):
+        _fail("a list with one URL twice", "a database of its own for each")
 
 
 def check_url(url: str) -> None:

@@ -144,18 +144,21 @@ class PostgresEngine(Engine):
     Args:
         url: a libpq connection URI; its password is never shown.
         clock: for tests; the database's clock by default. Unix time in seconds.
+        place: which one of how many databases it is, see Shards; kept in it, and never another.
     """
 
     immediate = False
 
-    def __init__(self, url: str, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, url: str, clock: Callable[[], float] | None = None, place: tuple[int, int] = (1, 1)
+    ) -> None:
         super().__init__()
         outage = Outage(name_of(url))
         begins = QUERIES["begin"], QUERIES["begin_reading"]
-        self.writing_link: Link = Link(url, *begins, outage)
-        self.link: Link = Link(url, *begins, outage)
+        self.writing_link: Link = Link(url, *begins, outage, place)
+        self.link: Link = Link(url, *begins, outage, place)
         self.name: str = self.link.name
-        mark = sha256(self.name.encode()).hexdigest()[:16]
+        mark = sha256(f"{self.name} {place}".encode()).hexdigest()[:16]
         self.beside: Path = Path(tempfile.gettempdir()) / f"capi-{mark}"
         self._clock = clock
         #: Who writes here, and how many of its groups left a mark.

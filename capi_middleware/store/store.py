@@ -268,6 +268,11 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self._engine.name!r})"
 
+    @property
+    def parts(self) -> Sequence["Store"]:
+        """The stores that it is made of, of which each has keys in an order of their own."""
+        return (self,)
+
     def append(self, rows: Sequence[Row], *, wait: bool) -> Commit | None:
         """Keep new events, without blocking. With `wait`, their commit.
 

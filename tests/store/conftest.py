@@ -15,8 +15,13 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["memory", "sqlite", "postgres", "shards"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str | list[str]:
+    if request.param == "shards":
+        if request.node.get_closest_marker("one_database"):
+            pytest.skip("holds for each database alone: see test_shards.py and the README")
+        urls: list[str] = request.getfixturevalue("postgres_urls")
+        return urls
     if request.param == "postgres":
         url: str = request.getfixturevalue("postgres_url")
         return url
@@ -24,7 +29,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def make_store(store_url: str, clock: Clock) -> Iterator[MakeStore]:
+def make_store(store_url: str | list[str], clock: Clock) -> Iterator[MakeStore]:
     opened: list[Store] = []
 
     def make(queue_limit: int) -> Store:

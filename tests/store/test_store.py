@@ -157,6 +157,7 @@ def test_a_pending_row_without_payload_fails_alone_and_is_counted(store: Store) 
     assert error.reason.startswith("the store: ")
 
 
+@pytest.mark.one_database
 def test_a_full_queue_refuses_rows_and_counts_them(make_store: MakeStore) -> None:
     store = make_store(2)
 
@@ -170,6 +171,7 @@ def test_a_full_queue_refuses_rows_and_counts_them(make_store: MakeStore) -> Non
     ]
 
 
+@pytest.mark.one_database
 def test_page_views_leave_the_last_part_of_the_queue_to_conversions(
     make_store: MakeStore,
 ) -> None:
@@ -250,6 +252,7 @@ def test_a_sighting_of_an_unknown_event_becomes_a_row_of_now(store: Store) -> No
 # lease
 
 
+@pytest.mark.one_database
 def test_events_are_leased_in_the_order_they_became_due(store: Store, clock: Clock) -> None:
     store_rows(store, row("e1"), row("e2"))
     clock.now += 1
@@ -260,6 +263,7 @@ def test_events_are_leased_in_the_order_they_became_due(store: Store, clock: Clo
     assert ids(lease(store, limit=2)) == ["e3"]
 
 
+@pytest.mark.one_database
 def test_an_event_that_waited_for_its_delay_comes_after_those_due_before(
     store: Store, clock: Clock
 ) -> None:
@@ -852,6 +856,7 @@ def dead(store: Store, *event_ids: str) -> None:
     settle(store, lease(store), "dead", "code 100")
 
 
+@pytest.mark.one_database
 def test_a_dead_letter_can_be_looked_at(store: Store) -> None:
     dead(store, "e1", "e2", "e3")
 
@@ -968,6 +973,7 @@ def test_two_copies_with_other_values_are_a_difference(
 # find and recent
 
 
+@pytest.mark.one_database
 def test_events_are_found_by_their_ids_at_every_pixel(store: Store) -> None:
     store_rows(store, row("e1"), row("e2"), row("e1", pixel_id="2"), row("e3"))
     settle(store, lease(store, limit=1), "dead", "code 100")
@@ -989,6 +995,7 @@ def test_more_ids_than_a_call_takes_are_refused(store: Store) -> None:
         store.find(["e"] * (MOST_FOUND + 1))
 
 
+@pytest.mark.one_database
 def test_recent_rows_are_the_newest_or_those_after_a_key(store: Store) -> None:
     store_rows(store, *(row(f"e{n}") for n in range(5)))
 

@@ -1,9 +1,12 @@
 -- Schema 1. Statements end with a semicolon at the end of a line, where no other semicolon is.
 
+-- What made these tables: which one of how many databases this is, see Shards.
+CREATE TABLE capi_schema (version integer NOT NULL, place integer NOT NULL, number integer NOT NULL);
+
 -- One event for one pixel, from mint to report. Times are Unix seconds.
 -- Room for updates in the page: every row is updated twice and then rarely again.
 CREATE TABLE capi_events (
-    key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    key bigint GENERATED ALWAYS AS IDENTITY (START WITH {first} INCREMENT BY {step}) PRIMARY KEY,
     event_id text NOT NULL,
     event_name text NOT NULL,
     pixel_id text NOT NULL,
