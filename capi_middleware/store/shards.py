@@ -4,7 +4,6 @@ Nothing is in two of them, so a database that is away holds up its own share of 
 """
 
 import math
-import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -69,6 +68,8 @@ class Shards(Store):
         self._rests: dict[Store, tuple[float, str]] = dict.fromkeys(parts, (0.0, ""))
         #: What was settled while a part was away: nothing is leased there before it knows.
         self._late = {one: deque[tuple[str, Sequence[Settlement]]]() for one in parts}
+        #: Which part was the first to be asked for events, by pixel.
+        self._firsts: dict[str, int] = {}
         for one in parts:
             one.on_commit = self._told
 
@@ -100,6 +101,8 @@ class Shards(Store):
     ) -> Lease:
         """See Store.lease: what is due in one part, then in the next."""
         leases: dict[Store, Lease] = {}
+        # Each part is the first in turn.
+        first = self._firsts[pixel_id] = (self._firsts.get(pixel_id, -1) + 1) % len(self._parts)
 
         def claim(part: Store) -> None:
             with suppress(IndexError):
@@ -109,7 +112,7 @@ class Shards(Store):
             if room > 0:
                 leases[part] = part.lease(pixel_id, limit=room, seconds=seconds, surely=surely)
 
-        list(self._usable(claim, random.sample(self._parts, len(self._parts))))
+        list(self._usable(claim, (*self._parts[first:], *self._parts[:first])))
         events = chain.from_iterable(one.events for one in leases.values())
         ids = (leases[one].lease_id if one in leases else "" for one in self._parts)
         return Lease(":".join(ids), sorted(events, key=attrgetter("event_time", "event_id")))

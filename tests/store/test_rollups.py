@@ -48,7 +48,9 @@ class Raw(NamedTuple):
         return "pending" if self.server == "leased" else self.server
 
 
-def raw_rows(store: Store, url: str) -> list[Raw]:
+def raw_rows(store: Store, url: str | list[str]) -> list[Raw]:
+    if isinstance(url, list):
+        return [row for one in url for row in raw_rows(store, one)]
     if url == "memory:":
         assert isinstance(store._engine, Memory)
         with store._engine.transaction("read") as reading:
@@ -202,7 +204,7 @@ def folds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("folds")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_whatever_happens_to_rows_the_sums_are_those_of_the_rows(
-    store: Store, store_url: str, clock: Clock, seed: int
+    store: Store, store_url: str | list[str], clock: Clock, seed: int
 ) -> None:
     operations = Operations(store, clock, seed)
     for _ in range(12):
