@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -27,6 +27,7 @@ from capi_middleware.store.records import (
     Freshness,
     Known,
     Lease,
+    LeasedEvent,
     Look,
     Pause,
     Rest,
@@ -113,14 +114,19 @@ class Shards(Store):
                 leases[part] = part.lease(pixel_id, limit=room, seconds=seconds, surely=surely)
 
         list(self._usable(claim, (*self._parts[first:], *self._parts[:first])))
-        events = chain.from_iterable(one.events for one in leases.values())
+        # Nothing but the fresh events of parts that have suspects goes before these.
+        fresh, rest = list[LeasedEvent](), list[LeasedEvent]()
+        for one in leases.values():
+            at = next((n for n, event in enumerate(one.events) if event.suspect > 0), 0)
+            fresh += one.events[:at]
+            rest += one.events[at:]
+        rest.sort(key=lambda event: (event.suspect <= 0, event.event_name == "PageView"))
         ids = (leases[one].lease_id if one in leases else "" for one in self._parts)
-        return Lease(":".join(ids), sorted(events, key=attrgetter("event_time", "event_id")))
+        return Lease(":".join(ids), fresh + rest)
 
     def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
         """See Store.settle. A part that is away is told when it is back."""
-        ids = dict(zip(self._parts, lease_id.split(":"), strict=False))
-        held = 0
+        held, ids = 0, self._ids(lease_id)
         for part, some in self._split(settlements, lambda one: self._home_of(one.key)):
             with suppress(StoreError):
                 held += self._settle(part, ids[part], some) if ids.get(part) else 0
@@ -132,6 +138,16 @@ class Shards(Store):
         except StoreError:
             self._late[part].append((lease_id, settlements))
             raise
+
+    def release(self, lease_id: str, keys: Sequence[int]) -> None:
+        """See Store.release. In a part that is away the lease runs out."""
+        ids = self._ids(lease_id)
+        for part, some in self._split(keys, self._home_of):
+            with suppress(StoreError):
+                self._ask(part, methodcaller("release", ids.get(part, ""), some))
+
+    def _ids(self, lease_id: str) -> dict[Store, str]:
+        return dict(zip(self._parts, lease_id.split(":"), strict=False))
 
     def next_due(self, pixel_id: str) -> float | None:
         """See Store.next_due."""

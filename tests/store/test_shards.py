@@ -1,7 +1,10 @@
 """Several PostgreSQL databases as one store: what holds across them, and while one is away."""
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +15,17 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from capi_middleware import CAPI, CAPIMiddleware, track
+from capi_middleware.delivery.courier import Courier
 from capi_middleware.errors import ConfigError, StoreError, StoreFull
 from capi_middleware.events import Count, Sighting
+from capi_middleware.meta.codes import Outcome
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.records import Pause, Settlement
 from capi_middleware.store.shards import Shards
 from capi_middleware.store.store import Store
 from capi_middleware.testing import FakeMeta
-from tests.support.configs import make_config
+from tests.support.commands import site
+from tests.support.configs import PIXEL_ID, make_config
 from tests.support.postgres import execute
 from tests.support.postgres_pair import Server, lone
 from tests.support.processes import until
@@ -233,6 +239,66 @@ def test_a_queue_that_is_full_is_so_for_its_share_and_counted(postgres_urls: lis
         Count("dropped", "queue_full", "Purchase", PIXEL, 2 * len(here))
     ]
     store.close()
+
+
+def test_one_bad_event_among_those_of_two_databases_is_found_in_few_requests(
+    store: Store, clock: Clock
+) -> None:
+    rows = [row(f"e{n}", payload=b"%d" % n) for n in range(400)]
+    store_rows(store, *rows)
+    requests: list[Sequence[bytes]] = []
+
+    class Client:
+        def send(self, payloads: Sequence[bytes]) -> Outcome:
+            requests.append(payloads)
+            bad = b"123" in payloads
+            return Outcome("invalid", "code 100/2804010") if bad else Outcome("delivered")
+
+        def hear(self) -> Outcome | None:
+            return None
+
+        def close(self) -> None:
+            pass
+
+    courier = Courier(store, PIXEL, Client)
+    while store.depth().get("pending"):
+        courier._step()
+
+    assert store.depth() == {"delivered": 399, "dead": 1}
+    assert len(requests) <= 21
+
+
+def test_the_commands_are_about_all_databases(
+    postgres_urls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with site(tmp_path, monkeypatch, FakeMeta()) as shop:
+        shop.configure(store=postgres_urls)
+        assert shop.run("migrate").exit_code == 0
+        assert all(there(url) == set() for url in postgres_urls)
+        rows = [row(f"e{n}", event_time=time.time() - n, pixel_id=PIXEL_ID) for n in range(40)]
+        with shop.capi() as capi:
+            store_rows(capi.store, *rows)
+            lease = capi.store.lease(PIXEL_ID, limit=30, seconds=60)
+            dead = [Settlement(one.key, "dead", "code 100") for one in lease.events]
+            capi.store.settle(lease.lease_id, dead)
+
+        assert shop.told("migrate") == {"events": 40}
+        assert shop.told("health")["health"]["outbox"] == {"dead": 30, "pending": 10}
+        assert len(shop.run("dead-letters", "list", "--json").stdout.splitlines()) == 30
+        (event,) = shop.told("report")["events"]
+        assert (event["event_name"], event["pending"]) == ("Purchase", 10)
+        newest = [
+            json.loads(line)
+            for line in shop.run("tail", "--once", "--json").stdout.split("\n")
+            if line
+        ]
+        assert {one["event_id"] for one in newest} >= {"e0", "e1", "e2"}
+        assert "postgresql" in shop.run("check").stdout
+
+        shop.configure(store=postgres_urls[::-1])
+        refused = shop.run("migrate")
+        assert refused.exit_code == 1
+        assert "found database 1 of 2, expected 2 of 2" in refused.output
 
 
 # one that is away
