@@ -18,7 +18,7 @@ from msgspec.structs import astuple
 
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count, Row, Sighting
-from capi_middleware.store.commits import Commit, Holdup, together
+from capi_middleware.store.commits import Commit, Holdup, Whole, together
 from capi_middleware.store.records import (
     MOST_FOUND,
     Backlog,
@@ -96,6 +96,14 @@ class Shards(Store):
         """See Store.count."""
         for part, some in self._split(counts, lambda one: self._home(one.reason)):
             part.count(some)
+
+    def ended_before(self, commit: Commit) -> bool:
+        """See Store.ended_before: each part that is waited for counts the answer."""
+        counted = False
+        for one in commit.parts if isinstance(commit, Whole) else (commit,):
+            for row in one.rows[:1]:
+                counted |= self._parts[self._home(row.event_id)].ended_before(one)
+        return counted
 
     def lease(
         self, pixel_id: str, *, limit: int, seconds: float, surely: float | None = math.inf

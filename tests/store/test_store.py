@@ -276,6 +276,7 @@ def test_an_event_that_waited_for_its_delay_comes_after_those_due_before(
     assert ids(lease(store)) == ["e2", "e1"]
 
 
+@pytest.mark.one_database
 def test_fresh_conversions_go_first_then_the_oldest_and_page_views_last(
     store: Store, clock: Clock
 ) -> None:
@@ -291,6 +292,7 @@ def test_fresh_conversions_go_first_then_the_oldest_and_page_views_last(
     assert ids(lease(store)) == ["v2", "v3"]
 
 
+@pytest.mark.one_database
 def test_of_more_fresh_conversions_than_a_lease_takes_the_newest_go_first(
     store: Store, clock: Clock
 ) -> None:
@@ -308,6 +310,7 @@ def refuse(store: Store, leased: Lease, suspect: int) -> None:
     )
 
 
+@pytest.mark.one_database
 def test_what_meta_refused_together_is_leased_together_after_fresh_conversions(
     store: Store, clock: Clock
 ) -> None:
@@ -329,6 +332,7 @@ def test_what_meta_refused_together_is_leased_together_after_fresh_conversions(
     assert ids(lease(store, limit=1)) == ["p1", "p2", "w"]
 
 
+@pytest.mark.one_database
 def test_what_is_suspected_no_longer_has_its_old_place_and_no_attempt_is_counted(
     store: Store, clock: Clock
 ) -> None:
