@@ -37,9 +37,9 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "lines": (23_000, None),
     "files": (128, None),
     "modules at the root": (12, 12),
-    # The queue of a SQLite file's writers, the journal and the salvage of damaged files came after
+    # Writers of a SQLite file in a queue, the journal, salvage and several databases came after
     # the house was done.
-    "Python files in store": (13, None),
+    "Python files in store": (14, None),
     "layers": (12, 12),
 }
 
