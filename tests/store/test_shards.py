@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tests.support.processes import until
 from tests.support.servers import serve
 from tests.support.stores import NOON, PIXEL, Clock, row, store_rows
 
+_numbers = count(1)
 ROWS = [row(f"e{n}") for n in range(40)]
 
 
@@ -54,9 +56,9 @@ def two_servers(postgres_url: str, server: Server) -> list[str]:
     """Databases of two servers, of which the second can be stopped."""
     if not server.pid:
         server.start()
-    execute(server.url, "DROP SCHEMA IF EXISTS public CASCADE")
-    execute(server.url, "CREATE SCHEMA public")
-    return [postgres_url, server.url]
+    name = f"shard_{next(_numbers)}"
+    execute(server.url, f"CREATE DATABASE {name}")
+    return [postgres_url, server.url.removesuffix("postgres") + name]
 
 
 def there(url: str) -> set[str]:
