@@ -1,8 +1,5 @@
 -- Schema 1. Statements end with a semicolon at the end of a line, where no other semicolon is.
 
--- What made these tables: which one of how many databases this is, see Shards.
-CREATE TABLE capi_schema (version integer NOT NULL, place integer NOT NULL, number integer NOT NULL);
-
 -- One event for one pixel, from mint to report. Times are Unix seconds.
 -- Room for updates in the page: every row is updated twice and then rarely again.
 CREATE TABLE capi_events (
@@ -195,3 +192,6 @@ CREATE TABLE capi_turns (
     duty_at double precision NOT NULL,
     on_duty text NOT NULL
 ) WITH (fillfactor = 50);
+
+-- What made these tables: which one of how many databases this is, see Shards.
+CREATE TABLE capi_schema (version integer NOT NULL, place integer NOT NULL, number integer NOT NULL);
