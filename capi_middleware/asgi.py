@@ -1,8 +1,10 @@
 """The ASGI door turns scope and messages into an Exchange, and what becomes of it into messages."""
 
 import asyncio
+from asyncio import _get_running_loop  # None under trio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -13,7 +15,7 @@ from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.page.gate import may_be_page
 from capi_middleware.private import Private
-from capi_middleware.request.exchange import Exchange, current
+from capi_middleware.request.exchange import Aside, Exchange, current
 from capi_middleware.request.visit import Headers, in_time
 from capi_middleware.store.commits import Commit, arrival, committed
 
@@ -40,6 +42,8 @@ _FILES = ("http.response.pathsend", "http.response.zerocopysend")
 #: How long the start of a response without Content-Length may wait for its first piece, in
 #: seconds: long enough for a body that is ready, too short for anyone to notice.
 _PATIENCE = 0.005
+#: How long a shutdown that follows each request may wait for the disk, in seconds.
+_FLUSH_SECONDS = 0.5
 
 
 class Waits:
@@ -70,7 +74,7 @@ class CAPIMiddleware:
     def __init__(self, app: App, config: Config | CAPI) -> None:
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
-        self._has_lifespan = False
+        self._lifespan = _Lifespan(self.capi)
         # Made now: its first request must not wait for its imports.
         self._endpoints: Endpoints = self.capi.endpoints
 
@@ -78,22 +82,27 @@ class CAPIMiddleware:
         """The ASGI interface."""
         if scope["type"] != "http" or MARK in scope:
             if scope["type"] == "lifespan":
-                if not _on_asyncio():
+                if _get_running_loop() is None:
                     return await _refuse(receive, send)
-                self._has_lifespan = True
-                send = self._closing(send)
+                send = self._lifespan.began(send)
             elif MARK in scope:
                 self.capi.issuer.notices.say("twice")
             return await self.app(scope, receive, send)
-        capi = self.capi
+        capi, lifespan = self.capi, self._lifespan
         endpoint: str | None = None
         exchange: Exchange | None = None
+        works = True
         try:
-            if not capi.started:
-                self._start()
-            endpoint, exchange = capi.take(scope)
+            if not lifespan.requests:
+                lifespan.first(scope)
+            lifespan.requests += 1
+            works = (capi.started or capi.start()) and _get_running_loop() is not None
+            if works:
+                endpoint, exchange = capi.take(scope)
         except Exception as error:
             capi.issuer.shield.caught(error, "opening")
+        if not works:
+            return await self._aside(scope, receive, send)
         if endpoint is not None:
             return await self._answer(endpoint, scope, receive, send)
         scope[MARK] = True
@@ -121,23 +130,56 @@ class CAPIMiddleware:
                 await response.close(opened)
         return None
 
-    def _start(self) -> None:
-        self.capi.start()
-        if not self._has_lifespan:
-            self.capi.issuer.notices.say("no_lifespan")
+    async def _aside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request through untouched; its code may call track() all the same."""
+        issuer = self.capi.issuer
+        if _get_running_loop() is None:
+            issuer.notices.say("trio")
+        scope[MARK] = True
+        token = current.set(Aside(issuer))
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            current.reset(token)
 
     async def _answer(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read_body(receive)
         response = await self._endpoints.answer(endpoint, scope, body, _WAITS)
         await response(scope, receive, send)
 
-    def _closing(self, send: Send) -> Send:
-        """Deliver what is queued before the server hears that the shutdown is complete."""
+
+class _Lifespan(Private, Struct, eq=False):
+    """What an app's server tells of its start and shutdown.
+
+    Some tell both around each request (Mangum): what the next one needs stays open then, and none
+    waits for Meta. `requests` since the last start; `is_brief`: only one came before a shutdown,
+    or the first one shows that it will be so.
+    """
+
+    capi: CAPI
+    exists: bool = False
+    requests: int = 0
+    is_brief: bool = False
+
+    def first(self, scope: Scope) -> None:
+        """The first request since a start."""
+        if "aws.event" in scope:
+            self.is_brief = True
+        elif not self.exists:
+            self.capi.issuer.notices.say("no_lifespan")
+
+    def began(self, send: Send) -> Send:
+        """A `send` that delivers what is queued before the server hears of the shutdown's end."""
+        self.exists, self.requests = True, 0
 
         async def closing(message: Message) -> None:
             if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                brief, self.is_brief = self.is_brief, self.requests == 1
                 with self.capi.issuer.shield.guard("closing"):
-                    await in_thread(self.capi.close)
+                    if brief and self.is_brief:
+                        await in_thread(partial(self.capi.store.flush, _FLUSH_SECONDS))
+                    else:
+                        await in_thread(self.capi.close)
             await send(message)
 
         return closing
@@ -323,14 +365,6 @@ class _Response(Private, Struct, eq=False, weakref=False):
                 await committed(commit)
             except Exception:
                 self.capi.issuer.ended_before(commit)
-
-
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 async def _refuse(receive: Receive, send: Send) -> None:

@@ -18,7 +18,7 @@ from capi_middleware.config.routes import RouteIndex, check_event_name
 from capi_middleware.config.settings import Config
 from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.courier import Courier
-from capi_middleware.delivery.daemon import Housekeeping, Job
+from capi_middleware.delivery.daemon import Housekeeping, Job, hindrance
 from capi_middleware.delivery.deliverer import Deliverer
 from capi_middleware.delivery.telemetry import ClockCheck, passing
 from capi_middleware.errors import CapiError, ConfigError, StoreError
@@ -78,6 +78,7 @@ class CAPI:
         self.store.on_commit = self._wake
         #: Whether it delivers in this process; the doors start it with the first request.
         self.started: bool = False
+        self._off = False
         at_fork(after_in_child=self._forget)
         self.issuer.notices.about_store(config.stores[0])
         living.add(self)
@@ -106,9 +107,11 @@ class CAPI:
         keyword arguments (custom_data) are as in `track()`. Returns the Event after it is on disk
         (see Config.durability). Raises ConfigError for a bad event_name, ValueError for an
         event_time that Meta refuses, BadVisitor for a visitor that this site did not sign, and
-        StoreError when the commit failed.
+        StoreError when the commit failed, or where no thread can work.
         """
         check_event_name(event_name, "track")
+        if not self.start():
+            raise StoreError("found a process where no thread can work, expected one: see the log")
         issuer = self.issuer
         if visitor is not None:
             visitor = issuer.checked(visitor)
@@ -128,7 +131,6 @@ class CAPI:
         if visitor is not None and visitor.consent == "denied":
             issuer.suppressed("consent", [(event.event_name, event.pixel_ids)])
             return event
-        self.start()
         commit = issuer.issue([event], visitor, "not_rendered")
         if commit is not None:
             commit.result()
@@ -207,14 +209,26 @@ class CAPI:
 
         return Endpoints(self.issuer, self.open, self._is_delivering)
 
-    def start(self) -> None:
-        """Start delivery in this process: lazily, and again after a fork."""
-        if self.started:
-            return
+    def start(self) -> bool:
+        """Start delivery in this process: lazily, and again after a fork.
+
+        False where it cannot work in this process, of which the log is told once: requests must
+        pass untouched then.
+        """
+        if self.started or self._off:
+            return not self._off
+        why = hindrance()
+        if why is not None:
+            # Nothing may begin a thread from now on, not even a count.
+            self._off = True
+            self.store = self.issuer.store = open_store("memory:", queue_limit=1)
+            self.issuer.notices.say(why)
+            return False
         self.started = True
         self._deliverer.start()
         if self.config.delivery:
             self._housekeeping.start()
+        return True
 
     def _wake(self, waiting: Mapping[str, Set[str]]) -> None:
         """After each commit, of events with these names by pixel.

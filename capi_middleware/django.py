@@ -20,7 +20,7 @@ from capi_middleware import asgi
 from capi_middleware.capi import CAPI
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
-from capi_middleware.request.exchange import Exchange, current
+from capi_middleware.request.exchange import Aside, Exchange, current
 from capi_middleware.request.visit import REQUEST, in_time
 from capi_middleware.wsgi import MARK, Response, Tee, Waits, is_wrapped, run, scope_of
 
@@ -127,7 +127,9 @@ class CAPIMiddleware:
             if asgi.MARK in given if asynchronous else is_wrapped(given):
                 self.capi.issuer.notices.say("twice")
                 return None, None
-            self.capi.start()
+            if not self.capi.start():
+                current.set(Aside(self.capi.issuer))
+                return None, None
             scope = _scope(request)
             endpoint = self.capi.endpoint(scope)
             if endpoint is not None:
@@ -138,6 +140,7 @@ class CAPIMiddleware:
             given[asgi.MARK if asynchronous else MARK] = True
         except Exception as error:
             self.capi.issuer.shield.caught(error, "opening")
+            current.set(Aside(self.capi.issuer))
             return None, None
         return None, exchange
 

@@ -19,7 +19,7 @@ from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.private import Private
-from capi_middleware.request.exchange import Exchange, Passage, current
+from capi_middleware.request.exchange import Aside, Exchange, Passage, current
 from capi_middleware.request.visit import Headers, in_time
 from capi_middleware.store.commits import Commit, wait_for
 
@@ -48,14 +48,13 @@ class Waits:
     async def host(self, answer: Awaitable[Any]) -> Any:
         """The host's own coroutine, on an event loop of its own.
 
-        In this thread, whose current event loop stays the host's. Under gevent greenlets share a
-        thread, and asyncio runs one loop in each: there it is a thread of gevent's pool.
+        In this thread, whose current event loop stays the host's. Greenlets share a thread, and
+        asyncio runs one loop in each: in one of gevent's it is a thread of gevent's pool.
         """
-        context = copy_context()
-        hub = getattr(sys.modules.get("gevent"), "get_hub", None)
-        if hub is None:
+        gevent, greenlet = sys.modules.get("gevent"), sys.modules.get("greenlet")
+        if gevent is None or greenlet is None or greenlet.getcurrent().parent is None:
             return _on_own_loop(answer)
-        return hub().threadpool.apply(context.run, (_on_own_loop, answer))
+        return gevent.get_hub().threadpool.apply(copy_context().run, (_on_own_loop, answer))
 
     async def commit(self, commit: Commit) -> None:
         """Raises StoreError or TimeoutError."""
@@ -113,13 +112,20 @@ class CAPIMiddleware:
         endpoint: str | None = None
         exchange: Exchange | None = None
         scope: dict[str, Any] = {}
+        works = True
         try:
-            capi.start()
-            if not _passes(capi, environ):
+            works = capi.started or capi.start()
+            if works and not _passes(capi, environ):
                 scope = scope_of(environ)
                 endpoint, exchange = capi.take(scope)
         except Exception as error:
             capi.issuer.shield.caught(error, "opening")
+        if not works:
+            environ[MARK] = True
+            # Until this thread's next request: the iterable of the app, which is the server's,
+            # may track() as well.
+            current.set(Aside(capi.issuer))
+            return self.app(environ, start_response)
         if endpoint is not None:
             return self.answer(endpoint, scope, environ, start_response)
         environ[MARK] = True

@@ -1,11 +1,25 @@
 """Daemon: the base of our threads, and the one of them that does small jobs at intervals."""
 
+import _thread
 import os
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+#: What makes locks, as it was when this was loaded: gevent and eventlet put their own in its place.
+_ALLOCATE_LOCK = _thread.allocate_lock
+
+
+def hindrance() -> Literal["patched_late", "threads_off"] | None:
+    """Why threads of ours cannot work in this process: a topic of notices.toml."""
+    if _thread.allocate_lock is not _ALLOCATE_LOCK:
+        # A thread begun now is a greenlet, and any lock or queue made before stops all of them.
+        return "patched_late"
+    # uWSGI keeps the interpreter's lock between requests where threads are off.
+    return None if getattr(sys.modules.get("uwsgi"), "has_threads", True) else "threads_off"
 
 
 class Daemon(ABC):

@@ -28,7 +28,7 @@ from capi_middleware.store.records import Freshness, Slice, Tallies, Tally
 MIN_EVENTS = 5
 _Z = 1.96  # both sides of a 95 % interval
 #: Why an event was dropped before it left a row; the others that are counted as dropped have one.
-_ROWLESS = ("queue_full", "store_error", "damaged")
+_ROWLESS = ("queue_full", "store_error", "damaged", "passed")
 #: What is counted of an event apart from its rows; others say nothing about one event.
 _COUNTED = frozenset({"suppressed", "unmapped", "repeated", "no_event_id", "dropped"})
 

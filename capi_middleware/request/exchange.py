@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from capi_middleware.capture.beacon import Call
@@ -56,6 +57,24 @@ class Passage(Protocol):
 current: ContextVar[Passage | None] = ContextVar("capi_passage", default=None)
 
 
+class Aside(Private, Struct):
+    """The passage of a request that passes untouched, where we cannot work or failed."""
+
+    issuer: Issuer
+    over: bool = False
+    is_open: bool = False
+
+    def opened(self) -> "Exchange":
+        """See Passage: what its code tracks is dropped, and its visitor is nobody."""
+        exchange = Exchange(self.issuer, _NOTHING, "/", "", [], b"/")
+        exchange.pass_aside()
+        return exchange
+
+
+#: An ASGI http scope that says nothing.
+_NOTHING: dict[str, Any] = {"method": "GET", "path": "/", "headers": [], "query_string": b""}
+
+
 class Exchange(Private):
     """One request, an ASGI http `scope` with its `path` below the `mount`, and its response.
 
@@ -65,7 +84,7 @@ class Exchange(Private):
     """
 
     __slots__ = (
-        "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
+        "_aside", "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
         "_head", "_injector", "_mount", "_nobodys", "_opened", "_page_view", "_path", "_promised",
         "_raw_path", "_started", "_tag_failed", "_verdict", "_visit", "_waiting", "commits",
         "headers", "issuer", "scope", "tee",
@@ -105,12 +124,16 @@ class Exchange(Private):
         self.headers: Headers = []
         self._event_ids = self._handed = self._page_view = self._asks = False
         self._started = self._opened = self._ended = self._tag_failed = False
-        self._promised = self._nobodys = False
+        self._promised = self._nobodys = self._aside = False
         self._cookies: Headers = []
 
     def missed(self) -> None:
         """The response started before this was made: what comes is issued at once."""
         self._started = self._ended = True
+
+    def pass_aside(self) -> None:
+        """Nothing may come of it: it is nobody's, and what is tracked is dropped and counted."""
+        self._nobodys = self._ended = self._aside = True
 
     def outlived(self, what: str) -> None:
         """A task or thread that lives longer than the response asks: it is nobody's visit.
@@ -585,6 +608,11 @@ class Exchange(Private):
     def _issue(self, drafts: list[Draft], browser: str, *, sets_cookies: bool = False) -> None:
         """Hand drafts to the store. `sets_cookies` as in Visit.visitor."""
         if not drafts:
+            return
+        if self._aside:
+            for draft in drafts:
+                event = draft.event
+                self.issuer.dropped("passed", event.event_name, event.pixel_ids)
             return
         visitor: Visitor | None = None
         if not self._nobodys:

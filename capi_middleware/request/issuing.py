@@ -292,7 +292,7 @@ class Issuer:
                 pass
             elif (given or name == "Purchase") and refused_by_meta(name, given):
                 state = "dropped"
-                self.count(*(Count("dropped", "invalid", name, one) for one in event.pixel_ids))
+                self.dropped("invalid", name, event.pixel_ids)
             else:
                 body, state = payload.encode(event, visitor), "pending"
                 if value is not None:
@@ -321,6 +321,10 @@ class Issuer:
         self.count(
             *(Count("suppressed", reason, name, pixel) for name, ids in names for pixel in ids)
         )
+
+    def dropped(self, reason: str, name: str, pixel_ids: Iterable[str]) -> None:
+        """An event is lost: one count for each of its pixels."""
+        self.count(*(Count("dropped", reason, name, pixel) for pixel in pixel_ids))
 
     def page_of(self, path: str) -> str:
         """A page for the counters: its path without what is personal, at most 200 of them."""
