@@ -46,6 +46,8 @@ class Drafts(Private, Struct, eq=False):
         draft = self._drafted(visit, event_name, dedupe_key)
         draft.tracked = True
         issuer.fill(draft.event, custom_data, user_data)
+        if self.shared:  # the response has started: what all events have is known
+            draft.event.user_data = self.shared | draft.event.user_data
         if draft.match is None and issuer.config.debug:
             issuer.check(draft.event)
         return draft

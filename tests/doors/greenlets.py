@@ -47,7 +47,7 @@ def page(environ: Any, start_response: Any) -> Any:
 
     def pieces() -> Any:
         yield PAGE[:30]
-        track("Subscribe")
+        track("Schedule", user_data=UserData(external_id="17"))
         yield PAGE[30:]
 
     start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", str(len(PAGE)))])

@@ -34,6 +34,7 @@ _UWSGI = (
     f"--http-socket 127.0.0.1:{{port}} --need-app --disable-logging --virtualenv {sys.prefix} "
     f"--module {_APP} --gevent 50 --die-on-term"
 )
+_PROGRAM = Path(sys.executable).parent / "uwsgi"
 _PYWSGI = "tests.doors.greenlets {port}"
 WORKING = {
     "gunicorn": _GUNICORN,
@@ -53,7 +54,7 @@ def served(arguments: str, folder: Path, graph: str = "") -> Any:
     port = free_port()
     program: Sequence[str] = (sys.executable, "-m")
     if arguments.startswith("--"):
-        program = (str(Path(sys.executable).parent / "uwsgi"),)
+        program = (str(_PROGRAM),)
     return port, running(
         arguments.format(port=port).split(),
         port,
@@ -77,8 +78,8 @@ def test_greenlets_record_every_event_of_eight_pages_at_once(
     server: str, tmp_path: Path, fake_meta: FakeMeta
 ) -> None:
     pytest.importorskip("gevent")
-    if server == "uwsgi":
-        pytest.importorskip("uwsgidecorators")
+    if server == "uwsgi" and not _PROGRAM.exists():
+        pytest.skip("make test-doors installs it")
     port, running_server = served(WORKING[server], tmp_path, fake_meta.url)
     orders = [f"/orders/{n}" for n in range(8)]
     with running_server:
@@ -92,7 +93,7 @@ def test_greenlets_record_every_event_of_eight_pages_at_once(
             **{"Sec-Fetch-Site": "same-origin"},
         )  # fmt: skip
         assert beacon.status == 204
-        until("all are delivered", lambda: len(delivered(fake_meta)) == 8 + 8 + 4)
+        until("all are delivered", lambda: len(delivered(fake_meta)) == 8 + 8 + 4 + 1)
     leads = [one for one in delivered(fake_meta) if one["event_name"] == "Lead"]
     assert len({one["user_data"]["external_id"][0] for one in leads}) == 8
     assert not (tmp_path / "log").read_text()
@@ -108,8 +109,8 @@ def test_greenlets_that_come_too_late_leave_every_page_alone_and_say_so_once(
     server: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("gevent")
-    if server == "uwsgi":
-        pytest.importorskip("uwsgidecorators")
+    if server == "uwsgi" and not _PROGRAM.exists():
+        pytest.skip("make test-doors installs it")
     port, running_server = served(LATE[server], tmp_path)
     with running_server:
         answers = at_once(
@@ -173,8 +174,13 @@ def test_a_wsgi_page_passes_untouched_where_no_thread_works(
 ) -> None:
     door = wsgi.CAPIMiddleware(tracking, capi)
     started: list[Any] = []
+
+    def start_response(*given: Any) -> Any:
+        started.append(given)
+        return print
+
     for _ in range(3):
-        body = door(environ_for(REQUEST), lambda *given: started.append(given) or print)
+        body = door(environ_for(REQUEST), start_response)
         assert b"".join(body) == PAGE
     assert started == [("200 OK", [HTML])] * 3
     assert [hindered in record.getMessage() for record in caplog.records] == [True]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from capi_middleware import CAPI, EventRoute, asgi, track, wsgi
+from capi_middleware import CAPI, EventRoute, UserData, asgi, track, wsgi
 from capi_middleware.events import Count, Row
 from tests.support.configs import make_config
 from tests.support.exchanges import TAG_START, environ_for, headers_of, nothing, scope_for
@@ -294,6 +294,21 @@ def test_a_body_may_track_while_it_streams(door: str, content_type: str) -> None
     assert whole.startswith(PAGE[:20])
     assert whole.endswith(PAGE[-20:])
     assert [state[1] for state in states(capi.store)] == ["Lead"]
+
+
+def test_what_is_tracked_after_the_start_has_the_user_data_of_all_events() -> None:
+    capi = CAPI(make_config(user_data=lambda request: UserData(external_id="17")))
+    kept = rows(capi)
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [HTML])
+        track("Lead")
+        return [PAGE]
+
+    _, body = through(capi, app)
+    assert TAG_START in b"".join(body)
+    assert {row.event_name for row in kept} == {"Lead", "PageView"}
+    assert all(b"external_id" in (row.payload or b"") for row in kept)
 
 
 def test_a_start_that_is_given_twice_is_for_the_server_to_refuse() -> None:
