@@ -151,20 +151,21 @@ class CAPIMiddleware:
 class _Lifespan(Private, Struct, eq=False):
     """What an app's server tells of its start and shutdown.
 
-    Some tell both around each request (Mangum): what the next one needs stays open then, and none
-    waits for Meta. `requests` since the last start; `is_brief`: only one came before a shutdown,
-    or the first one shows that it will be so.
+    Some tell both around each request: what the next one needs stays open then, and none waits for
+    Meta. `requests` since the last start; `on_lambda`: a request shows that its server does so
+    (Mangum); `was_brief`: the last shutdown came after a single request.
     """
 
     capi: CAPI
     exists: bool = False
     requests: int = 0
-    is_brief: bool = False
+    on_lambda: bool = False
+    was_brief: bool = False
 
     def first(self, scope: Scope) -> None:
         """The first request since a start."""
         if "aws.event" in scope:
-            self.is_brief = True
+            self.on_lambda = True
         elif not self.exists:
             self.capi.issuer.notices.say("no_lifespan")
 
@@ -174,9 +175,10 @@ class _Lifespan(Private, Struct, eq=False):
 
         async def closing(message: Message) -> None:
             if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                brief, self.is_brief = self.is_brief, self.requests == 1
+                brief = self.on_lambda or (self.was_brief and self.requests <= 1)
+                self.was_brief = brief or self.requests == 1
                 with self.capi.issuer.shield.guard("closing"):
-                    if brief and self.is_brief:
+                    if brief:
                         await in_thread(partial(self.capi.store.flush, _FLUSH_SECONDS))
                     else:
                         await in_thread(self.capi.close)
