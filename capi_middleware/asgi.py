@@ -229,8 +229,8 @@ class _Response(Private, Struct, eq=False, weakref=False):
     def on_message(self, message: Message) -> Awaitable[None]:
         """The `send` of the app. No coroutine: for what does not matter it is one step less."""
         kind = message["type"]
-        if self.exchange is None:
-            if kind == "http.response.start":
+        if kind == "http.response.start" and not self.started:
+            if self.exchange is None:
                 headers = message.get("headers", ())
                 try:
                     # Reading a generator here would leave nothing to send.
@@ -238,13 +238,14 @@ class _Response(Private, Struct, eq=False, weakref=False):
                         self.opened()
                 except Exception as error:
                     self.capi.issuer.shield.caught(error, "opening")
-                self.started = True
-            if self.exchange is None:
-                return self.send(message)
+            self.started = True
+            if self.exchange is not None:
+                return self._start(self.exchange, message)
+        if self.exchange is None:
+            return self.send(message)
         if kind == "http.response.body":
             return self._body(self.exchange, message)
-        if kind == "http.response.start" and self.held is None:
-            return self._start(self.exchange, message)
+        # A second start as well: the server refuses it.
         return self._other(self.exchange, message)
 
     async def _body(self, exchange: Exchange, message: Message) -> None:
