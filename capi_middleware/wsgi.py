@@ -259,8 +259,8 @@ class Response(Private, Struct, eq=False, weakref=False):
         """The old imperative way of sending, PEP 3333's write()."""
         piece = self.piece(data, last=False)
         assert self._write is not None or not piece
-        if piece and self._write is not None:
-            self._write(piece)
+        if self._write is not None:
+            self._write(piece)  # be it empty: the headers are out from here on
 
     def body(self, result: Iterable[bytes], file_wrapper: Any) -> Iterable[bytes]:
         """What the server iterates: the app's own object wherever nothing is to be changed."""
