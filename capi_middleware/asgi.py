@@ -5,6 +5,7 @@ from asyncio import _get_running_loop  # None under trio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -13,6 +14,7 @@ from capi_middleware.capi import CAPI
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.errors import ConfigError
 from capi_middleware.page.gate import may_be_page
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Aside, Exchange, current
@@ -38,6 +40,10 @@ MARK = "capi_middleware"
 _LONGEST_LENGTH = 18
 #: Pieces that are no longer than this together leave as one message, in bytes.
 _JOINED = 64 * 1024
+#: Where the functions and classes come from that are the view of one route.
+_VIEWS = ("starlette.routing", "fastapi.routing", "starlette.endpoints")
+#: How many middlewares inside of this one are looked through.
+_MOST_WRAPPED = 20
 _FILES = ("http.response.pathsend", "http.response.zerocopysend")
 #: How long the start of a response without Content-Length may wait for its first piece, in
 #: seconds: long enough for a body that is ready, too short for anyone to notice.
@@ -68,10 +74,17 @@ _WAITS = Waits()
 class CAPIMiddleware:
     """Wraps any ASGI app: `app = CAPIMiddleware(app, config)`, or `app.add_middleware(...)`.
 
-    `config` is a Config, or the CAPI that jobs and webhooks use too.
+    `config` is a Config, or the CAPI that jobs and webhooks use too. Raises ConfigError for what
+    a framework's router calls for one route, where the endpoints could not be reached.
     """
 
     def __init__(self, app: App, config: Config | CAPI) -> None:
+        inside = _routing_around(app)
+        if inside:
+            raise ConfigError(
+                f"app: found a part of an app inside of {inside}, expected the whole app: no path "
+                "of the prefix would come here; use app = CAPIMiddleware(app, config) around it"
+            )
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
         self._lifespan = _Lifespan(self.capi)
@@ -164,6 +177,8 @@ class _Lifespan(Private, Struct, eq=False):
 
     def first(self, scope: Scope) -> None:
         """The first request since a start."""
+        if "route_handler" in scope or hasattr(scope.get("route"), "methods"):
+            self.capi.issuer.notices.say("routed")
         if "aws.event" in scope:
             self.on_lambda = True
         elif not self.exists:
@@ -368,6 +383,26 @@ class _Response(Private, Struct, eq=False, weakref=False):
                 await committed(commit)
             except Exception:
                 self.capi.issuer.ended_before(commit)
+
+
+def _routing_around(app: Any) -> str:
+    """What a framework calls the place where it hands `app` to a middleware; "" around an app."""
+    found = ""
+    for _ in range(_MOST_WRAPPED):
+        if isinstance(app, FunctionType):
+            names = {app.__module__}
+        else:
+            names = {
+                base.__module__ for base in (app if isinstance(app, type) else type(app)).__mro__
+            }
+        if "litestar.app" in names:
+            return ""
+        if any(name.startswith("litestar.") for name in names):
+            found = "Litestar's routing (middleware=[…])"
+        elif isinstance(app, FunctionType | type) and not names.isdisjoint(_VIEWS):
+            found = "a Route of Starlette (middleware=[…])"
+        app = getattr(app, "app", None)
+    return found
 
 
 async def _refuse(receive: Receive, send: Send) -> None:
