@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -101,7 +102,7 @@ class Writer:
         self._pid = os.getpid()
         self._look_at = 0.0
         self._starting = threading.RLock()
-        self._queue: SimpleQueue[Submission] = SimpleQueue()
+        self._queue: SimpleQueue[Submission] = _new_queue()
         #: Hangs there while rows wait for company: whoever cannot wait rings it.
         self._bell: SimpleQueue[None] | None = None
         #: Rows that were submitted and are not committed.
@@ -266,7 +267,7 @@ class Writer:
             self._rows = 0  # an exception may have interrupted somebody who submitted
         group = [self._queue.get()]
         if not self._fill(group):
-            self._bell = bell = SimpleQueue[None]()
+            self._bell = bell = _new_queue()
             with suppress(Empty):
                 if not self._fill(group):  # who came before the bell hung there did not ring
                     bell.get(timeout=COMPANY_SECONDS)
@@ -349,6 +350,15 @@ class Writer:
         hour = self._hour()
         self._counted.extend((hour, dropped(one.kind, one.items, "store_error")) for one in group)
         self._fold()
+
+
+def _new_queue() -> SimpleQueue[Any]:
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or monkey.is_module_patched("threading"):
+        return SimpleQueue()
+    # patch_all(thread=False): gevent's own queue wakes no real thread.
+    made: SimpleQueue[Any] = monkey.get_original("queue", "SimpleQueue")()
+    return made
 
 
 def room(queue_limit: int, items: Iterable[object]) -> int:

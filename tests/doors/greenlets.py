@@ -1,15 +1,17 @@
 """A WSGI app whose pages are conversions, for servers that run greenlets.
 
-`python -m tests.doors.greenlets PORT early|late|never` serves it by gevent.pywsgi, patched before
-this package is loaded, or after that, or not at all.
+`python -m tests.doors.greenlets PORT early|half|late|never` serves it by gevent.pywsgi, patched
+before this package is loaded (`half`: but for threads), after that, or not at all.
 """
 
 import sys
 
-if __name__ == "__main__" and sys.argv[2] == "early":
+if __name__ == "__main__" and sys.argv[2] in ("early", "half"):
     from gevent import monkey
 
-    monkey.patch_all()
+    monkey.patch_all(thread=sys.argv[2] == "early")
+    # httpx loads it where it is, and it starts a process, which gevent forbids in real threads.
+    sys.modules["trio"] = None  # type: ignore[assignment]
 
 import asyncio
 import logging

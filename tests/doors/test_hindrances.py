@@ -39,6 +39,7 @@ _PYWSGI = "tests.doors.greenlets {port}"
 WORKING = {
     "gunicorn": _GUNICORN,
     "pywsgi": f"{_PYWSGI} early",
+    "pywsgi-half-patched": f"{_PYWSGI} half",
     "pywsgi-unpatched": f"{_PYWSGI} never",
     "uwsgi": f"{_UWSGI} --gevent-early-monkey-patch",
 }
