@@ -59,6 +59,7 @@ def read_head(head: bytes) -> Head:
         told = _ATTRIBUTES.match(head, opening.end())
         if told is None:
             break  # it does not end here
+        position = max(position, told.end())  # an opening in an attribute opens nothing
         attributes = _attributes(told[1])
         if name == b"script":
             path = attributes.get("src", "").partition("?")[0]

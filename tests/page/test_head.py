@@ -137,3 +137,10 @@ def test_a_head_that_says_something_is_kept_whatever_is_around_it(markup: str) -
     injector = Injector()
     injector.feed(head(around + markup + around))
     assert markup.encode() in injector.head
+
+
+def test_an_opening_within_an_attribute_opens_nothing_and_costs_nothing() -> None:
+    policy = b"<meta http-equiv=Content-Security-Policy content=\"script-src 'none'\">"
+    assert read_head(b'<meta a="' + policy.replace(b'"', b"'") + b'">').policies == []
+    assert read_head(b"<meta a" * 100_000 + b">").policies == []
+    assert read_head(b"<meta a" * 100_000 + b">" + policy).policies == ["script-src 'none'"]
