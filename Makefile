@@ -13,7 +13,7 @@ WITH ?= $(BIN)/python
 # The rooms of the package that need no server and no browser.
 UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
 
-.PHONY: demo test test-doors test-wheel test-lowest script torture torture-postgres soak shape same bench bench-smoke lint browser pgbouncer wrk clean
+.PHONY: demo test test-doors test-wheel test-lowest script torture torture-postgres soak shape same bench bench-smoke lint browser pgbouncer npm wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -32,6 +32,10 @@ pgbouncer:
 		echo "==> pgbouncer is missing: installing it with apt"; \
 		apt-get update -qq && apt-get install -y -qq pgbouncer >/dev/null; }
 
+npm:
+	@command -v npm >/dev/null || { echo "==> npm is missing: installing it with apt"; \
+		apt-get update -qq && apt-get install -y -qq npm >/dev/null; }
+
 demo: $(VENV)/.installed $(if $(filter-out 0,$(VISITORS)),browser)
 	@echo "==> A small shop and a fake Meta on 127.0.0.1; stop with Ctrl-C"
 	@$(BIN)/python -m demo --visitors $(VISITORS) --faults "$(FAULTS)"
@@ -46,7 +50,7 @@ lint: $(VENV)/.installed
 		|| { cat $(VENV)/verifytypes; exit 1; }
 	@$(BIN)/lint-imports
 
-test: lint browser pgbouncer wrk $(VENV)/.bench-installed
+test: lint browser pgbouncer npm wrk $(VENV)/.bench-installed
 	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q
 

@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ LATE = {
 }
 
 
+def _there(servers: dict[str, str]) -> list[str]:
+    """Those that are installed: `make test-doors` builds uWSGI."""
+    return [name for name in servers if name != "uwsgi" or _PROGRAM.exists()]
+
+
 def served(arguments: str, folder: Path, graph: str = "") -> Any:
     """A running server with its store and its log in `folder`."""
     port = free_port()
@@ -74,13 +80,10 @@ def at_once(port: int, paths: Sequence[str]) -> list[Any]:
         return list(pool.map(lambda path: ask(port, path), paths))
 
 
-@pytest.mark.parametrize("server", WORKING)
+@pytest.mark.parametrize("server", _there(WORKING))
 def test_greenlets_record_every_event_of_eight_pages_at_once(
     server: str, tmp_path: Path, fake_meta: FakeMeta
 ) -> None:
-    pytest.importorskip("gevent")
-    if server == "uwsgi" and not _PROGRAM.exists():
-        pytest.skip("make test-doors installs it")
     port, running_server = served(WORKING[server], tmp_path, fake_meta.url)
     orders = [f"/orders/{n}" for n in range(8)]
     with running_server:
@@ -105,13 +108,10 @@ def delivered(fake_meta: FakeMeta) -> list[dict[str, Any]]:
     return list({one.key: one.event for one in fake_meta.received.server}.values())
 
 
-@pytest.mark.parametrize("server", LATE)
+@pytest.mark.parametrize("server", _there(LATE))
 def test_greenlets_that_come_too_late_leave_every_page_alone_and_say_so_once(
     server: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("gevent")
-    if server == "uwsgi" and not _PROGRAM.exists():
-        pytest.skip("make test-doors installs it")
     port, running_server = served(LATE[server], tmp_path)
     with running_server:
         answers = at_once(
@@ -250,7 +250,7 @@ def test_a_view_tracks_in_vain_but_unharmed_where_the_door_itself_failed(
 
 
 def test_a_callable_stays_in_its_thread_where_gevent_is_loaded_and_not_used() -> None:
-    gevent = pytest.importorskip("gevent")
+    gevent: Any = import_module("gevent")
     seen: list[int] = []
 
     async def known(request: Any) -> None:
@@ -269,7 +269,6 @@ def test_a_callable_stays_in_its_thread_where_gevent_is_loaded_and_not_used() ->
 
 
 def test_hypercorn_on_trio_ends_at_its_start_with_one_clear_error(tmp_path: Path) -> None:
-    pytest.importorskip("trio")
     ended = subprocess.run(
         [sys.executable, "-m", "hypercorn", "-k", "trio", "-b", f"127.0.0.1:{free_port()}",
          "tests.doors.test_hindrances:site"],
@@ -279,7 +278,6 @@ def test_hypercorn_on_trio_ends_at_its_start_with_one_clear_error(tmp_path: Path
 
 
 def test_trio_without_lifespan_passes_untouched_and_says_so_once(tmp_path: Path) -> None:
-    pytest.importorskip("trio")
     port, log = free_port(), tmp_path / "log"
     arguments = (
         f"hypercorn -k trio -b 127.0.0.1:{port} tests.doors.test_hindrances:without_lifespan"
@@ -296,7 +294,7 @@ def test_trio_without_lifespan_passes_untouched_and_says_so_once(tmp_path: Path)
 def test_an_app_that_ran_on_asyncio_before_may_answer_on_trio(
     capi: CAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trio = pytest.importorskip("trio")
+    trio: Any = import_module("trio")
     door, sent = asgi.CAPIMiddleware(tracking_too, capi), []
 
     async def send(message: Any) -> None:
