@@ -89,7 +89,9 @@ class CAPIMiddleware:
         if is_async:
             markcoroutinefunction(self)
         if any(entry.startswith(_POLICIES) for entry in settings.MIDDLEWARE):
-            self.process_view = self._ask_for_nonce_async if is_async else self._ask_for_nonce
+            self.process_view: Callable[..., Any] = (
+                self._ask_for_nonce_async if is_async else self._ask_for_nonce
+            )
 
     def __call__(self, request: Any) -> Any:
         """Django's middleware interface."""

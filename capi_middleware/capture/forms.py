@@ -66,6 +66,9 @@ class _Fields:
         self._room = KEPT
         self.too_long: bool = False
 
+    def _miss(self) -> None:
+        self.too_long = True
+
     def _keep(self, name: str, text: str, size: int) -> None:
         if text:
             self._room -= size
@@ -100,7 +103,8 @@ class UrlEncoded(_Fields):
             self._read(bytes(rest[:end]))
             del rest[:end]
         if len(rest) > KEPT:
-            self.too_long = self.too_long or self._pairs.match(rest) is not None
+            if self._pairs.match(rest) is not None:
+                self._miss()
             self._skips = True
             rest.clear()
 
@@ -115,7 +119,7 @@ class UrlEncoded(_Fields):
             if name in self._found:
                 continue
             if len(value) > self._room:
-                self.too_long = True
+                self._miss()
                 continue
             text = unquote_plus(_text(value, self._charset), _known(self._charset))
             self._keep(name, text, len(value))
@@ -190,7 +194,8 @@ class Multipart(_Fields):
         self._parts += 1
         self._done = end.start(1) >= 0 or self._parts > _MOST_PARTS
         if self._done:
-            self.too_long = self.too_long or end.start(1) < 0
+            if end.start(1) < 0:
+                self._miss()
             rest.clear()
         return not self._done
 
@@ -201,7 +206,7 @@ class Multipart(_Fields):
         if self._value is not None:
             if len(self._value) + size > self._room:
                 self._value = None
-                self.too_long = True
+                self._miss()
             else:
                 self._value += self._rest[:size]
         del self._rest[:size]

@@ -102,7 +102,7 @@ class Scanner:
     is_document: bool | None = None
     skip_reason: str | None = None
     #: Whether there was a base, or a meta or script that the ordinary ones are not.
-    notes = False
+    notes: bool = False
     _at_start = True
     _inside: Construct | None = None
     _template_depth = 0

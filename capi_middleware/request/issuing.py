@@ -83,6 +83,8 @@ class Issuer:
         self.consent: ConsentRule = ConsentRule(config.consent, gpc=gpc)
         self.user_data: Template = parse(config.user_data)
         #: What every event reads of a request's body.
+        self.reads_body: bool
+        self.form_fields: frozenset[str]
         self.reads_body, self.form_fields = body_fields(self.user_data)
         self.proxies: Proxies = Proxies.of(config.trusted_proxies)
         #: Query parameters that never leave, in lower case.

@@ -59,6 +59,10 @@ class Commit(Struct, eq=False, gc=False):
         """Whether waiting would end at once."""
         return self.waiting is None
 
+    def fail(self, error: Exception | None) -> None:
+        """It is not on disk, because of this error."""
+        self.error = error
+
     def is_held_up(self) -> bool:
         """Whether nothing is committed just now: see Holdup."""
         return self.holdup.lasts()
@@ -97,7 +101,7 @@ class Whole(Commit, eq=False, gc=False):
     def is_over(self) -> bool:
         """Whether all have ended."""
         over = all(one.done() for one in self.parts)
-        self.error = next((one.error for one in self.parts if one.error), None)
+        self.fail(next((one.error for one in self.parts if one.error), None))
         return over
 
 

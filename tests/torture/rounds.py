@@ -10,6 +10,7 @@ import time
 from capi_middleware.testing import FakeMeta
 from tests.support.processes import ROOT, until
 from tests.support.servers import serve
+from tests.torture import PLAYER
 from tests.torture.history import History, Verdict, judge
 
 #: How long the last process may take to deliver what is left, in seconds.
@@ -91,5 +92,6 @@ def command(store: str, graph: str, name: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """That of this process, with the tests in the path."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDEVMODE": ""}
+    """That of this process, with the tests in the path; what has it ends with this process."""
+    player = {PLAYER: str(os.getpid())}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDEVMODE": "", **player}
