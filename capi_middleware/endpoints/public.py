@@ -177,9 +177,17 @@ def _seen_at(scope: Mapping[str, Any], scheme: str, host: str) -> dict[str, Any]
     return {**scope, "scheme": scheme, "headers": headers}
 
 
+#: What sendBeacon says of itself: a page that is fetched like that is a prefetch.
+_BEACON_S = (b"sec-fetch-mode", b"no-cors")
+
+
 def _page_scope(scope: Mapping[str, Any], path: str, query: str, referrer: str) -> dict[str, Any]:
     """The scope of the page that asks, with the visitor's own headers."""
-    kept = [one for one in scope["headers"] if one[0].lower() not in (b"referer", b"content-type")]
+    kept = [
+        one
+        for one in scope["headers"]
+        if one[0].lower() not in (b"referer", b"content-type") and one != _BEACON_S
+    ]
     if referrer:
         kept.append((b"referer", referrer.encode("latin-1", "ignore")))
     return {

@@ -58,7 +58,7 @@ def read_health(store: Store, config: Config, *, delivering: bool = True) -> Hea
         store.depth(),
         store.backlog(),
         store.pauses(),
-        pixel_ids=[one.id for one in config.pixels],
+        marks={one.id: config.mark_of(one) for one in config.pixels},
         delivering=delivering,
     )
 
@@ -131,19 +131,32 @@ def build(
     )
 
 
+#: What waits for less than this, in seconds, is on its way.
+_SOON = 60.0
+
+
 def health_of(
     depth: Mapping[str, int],
     backlog: Sequence[Backlog],
     pauses: Sequence[Pause],
     *,
-    pixel_ids: Iterable[str],
+    marks: Mapping[str, str],
     delivering: bool,
 ) -> Health:
-    """The state of delivery, for all configured pixels and those that still have events."""
+    """The state of delivery, for all configured pixels and those that still have events.
+
+    `marks` are those of the access tokens of the configured pixels, see Pause. What another token
+    rests for is over where nothing waits any more: the pixel has got a new one.
+    """
     waiting = {one.pixel_id: one for one in backlog}
-    paused = {one.pixel_id: one for one in pauses}
+    paused = {
+        one.pixel_id: one
+        for one in pauses
+        if one.token in ("", marks.get(one.pixel_id))
+        or (one.pixel_id in waiting and waiting[one.pixel_id].oldest > _SOON)
+    }
     pixels = []
-    for pixel_id in dict.fromkeys([*pixel_ids, *waiting]):
+    for pixel_id in dict.fromkeys([*marks, *waiting]):
         load, pause = waiting.get(pixel_id), paused.get(pixel_id)
         pixels.append(
             PixelHealth(

@@ -447,6 +447,18 @@ def test_a_call_of_a_page_that_hides_its_origin_is_mirrored() -> None:
     assert rows(site, "Lead") == [("pending", "not_run", 1)]
 
 
+def test_a_call_that_comes_as_browsers_send_beacons_is_no_prefetch() -> None:
+    site = Site(mirror=True)
+    key = page_key(site)
+    given = {"u": "http://testserver/shop/7", "k": key, "m": [call(key)]}
+    headers = {
+        "user-agent": "Mozilla/5.0", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "empty",
+        "sec-fetch-site": "same-origin", "origin": "http://testserver",
+    }  # fmt: skip
+    assert site.client.post("/_capi/t", json=given, headers=headers).status_code == 204
+    assert rows(site, "Lead") == [("pending", "not_run", 1)]
+
+
 def test_a_call_without_a_page_of_ours_is_refused() -> None:
     site = Site(mirror=True)
     key = page_key(site)

@@ -22,7 +22,7 @@ def health(
         {"pending": 3},
         [Backlog("123", 3, waiting)] if waiting is not None else [],
         [Pause("123", NOON, because, token)] if because is not None else [],
-        pixel_ids=["123", "456"],
+        marks={"123": "fingerprint", "456": ""},
         delivering=delivering,
     )
 
@@ -32,7 +32,7 @@ def flags(**given: object) -> list[Flag]:
 
 
 def test_every_configured_pixel_is_told_and_those_that_were_removed_while_something_waits() -> None:
-    found = health_of({}, [Backlog("gone", 1, 5.0)], [], pixel_ids=["123"], delivering=True)
+    found = health_of({}, [Backlog("gone", 1, 5.0)], [], marks={"123": ""}, delivering=True)
     assert [(one.pixel_id, one.waiting) for one in found.pixels] == [("123", 0), ("gone", 1)]
 
 
@@ -71,3 +71,19 @@ def test_what_somebody_has_to_mend_is_critical_whoever_refused(reason: str) -> N
 def test_a_thread_that_ended_is_critical() -> None:
     (flag,) = flags(delivering=False)
     assert (flag.code, flag.severity) == ("delivery_not_running", "critical")
+
+
+def test_the_refusal_of_an_old_token_is_over_when_nothing_waits_for_it_any_more() -> None:
+    refused = {"because": "code 190", "token": "an old one"}
+    assert flags(**refused) == []
+    assert flags(waiting=1.0, **refused) == []
+
+
+def test_the_refusal_of_another_token_is_told_as_long_as_events_wait() -> None:
+    (flag,) = flags(waiting=120.0, because="code 190", token="an old one")
+    assert flag.code == "pixel_paused"
+
+
+def test_the_refusal_of_the_token_in_use_is_told_at_once() -> None:
+    (flag,) = flags(because="code 190", token="fingerprint")
+    assert flag.code == "pixel_paused"

@@ -26,7 +26,7 @@ HEALTH = health_of(
     {"pending": 7, "delivered": 5000},
     [Backlog("123", 7, 12.5)],
     [Pause("123", 1_780_876_860.0, "code 4")],
-    pixel_ids=["123"],
+    marks={"123": ""},
     delivering=True,
 )
 NOTHING = Tallies((), (), ())
