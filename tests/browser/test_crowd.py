@@ -105,7 +105,7 @@ def test_the_report_of_a_crowd_equals_what_was_planted(
     meta: tuple[FakeMeta, str], tmp_path: Path, swallowed: list[BaseException]
 ) -> None:
     fake, meta_url = meta
-    refusal = graph_error("Invalid parameter", "100")
+    refusal = graph_error("Invalid parameter", "100/2804050")
     fake.fail_next(400, refusal, times=None, pixel_id=PIXELS["refused"])
     config = make_config(
         pixels=[

@@ -63,6 +63,7 @@ def test_a_delivered_event_takes_a_third_of_what_it_took_while_it_waited(
     assert path.stat().st_size / 3000 < BYTES_AN_EVENT
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("outcome", ["delivered", "stopped", "expired", "dropped", "pruned"])
 def test_only_what_may_go_out_again_has_a_payload(store: Store, clock: Clock, outcome: str) -> None:
     store_rows(store, row("e1", payload=b"gone"))
@@ -82,6 +83,7 @@ def test_only_what_may_go_out_again_has_a_payload(store: Store, clock: Clock, ou
     assert payloads(store) == [*known, b"waits"]
 
 
+@pytest.mark.one_database
 def test_an_event_that_waits_keeps_its_first_payload(store: Store) -> None:
     store_rows(store, row("e1", payload=b"first"), row("e1", payload=b"second"))
     store_rows(store, row("e1", payload=b"third"))
