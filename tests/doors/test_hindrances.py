@@ -18,6 +18,7 @@ import pytest
 
 from capi_middleware import CAPI, asgi, current_visitor, track, wsgi
 from capi_middleware.errors import StoreError
+from capi_middleware.request.exchange import current
 from capi_middleware.testing import FakeMeta
 from tests.doors.greenlets import PAGE
 from tests.doors.test_django import Site
@@ -49,6 +50,13 @@ LATE = {
     "pywsgi": f"{_PYWSGI} late",
     "uwsgi": f"{_UWSGI} --gevent-monkey-patch",
 }
+
+
+@pytest.fixture(autouse=True)
+def own_context() -> Iterator[None]:
+    """A hindered door leaves its passage to the thread: not to the next test."""
+    yield
+    current.set(None)
 
 
 def _there(servers: dict[str, str]) -> list[str]:
