@@ -22,17 +22,18 @@ PIXELS = [Pixel(str(n), access_token="t") for n in range(1, 6)]
 def sending(fake: FakeMeta, store: str) -> Iterator[CAPI]:
     """A process of which each of five couriers waits for Meta's answer."""
     fake.fail_next(200, delay=4, times=None)
+    others = threads()  # of earlier tests
     capi = CAPI(make_config(store=store, pixels=PIXELS, delivery=True, graph_url=fake.url))
     capi.track("Lead")
     until("all are leased", lambda: capi.store.depth() == {"leased": len(PIXELS)})
     yield capi
-    until("all threads have ended", lambda: not threads())
+    until("all threads have ended", lambda: threads() <= others)
     capi.store.close()  # what the last of them opened
 
 
-def threads() -> list[str]:
+def threads() -> set[threading.Thread]:
     """Ours."""
-    return [one.name for one in threading.enumerate() if one.name.startswith("capi-")]
+    return {one for one in threading.enumerate() if one.name.startswith("capi-")}
 
 
 def close_while(capi: CAPI) -> bool:

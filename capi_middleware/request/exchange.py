@@ -313,17 +313,13 @@ class Exchange(Private):
         self._opened = True
         visit = self._visit
         with self.issuer.shield.guard("the headers"):
-            cookies: Headers = []
-            if visit is not None and not self._asks:
-                visit.identity()
-                cookies = visit.cookies(self.headers)
-            own = not self._asks
+            own = visit is not None and not self._asks
+            cookies = visit.cookies(self.headers) if visit is not None and own else []
             headers = rewrite(self.headers, event_ids=own, length=None, private=own and not cookies)
-            if visit is not None and own:
-                headers += cookies
-                if visit.brings and visit.carried():
-                    headers += visit.clearing()
-                self._promised = True
+            headers += cookies
+            if visit is not None and own and visit.brings and visit.carried():
+                headers += visit.clearing()
+            self._promised = own
             self.headers = headers
 
     def offloaded(self) -> None:
