@@ -65,7 +65,7 @@ FORK_SECONDS = 2.0
 
 #: How many prepared statements a connection keeps: all of ours.
 _STATEMENTS = 200
-_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: Free bytes, or share of the disk where that is less, that are left to the acknowledgements of
 #: what was delivered: on a full disk nothing could be marked as sent.
@@ -259,9 +259,10 @@ _Files = tuple[int | None, int | None, int | None]
 
 
 class _Connection(sqlite3.Connection):
-    """`files` are what it has open; None when it is not to be used again."""
+    """`files` are what it has open; None when it is not to be used again. `thread` holds it."""
 
     files: _Files | None = None
+    thread: int = 0
     access: Access | None = None
 
 
@@ -296,7 +297,8 @@ class File(SqliteEngine):
     def _start_over(self) -> None:
         self._pid = os.getpid()
         self._changed = threading.Condition(threading.RLock())
-        self._forking = False
+        #: Threads that are about to fork.
+        self._forking = 0
         #: Since when somebody who does not queue has the write lock, as time.monotonic().
         self._strange_since: float | None = None
         #: Until when the queue is not worth waiting for, as time.monotonic().
@@ -304,7 +306,8 @@ class File(SqliteEngine):
         self._turns: set[Turn] = set()
         #: Since the WAL began anew.
         self._commits = 0
-        self._lent = 0
+        #: The threads that hold connections, once for each.
+        self._lent: list[int] = []
         self._opened: set[_Connection] = set()
         self._free: list[_Connection] = []
         #: What the open connections have open; None without any.
@@ -326,12 +329,15 @@ class File(SqliteEngine):
 
     def _before_fork(self) -> None:
         self._changed.acquire()
-        self._forking = True
-        self._changed.wait_for(lambda: self._lent == 0, FORK_SECONDS)
+        self._forking += 1
+        if not self._changed.wait_for(lambda: not self._lent, FORK_SECONDS):
+            for db in self._opened:
+                db.interrupt()  # a long read begins again; a child cannot use its locks
+            self._changed.wait_for(lambda: not self._lent, FORK_SECONDS)
         self._close_free()
 
     def _after_fork_in_parent(self) -> None:
-        self._forking = False
+        self._forking -= 1
         self._changed.notify_all()
         self._changed.release()
 
@@ -484,21 +490,26 @@ class File(SqliteEngine):
     def _take(self) -> _Connection:
         if self._pid != os.getpid():
             self._abandon()
+        thread = threading.get_ident()
         with self._changed:
-            if self._forking:
-                # Bounded, as another library's fork hook may call us on the forking thread.
-                self._changed.wait_for(lambda: not self._forking, FORK_SECONDS)
+            if self._forking and thread not in self._lent:
+                # Bounded, as another library's fork hook may call us on the forking thread. Who
+                # holds a connection is waited for by the fork itself.
+                self._changed.wait_for(lambda: not self._forking, 2 * FORK_SECONDS)
             self._watch()
-            self._lent += 1
+            self._lent.append(thread)
             if self._free:
-                return self._free.pop()
+                db = self._free.pop()
+                db.thread = thread
+                return db
         try:
             db = self._connect()
         except BaseException:
             with self._changed:
-                self._lent -= 1
+                self._lent.remove(thread)
                 self._changed.notify_all()
             raise
+        db.thread = thread
         self._opened.add(db)
         return db
 
@@ -519,7 +530,7 @@ class File(SqliteEngine):
         if ours is None or ours == (found := self._files()):
             return
         if ours[0] == found[0]:
-            if not self._changed.wait_for(lambda: self._lent == 0, BUSY_SECONDS):
+            if not self._changed.wait_for(lambda: not self._lent, BUSY_SECONDS):
                 raise LockedError(f"{self.path}: a transaction takes long")
             self._write_down(ours)
         self._close_free()
@@ -552,7 +563,7 @@ class File(SqliteEngine):
                 self._free.append(db)
             else:
                 self._end(db)
-            self._lent -= 1
+            self._lent.remove(db.thread)
             self._changed.notify_all()
 
     def _connect(self) -> _Connection:

@@ -757,6 +757,60 @@ store.close()
     run(script, tmp_path / "capi.db")
 
 
+FORK_WHILE_READING = (
+    FORK
+    + """
+from capi_middleware.store import sqlite
+from capi_middleware.errors import StoreError
+reading, done = threading.Event(), threading.Event()
+engine = store._engine
+store.append([row("before")], wait=True).result(60)
+
+def read():
+    try:
+        READ
+    finally:
+        done.set()
+
+reader = threading.Thread(target=read)
+reader.start()
+reading.wait(60)
+child = os.fork()
+if child == 0:
+    # Where SQLite's locks were inherited, nobody can tell what becomes of the file.
+    os._exit(not done.is_set())
+wait_for(child)
+reader.join()
+store.close()
+"""
+)
+
+
+def test_a_fork_waits_for_a_thread_that_reads_within_a_reading(tmp_path: Path) -> None:
+    read = """
+        with engine.transaction("read") as outer:
+            outer.read("depth")
+            reading.set()
+            while not engine._forking:
+                pass
+            store.depth()
+"""
+    run(FORK_WHILE_READING.replace("        READ\n", read), tmp_path / "capi.db")
+
+
+def test_a_fork_cuts_off_a_reading_that_takes_long(tmp_path: Path) -> None:
+    read = """
+        sqlite.FORK_SECONDS = 0.2
+        with engine.transaction("read") as outer:
+            reading.set()
+            outer.db.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+                             "SELECT COUNT(*) FROM n").fetchall()
+    except StoreError:
+        pass
+"""
+    run(FORK_WHILE_READING.replace("        READ\n", read), tmp_path / "capi.db")
+
+
 def test_a_memory_store_is_empty_in_the_child(tmp_path: Path) -> None:
     script = (
         FORK
