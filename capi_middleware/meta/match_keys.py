@@ -54,7 +54,7 @@ _TABLE = (
              what="the visitor's address"),
     MatchKey("ph", placed=rules.phone, matching=True, priority="medium", word="phone",
              what="the phone number", field="phone"),
-    MatchKey("external_id", placed=rules.as_given, free=True, matching=True, priority="medium",
+    MatchKey("external_id", lower=rules.as_given, free=True, matching=True, priority="medium",
              word="external_id", what="your own id of the customer", field="customer_id"),
     MatchKey("fbp", plain=rules.browser_id, priority="medium", word="fbp",
              what="the browser's id"),

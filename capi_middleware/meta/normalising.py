@@ -160,8 +160,8 @@ def _country(region: str, country: str | None) -> str | None:
     return region.lower() if country is None else country_code(country.strip())
 
 
-def as_given(text: str, region: str, country: str | None) -> str:
-    """An id of the site's own: its letters matter."""
+def as_given(text: str) -> str:
+    """An id of the site's own: Meta's pixel hashes it in lower case, all else of it matters."""
     return text
 
 

@@ -73,7 +73,8 @@ class UserData:
         em: e-mail address. ph: phone number. fn, ln: first and last name. ge: gender, a word.
         db: birth date, a date or text. ct: city. st: state. zp: postcode.
         country: ISO 3166-1 code of two or three letters, or the English name.
-        external_id: your own id of the customer, the same in every channel; hashed.
+        external_id: your own id of the customer, the same in every channel; hashed in lower case,
+            as Meta's pixel does.
         f5first, f5last, fi: the beginnings of names; dobd, dobm, doby: day, month and year of
             birth, where the whole is not known.
         client_ip_address, client_user_agent, fbc, fbp: of the visitor; known in a request.

@@ -22,6 +22,8 @@ RULES = [
     .read_text()
     .splitlines()
 ]
+#: What Meta's page does not say and its pixel does (all copies since 2.9.133).
+PIXEL = {("external_id", "User-42"): "user-42"}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=range(len(RULES)))
@@ -31,12 +33,21 @@ def test_a_value_is_hashed_as_the_table_says(rule: dict[str, Any]) -> None:
     if "country" in context:
         given["country"] = context["country"]
     hashed, left_out = UserData(**given).hashed(context.get("region", "US"))
-    if rule["sha256"] is None:
+    if (key, rule["raw"]) in PIXEL:
+        wanted = PIXEL[key, rule["raw"]]
+        assert hashed[key] == [sha256(wanted.encode()).hexdigest()]
+    elif rule["sha256"] is None:
         assert key not in hashed
         assert rule["raw"] is None or key in left_out
     else:
         assert hashed[key] == [rule["sha256"]]
         assert key not in left_out
+
+
+@pytest.mark.parametrize("given", ["USER-42", " User-42\n", "user-42"])
+def test_an_external_id_is_hashed_as_metas_pixel_hashes_it(given: str) -> None:
+    wanted = sha256(b"user-42").hexdigest()
+    assert UserData(external_id=given).hashed()[0] == {"external_id": [wanted]}
 
 
 def test_a_list_keeps_its_order_and_loses_doubles_and_what_is_unusable() -> None:
