@@ -133,8 +133,10 @@ def test_celery_processes_that_are_recycled_lose_nothing(
 TRACKING = """
 import multiprocessing, os, signal, sys, threading
 from capi_middleware import CAPI, Config, UserData
+from capi_middleware.delivery import courier
 from demo.recipe import environment
 
+courier.LEASE_SECONDS = 5.0  # what a killed process held comes back the sooner
 CAPI_OF_ALL = CAPI(Config(**environment(), durability=os.environ.get("DURABILITY", "conversions")))
 
 def track(times):

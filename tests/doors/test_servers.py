@@ -45,8 +45,12 @@ _OURS = re.compile(r"_fb[pc]=|capi_next=")
 _CHANGED = frozenset(
     {"content-length", "transfer-encoding", "connection", "etag", "last-modified", "accept-ranges"}
 )
-#: What a server gets wrong without us: daphne reads the iterable of the headers twice.
-BROKEN = frozenset({("daphne", "headers_as_generator")})
+#: What a server gets wrong without us: daphne reads the iterable of the headers twice, and wsgiref
+#: waits for ever for the end of a body that does not come.
+BROKEN = frozenset(
+    {("daphne", "headers_as_generator")}
+    | {("wsgiref", behaviour) for behaviour in WSGI if behaviour.startswith("form/")}
+)
 #: Pages without a tag: nobody reads a file that the server sends itself.
 UNTAGGED = frozenset({"file_of_html", "path_sent"})
 
