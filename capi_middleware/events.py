@@ -102,8 +102,9 @@ class Row(Private, Struct, frozen=True):
     bytes, ready to be joined into a request; None when no server copy goes out. `browser` is
     "sent" or one of BROWSER_CAUSES. `match_keys` is a mask, see meta/match_keys.py. `route` as in
     Event; `page` is the path of the page without what is personal, `agent` the browser's family
-    (capture/agents.py), `digest` a keyed hash of the server copy's value and currency; each is ""
-    where it is not known.
+    (capture/agents.py), `digest` a keyed hash of the server copy's value and currency, `uses` what
+    tells this use of the event_id from others (Use in store/records.py); each is "" where it is
+    not known.
     """
 
     event_id: str
@@ -118,13 +119,14 @@ class Row(Private, Struct, frozen=True):
     page: str = ""
     agent: str = ""
     digest: str = ""
+    uses: str = ""
 
 
 class Sighting(Struct, frozen=True):
     """The browser's word about one event for one pixel. `outcome`: "sent" or a cause.
 
     `digest` is the keyed hash of the browser copy's value and currency where the page's own code
-    set them, else "".
+    set them, else "". `uses` is whose browser it was, as in Row.
     """
 
     event_id: str
@@ -132,6 +134,7 @@ class Sighting(Struct, frozen=True):
     pixel_id: str
     outcome: str
     digest: str = ""
+    uses: str = ""
 
 
 class Count(Struct, frozen=True):
@@ -144,13 +147,14 @@ class Count(Struct, frozen=True):
     bare), csp (a page whose policy blocks something; `reason` is the directive), repeated (looks
     like an event of the same visitor seconds before), rested (a pixel has to wait, by Meta's
     code), skewed (our clock is ahead of Meta's or behind), damaged (what became of a damaged file:
-    saved, settled or sums that could not be read; what waited is dropped). `reason` says why,
-    `event_name` and `pixel_id` are "" where they do not apply.
+    saved, settled or sums that could not be read; what waited is dropped), reused (one event_id
+    for several events, see Use in store/records.py). `reason` says why, `event_name` and
+    `pixel_id` are "" where they do not apply.
     """
 
     kind: Literal[
         "suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped",
-        "no_event_id", "csp", "repeated", "rested", "skewed", "damaged",
+        "no_event_id", "csp", "repeated", "rested", "skewed", "damaged", "reused",
     ]  # fmt: skip
     reason: str
     event_name: str = ""

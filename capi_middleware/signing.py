@@ -3,10 +3,12 @@
 import binascii
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from hashlib import sha256
+from functools import partial
+from hashlib import blake2b, sha256
 from hmac import compare_digest, digest
+from typing import Any
 
 from itsdangerous import BadSignature, Signer
 
@@ -14,6 +16,7 @@ from itsdangerous import BadSignature, Signer
 _EVENT_ID = "capi.event_id"
 VISITOR, CARRIED, WAITING, _LOGIN = "visitor", "carried", "waiting", "report"
 _ALERT, _VALUE, _TOKEN, _SECRET = b"capi.alert", b"capi.value", b"capi.token", b"secret_key"
+_USE = b"capi.use"
 
 #: How far the clock of who gets an alert may be from ours, in seconds.
 TOLERANCE = 300.0
@@ -134,11 +137,12 @@ def equal(one: str, other: str) -> bool:
 class ValueDigest:
     """Value and currency of an event as a keyed hash, to compare its two copies.
 
-    Hashes with the first of `secrets_`: who has the store learns no amounts from it.
+    Hashes with the last of `secrets_`, which all processes know while they change to a new first:
+    who has the store learns no amounts from it.
     """
 
     def __init__(self, secrets_: Sequence[str]) -> None:
-        self._key = _key(secrets_[0], _VALUE)
+        self._key = _key(secrets_[-1], _VALUE)
 
     def __call__(self, value: object, currency: object) -> str:
         """16 hexadecimal digits, the same for 12.5 and "12.50" and for "eur" and "EUR".
@@ -156,6 +160,20 @@ class ValueDigest:
         unit = currency.strip().upper() if isinstance(currency, str) else ""
         text = f"{number or 0}|{unit}".encode("utf-8", "surrogatepass")
         return digest(self._key, text, sha256).hex()[:_SHORT]
+
+
+def use_digest(secrets_: Sequence[str]) -> Callable[[bytes], Any]:
+    """A keyed hash of 8 hexadecimal digits for who used an event_id, see Use in store/records.py.
+
+    Hashes with the last of `secrets_`, which all processes know while they change to a new first.
+    It is C code throughout: every event has two.
+    """
+    return partial(blake2b, key=_key(secrets_[-1], _USE), digest_size=4)
+
+
+def is_unique(event_id: str) -> bool:
+    """Whether this looks like an id that was made at random, for one event alone."""
+    return event_id[:1] == "m" or (event_id[:1] == "t" and event_id[_BODY : _BODY + 1] == ".")
 
 
 def fingerprint(secret: str) -> str:

@@ -5,16 +5,18 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
+from msgspec.structs import replace
 from starlette.responses import Response
 
 from capi_middleware.capture import beacon
-from capi_middleware.capture.client import HEADERS, headers_of, without_port
+from capi_middleware.capture.client import HEADERS, Client, headers_of, without_port
+from capi_middleware.capture.identity import identify
 from capi_middleware.capture.limits import Allowance
 from capi_middleware.capture.mirroring import made_by
 from capi_middleware.capture.urls import urlsplit_safely
 from capi_middleware.endpoints.reporting import Asked, Reporting, Routes, bare, failed
 from capi_middleware.errors import BadBeacon
-from capi_middleware.events import Count
+from capi_middleware.events import Count, Sighting
 from capi_middleware.page import tag as pixel
 from capi_middleware.report.window import WindowError
 from capi_middleware.request.exchange import Exchange
@@ -93,8 +95,21 @@ class Endpoints:
             else:
                 accepted.append(sighting)
         if accepted:
+            accepted = self._with_uses(accepted, client, asked.headers)
             await asked.waits.commit(self._issuer.store.sight(accepted))
         return Response(status_code=204, headers=_FRESH)
+
+    def _with_uses(
+        self, sightings: list[Sighting], client: Client, headers: Mapping[str, str]
+    ) -> list[Sighting]:
+        """The same, with whose browser it is."""
+        known = identify(
+            cookie_header=headers.get("cookie", ""), query="", referer=None, host=client.host,
+            now_ms=0,
+        )  # fmt: skip
+        fbp = None if known.new_cookies else known.fbp
+        who = fbp, f"{client.ip} {headers.get('user-agent')}"
+        return [replace(one, uses=self._issuer.use(one.event_id, who)) for one in sightings]
 
     async def _ask(self, asked: Asked) -> Response:
         scope, waits = asked.scope, asked.waits

@@ -1,5 +1,6 @@
 """Issuing: an event becomes rows in the store, for requests and for jobs alike."""
 
+import random
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +30,15 @@ from capi_middleware.meta.user_data import UserData, unknown_keys
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.tag import PixelEntry, TagMaker, pixel_entries
 from capi_middleware.shield import Shield
-from capi_middleware.signing import CARRIED, VISITOR, WAITING, Minter, TextSigner, ValueDigest
+from capi_middleware.signing import (
+    CARRIED,
+    VISITOR,
+    WAITING,
+    Minter,
+    TextSigner,
+    ValueDigest,
+    use_digest,
+)
 from capi_middleware.store.commits import Commit
 from capi_middleware.store.store import Store
 
@@ -79,6 +88,7 @@ class Issuer:
         self._visitors = TextSigner(config.secrets, VISITOR)
         #: digest(value, currency) of either copy of an event.
         self.digest: ValueDigest = ValueDigest(config.secrets)
+        self._use_digest: Callable[[bytes], Any] = use_digest(config.secrets)
         gpc = config.privacy == "honor-gpc"
         self.consent: ConsentRule = ConsentRule(config.consent, gpc=gpc)
         self.user_data: Template = parse(config.user_data)
@@ -270,11 +280,13 @@ class Issuer:
     def _rows(self, events: Sequence[Event], visitor: Visitor | None, browser: str) -> list[Row]:
         page = agent = ""
         known: dict[str, str] = {}
+        who: Sequence[str | None] = (None, None)
         if visitor is not None:
             if visitor.event_source_url:
                 page = self._listed(_page_name_of(visitor.event_source_url))
             known = payload.known_of(visitor)
             agent = agent_of(visitor.client_user_agent)
+            who = (visitor.fbp, f"{visitor.client_ip_address} {visitor.client_user_agent}")
         rows: list[Row] = []
         for event in events:
             name, given = event.event_name, event.custom_data
@@ -299,12 +311,36 @@ class Issuer:
                 body, state = payload.encode(event, visitor), "pending"
                 if value is not None:
                     digest = self.digest(value, given.get("currency"))
+            event_id, use = event.event_id, ""
+            for said in who:  # as use() does, without a call for each event of each page
+                known_by = f"{event_id} {said}".encode("utf-8", "surrogatepass")
+                use += "--------" if said is None else self._use_digest(known_by).hexdigest()
+            if event_id[0] != "t" or event_id[20:21] != ".":
+                use += self._order_of(event, visitor)
             for pixel_id in event.pixel_ids:
                 rows.append(
                     Row(event.event_id, name, pixel_id, event.event_time, body, state, browser,
-                        match_keys, event.route, page, agent, digest)
+                        match_keys, event.route, page, agent, digest, use)
                 )  # fmt: skip
         return rows
+
+    def _order_of(self, event: Event, visitor: Visitor | None) -> str:
+        """What an event is about whose event_id others may have: see Use in store/records.py."""
+        event_id, order_id = event.event_id, event.custom_data.get("order_id")
+        if event_id[0] != "k" or not self.minter.verifies(event_id, event.event_name):
+            return f"u{random.getrandbits(28):07x}"
+        if isinstance(order_id, str | int) and order_id:
+            return "o" + self.use(event_id, [str(order_id)])[:7]
+        url = visitor.event_source_url if visitor is not None else None
+        return "p" + self.use(event_id, [url.partition("?")[0]])[:7] if url else "--------"
+
+    def use(self, event_id: str, said: Sequence[str | None]) -> str:
+        """Keyed hashes of what is said of a use of `event_id`, see Use in store/records.py."""
+        use = ""
+        for one in said:
+            text = f"{event_id} {one}".encode("utf-8", "surrogatepass")
+            use += "--------" if one is None else self._use_digest(text).hexdigest()
+        return use
 
     def ended_before(self, commit: Commit) -> None:
         """An answer ends although its events are not on disk: it is told, and counted."""

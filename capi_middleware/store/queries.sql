@@ -5,11 +5,12 @@
 -- name: append
 -- One row may be in it only once. The columns are fields of events.Row.
 INSERT INTO capi_events AS events (event_id, event_name, pixel_id, event_time, server,
-    browser, match_keys, route, page, agent, digest, created_at, due_at)
+    browser, match_keys, route, page, agent, digest, uses, created_at, due_at)
 WITH new MANY (event_id text, event_name text, pixel_id text, event_time float8,
-    server text, browser text, match_keys bigint, route text, page text, agent text, digest text)
+    server text, browser text, match_keys bigint, route text, page text, agent text, digest text,
+    uses text)
 SELECT event_id, event_name, pixel_id, event_time, server, browser, match_keys, route,
-    page, agent, digest, :now, :now
+    page, agent, digest, uses, :now, :now
 FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     event_time = CASE events.server WHEN 'unknown' THEN excluded.event_time
@@ -21,10 +22,18 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     page = CASE events.server WHEN 'unknown' THEN excluded.page ELSE events.page END,
     agent = CASE events.server WHEN 'unknown' THEN excluded.agent ELSE events.agent END,
     digest = CASE events.server WHEN 'unknown' THEN excluded.digest ELSE events.digest END,
+    uses = CASE excluded.uses WHEN '' THEN events.uses ELSE excluded.uses END,
     server = CASE events.server WHEN 'unknown' THEN excluded.server ELSE events.server END,
     browser = CASE events.browser WHEN 'not_rendered' THEN excluded.browser
               ELSE events.browser END
 WHERE events.server = 'unknown' OR events.browser = 'not_rendered'
+   OR (excluded.uses <> '' AND excluded.uses <> events.uses)
+
+-- name: used
+-- What is known of these event_ids, under all names.
+SELECT event_id, event_name, pixel_id, server, digest, CASE route WHEN '' THEN page ELSE route END,
+    uses
+FROM capi_events WHERE event_id = ANY(:event_ids)
 
 -- name: append_payloads
 -- Of the rows that `append` made, or took over, in this transaction: nobody else settles these.
@@ -35,14 +44,20 @@ WHERE server = 'pending' AND due_at = :now
 ON CONFLICT (key) DO NOTHING
 
 -- name: sight
--- One event may be in it only once. The columns are fields of events.Sighting.
-INSERT INTO capi_events AS events (event_id, event_name, pixel_id, browser, browser_digest,
+-- One event may be in it only once. The columns are fields of events.Sighting. What another browser
+-- (the first part of `uses`) could not send tells of a stored copy of the page.
+INSERT INTO capi_events AS events (event_id, event_name, pixel_id, browser, browser_digest, uses,
     event_time, created_at, due_at, browser_at, server, match_keys)
-WITH new MANY (event_id text, event_name text, pixel_id text, outcome text, digest text)
-SELECT event_id, event_name, pixel_id, outcome, digest, :now, :now, :now, :now, 'unknown', 0
+WITH new MANY (event_id text, event_name text, pixel_id text, outcome text, digest text, uses text)
+SELECT event_id, event_name, pixel_id, outcome, digest, uses, :now, :now, :now, :now, 'unknown', 0
 FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
-    browser = excluded.browser, browser_at = excluded.browser_at,
+    browser = CASE WHEN excluded.browser <> 'sent' AND length(events.uses) IN (16, 24)
+        AND length(excluded.uses) = 16 AND substr(events.uses, 1, 1) <> '-'
+        AND substr(excluded.uses, 1, 1) <> '-'
+        AND substr(events.uses, 1, 8) <> substr(excluded.uses, 1, 8)
+        THEN 'replay' ELSE excluded.browser END,
+    browser_at = excluded.browser_at,
     browser_digest = excluded.browser_digest
 WHERE events.browser <> excluded.browser
   AND (excluded.browser = 'sent' OR events.browser IN ({vague}))

@@ -1,7 +1,7 @@
 """Records: what a store is told and tells, and the times that it keeps to."""
 
 from collections.abc import Sequence, Set
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -33,6 +33,77 @@ FRESH = 60.0
 CLEARED = -1
 #: A sighting that said nothing new: a replayed beacon, or a page that repeats itself.
 REPLAYED = Count("beacon", "replayed")
+
+
+#: So many uses of one event_id are kept: one order is seen in few browsers and places.
+MOST_USES = 4
+_BROWSER, _ADDRESS, _ORDER = slice(8), slice(8, 16), slice(16, 24)
+_USE = 24
+
+
+class Use(NamedTuple):
+    """What is known of one event_id under one name: who it was made for, and what it is about.
+
+    `uses` is up to MOST_USES times 24 characters, keyed hashes of this event_id alone: 8 of fbp, 8
+    of the network address and user agent, and where the id is not unique by itself a letter and 7
+    of the order: "o" of an order_id, "p" of the page's path, "u" of this one call of the site's
+    code. What is not known is dashes. `digest` as in Row; `place` is the route, else the page.
+    """
+
+    uses: str = ""
+    digest: str = ""
+    place: str = ""
+
+    @property
+    def seen(self) -> Sequence[str]:
+        """The uses one by one."""
+        return [self.uses[at : at + _USE] for at in range(0, len(self.uses), _USE)]
+
+    def is_replayed_by(self, use: str) -> bool:
+        """Whether a browser has the event that no page was made for: out of a stored copy."""
+        seen = self.seen
+        return 0 < len(seen) < MOST_USES and all(_is_other_visitor(one, use) for one in seen)
+
+    def joined(self, other: "Use") -> tuple[str, "Use"]:
+        """Why `other` must be another event with the same event_id, "" where it may be this one.
+
+        And what is known then.
+        """
+        seen, one, order = self.seen, other.uses, other.uses[_ORDER]
+        known = Use(self.uses, self.digest or other.digest, self.place)
+        if self.digest and other.digest and self.digest != other.digest:
+            return "value", known
+        orders = [use[_ORDER] for use in seen if use[_ORDER].startswith("o")]
+        if orders and order.startswith("o") and order not in orders:
+            return "order", known
+        visitors = {_is_other_visitor(use, one) for use in seen}
+        orders_differ = {_is_other_order(use, one) for use in seen}
+        visitor, another = visitors == {True}, orders_differ == {True}
+        if visitor and another and order.startswith("p") and self.place == other.place != "":
+            return "order", known
+        says_new = visitors | orders_differ <= {None} or (order.startswith("o") and not orders)
+        if not (visitor or another or says_new) or not one.strip("-"):
+            return "", known
+        if len(seen) < MOST_USES:
+            return "", known._replace(uses=self.uses + one)
+        if order.startswith("u"):
+            return "own_id", known
+        return ("visitor" if visitor else "order" if another else ""), known
+
+
+def _is_other_visitor(use: str, other: str) -> bool | None:
+    """Whether two uses are of two browsers, None where that is not known; see Use."""
+    for part in (_BROWSER, _ADDRESS):
+        if use[part] and other[part] and "-" not in use[part] + other[part]:
+            return use[part] != other[part]
+    return None
+
+
+def _is_other_order(use: str, other: str) -> bool | None:
+    """The same of two orders, or calls of the site's own code."""
+    one, another = use[_ORDER], other[_ORDER]
+    comparable = one[:1] == another[:1] and one[:1] not in ("", "-")
+    return one != another if comparable else None
 
 
 class LeasedEvent(Private, Struct, frozen=True):

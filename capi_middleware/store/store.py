@@ -14,11 +14,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from capi_middleware.errors import StoreError
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
 from capi_middleware.shield import about
+from capi_middleware.signing import is_unique
 from capi_middleware.store import rollups
 from capi_middleware.store.commits import Commit
 from capi_middleware.store.journal import Journal, Journals
@@ -44,6 +45,7 @@ from capi_middleware.store.records import (
     Settlement,
     Slice,
     Tallies,
+    Use,
 )
 from capi_middleware.store.rollups import Facet
 from capi_middleware.store.writer import Counters, Submission, Writer
@@ -611,20 +613,24 @@ class Store:
         with self._engine.group(submissions) as db:
             if db is None:
                 return
-            replayed, counters = 0, counters.copy()
+            replayed, counters, hour = 0, counters.copy(), int(db.now // 3600)
             for kind, some in groupby(submissions, key=attrgetter("kind")):
                 items = [item for one in some for item in one.items]
                 if not items:
                     continue
+                if kind == "append":
+                    items = list(_joined(db, items, hour, counters))
                 changed = db.many(kind, list(map(_COLUMNS[kind], items)), now=db.now)
                 if kind == "sight":
                     replayed += len(items) - changed
+                    if changed < len(items):
+                        _count_replays(db, items, hour, counters)
                 else:
                     waiting = [one for one in items if one.server == "pending"]
                     payloads = list(map(_COLUMNS["append_payloads"], waiting))
                     db.many("append_payloads", payloads, now=db.now)
             if replayed:
-                key = (int(db.now // 3600), REPLAYED.kind, REPLAYED.reason, "", "")
+                key = (hour, REPLAYED.kind, REPLAYED.reason, "", "")
                 counters[key] += replayed
             # In one order everywhere: two processes that count the same must not lock each other.
             db.many("count", sorted([(*key, n) for key, n in counters.items()]))
@@ -655,6 +661,67 @@ class Store:
                         break
         with suppress(StoreError):  # who cannot tidy up cannot commit either, which is told
             self._engine.tidy()
+
+
+def _joined(db: Transaction, rows: Sequence[Row], hour: int, counters: Counters) -> Sequence[Row]:
+    """`rows` with all uses of their event_ids; those of several events are counted as reused.
+
+    An id that is unique by itself is looked up only where a page's own code names it.
+    """
+    asked = {
+        row.event_id
+        for row in rows
+        if row.uses and (row.server == "unmapped" or not is_unique(row.event_id))
+    }
+    if not asked:
+        return rows
+    known = _used(db, asked)
+    joined = []
+    for row in rows:
+        if row.event_id in asked:
+            name, pixel_id = row.event_name, row.pixel_id
+            uses = known.setdefault(row.event_id, {})
+            before, said = (
+                uses.get((name, pixel_id)),
+                Use(row.uses, row.digest, row.route or row.page),
+            )
+            others = [other for other, pixel in uses if pixel == pixel_id and other != name]
+            why = ""
+            if before is None:
+                why = f"name {min(others)}" if others else ""
+            elif not is_unique(row.event_id):
+                why, said = before.joined(said)
+                why = why and f"{why} {said.place}".rstrip()
+            uses[name, pixel_id] = said
+            row = replace(row, uses=said.uses)
+            if why:
+                counters[hour, "reused", why, name, pixel_id] += 1
+        joined.append(row)
+    return joined
+
+
+def _count_replays(
+    db: Transaction, sightings: Sequence[Sighting], hour: int, counters: Counters
+) -> None:
+    """Count what other browsers say than those that the pages were made for: a cache's work."""
+    known = _used(db, {one.event_id for one in sightings if one.uses})
+    for one in sightings:
+        name, pixel_id = one.event_name, one.pixel_id
+        use = known.get(one.event_id, {}).get((name, pixel_id))
+        if use is not None and use.is_replayed_by(one.uses):
+            counters[hour, "reused", f"replay {use.place}".rstrip(), name, pixel_id] += 1
+
+
+def _used(db: Transaction, event_ids: Set[str]) -> dict[str, dict[tuple[str, str], Use | None]]:
+    """What is known of these, by event_name and pixel; None where only a browser told of it."""
+    found: dict[str, dict[tuple[str, str], Use | None]] = {}
+    if event_ids:
+        for event_id, name, pixel_id, server, digest, place, uses in db.read(
+            "used", event_ids=sorted(event_ids)
+        ):
+            use = None if server == "unknown" else Use(uses, digest, place)
+            found.setdefault(event_id, {})[name, pixel_id] = use
+    return found
 
 
 def _missing(db: Transaction, rows: Sequence[Row]) -> list[Row]:

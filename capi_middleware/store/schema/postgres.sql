@@ -23,6 +23,8 @@ CREATE TABLE capi_events (
     page text NOT NULL DEFAULT '',
     agent text NOT NULL DEFAULT '',
     digest text NOT NULL DEFAULT '',
+    -- Who used the event_id: see Use in records.py.
+    uses text NOT NULL DEFAULT '',
     browser_digest text NOT NULL DEFAULT '',
     -- What the sums know of a row, see rollups.State.
     hour bigint GENERATED ALWAYS AS (floor(event_time / 3600)) STORED,

@@ -24,6 +24,8 @@ CREATE TABLE events (
     page TEXT NOT NULL DEFAULT '',
     agent TEXT NOT NULL DEFAULT '',
     digest TEXT NOT NULL DEFAULT '',
+    -- Who used the event_id: see Use in records.py.
+    uses TEXT NOT NULL DEFAULT '',
     browser_digest TEXT NOT NULL DEFAULT '',
     -- What the sums know of a row, see rollups.State.
     hour INTEGER AS (CAST(event_time / 3600 AS INTEGER)),
