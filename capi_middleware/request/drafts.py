@@ -76,7 +76,7 @@ class Drafts(Private, Struct, eq=False):
         if dedupe_key is None and match is not None:
             template = match.route.templates.get("dedupe_key")
             called = {template: visit.ask_now(template)} if isinstance(template, Call) else {}
-            dedupe_key = self._filled(visit, match, "dedupe_key", called)
+            dedupe_key = self._key(visit, match, called)
         route = match.route if match is not None else None
         event = self._issuer.new_event(event_name, dedupe_key, route)
         for draft in self.events:
@@ -109,7 +109,7 @@ class Drafts(Private, Struct, eq=False):
             if event is None:
                 key = None
                 if "dedupe_key" in route.templates:
-                    key = self._filled(visit, match, "dedupe_key", called)
+                    key = self._key(visit, match, called)
                 event = issuer.new_event(name, key, route)
                 if key is not None and event.event_id in [
                     one.event.event_id for one in self.events
@@ -126,6 +126,11 @@ class Drafts(Private, Struct, eq=False):
         if self.shared:
             for draft in self.events:
                 draft.event.user_data = self.shared | draft.event.user_data
+
+    def _key(self, visit: Visit, match: Match, called: Called) -> Any:
+        """The dedupe_key of a route; the number 0 of an address is as good as any other."""
+        key = self._filled(visit, match, "dedupe_key", called)
+        return str(key) if type(key) is int and key in match.parameters.values() else key
 
     def _filled(self, visit: Visit, match: Match, name: str, called: Called) -> Any:
         route = match.route

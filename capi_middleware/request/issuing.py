@@ -4,6 +4,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 from urllib.parse import quote
@@ -44,6 +45,11 @@ from capi_middleware.store.store import Store
 
 #: Pages that are told apart: anybody may ask for any number of paths.
 _MOST_PAGES = 200
+#: What templates, forms and databases write where there is no value.
+_NO_KEYS = frozenset(
+    {"", "none", "null", "nil", "nan", "undefined", "false", "true", "n/a", "-", "()", "[]", "{}",
+     "b''", "[object object]", "00000000-0000-0000-0000-000000000000"}
+)  # fmt: skip
 #: Parts of a path that may name a person or a thing.
 _PERSONAL = re.compile(r"[\d@]")
 
@@ -128,6 +134,8 @@ class Issuer:
         Its event_id is minted, unless the site's own `event_id` is given.
         """
         now = self.clock()
+        if dedupe_key is not None and names_nothing(dedupe_key):
+            dedupe_key = self._refuse_key(event_name, dedupe_key)
         event_id = event_id or self.minter.mint(event_name, now, dedupe_key)
         if route is not None:
             pixel_ids = self._route_pixel_ids[id(route)]
@@ -138,6 +146,15 @@ class Issuer:
             if event_name in STANDARD_EVENTS:
                 self._pixel_ids[event_name] = known
         return Event(event_id, event_name, now, known)
+
+    def _refuse_key(self, event_name: str, dedupe_key: object) -> None:
+        """A key that all orders without a number would share: an event without one, counted."""
+        if self.config.debug:
+            raise ValueError(
+                f"{event_name}: found the dedupe_key {dedupe_key!r}, expected what names one "
+                "order, such as its number; leave it out where there is none"
+            )
+        self.left_out(event_name, ["dedupe_key"])
 
     def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The usable custom_data; what is not usable is counted, or raised in debug."""
@@ -376,6 +393,13 @@ class Issuer:
     def left_out(self, event_name: str, keys: Iterable[str]) -> None:
         """Count values that were missing or unusable."""
         self.count(*(Count("left_out", key, event_name) for key in keys))
+
+
+def names_nothing(dedupe_key: object) -> bool:
+    """Whether a dedupe_key is what code gives that has no order number; "0" may be one, 0 not."""
+    if isinstance(dedupe_key, int | float | Decimal) and dedupe_key == 0:
+        return True
+    return str(dedupe_key).strip().casefold() in _NO_KEYS
 
 
 def _page_name(path: str) -> str:
