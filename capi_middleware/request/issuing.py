@@ -135,7 +135,8 @@ class Issuer:
         """
         now = self.clock()
         if dedupe_key is not None and names_nothing(dedupe_key):
-            dedupe_key = self._refuse_key(event_name, dedupe_key)
+            self._refuse_key(event_name, dedupe_key)
+            dedupe_key = None
         event_id = event_id or self.minter.mint(event_name, now, dedupe_key)
         if route is not None:
             pixel_ids = self._route_pixel_ids[id(route)]
