@@ -5,18 +5,21 @@ Graph API answers.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from capi_middleware.meta.personal import has_email, is_personal, names_a_person
+from capi_middleware.meta.personal import is_personal, is_unmistakable, names_a_person
 
 _LONGEST = 1000
 _MOST_ITEMS = 1000
 _DEEPEST = 4
 _DELIVERY = frozenset({"in_store", "curbside", "home_delivery"})
 _SAFE_INTEGER = 2**53
+#: Whether an id is one that needs a closer look.
+_ODD = re.compile(r"[@+]").search
 # List One of ISO 4217 without testing codes, precious metals and units of account, and with codes
 # that were replaced in 2023 to 2026 and that shops still use.
 CURRENCIES = frozenset(Path(__file__).with_name("currencies.txt").read_text("ascii").split())
@@ -111,7 +114,7 @@ def _text(given: Any) -> str | None:
     else:
         value = str(given)
     value = value[:_LONGEST]
-    if "@" in value and has_email(value):
+    if not value.isalnum() and is_unmistakable(value):
         return None
     return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
@@ -138,7 +141,7 @@ def _ids(value: Any) -> list[str] | None:
         if one is None or one == "":
             continue
         # The usual case, on a hot path.
-        ready = type(one) is str and one.isascii() and "@" not in one and len(one) <= _LONGEST
+        ready = type(one) is str and one.isascii() and len(one) <= _LONGEST and not _ODD(one)
         text = one if ready else _text(one)
         if text is None:
             return None
@@ -168,19 +171,26 @@ def _is_ready(item: Mapping[str, Any]) -> bool:
     """Whether an item of contents is as it should be: the usual case, on a hot path."""
     for key, value in item.items():
         kind = type(value)
-        if type(key) is not str or not key.isascii():
+        if type(key) is not str or not key.isascii() or _is_ones_own(key):
             return False
         if kind is str:
-            if not value.isascii() or "@" in value or len(value) > _LONGEST:
+            if not value.isascii() or len(value) > _LONGEST or _ODD(value):
+                return False
+            if key != "id" and is_personal(value):
                 return False
         elif (kind is not float and kind is not int) or not -_SAFE_INTEGER < value < _SAFE_INTEGER:
             return False
     return bool(type(item.get("id")) is str and item["id"]) and "delivery_category" not in item
 
 
+def _is_ones_own(key: str) -> bool:
+    """Whether a field of an item is named like a person's; the name of an item is none."""
+    return key not in _CONTENT_FIELDS and key != "name" and names_a_person(key)
+
+
 def _converted(given: Mapping[str, Any]) -> dict[str, Any] | None:
     item = {
-        _name(key): _CONTENT_FIELDS.get(key, _plain)(one)
+        _name(key): None if _is_ones_own(str(key)) else _CONTENT_FIELDS.get(key, _plain)(one)
         for key, one in given.items()
         if one is not None
     }
@@ -237,6 +247,6 @@ _CONTENT_FIELDS: dict[str, Callable[[Any], Any]] = {
     "id": _text,
     "quantity": _number,
     "item_price": _number,
-    "title": _text,
+    "title": _free_text,
     "delivery_category": _delivery,
 }

@@ -212,6 +212,7 @@ class Visit(Private):
                     self._raw_path,
                     scope.get("query_string", b""),
                     drop,
+                    keep,
                 ),
                 referrer_url=scrub_url(referer, drop, keep) if referer else None,
                 consent=consent,
