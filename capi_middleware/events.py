@@ -148,13 +148,15 @@ class Count(Struct, frozen=True):
     like an event of the same visitor seconds before), rested (a pixel has to wait, by Meta's
     code), skewed (our clock is ahead of Meta's or behind), damaged (what became of a damaged file:
     saved, settled or sums that could not be read; what waited is dropped), reused (one event_id
-    for several events, see Use in store/records.py). `reason` says why, `event_name` and
-    `pixel_id` are "" where they do not apply.
+    for several events, see Use in store/records.py), beside (with another conversion of the visitor
+    on the page; `reason` is its name). `reason` says why, `event_name` and `pixel_id` are "" where
+    they do not apply.
     """
 
     kind: Literal[
         "suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped",
         "no_event_id", "csp", "repeated", "rested", "skewed", "damaged", "reused",
+        "beside",
     ]  # fmt: skip
     reason: str
     event_name: str = ""

@@ -6,10 +6,15 @@ Nothing here is exact between threads: a limit may be a little off, and costs no
 from collections import OrderedDict
 from ipaddress import ip_address
 
+from capi_middleware.events import Event
+from capi_middleware.meta.visitor import Visitor
+
 #: Visitors and events that are remembered; what was quiet longest is forgotten.
 _MOST = 10_000
 #: How long two events of one visitor, name and value are taken for one, in seconds.
 REPEAT_SECONDS = 60.0
+#: How long two conversions of one visitor on one page are taken for one that has two names.
+BESIDE_SECONDS = 5.0
 #: What a visitor may well do twice in a minute: two cups in the cart are two events.
 OFTEN = frozenset(
     {"PageView", "ViewContent", "Search", "AddToCart", "AddToWishlist", "CustomizeProduct",
@@ -18,19 +23,41 @@ OFTEN = frozenset(
 
 
 class Repeats:
-    """Events that look like one that the same visitor caused seconds ago, as hashes."""
+    """Conversions that look like one that the same visitor caused seconds ago, as hashes."""
 
     def __init__(self) -> None:
         self._recent: OrderedDict[int, float] = OrderedDict()
+        #: By visitor and page: the last event_name, and when.
+        self._last: OrderedDict[int, tuple[str, float]] = OrderedDict()
 
-    def seen(self, *event: object, now: float) -> bool:
-        """Whether the same was seen within REPEAT_SECONDS; `now` is Unix time in seconds."""
-        name = hash(event)
-        before = self._recent.pop(name, None)
-        self._recent[name] = now
+    def look(self, event: Event, visitor: Visitor, page: str, now: float) -> tuple[bool, str]:
+        """Whether the same value came within REPEAT_SECONDS without a dedupe_key to tell.
+
+        And the name of another conversion of the same visitor on the same page within
+        BESIDE_SECONDS, "" without one. `now` is Unix time in seconds.
+        """
+        # Behind an unnamed proxy all who have the same browser are alike: they have no address.
+        address = visitor.client_ip_address
+        who = visitor.fbp or (address and (address, visitor.client_user_agent))
+        if not who:
+            return False, ""
+        name, other = event.event_name, ""
+        if page:
+            before = self._last.pop(place := hash((who, page)), None)
+            self._last[place] = name, now
+            if len(self._last) > _MOST:
+                self._last.popitem(last=False)
+            if before is not None and before[0] != name and abs(now - before[1]) <= BESIDE_SECONDS:
+                other = before[0]
+        value = event.custom_data.get("value")
+        if value is None or event.event_id[0] != "t":
+            return False, other
+        same = hash((who, name, value, event.custom_data.get("currency")))
+        at = self._recent.pop(same, None)
+        self._recent[same] = now
         if len(self._recent) > _MOST:
             self._recent.popitem(last=False)
-        return before is not None and abs(now - before) <= REPEAT_SECONDS
+        return at is not None and abs(now - at) <= REPEAT_SECONDS, other
 
 
 class Allowance:

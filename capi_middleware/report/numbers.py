@@ -30,7 +30,9 @@ _Z = 1.96  # both sides of a 95 % interval
 #: Why an event was dropped before it left a row; the others that are counted as dropped have one.
 _ROWLESS = ("queue_full", "store_error", "damaged", "passed")
 #: What is counted of an event apart from its rows; others say nothing about one event.
-_COUNTED = frozenset({"suppressed", "unmapped", "repeated", "no_event_id", "dropped"})
+_COUNTED = frozenset(
+    {"suppressed", "unmapped", "repeated", "no_event_id", "dropped", "reused", "beside"}
+)
 
 
 # -- sums and shares -------------------------------------------------------------------------------
@@ -99,6 +101,12 @@ class _Group(Struct):
         """How often, by reason."""
         return totals((one.reason, one.n) for one in self.counts if one.kind == kind)
 
+    def suppressed(self) -> dict[str, int]:
+        """Events that were never made, by reason: those of stored copies of pages, too."""
+        replays = sum(n for why, n in self.counted("reused").items() if why.startswith("replay"))
+        parts = self.counted("suppressed").items()
+        return totals([*parts, ("replay", replays)] if replays else parts)
+
     def undelivered(self) -> dict[str, int]:
         """What Meta has not accepted, by cause."""
         parts = [
@@ -141,7 +149,7 @@ def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
         coverage=copies.coverage,
         ratio=copies.ratio,
         pending=group.undelivered().get("pending", 0),
-        suppressed=group.counted("suppressed"),
+        suppressed=group.suppressed(),
         missing_browser=totals((row.browser, row.n) for row in delivered if row.browser != SENT),
         missing_server=totals(
             (server_cause(row.server), row.n)

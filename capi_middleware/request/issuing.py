@@ -265,18 +265,6 @@ class Issuer:
             self.shield.caught(error, "the store")
             return None
 
-    def _count_repeat(self, event: Event, visitor: Visitor) -> None:
-        """An order that is counted twice, because nothing says that it is the same one."""
-        who = visitor.fbp or (
-            visitor.client_ip_address and (visitor.client_ip_address, visitor.client_user_agent)
-        )
-        if not who or event.event_name in OFTEN:
-            return  # behind an unnamed proxy, all who have the same browser are alike
-        value, currency = event.custom_data["value"], event.custom_data.get("currency")
-        if self._repeats.seen(who, event.event_name, value, currency, now=self.clock()):
-            for pixel_id in event.pixel_ids:
-                self.count(Count("repeated", "", event.event_name, pixel_id))
-
     def rendered(self, events: Iterable[PageEvent]) -> None:
         """Events of an earlier request are in what the browser gets now."""
         rows = [
@@ -309,8 +297,14 @@ class Issuer:
         for event in events:
             name, given = event.event_name, event.custom_data
             value = given.get("value")
-            if value is not None and visitor is not None and event.event_id[0] == "t":
-                self._count_repeat(event, visitor)
+            if visitor is not None and name not in OFTEN:
+                repeated, beside = self._repeats.look(event, visitor, page, event.event_time)
+                for pixel_id in event.pixel_ids if repeated or beside else ():
+                    if repeated:
+                        self.count(Count("repeated", "", name, pixel_id))
+                    if beside:
+                        first, second = sorted((name, beside))
+                        self.count(Count("beside", second, first, pixel_id))
             user_data = event.user_data
             for key, text in known.items():
                 user_data.setdefault(key, text)

@@ -65,10 +65,10 @@ def beacon(browser: TestClient, event: dict[str, Any], outcome: str = "sent") ->
     assert answer.status_code == 204
 
 
-def tell(browser: TestClient, key: list[str], *calls: tuple[str, str]) -> None:
+def tell(browser: TestClient, key: list[str], *calls: tuple[str, str], at: str = "/x") -> None:
     """The page's own pixel code fired events of these (name, eventID)."""
     said = {
-        "u": "http://testserver/x",
+        "u": f"http://testserver{at}",
         "k": key,
         "m": [{"n": name, "i": event_id, "p": [PIXEL_ID]} for name, event_id in calls],
     }
@@ -290,3 +290,46 @@ def test_a_new_first_key_makes_no_two_orders_of_one() -> None:
     for one in (site, later):
         assert one.capi.issuer.digest(10, "EUR") == site.capi.issuer.digest(10, "EUR")
         assert one.capi.issuer.use("e", ["jane"]) == site.capi.issuer.use("e", ["jane"])
+
+
+# -- two names for one thing -----------------------------------------------------------------------
+
+
+def beside(site: Site) -> dict[tuple[str, str], int]:
+    counts = site.capi.store.tallies(0, 1e12).counts
+    return {(one.event_name, one.reason): one.n for one in counts if one.kind == "beside"}
+
+
+TOGETHER = {("CompleteRegistration", "Lead"): 1}
+
+
+def test_two_conversions_of_one_request_are_counted_as_beside_each_other() -> None:
+    async def view(request: Request) -> Response:
+        track("CompleteRegistration", value=3, currency="EUR")
+        return HTMLResponse(PAGE)
+
+    site = Site(view, routes=[EventRoute("GET /welcome", "Lead")])
+    site.browser(1).get("/welcome")
+    assert beside(site) == TOGETHER
+
+
+@pytest.mark.parametrize(("path", "together"), [("/welcome", TOGETHER), ("/other", {})])
+def test_what_the_page_itself_fires_counts_as_beside_on_the_same_page(
+    path: str, together: dict[tuple[str, str], int]
+) -> None:
+    site = Site(routes=[EventRoute("GET /welcome", "CompleteRegistration")])
+    browser = site.browser(1)
+    _, key = told(browser.get("/welcome").text)
+    tell(browser, key, ("Lead", "a-1"), at=path)
+    assert beside(site) == together
+
+
+def test_other_visitors_other_times_and_views_are_not_beside() -> None:
+    site = Site(routes=[EventRoute("GET /a", "Lead"), EventRoute("GET /a", "ViewContent")])
+    now = [1_800_000_000.0]
+    site.capi.issuer.clock = lambda: now[0]
+    _, key = told(site.browser(1).get("/a").text)
+    tell(site.browser(2), key, ("CompleteRegistration", "a-1"), at="/a")
+    now[0] += 6
+    tell(site.browser(1), key, ("CompleteRegistration", "a-2"), at="/a")
+    assert beside(site) == {}

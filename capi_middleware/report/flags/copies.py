@@ -4,10 +4,11 @@ A share is judged as it is printed, rounded to three decimals, and only where it
 two events raise nothing.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from math import sqrt
 
+from capi_middleware.events import STANDARD_EVENTS
 from capi_middleware.report.causes import Cause, cause_of
 from capi_middleware.report.flags.registry import TEXTS, Facts, Flags, check, flag
 from capi_middleware.report.model import EventReport, Place, Severity, Side
@@ -31,6 +32,24 @@ LOOKS_BACK = (_DAYS * 24 + _HOURS + 1) * 3600
 _USUAL = 20.0
 #: A drop is less than half of the usual, and by more than chance (standard deviations of Poisson).
 _HALF, _DEVIATIONS = 0.5, 4.0
+#: A share of replays that is chance, and one of lost events that nobody may overlook.
+_CHANCE, _LOST = 0.005, 0.05
+#: What forms mean, and are easily taken for one another.
+_FORMS = frozenset(
+    {"Lead", "CompleteRegistration", "SubmitApplication", "Contact", "Schedule", "Subscribe",
+     "StartTrial"}
+)  # fmt: skip
+#: What Google Analytics, Segment and shops call Meta's events, letters alone.
+_OTHERS_NAMES = {
+    "purchases": "purchase", "order": "purchase", "ordercompleted": "purchase",
+    "ordercomplete": "purchase", "orderplaced": "purchase", "checkoutcompleted": "purchase",
+    "begincheckout": "initiatecheckout", "checkoutstarted": "initiatecheckout",
+    "viewitem": "viewcontent", "productviewed": "viewcontent", "viewproduct": "viewcontent",
+    "productadded": "addtocart", "addtobasket": "addtocart", "addtobag": "addtocart",
+    "signup": "completeregistration", "registration": "completeregistration",
+    "generatelead": "lead", "leads": "lead", "formsubmit": "lead", "subscribed": "subscribe",
+    "trialstarted": "starttrial", "viewsearchresults": "search",
+}  # fmt: skip
 #: With fewer days of data nobody knows what is usual.
 _LEAST_DAYS = 3
 
@@ -55,7 +74,7 @@ def _below(facts: Facts, event: EventReport, n: int, severity: Severity) -> Flag
     if part is not None and misses(n, event.browser, target):
         yield flag(
             severity, event.place, value=part, target=target,
-            event=event, share=percent(part), goal=goal(target), fix=_server_fix(event),
+            event=event, share=percent(part), goal=goal(target), fix=_server_fix(facts, event),
         )  # fmt: skip
 
 
@@ -86,7 +105,8 @@ def server_missing(facts: Facts) -> Flags:
             severity: Severity = "warning" if surely_above(n, event.browser, allowed) else "info"
             yield flag(
                 severity, event.place, value=missing, target=allowed, n=n,
-                event=event, share=percent(missing), most=most, cause=cause, fix=_server_fix(event),
+                event=event, share=percent(missing), most=most, cause=cause,
+                fix=_server_fix(facts, event),
             )  # fmt: skip
 
 
@@ -95,8 +115,10 @@ def _biggest(side: Side, causes: Mapping[str, int]) -> tuple[str, Cause]:
     return f"{word}: {n:,} of {sum(causes.values()):,}", cause_of(side, word)
 
 
-def _server_fix(event: EventReport) -> str:
+def _server_fix(facts: Facts, event: EventReport) -> str:
     """What brings the missing server copies, with the line to write where it is known."""
+    if doubles := _doubles(facts, event):
+        return doubles
     word = next(iter(event.missing_server))
     if word != "unmapped" or not event.unmapped_pages:
         return cause_of("server", word).fix
@@ -106,6 +128,21 @@ def _server_fix(event: EventReport) -> str:
         f'"{event.event_name}") if the page itself is the event, or track("{event.event_name}")'
         " in the view that does it."
     )
+
+
+def _doubles(facts: Facts, event: EventReport) -> str:
+    """What to do instead where another server copy would count the same event once more.
+
+    The server sends it under another name, or without a page that could know its event_id.
+    """
+    if not (event.without_event_id or "unmapped" in event.missing_server):
+        return ""
+    for other in facts.events:
+        if other.server and _one_thing(event, other):
+            return _renamed(event.event_name, other.event_name)
+    if event.missing_browser.get("not_rendered"):
+        return TEXTS["event_id_mismatch"].fix.format_map({"event": event})
+    return ""
 
 
 @check
@@ -125,7 +162,9 @@ def event_id_missing(facts: Facts) -> Flags:
         if n := event.without_event_id:
             mirror = f'Config(mirror=["{event.event_name}"])'
             fix = f"{mirror} gives them an event_id and a server copy."
-            fix = _server_fix(event) if event.missing_server else fix
+            fix = (
+                _server_fix(facts, event) if event.missing_server else _doubles(facts, event) or fix
+            )
             yield flag("warning" if n >= MIN_EVENTS else "info", event.place, value=n, fix=fix)
 
 
@@ -143,6 +182,109 @@ def values_differ(facts: Facts) -> Flags:
     for event in facts.events:
         if event.differing:
             yield flag("warning", event.place, value=event.differing, event=event)
+
+
+@check
+def event_id_reused(facts: Facts) -> Flags:
+    """Several events share one event_id, of which Meta keeps one."""
+    for event in facts.events:
+        words, places = Counter[str](), defaultdict[str, Counter[str]](Counter)
+        for why, n in facts.counted("reused", event.place).items():
+            word, _, place = why.partition(" ")
+            if word in TEXTS["event_id_reused"].words:
+                words[word] += n
+                places[word][place] += n
+        total = words.total()
+        # Two tabs that a new visitor opens at once look like a copy, too.
+        if not total or (set(words) == {"replay"} and total < event.browser * _CHANCE):
+            continue
+        [(word, _)] = words.most_common(1)
+        [(place, _)] = places[word].most_common(1)
+        lost = surely_above(total, total + event.server, _LOST)
+        severity: Severity = "critical" if lost else "warning" if total >= MIN_EVENTS else "info"
+        if word in ("value", "order") and severity == "info":
+            severity = "warning"
+        yield flag(
+            severity, event.place, value=total, where=f" at {place}" if place else "",
+            words=TEXTS["event_id_reused"].words[word],
+        )  # fmt: skip
+
+
+@check
+def name_mismatch(facts: Facts) -> Flags:
+    """One event_id came under two names."""
+    for event in facts.events:
+        for other, n in _mismatched(facts, event).items():
+            names = sorted((event.event_name, other), key=lambda one: one in STANDARD_EVENTS)
+            yield flag(
+                "warning", event.place, value=n,
+                name=event.event_name, other=other, fix=_renamed(*names),
+            )  # fmt: skip
+            break
+
+
+def _mismatched(facts: Facts, event: EventReport) -> Mapping[str, int]:
+    """Names that had an event_id before this event came with it, and how often."""
+    found = facts.counted("reused", event.place).items()
+    return {why.removeprefix("name "): n for why, n in found if why.startswith("name ")}
+
+
+def _renamed(name: str, other: str) -> str:
+    """What to call an event that has two names, of which `other` is more likely Meta's."""
+    return TEXTS["name_mismatch"].words["fix"]["rename"].format_map({"name": name, "other": other})
+
+
+@check
+def two_names(facts: Facts) -> Flags:
+    """One thing seems to have two names: they are spelled alike, or always come together."""
+    told = {
+        (event.pixel_id, frozenset((event.event_name, other)))
+        for event in facts.events
+        for other in _mismatched(facts, event)
+    }
+    for event in facts.events:
+        for other in facts.events:
+            pair = event.pixel_id, frozenset((event.event_name, other.event_name))
+            if pair in told or not _one_thing(event, other):
+                continue
+            told.add(pair)
+            # The one that Meta does not know first.
+            one, known = sorted((event, other), key=lambda each: each.event_name in STANDARD_EVENTS)
+            yield flag(
+                "warning", one.place, value=_all(one), target=_all(known),
+                how="are spelled alike", name=one.event_name, other=known.event_name,
+            )  # fmt: skip
+    totals = {event.place: _all(event) for event in facts.events}
+    for event in facts.events:
+        for name, n in facts.counted("beside", event.place).items():
+            pair = event.pixel_id, frozenset((event.event_name, name))
+            fewest = min(_all(event), totals.get((name, event.pixel_id), 0))
+            if pair in told or n * 2 < fewest:
+                continue
+            alike = {event.event_name, name} <= _FORMS and n >= MIN_EVENTS
+            yield flag(
+                "warning" if alike else "info", event.place, value=n, target=fewest,
+                how=f"came together {n:,} times, on one page within seconds",
+                name=event.event_name, other=name,
+            )  # fmt: skip
+            break
+
+
+def _all(event: EventReport) -> int:
+    return event.server + event.browser_only + event.pending
+
+
+def _one_thing(event: EventReport, other: EventReport) -> bool:
+    """Whether two events of one pixel seem to be one that is spelled in two ways."""
+    name, another = event.event_name, other.event_name
+    apart = name != another and event.pixel_id == other.pixel_id
+    return apart and _spelled(name) == _spelled(another)
+
+
+def _spelled(name: str) -> str:
+    """The letters of a name alone, as Meta calls the same."""
+    letters = "".join(one for one in name.casefold() if one.isalnum())
+    return _OTHERS_NAMES.get(letters, letters)
 
 
 @check

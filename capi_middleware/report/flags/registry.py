@@ -1,5 +1,6 @@
 """The registry: what a flag may look at, which functions look, and what is said then. Pure."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from importlib.resources import files
@@ -53,6 +54,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             sends = {one.send for one in routes if one.event_name == event.event_name}
             if not sends or sends & {side, "both"}:
                 yield event
+
+    def counted(self, kind: str, place: Place) -> Mapping[str, int]:
+        """How often a kind was counted of one event, by reason, the biggest first."""
+        found = Counter[str]()
+        for one in self.counts:
+            if one.kind == kind and (one.event_name, one.pixel_id) == place:
+                found[one.reason] += one.n
+        return dict(found.most_common())
 
     @property
     def pixels(self) -> Sequence[PixelHealth]:
