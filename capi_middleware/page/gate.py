@@ -52,11 +52,19 @@ _OFFLOADING = frozenset(
 )  # fmt: skip
 _INTEGRITY_FIELDS = frozenset([b"content-digest", b"content-md5", b"digest", b"repr-digest"])
 _CDN_CACHE_CONTROL = b"cdn-cache-control"
-_RELEVANT = _OFFLOADING | frozenset(
-    [b"cache-control", b"content-disposition", b"content-encoding", b"content-type", b"signature",
-     b"signature-input", b"surrogate-control", b"trailer", b"x-accel-expires"]
+# Read by caches of a CDN alone, before Cache-Control.
+_SHARED = (b"surrogate-control", _CDN_CACHE_CONTROL, b"edge-control", b"x-litespeed-cache-control")
+_RELEVANT = _OFFLOADING | frozenset(_SHARED) | frozenset(
+    [b"cache-control", b"content-disposition", b"content-encoding", b"content-type",
+     b"signature", b"signature-input", b"trailer", b"x-accel-expires"]
 )  # fmt: skip
 _POLICIES = (b"content-security-policy", b"content-security-policy-report-only")
+# What lets a cache keep a response, in seconds; cache-maxage is Akamai's.
+_LIFETIMES = frozenset(
+    [b"max-age", b"s-maxage", b"cache-maxage", b"stale-while-revalidate", b"stale-if-error"]
+)
+# A comma within quotes divides nothing.
+_ITEM = re.compile(rb'(?:[^,"]|"[^"]*"?)+')
 _LONGEST_LENGTH = 18  # digits; int() refuses endless ones
 
 Fields = dict[bytes, list[bytes]]
@@ -199,25 +207,33 @@ def _is_inline(disposition: bytes) -> bool:
 
 
 def _is_public(fields: Fields) -> bool:
-    """Whether shared caches may store it: RFC 9111, and the fields that only they read."""
-    directives = _tokens(fields, b"cache-control")
-    shared = _tokens(fields, b"surrogate-control") + _tokens(fields, _CDN_CACHE_CONTROL)
-    if b"public" in shared or _has_lifetime(shared):
-        return True
+    """Whether shared caches may store it: RFC 9111, and the fields that only they read.
+
+    Not what they only may (Expires, Last-Modified, a rule of their own): made_private() ends that.
+    """
+    for name in _SHARED:
+        directives = _tokens(fields, name)
+        if directives and not _is_closed(directives) and _is_open(directives):
+            return True
     if any(token not in (b"0", b"off") for token in _tokens(fields, b"x-accel-expires")):
         return True
-    if any(token.partition(b"=")[0] in (b"private", b"no-store") for token in directives):
-        return False
-    return b"public" in directives or _has_lifetime(directives)
+    directives = _tokens(fields, b"cache-control")
+    return not _is_closed(directives) and _is_open(directives)
 
 
-def _has_lifetime(directives: list[bytes]) -> bool:
-    """Whether they let a cache keep the response for more than no time (seconds)."""
-    for directive in directives:
-        name, _, seconds = directive.partition(b"=")
-        if name in (b"max-age", b"s-maxage") and seconds.strip(b'" \t0'):
-            return True
-    return False
+def _is_closed(directives: list[bytes]) -> bool:
+    """Whether nobody or one visitor alone may keep all of it: private="set-cookie" says less."""
+    return b"private" in directives or b"no-store" in directives
+
+
+def _is_open(directives: list[bytes]) -> bool:
+    """Whether a cache may keep it for some time, or show it when it is stale."""
+    return b"public" in directives or any(map(_is_lifetime, directives))
+
+
+def _is_lifetime(directive: bytes) -> bool:
+    name, _, seconds = directive.partition(b"=")
+    return name in _LIFETIMES and bool(seconds.strip(b'" \t0'))
 
 
 def _tokens(fields: Fields, name: bytes) -> list[bytes]:
@@ -225,13 +241,15 @@ def _tokens(fields: Fields, name: bytes) -> list[bytes]:
     values = fields.get(name)
     if not values:
         return []
-    tokens = (token.strip().lower() for value in values for token in value.split(b","))
+    tokens: list[bytes] = []
+    for value in values:
+        parts = _ITEM.findall(value) if b'"' in value else value.split(b",")
+        tokens += [part.strip().lower() for part in parts]
     return [token for token in tokens if token]
 
 
 # Each of them describes the bytes or the byte ranges of the body the app made.
 _BROKEN = _INTEGRITY_FIELDS | {b"accept-ranges"}
-_DECIDING = re.compile(rb"(?i)private|no-store|no-cache|public|max-?age")
 _PRIVATE = (b"cache-control", b"private")
 
 
@@ -246,8 +264,7 @@ def rewrite(
     ids for another view, and Meta drops the second event of an id. Without them a strong ETag
     becomes weak (RFC 9110, section 8.8.1: the bytes differ from those the app tagged).
 
-    With `private` a page that does not say who may keep it becomes private: a proxy may have a rule
-    of its own (nginx: proxy_cache_valid), except where a cookie is set.
+    With `private` it says so, see made_private().
     """
     rewritten: list[Header] = []
     for header in headers:
@@ -264,11 +281,28 @@ def rewrite(
                 rewritten.append(header if etag[:1] == b"W" else (header[0], b"W/" + etag))
         elif name != b"last-modified" or not event_ids:
             rewritten.append(header)
-            if private and name in (b"cache-control", b"set-cookie"):
-                private = name[:1] == b"c" and not _DECIDING.search(header[1])
-    if private:
-        rewritten.append(_PRIVATE)
-    return rewritten
+    return made_private(rewritten) if private else rewritten
+
+
+def made_private(headers: Sequence[Header]) -> list[Header]:
+    """Headers that let no shared cache keep what is one visitor's: a new list.
+
+    A cache may guess (RFC 9111, section 4.2.2) or have a rule of its own (nginx:
+    proxy_cache_valid). What the app says becomes stricter, never looser. "no-cache" is enough: such
+    a copy is asked for each time, and has nothing by which it could be found the same.
+    """
+    made = list(headers)
+    place = -1
+    for at, (name, _) in enumerate(made):
+        if len(name) == 13 and name.lower() == b"cache-control":
+            place = at
+    if place < 0:
+        return [*made, _PRIVATE]
+    said = _tokens(_fields(made), b"cache-control")
+    if not _is_closed(said) and b"no-cache" not in said:
+        name, value = made[place]
+        made[place] = (name, value + b", private" if value.strip() else b"private")
+    return made
 
 
 def rewrite_head(headers: Sequence[Header]) -> list[Header]:

@@ -24,6 +24,7 @@ from capi_middleware.page.gate import (
     inspect,
     inspect_head,
     is_public,
+    made_private,
     rewrite,
     rewrite_head,
 )
@@ -285,10 +286,8 @@ class Exchange(Private):
                 pieces = injector.insert(tag)
             if first and injector.injected:
                 length = sum(map(len, pieces)) if last else None
-                private = self._event_ids and not self._cookies
-                headers = rewrite(
-                    self.headers, event_ids=self._event_ids, length=length, private=private
-                )
+                ids = self._event_ids
+                headers = rewrite(self.headers, event_ids=ids, length=length, private=ids)
                 if not self._asks:
                     headers += self._cookies
                     if visit.brings:
@@ -315,7 +314,7 @@ class Exchange(Private):
         with self.issuer.shield.guard("the headers"):
             own = visit is not None and not self._asks
             cookies = visit.cookies(self.headers) if visit is not None and own else []
-            headers = rewrite(self.headers, event_ids=own, length=None, private=own and not cookies)
+            headers = rewrite(self.headers, event_ids=own, length=None, private=own)
             headers += cookies
             if visit is not None and own and visit.brings and visit.carried():
                 headers += visit.clearing()
@@ -511,7 +510,8 @@ class Exchange(Private):
         if not is_public(self.headers):
             events = page_events([draft.event for draft in drafts])
             headers, n = visit.send_on(events, status, self._waiting)
-            self.headers = self.headers + headers
+            if headers:
+                self.headers = made_private(self.headers) + headers
             if headers and not 300 <= status < 400:
                 self._handed = True
                 self._issue(drafts[:n], "not_run")

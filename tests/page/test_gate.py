@@ -239,6 +239,15 @@ def test_head_of_something_left_alone_has_the_reason_of_get() -> None:
         (b"Vercel-CDN-Cache-Control", b"s-maxage=60"),
         (b"cloudflare-cdn-cache-control", b"public"),
         (b"x-accel-expires", b"60"),
+        (b"cache-control", b'public, private="set-cookie"'),
+        (b"cache-control", b'max-age=60, private="set-cookie, private"'),
+        (b"cache-control", b'max-age=60, no-cache="set-cookie"'),
+        (b"cache-control", b"max-age=0, stale-while-revalidate=600"),
+        (b"cache-control", b"stale-if-error=86400"),
+        (b"edge-control", b"cache-maxage=10m"),
+        (b"Edge-Control", b"max-age=1h"),
+        (b"x-litespeed-cache-control", b"public,max-age=120"),
+        (b"x-litespeed-cache-control", b"max-age=120, esi=on"),
     ],
 )
 def test_what_shared_caches_may_keep_is_public(name: bytes, value: bytes) -> None:
@@ -253,11 +262,15 @@ def test_what_shared_caches_may_keep_is_public(name: bytes, value: bytes) -> Non
         (b"cache-control", b"max-age=0"),
         (b"cache-control", b"s-maxage=0"),
         (b"cache-control", b"private, max-age=300"),
-        (b"cache-control", b'public, private="set-cookie"'),
         (b"cache-control", b"public, no-store"),
+        (b"cache-control", b"private, stale-while-revalidate=600"),
+        (b"cache-control", b'private="a, b", no-store'),
         (b"surrogate-control", b"max-age=0"),
         (b"cdn-cache-control", b"no-store"),
         (b"x-accel-expires", b"0"),
+        (b"edge-control", b"no-store"),
+        (b"x-litespeed-cache-control", b"private,max-age=120"),
+        (b"x-litespeed-cache-control", b"no-cache"),
     ],
 )
 def test_what_shared_caches_must_not_keep_is_not_public(name: bytes, value: bytes) -> None:

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
-from capi_middleware import EventRoute
+from capi_middleware import EventRoute, track
 from tests.request.test_events import Site
 
 MONEY = {"value": "9.5", "currency": "EUR"}
@@ -144,9 +144,13 @@ COOKIE = {"cookie": "_fbp=fb.1.1700000000000.123456789"}
         ({"cache-control": "must-revalidate"}, "must-revalidate, private"),
         ({"expires": "Thu, 01 Jan 2099 00:00:00 GMT"}, "private"),
         ({"cache-control": "no-cache"}, "no-cache"),
-        ({"cache-control": "max-age=0"}, "max-age=0"),
+        ({"cache-control": "max-age=0"}, "max-age=0, private"),
         ({"cache-control": "Private"}, "Private"),
-        ({"set-cookie": "a=1"}, None),  # which proxies do not keep
+        ({"cache-control": "No-Store"}, "No-Store"),
+        ({"cache-control": 'private="set-cookie"'}, 'private="set-cookie", private'),
+        ({"last-modified": "Thu, 01 Jan 2026 00:00:00 GMT"}, "private"),
+        # RFC 9111 lets a cache keep it; a rule of its own (Varnish) may drop the cookie.
+        ({"set-cookie": "a=1"}, "private"),
     ],
 )
 @pytest.mark.parametrize("how", ["whole", "gzip"])
@@ -155,6 +159,23 @@ def test_a_page_with_event_ids_is_private_where_it_does_not_say_who_may_keep_it(
 ) -> None:
     answer = site_of("", how, **headers).client.get("/thanks", headers=COOKIE)
     assert answer.headers.get("cache-control") == kept
+
+
+def test_a_page_whose_visitor_is_new_is_private_too() -> None:
+    assert site_of("").client.get("/thanks").headers["cache-control"] == "private"
+
+
+def test_what_hands_an_event_to_a_script_or_sends_it_on_is_private() -> None:
+    async def view(request: Request) -> Response:
+        track("Lead")
+        status = int(request.query_params["status"])
+        return Response("{}", status, {"location": "/x"}, "application/json")
+
+    client = Site(view).client
+    for status, script in ((200, {"sec-fetch-dest": "empty"}), (303, {}), (301, {})):
+        answer = client.get("/", params={"status": status}, headers=script, follow_redirects=False)
+        assert answer.headers["cache-control"] == "private"
+    assert "cache-control" not in client.get("/?status=200").headers
 
 
 def test_a_page_that_a_crawler_gets_keeps_its_headers() -> None:
