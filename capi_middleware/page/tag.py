@@ -26,7 +26,7 @@ _ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
 
 @cache
 def script() -> bytes:
-    """The pixel script as pages load it: s.min.js, which `make script` makes of s.js."""
+    """The pixel script as pages load it: s.min.js, which `make script` makes of script/."""
     return Path(__file__).with_name("s.min.js").read_bytes()
 
 
@@ -50,7 +50,7 @@ class PixelEntry(Private, Struct, omit_defaults=True, gc=False):
 
 
 class _Block(Private, Struct, omit_defaults=True):
-    """The data block. Its letters are what s.js reads."""
+    """The data block. Its letters are what the script reads."""
 
     u: str
     s: str

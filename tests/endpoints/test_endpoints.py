@@ -1,5 +1,6 @@
 """The endpoints against anyone: no input yields a 5xx, and what is refused changes nothing."""
 
+import gzip
 import json
 import re
 import time
@@ -20,7 +21,7 @@ from capi_middleware.page.tag import script, script_version
 from tests.support.configs import PIXEL_ID, make_config
 from tests.support.exchanges import environ_for
 from tests.support.injection_cases import CASES
-from tests.support.script import made
+from tests.support.script import FIRST, made, source
 
 REPORT = {"authorization": "Bearer report"}
 
@@ -244,6 +245,10 @@ def test_no_address_of_a_page_has_a_word_that_filter_lists_name(site: Site) -> N
 
 def test_the_script_is_what_make_script_makes_of_its_source() -> None:
     assert script().decode() == made()
+
+
+def test_what_of_the_script_runs_before_the_events_are_out_is_3_kb() -> None:
+    assert len(gzip.compress(made(source(FIRST)).encode(), 9)) <= 3 * 1024
 
 
 @pytest.mark.parametrize("name", ["parity", "parity.json", "metrics"])

@@ -100,5 +100,5 @@ def test_each_forgotten_place_is_named(scratch: Scratch) -> None:
         "report/flags/texts.toml: no check is called moon_is_old",
         "README.md, Flags: moon_is_new is not there",
         "report/causes.toml: browser has no moonlight",
-        "page/s.js: nothing says moonlight, see events.BEACON_OUTCOMES",
+        "page/script: nothing says moonlight, see events.BEACON_OUTCOMES",
     ]

@@ -67,7 +67,7 @@ def _flags(readme: str) -> list[str]:
 
 def _causes(readme: str) -> list[str]:
     states = {server_cause(state) for state in get_args(ServerState) if state != "delivered"}
-    script = (_PACKAGE / "page/s.js").read_text("utf-8")
+    script = "".join(one.read_text("utf-8") for one in _PACKAGE.glob("page/script/*.js"))
     found = []
     for side, stored in zip(SIDES, (set(BROWSER_CAUSES), states), strict=True):
         table, named = CAUSES[side].keys(), _named(readme, f"the {side} copy is missing")
@@ -78,7 +78,7 @@ def _causes(readme: str) -> list[str]:
         ]
         found += [f"README.md: there is no {side} cause {word}" for word in sorted(named - table)]
     found += [
-        f"page/s.js: nothing says {word}, see events.BEACON_OUTCOMES"
+        f"page/script: nothing says {word}, see events.BEACON_OUTCOMES"
         for word in sorted(BEACON_OUTCOMES - {SENT})
         if f"'{word}'" not in script
     ]

@@ -1,5 +1,6 @@
 """`make script`: the pixel script as pages load it, made of its source."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import minify
@@ -7,14 +8,22 @@ import minify
 import capi_middleware.page
 
 _FOLDER = Path(capi_middleware.page.__path__[0])
-SOURCE, MADE = _FOLDER / "s.js", _FOLDER / "s.min.js"
-#: Chromium then compiles every function while it loads the script, on another thread.
-_HINT = "//# allFunctionsCalledOnLoad\n"
+MADE = _FOLDER / "s.min.js"
+#: What runs before the events are out.
+FIRST = ("common", "events", "outcomes", "start")
+#: One function each: browsers parse its inside when it is called, after the events are out.
+REST = ("mirror", "forms", "routers")
 
 
-def made() -> str:
-    """What s.min.js must be."""
-    return _HINT + str(minify.string("application/javascript", SOURCE.read_text("utf-8"))) + "\n"
+def source(modules: Sequence[str] = (*FIRST[:-1], *REST, FIRST[-1])) -> str:
+    """The modules in one scope of their own."""
+    texts = [(_FOLDER / "script" / f"{name}.js").read_text("utf-8") for name in modules]
+    return "(() => {\n" + "".join(texts) + "})();\n"
+
+
+def made(text: str = "") -> str:
+    """What s.min.js must be, or what the `text` of some modules becomes."""
+    return str(minify.string("application/javascript", text or source())) + "\n"
 
 
 if __name__ == "__main__":

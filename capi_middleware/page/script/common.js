@@ -1,0 +1,10 @@
+// What every part of the script uses. The parts share one scope: `make script` joins them.
+const safe = f => function () { try { return f.apply(this, arguments); } catch (_) {} };
+const later = f => setTimeout(safe(f), 60); // by then CSP reports and timings are in
+const on = (target, type, f) => target.addEventListener(type, safe(f), true);
+const noop = () => {};
+const pixel = /\/tr\/?\?/;
+// c.i event_id, c.n name, c.p pixel, c.b without event_id (bare), c.v value and currency of the
+// page's own call; c.is outcome, c.said reported
+const copies = [];
+let data, ids, fbq, sites, own, site, beacon, library;

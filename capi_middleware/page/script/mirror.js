@@ -1,0 +1,76 @@
+// Takes in the page's own pixel calls.
+const mirror = () => {
+	let made = 0;
+	// An event_id of the page's own.
+	const make = () => 'm' + data.k[1].slice(1, 20) + '-' + ++made;
+	// A call that is not ours: its copies are watched, and the site is told of it unless it has `e`.
+	const heard = (n, i, p, b, d, more) => {
+		for (const one of p) copies.push({ i, n, p: one, b, e: { i, n }, ...more });
+		if (!more || !more.e) navigator.sendBeacon(site + '/t', place({
+			r: document.referrer, k: data.k, m: [{ n, i, p, d, b }],
+		}));
+	};
+
+	// Back from the browser's cache, the library sends a PageView without eventID, whatever we do.
+	const restored = ({ persisted }) => {
+		if (!persisted || !data.k || !fbq.callMethod) return;
+		heard('PageView', make(), ids, true);
+	};
+
+	// A pixel call of the page's own: the calls that it becomes. The events of this page that it
+	// already has are not fired again, its others are told to the site; with data.m they get an
+	// event_id of ours. An event goes only to those of our pixels that take it.
+	const adopt = (call, early) => safe(() => {
+		const [method, ...rest] = call;
+		if (method === 'init') sites.push(String(rest[0]));
+		if (!/^track(Single)?(Custom)?$/.test(method) || !data.k) return;
+		const single = /Single/.test(method), at = +single, name = String(rest[at]), given = rest[at + 2] || {};
+		// A call that waits in the queue comes before our own init of a pixel.
+		const reached = data.p.filter(p => !early || sites.includes(p.id));
+		const takers = reached.filter(p => single ? p.id === String(rest[0]) : !p.ev || p.ev.includes(name));
+		const pixels = takers.map(p => p.id);
+		// The library takes numbers, too, and an object around the id.
+		const told = given.eventID == null ? given.event_id : given.eventID;
+		const theirs = told == null ? '' : String(told.eventID == null ? told : told.eventID);
+		// A page has one PageView for a pixel: the library drops the second, whose ever it is.
+		const second = name === 'PageView' && !early && !fbq.allowDuplicatePageViews
+			&& pixels.every(p => copies.some(c => c.n === name && c.p === p));
+		const custom = rest[at + 1] || {}, { value, currency } = custom, v = value == null ? [] : [String(value), String(currency)];
+		for (const c of copies) if (c.i === theirs) c.v = v;
+		if (pixels.length && !second && !copies.some(c => c.i === theirs)) {
+			const twin = early && !theirs && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
+			const id = theirs || (twin ? twin.i : make()), nameless = !theirs && !twin && !data.m;
+			heard(name, id, pixels, nameless, custom, twin ? { v, e: twin } : { v });
+			expire();
+			if (!nameless && !theirs) {
+				rest[at + 1] = custom;
+				rest[at + 2] = { ...given, eventID: id };
+			}
+		}
+		if (single || takers.length === reached.length) return [[method, ...rest]];
+		const others = [...new Set(sites)].filter(id => !ids.includes(id));
+		return pixels.concat(others).map(id => [method.replace('track', 'trackSingle'), id, ...rest]);
+	})() || [call];
+
+	// What Meta's library sent before this script ran: told to the site, as it can be told no id.
+	const missed = () => {
+		const entries = performance.getEntriesByType('resource');
+		see(entries);
+		for (const entry of entries) if (pixel.test(entry.name)) {
+			const get = new URL(entry.name).searchParams, p = get.get('id'), theirs = get.get('eid');
+			if (ids.includes(p)) heard(get.get('ev'), theirs || make(), [p], !theirs, {}, {
+				left: true, is: arrived(entry) ? 'sent' : 'unknown',
+			});
+		}
+	};
+
+	if (!own) {
+		if (data.k) safe(missed)();
+		const queue = fbq.queue || []; // of the library, too, while it waits for its settings
+		queue.splice(0, queue.length, ...[...queue].flatMap(call => adopt(call, true)));
+	}
+	window.fbq = new Proxy(fbq, {
+		apply: (f, self, call) => adopt(call).forEach(one => f.apply(self, one)),
+	});
+	on(window, 'pageshow', restored);
+};

@@ -1,0 +1,58 @@
+// Reads the block, starts Meta's library and fires; whatever can wait is parsed after that.
+
+// Meta's standard queue, until the library takes over.
+const stub = nonce => {
+	const f = window.fbq = function () {
+		f.callMethod ? f.callMethod.apply(f, arguments) : f.queue.push(arguments);
+	};
+	window._fbq = window._fbq || f;
+	Object.assign(f, { push: f, loaded: true, version: '2.0', queue: [] });
+	library = document.createElement('script');
+	library.nonce = nonce;
+	try { library.src = data.s; } catch (_) { lost[''] = 'csp'; } // Trusted Types
+	document.head.append(library);
+};
+
+const start = nonce => {
+	beacon = site + '/b';
+	ids = data.p.map(p => p.id);
+	judgement();
+	own = !window.fbq;
+	if (own) stub(nonce);
+	fbq = window.fbq;
+	listen();
+	const call = safe(fbq);
+	if (data.x === 'limited') call('dataProcessingOptions', ['LDU'], ...data.l);
+	sites = Array.from(fbq.queue || []).filter(([method]) => method === 'init').map(([, id]) => id)
+		.concat(safe(() => fbq.callMethod && fbq.getState().pixels.map(p => p.id))() || []).map(String);
+	for (const { id, am } of data.p) if (!sites.includes(id)) {
+		if (own) call('set', 'autoConfig', false, id);
+		call('init', id, am);
+	}
+	if (sites.every(id => ids.includes(id))) fbq.disablePushState = true;
+	if (!own) safe(mirror)(); // its own calls go before ours
+	fire((left() || []).concat(data.e));
+	if (own) safe(mirror)();
+	safe(forms)();
+	safe(routers)();
+};
+
+const ask = nonce => tell(document.referrer, data.w).then(given => {
+	Object.assign(data, given);
+	if (data.x !== 'denied') start(nonce);
+}).catch(noop);
+
+safe(() => {
+	const me = document.currentScript, near = me && me.previousElementSibling;
+	const go = () => {
+		const block = near && near.matches('[data-c]') ? near : document.querySelector('[data-c]');
+		// A script that was put in by hand may come before its block.
+		if (!block && document.readyState === 'loading') return on(document, 'DOMContentLoaded', go);
+		data = JSON.parse(block.textContent);
+		site = location.origin + data.u;
+		Object.defineProperty(window, '_capi', { value: {} }); // throws the second time
+		const run = () => (data.a ? ask : start)(me && me.nonce);
+		document.prerendering ? on(document, 'prerenderingchange', run) : run();
+	};
+	go();
+})();
