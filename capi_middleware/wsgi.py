@@ -40,6 +40,8 @@ MARK = "capi_middleware.request.exchange"
 _PLACE = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO")
 #: More digits than any length has; int() refuses endless ones.
 _LONGEST_LENGTH = 18
+#: Longer names of headers are not remembered.
+_REMEMBERED = 64
 
 
 class Waits:
@@ -524,7 +526,8 @@ def scope_of(environ: Environ) -> dict[str, Any]:
     headers = {}
     for name, value in environ.items():
         if name[:5] == "HTTP_":
-            headers[_header(name)] = _latin(str(value))
+            name = _header(name) if len(name) <= _REMEMBERED else _header.__wrapped__(name)
+            headers[name] = _latin(str(value))
     for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         if environ.get(name):
             headers[_header(f"HTTP_{name}")] = _latin(str(environ[name]))

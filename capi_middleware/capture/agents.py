@@ -25,8 +25,8 @@ _RULES = (
 _APPLE = ("iPhone", "iPad", "iPod", "Macintosh")
 
 
-@lru_cache(maxsize=1024)
-def agent_of(user_agent: str | None) -> str:
+@lru_cache(maxsize=512)
+def agent_of(user_agent: str) -> str:
     """The browser family: "Chrome", "Safari"..., "Facebook" and "Instagram" for their own apps.
 
     Other apps that show pages are "In-app", whatever else "Other"; "" without a user agent.

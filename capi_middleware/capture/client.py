@@ -27,6 +27,11 @@ _NOBODY = tuple(
 #: In the scope: header values by name as text, where a door has them at hand.
 HEADERS = "capi_middleware.headers"
 _USUAL_PORTS = (":80", ":443")
+#: How much of a user agent is looked at, and how much is kept: browsers and crawlers have said who
+#: they are by then.
+AGENT_READ, AGENT_KEPT = 400, 1024
+#: With a zone and a port, within brackets.
+_LONGEST_IP = 80
 _FORWARDED_PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;,"\s]+)\s*')
 _PREFETCH_HEADERS = frozenset({"purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose"})
 #: Of libraries that fetch a page when the mouse is over its link: htmx's preload and Turbo 7 say
@@ -105,7 +110,7 @@ def read_client(
     if host.endswith(_USUAL_PORTS):
         host = without_port(host)
     if not (proxies.networks or proxies.unix):
-        return Client(_public_ip(peer or ""), scheme, host)
+        return Client(_public_ip((peer or "")[:_LONGEST_IP]), scheme, host)
     address = _address(peer or "")
     believed = proxies.unix if address is None and not peer else _trusted(address, proxies)
     if not believed:
@@ -158,7 +163,7 @@ def _public(address: Address | None) -> str | None:
     return str(address)
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=1024)
 def _public_ip(text: str) -> str | None:
     return _public(_address(text))
 
@@ -201,10 +206,10 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
         return "subresource"
     if path in _HEALTH_PATHS:
         return "health_check"
-    return _kind_of(headers.get("user-agent", ""))
+    return _kind_of(headers.get("user-agent", "")[:AGENT_READ])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _kind_of(user_agent: str) -> str | None:
     """What asks: a health check, or a bot in the list of crawler-user-agents (PyPI, monperrus)."""
     if _HEALTH_AGENT.search(user_agent):

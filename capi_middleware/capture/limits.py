@@ -9,8 +9,8 @@ from ipaddress import ip_address
 from capi_middleware.events import Event
 from capi_middleware.meta.visitor import Visitor
 
-#: Visitors and events that are remembered; what was quiet longest is forgotten.
-_MOST = 10_000
+#: Visitors and events that are remembered, 350 bytes each; what was quiet longest is forgotten.
+_MOST = 3_000
 #: How long two events of one visitor, name and value are taken for one, in seconds.
 REPEAT_SECONDS = 60.0
 #: How long two conversions of one visitor on one page are taken for one that has two names.

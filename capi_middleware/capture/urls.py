@@ -15,6 +15,8 @@ PATH_SAFE: str = "/:@!$&'()*+,;=~"
 #: How much of a path and of a query is looked at, in bytes.
 _MOST_READ = 8192
 _MOST_PAIRS = 200
+#: Longer addresses are not remembered, in bytes.
+_REMEMBERED = 200
 #: What a query keeps first where it is too long for an address.
 _FIRST = re.compile(r"utm_|[a-z]*clid=|[gw]braid=|gad_", re.IGNORECASE)
 
@@ -31,7 +33,10 @@ def source_url(
 
     `drop` and `keep`: parameters that the site decided about, by name in lower case.
     """
-    url = _address(scheme, host, raw_path[:_MOST_READ])
+    if len(host) + len(raw_path) <= _REMEMBERED:
+        url = _address(scheme, host, raw_path)
+    else:
+        url = _address.__wrapped__(scheme, host, raw_path[:_MOST_READ])
     if url is None or not query:
         return url
     kept = [  # what may leave, as it was written

@@ -165,7 +165,7 @@ def is_token(text: str) -> bool:
     return mixed >= 16 and mixed * 2 >= len(text)
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=1024)
 def _kind(name: str) -> str:
     """What a name says: "harmless", "personal" (a secret, too), or ""."""
     # prénom, straße

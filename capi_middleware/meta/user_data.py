@@ -16,6 +16,9 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _OTHER_DIGEST = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{40}")
 _DIGEST_OF_NOTHING = sha256(b"").hexdigest()
 
+#: Longer values of the keys that repeat are not remembered, with their country.
+_REMEMBERED = 40
+
 _NAMES = frozenset(MATCH_KEYS)
 
 
@@ -164,7 +167,15 @@ def _rule_of(key: MatchKey) -> Rule:
         except Exception:  # a traceback would carry the raw value
             return None
 
-    return lru_cache(maxsize=4096)(digest) if key.common else digest
+    if not key.common:
+        return digest
+    known = lru_cache(maxsize=256)(digest)
+
+    def remembered(value: str, region: str, country: str | None) -> str | None:
+        short = len(value) + len(country or "") <= _REMEMBERED
+        return (known if short else digest)(value, region, country)
+
+    return remembered
 
 
 def _given_digest(value: str, key: MatchKey) -> str | None:

@@ -7,11 +7,14 @@ origin; no policy is ever edited.
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 Policy = dict[str, list[str]]
 
 # Only this alphabet may reach the markup; anything else would let a header write HTML.
+#: Longer policies are not remembered, in characters.
+_REMEMBERED = 4096
 _NONCE = re.compile(r"'nonce-([A-Za-z0-9+/_-]+={0,2})'", re.IGNORECASE)
 _SCHEME_SOURCE = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _HOST_SOURCE = re.compile(
@@ -73,17 +76,15 @@ def rule(enforced: Sequence[str], report_only: Sequence[str], own: Address) -> R
     def number(found: re.Match[str]) -> str:
         return f"'nonce-{nonces.setdefault(found[1], str(len(nonces)))}'"
 
-    ruling = _rule(
-        tuple(_NONCE.sub(number, value) for value in enforced),
-        tuple(_NONCE.sub(number, value) for value in report_only),
-        own,
-    )
+    rules = [tuple(_NONCE.sub(number, value) for value in some) for some in (enforced, report_only)]
+    known = sum(map(len, chain(*rules))) <= _REMEMBERED
+    ruling = (_rule if known else _rule.__wrapped__)(*rules, own)
     if ruling.nonce is None:
         return ruling
     return Ruling(ruling.allowed, list(nonces)[int(ruling.nonce)], ruling.notes)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _rule(enforced: tuple[str, ...], report_only: tuple[str, ...], own: Address) -> Ruling:
     policies = list(_parse(enforced))
     for policy in policies:

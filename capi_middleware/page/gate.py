@@ -157,7 +157,7 @@ def _fields(headers: Sequence[Header]) -> Fields:
     return fields
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _judge(status: int, has_length: bool, *relevant: Header) -> Verdict:
     """The verdict before any policy. Pages of a site have few different headers of this kind."""
     fields = _fields(relevant)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
-from capi_middleware.capture.client import Client, Proxies, read_client
+from capi_middleware.capture.client import AGENT_READ, Client, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.limits import OFTEN, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
@@ -50,6 +50,8 @@ _NO_KEYS = frozenset(
     {"", "none", "null", "nil", "nan", "undefined", "false", "true", "n/a", "-", "()", "[]", "{}",
      "b''", "[object object]", "00000000-0000-0000-0000-000000000000"}
 )  # fmt: skip
+#: Longer addresses are not remembered.
+_REMEMBERED = 400
 #: Parts of a path that may name a person or a thing.
 _PERSONAL = re.compile(r"[\d@]")
 
@@ -289,9 +291,11 @@ class Issuer:
         who: Sequence[str | None] = (None, None)
         if visitor is not None:
             if visitor.event_source_url:
-                page = self._listed(_page_name_of(visitor.event_source_url))
+                url = visitor.event_source_url
+                named = _page_name_of if len(url) <= _REMEMBERED else _page_name_of.__wrapped__
+                page = self._listed(named(url))
             known = payload.known_of(visitor)
-            agent = agent_of(visitor.client_user_agent)
+            agent = agent_of((visitor.client_user_agent or "")[:AGENT_READ])
             who = (visitor.fbp, f"{visitor.client_ip_address} {visitor.client_user_agent}")
         rows: list[Row] = []
         for event in events:

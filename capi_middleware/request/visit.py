@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from msgspec.structs import replace
 
 from capi_middleware.capture import carrying
-from capi_middleware.capture.client import Client, headers_of, noise, read_client
+from capi_middleware.capture.client import AGENT_KEPT, Client, headers_of, noise, read_client
 from capi_middleware.capture.consent import GRANTED, Permission
 from capi_middleware.capture.identity import Identity, click_of, identify, set_cookie_header
 from capi_middleware.capture.reading import BodyTee, Fields
@@ -200,12 +200,12 @@ class Visit(Private):
         if kept is None or kept.fbp != fbp or kept.consent != consent:
             scope, client, headers = self._scope, self.client, self.headers
             drop, keep = self._issuer.drop_parameters, self._issuer.keep_parameters
-            referer = headers.get("referer")
+            referer, agent = headers.get("referer"), headers.get("user-agent")
             kept = self._visitor = Visitor(
                 fbp=fbp,
                 fbc=identity.fbc,
                 client_ip_address=client.ip,
-                client_user_agent=headers.get("user-agent"),
+                client_user_agent=agent and agent[:AGENT_KEPT],
                 event_source_url=source_url(
                     client.scheme,
                     client.host,
