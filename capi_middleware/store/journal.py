@@ -130,6 +130,7 @@ class Journals:
                 except OSError:
                     found = False
                 if found:
+                    os.fchmod(file, 0o600)
                     yield _read(path, file, lost=True)
                 else:
                     os.close(file)

@@ -17,6 +17,7 @@ from functools import partial
 from glob import escape
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 from urllib.parse import quote
 
@@ -781,8 +782,13 @@ def _create_file(path: Path) -> None:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
+            if not path.exists():  # what a link names is somebody else's to make
+                raise StoreError(
+                    f"{path}: found a link to a file that is not there, expected a file or none"
+                ) from None
             if 0 < path.stat().st_size < _HEADER_BYTES:  # which SQLite may take for an empty one
                 raise _foreign(path) from None
+            _narrow(path)
             return
         except FileNotFoundError as error:
             raise StoreError(
@@ -793,6 +799,22 @@ def _create_file(path: Path) -> None:
         # Nobody else in this process can have it open yet: it is ours and new.
         os.close(descriptor)
         path.chmod(0o600)  # the umask may have taken even the owner's bits
+
+
+def _narrow(path: Path) -> None:
+    """Leave what an older run made with wider rights to its owner alone.
+
+    By name: closing a descriptor of ours would drop SQLite's locks.
+    """
+    for main in {path, path.resolve()}:  # SQLite's own files stand beside what a link names
+        files = [
+            main.with_name(f"{main.name}{ending}") for ending in ("", "-wal", "-shm", "-queue")
+        ]
+        for one in [*files, *main.parent.glob(f"{escape(main.name)}{_MOVED}*")]:
+            with suppress(OSError):
+                mode = one.lstat().st_mode
+                if S_ISREG(mode) and mode & 0o077:
+                    one.chmod(0o600)
 
 
 def _prepared(path: Path) -> _Connection:

@@ -42,7 +42,7 @@ class Turn:
         self._place: int | None = None
         if _HAS_QUEUE:
             with suppress(OSError):  # not our file: as on other systems
-                self._file = os.open(f"{path}-queue", os.O_RDWR)
+                self._file = os.open(f"{path}-queue", os.O_RDWR | os.O_NOFOLLOW)
         if _HAS_QUEUE and self._file is None:
             self._file = _made(path)
 
@@ -107,7 +107,7 @@ class Turn:
 def _made(database: Path) -> int | None:
     """A new queue, for everybody who may write the database, or None; its -wal is as open."""
     try:
-        made = os.open(f"{database}-queue", os.O_RDWR | os.O_CREAT, 0o600)
+        made = os.open(f"{database}-queue", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError:
         return None
     with suppress(OSError):

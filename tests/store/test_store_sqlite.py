@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,56 @@ def test_the_files_belong_to_their_owner_alone(store: Store, path: Path, umask: 
     assert [mode_of(file) for file in files] == [0o600] * 3
 
 
-def test_an_existing_file_keeps_its_mode(store: Store, path: Path) -> None:
-    path.touch(mode=0o640)
-    path.chmod(0o640)
+def test_files_of_an_older_run_are_narrowed_to_their_owner(store: Store, path: Path) -> None:
     store_rows(store, row())
+    queue, moved = path.with_name("capi.db-queue"), path.with_name("capi.db.corrupt-1-wal")
+    queue.touch()
+    moved.touch()
+    files = [path, path.with_name("capi.db-wal"), path.with_name("capi.db-shm"), queue, moved]
+    for file in files:
+        file.chmod(0o664)
+    later = sqlite_store(path)
+    assert later.depth() == {"pending": 1}
 
-    assert mode_of(path) == 0o640
+    assert [mode_of(file) for file in files] == [0o600] * 5
+
+
+def test_the_database_that_a_link_names_is_narrowed(tmp_path: Path) -> None:
+    shared, link = tmp_path / "shared.db", tmp_path / "capi.db"
+    shared.touch()
+    shared.chmod(0o666)
+    link.symlink_to(shared)
+    store_rows(sqlite_store(link), row())
+
+    assert mode_of(shared) == 0o600
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-journal", "-queue"])
+def test_no_link_that_leads_nowhere_is_followed(tmp_path: Path, ending: str) -> None:
+    path, planted = tmp_path / "capi.db", tmp_path / "planted"
+    path.with_name(f"capi.db{ending}").symlink_to(planted)
+    store = sqlite_store(path)
+    with suppress(StoreError):
+        store_rows(store, row())
+    store.close()
+
+    assert not planted.exists()
+
+
+def test_a_queue_that_is_a_link_changes_nothing_that_it_names(path: Path) -> None:
+    theirs = path.with_name("settings.py")
+    theirs.touch(mode=0o644)
+    path.with_name("capi.db-queue").symlink_to(theirs)
+    store_rows(sqlite_store(path), row())
+
+    assert mode_of(theirs) == 0o644
+
+
+def test_a_link_that_leads_nowhere_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "capi.db"
+    path.symlink_to(tmp_path / "missing")
+    with pytest.raises(StoreError, match="found a link to a file that is not there"):
+        sqlite_store(path).depth()
 
 
 def test_close_leaves_one_file_with_everything(store: Store, path: Path) -> None:
