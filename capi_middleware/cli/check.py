@@ -8,21 +8,20 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from html import unescape
-from itertools import islice
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import click
-import httpx
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from capi_middleware.cli.terminal import JSON, config_of, print_json, print_line
+from capi_middleware.capture.identity import cookie_domain
+from capi_middleware.cli.terminal import JSON, config_of, plain, print_json, print_line
 from capi_middleware.config.notices import PASSING, filesystem_of, mounts, on_network
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import EventRoute
@@ -31,7 +30,7 @@ from capi_middleware.errors import CapiError
 from capi_middleware.events import Count, Event
 from capi_middleware.meta.codes import judge, meaning_of, read_error
 from capi_middleware.meta.graph import GraphClient
-from capi_middleware.meta.http import NoAnswer
+from capi_middleware.meta.http import STEP_SECONDS, Answer, HTTPClient, NoAnswer
 from capi_middleware.meta.payload import encode
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.versions import LAST_DAYS, NEWEST, version_at
@@ -61,10 +60,14 @@ _HEADERS = {
 }
 _INIT = re.compile(r"""fbq\s*\(\s*['"]init['"]\s*,\s*['"]?(\d{1,26})""")
 _GTM = re.compile(r"\bGTM-[A-Z0-9]{4,12}\b")
-_META = re.compile(r"<meta\b[^>]*\bhttp-equiv\b[^>]*>", re.IGNORECASE)
+# No part of it can start in the middle of another: a page may be anything.
+_META = re.compile(r"<meta\b[^<>]*>", re.IGNORECASE)
 _CONTENT = re.compile(r"""\bcontent\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE)
 _LIBRARY = re.compile(r"connect\.facebook\.net/[\w-]+/fbevents\.js")
-_DATA = re.compile(r'<script type="application/json" data-c>(.*?)</script>', re.DOTALL)
+_OPENING = '<script type="application/json" data-c>'
+#: What looking at a page takes at the most: seconds in all with a step that is under way then,
+#: bytes of each file, redirects.
+_SECONDS, _MOST_BYTES, _MOST_REDIRECTS = 20.0 - STEP_SECONDS, 2 * 1024 * 1024, 6
 
 
 class Finding(Struct, frozen=True):
@@ -84,7 +87,8 @@ _FINDINGS = msgspec.toml.decode(
 def _found(name: str, /, **values: object) -> Finding:
     """The finding of this `name` in findings.toml, its text and its fix filled in."""
     one = _FINDINGS[name]
-    return replace(one, text=one.text.format(**values), fix=one.fix.format(**values))
+    text, fix = plain(one.text.format(**values)), plain(one.fix.format(**values))
+    return replace(one, text=text, fix=fix)
 
 
 def _flagged(part: str, facts: Facts) -> list[Finding]:
@@ -294,64 +298,111 @@ def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
 
 
 def _word(value: object) -> str:
-    text = str(value)[:200]
-    return text if text.isprintable() else repr(text)
+    return plain(str(value)[:200])
 
 
 # -- a page of the site, as a browser gets it ------------------------------------------------------
 
 
 def _page(config: Config, url: str) -> Iterator[Finding]:
-    """Get `url` like a browser without cookies, at most 4 MB of it, and look at it."""
+    """Get `url` like a browser without cookies, and look at it. All of it takes _SECONDS."""
     if re.match(r"https?://[^/\[\]]", url) is None:
         yield _found("page_address")
         return
-    with httpx.Client(
-        headers=_HEADERS, timeout=10.0, follow_redirects=True, max_redirects=5, trust_env=False
-    ) as client:
-        try:
-            with client.stream("GET", url) as response:
-                body = b"".join(islice(response.iter_bytes(1024 * 1024), 4))
-        except (httpx.HTTPError, httpx.InvalidURL) as failure:
-            yield _found("page_without_answer", failure=type(failure).__name__)
-            return
-        html = body.decode(response.encoding or "utf-8", "replace")
-        address = str(response.url)
-        kind = response.headers.get("content-type", "no content type")
-        is_page = response.status_code == 200 and "html" in kind
-        told = f"{address}: http {response.status_code}, {kind}"
-        yield _found("page" if is_page else "no_page", told=told)
-        if not is_page:
-            return
-        tag = re.search(rf'src="([^"]*{re.escape(config.prefix)}/s\.js\?v=[^"]*)"', html)
-        if tag is not None:
-            yield _found("tag", prefix=config.prefix)
-            yield _script(client, urljoin(address, tag[1]))
-            yield _cache(response, html)
-        else:
-            yield _found("no_tag")
-    yield from _others(config, _DATA.sub("", html))
-    yield from _policy(response, html)
-
-
-def _script(client: httpx.Client, address: str) -> Finding:
+    end = time.monotonic() + _SECONDS
     try:
-        answer = client.get(address, headers={"Accept": "*/*", "Sec-Fetch-Dest": "script"})
-        status = f"http {answer.status_code}"
-        good = answer.status_code == 200 and "javascript" in answer.headers.get("content-type", "")
-    except httpx.HTTPError as failure:
-        status, good = type(failure).__name__, False
+        url, answer = _follow(url, end)
+    except _ElsewhereError as failure:
+        yield _found("page_elsewhere", host=failure)
+        return
+    except (NoAnswer, ValueError) as failure:
+        yield _found("page_without_answer", failure=failure)
+        return
+    html = _text(answer)
+    kind = answer.headers.get("content-type", "no content type")
+    is_page = answer.status == 200 and "html" in kind
+    yield _found("page" if is_page else "no_page", told=f"{url}: http {answer.status}, {kind}")
+    if not is_page:
+        return
+    start = html.find(_OPENING)
+    stop = html.find("</script>", start)
+    data = html[start:stop] if 0 <= start < stop else ""
+    tag = re.search(rf'src="([^"]*{re.escape(config.prefix)}/s\.js\?v=[^"]*)"', html)
+    if tag is not None:
+        yield _found("tag", prefix=config.prefix)
+        yield _script(url, tag[1], end)
+        yield _cache(answer.headers, data)
+    else:
+        yield _found("no_tag")
+    yield from _others(config, html.replace(data, "", 1))
+    yield from _policy(url, answer.headers, html)
+
+
+class _ElsewhereError(Exception):
+    """The site sends its visitors to a host of another."""
+
+
+def _follow(url: str, end: float) -> tuple[str, Answer]:
+    """Where redirects within one site lead, and the answer there."""
+    first = url
+    for _ in range(_MOST_REDIRECTS):
+        answer = _get(url, end, {})
+        place = answer.headers.get("location")
+        if answer.status not in (301, 302, 303, 307, 308) or not place:
+            break
+        url = urljoin(url, place)
+        if not _is_within(url, first):
+            raise _ElsewhereError(urlsplit(url).hostname)
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), answer
+
+
+def _is_within(url: str, site: str) -> bool:
+    """Whether an address is one of the same site: of its registrable domain, at its port."""
+    (one, port), (other, other_port) = map(_place, (url, site))
+    usual = {port, other_port} <= {80, 443}
+    same = one == other or (cookie_domain(one) or "") == (cookie_domain(other) or one)
+    return same and (usual or port == other_port)
+
+
+def _place(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+
+
+def _get(url: str, end: float, headers: Mapping[str, str]) -> Answer:
+    with closing(HTTPClient(_MOST_BYTES)) as client:
+        left = max(0.1, end - time.monotonic())
+        return client.send("GET", url, seconds=left, headers={**_HEADERS, **headers})
+
+
+def _text(answer: Answer) -> str:
+    named = re.search(r"charset=[\"']?([\w.-]{1,40})", answer.headers.get("content-type", ""))
+    try:
+        return answer.body.decode(named[1] if named else "utf-8", "replace")
+    except (LookupError, ValueError):  # no such charset, or none of text
+        return answer.body.decode("utf-8", "replace")
+
+
+def _script(page: str, source: str, end: float) -> Finding:
+    try:
+        address = urljoin(page, unescape(source))
+        if not _is_within(address, page):
+            return _found("no_script", status="another site's address")
+        answer = _get(address, end, {"Accept": "*/*", "Sec-Fetch-Dest": "script"})
+        status = f"http {answer.status}"
+        good = answer.status == 200 and "javascript" in answer.headers.get("content-type", "")
+    except (NoAnswer, ValueError) as failure:
+        status, good = str(failure), False
     return _found("script" if good else "no_script", status=status)
 
 
-def _cache(response: httpx.Response, html: str) -> Finding:
-    headers = response.headers
+def _cache(headers: Mapping[str, str], data: str) -> Finding:
     said = headers.get("cache-control", "")
-    data = _DATA.search(html)
     words = {word.strip().partition("=")[0].lower() for word in said.split(",")}
     shared = words & {"public", "s-maxage"} and not words & {"private", "no-store"}
     hit = headers.get("cf-cache-status") or headers.get("x-cache") or ""
-    if data is None or re.search(r'"i":\s*"[tk]', data[1]) is None:
+    if re.search(r'"i":\s*"[tk]', data) is None:
         name = "cache_asks"
     elif shared or "hit" in hit.lower() or headers.get("age", "0").strip("0, "):
         name = "cache_shared"
@@ -371,18 +422,20 @@ def _others(config: Config, html: str) -> Iterator[Finding]:
         yield _found("library")
 
 
-def _policy(response: httpx.Response, html: str) -> list[Finding]:
-    headers = response.headers
-    enforced = headers.get_list("content-security-policy")
-    enforced += [
+def _policy(url: str, headers: Mapping[str, str], html: str) -> list[Finding]:
+    enforced = [
         unescape(content[1] or content[2])
         for tag in _META.findall(html)
-        if "content-security-policy" in tag.lower() and (content := _CONTENT.search(tag))
+        if "http-equiv" in tag.lower()
+        and "content-security-policy" in tag.lower()
+        and (content := _CONTENT.search(tag))
     ]
+    enforced += filter(None, [headers.get("content-security-policy")])
     if not enforced:
         return [_found("no_policy")]
-    own = own_address(response.url.scheme, response.url.netloc.decode())
-    ruling = rule(enforced, headers.get_list("content-security-policy-report-only"), own)
+    parts = urlsplit(url)
+    reported = headers.get("content-security-policy-report-only")
+    ruling = rule(enforced, [reported] if reported else [], own_address(parts.scheme, parts.netloc))
     counts = [Count("csp", note) for note in ruling.notes]
     if not ruling.allowed:
         counts.append(Count("skipped", "csp"))

@@ -72,6 +72,15 @@ def opened(source: str) -> Iterator[CAPI]:
         capi.store.close()
 
 
+def plain(text: str) -> str:
+    """`text` without characters that a terminal would obey; those of others are spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else f"\\x{ord(one):02x}" for one in text
+    )
+
+
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = (),
     empty: str = "",
@@ -87,13 +96,13 @@ def print_table(
         else:
             made.add_column(name, overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(plain, row))
     console.print(made if made.rows or not empty else empty)
 
 
 def print_line(text: str, fix: str = "") -> None:
     """One line, however long, and one for its `fix`: a terminal wraps it, a file keeps it whole."""
-    console.print(f"{text}\n  fix: {fix}" if fix else text, soft_wrap=True)
+    console.print(plain(f"{text}\n  fix: {fix}" if fix else text), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

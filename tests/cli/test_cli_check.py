@@ -1,8 +1,10 @@
 """check: every fault of a setup is a finding with its fix, and a good one has none."""
 
+import asyncio
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ from starlette.routing import Route
 import capi_middleware
 from capi_middleware import CAPIMiddleware, Config
 from capi_middleware.config.notices import filesystem_of
+from capi_middleware.meta.http import STEP_SECONDS
 from capi_middleware.testing import FakeMeta
 from tests.support.commands import Site, site
 from tests.support.configs import PIXEL_ID, SECRET
 from tests.support.servers import closed_port, serve
 
+#: The module: the package has the command by this name.
+check: Any = import_module("capi_middleware.cli.check")
 CLI = Path(capi_middleware.__file__).parent / "cli"
 Findings = dict[str, list[tuple[str, str, str]]]
 HEAD = "<!doctype html><html><head><title>x</title>{}</head><body></body></html>"
@@ -248,6 +253,74 @@ def test_event_ids_in_a_shared_cache_are_an_error(shop: Site) -> None:
 @pytest.mark.parametrize("url", ["ftp://x/", "http://[", closed_port()])
 def test_an_address_without_a_page_is_an_error(shop: Site, url: str) -> None:
     assert findings(shop, "--url", url)["page"][0][0] == "error"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:1/", "http://evil.example/", "//[", "ftp://x/"]
+)
+def test_a_redirect_to_another_site_is_not_followed(shop: Site, address: str) -> None:
+    asked: list[str] = []
+
+    def page(request: Request) -> Response:
+        asked.append(request.url.path)
+        return HTMLResponse(HEAD.format(""))
+
+    with serve(Starlette(routes=[Route("/elsewhere", page)])) as other:
+        moved = Response(status_code=302, headers={"location": address})
+        with serve(pages(moved=moved, there=RedirectResponse(f"{other}/elsewhere"))) as url:
+            for name in ("moved", "there"):
+                assert findings(shop, "--url", f"{url}/{name}")["page"][0][0] == "error"
+    assert asked == []
+
+
+def test_a_script_of_another_site_is_not_asked_for(shop: Site) -> None:
+    tag = '<script src="{}/_capi/s.js?v=1"></script>'
+    with serve(pages()) as other:
+        page = HTMLResponse(HEAD.format(tag.format(other)))
+        found = page_findings(shop, page, wrapped=False)["script"]
+    assert found[0][:2] == ("error", "s.js: another site's address")
+
+
+def test_a_page_that_drips_is_waited_for_20_seconds(
+    shop: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drips(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/html")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for _ in range(600):
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+            await asyncio.sleep(0.05)
+
+    assert check._SECONDS + STEP_SECONDS == 20.0
+    monkeypatch.setattr(check, "_SECONDS", 0.5)
+    with serve(drips) as url:
+        assert findings(shop, "--url", f"{url}/slow")["page"][0][1] == "no answer (timeout)"
+
+
+def test_two_megabytes_of_a_page_are_read(shop: Site) -> None:
+    tag = '<script src="/_capi/s.js?v=1"></script>'
+    long = page_findings(shop, HTMLResponse("a" * 2_097_152 + tag), wrapped=False)
+    assert long["tag"][0][0] == "error"
+    whole = page_findings(shop, HTMLResponse("a" * 2_097_000 + tag), wrapped=False)
+    assert whole["tag"][0][0] == "ok"
+
+
+def test_nothing_of_a_page_is_a_control_character_on_the_terminal(shop: Site) -> None:
+    page = Response(b"x", 404)
+    page.raw_headers.append((b"content-type", b"text/\x9b31mhtml"))
+    with serve(pages(page=page)) as url:
+        for way in ([], ["--json"]):
+            told = shop.run("check", "--url", f"http://user:pass@{url[7:]}/page", *way).stdout
+            assert all(one.isprintable() for one in told.replace("\n", ""))
+            assert "31mhtml" in told
+            assert "pass" not in told
+
+
+# Quadratic work on 2 MB ends in this test's time limit.
+@pytest.mark.parametrize("piece", ["<meta ", "<meta http-equiv ", check._OPENING, "GTM-", "fbq( "])
+def test_looking_at_a_page_takes_time_in_proportion_to_its_length(shop: Site, piece: str) -> None:
+    page = HTMLResponse(piece * (2_000_000 // len(piece)))
+    assert page_findings(shop, page, wrapped=False)["tag"][0][0] == "error"
 
 
 def test_an_answer_that_is_no_page_is_an_error(shop: Site) -> None:
