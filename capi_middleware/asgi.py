@@ -451,7 +451,7 @@ async def _read_body(receive: Receive) -> bytes | None:
 
 async def in_thread(call: Callable[[], T]) -> T:
     """What takes long, off the event loop."""
-    # Imported where something takes long: anyio is no part of a page.
-    from anyio import to_thread
+    # Imported where something takes long: it is no part of a page.
+    from starlette.concurrency import run_in_threadpool
 
-    return await to_thread.run_sync(call)
+    return await run_in_threadpool(call)
