@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from capi_middleware.capi import CAPI
 from capi_middleware.capture.carrying import COOKIE
-from capi_middleware.capture.client import HEADERS
+from capi_middleware.capture.client import HEADER_READ, HEADERS, cut
 from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
@@ -527,10 +527,11 @@ def scope_of(environ: Environ) -> dict[str, Any]:
     for name, value in environ.items():
         if name[:5] == "HTTP_":
             name = _header(name) if len(name) <= _REMEMBERED else _header.__wrapped__(name)
-            headers[name] = _latin(str(value))
+            text = _latin(str(value))
+            headers[name] = text if len(text) <= HEADER_READ else cut(name, text)
     for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         if environ.get(name):
-            headers[_header(f"HTTP_{name}")] = _latin(str(environ[name]))
+            headers[_header(f"HTTP_{name}")] = _latin(str(environ[name]))[:HEADER_READ]
     if "host" not in headers:
         headers["host"] = f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
     peer = environ.get("REMOTE_ADDR")

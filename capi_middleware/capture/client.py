@@ -27,6 +27,8 @@ _NOBODY = tuple(
 #: In the scope: header values by name as text, where a door has them at hand.
 HEADERS = "capi_middleware.headers"
 _USUAL_PORTS = (":80", ":443")
+#: How much of a header is looked at.
+HEADER_READ = 8192
 #: How much of a user agent is looked at, and how much is kept: browsers and crawlers have said who
 #: they are by then.
 AGENT_READ, AGENT_KEPT = 400, 1024
@@ -58,7 +60,8 @@ _HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/healthcheck", "/he
 def headers_of(scope: Mapping[str, Any]) -> Mapping[str, str]:
     """Header values of an ASGI http scope by name in lower case; repeated ones joined as HTTP says.
 
-    A door that has them as text already puts them into the scope as HEADERS.
+    A door that has them as text already puts them into the scope as HEADERS. Of each no more than
+    HEADER_READ is looked at, as most servers and proxies take no longer ones.
     """
     given: Mapping[str, str] | None = scope.get(HEADERS)
     if given is not None:
@@ -68,8 +71,16 @@ def headers_of(scope: Mapping[str, Any]) -> Mapping[str, str]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         if name in joined:
             value = joined[name] + ("; " if name == "cookie" else ", ") + value
-        joined[name] = value
+        joined[name] = value if len(value) <= HEADER_READ else cut(name, value)
     return joined
+
+
+def cut(name: str, value: str) -> str:
+    """What is looked at of a header's value: whole cookies, and what the last proxies say."""
+    if "forwarded" in name:
+        return value[-HEADER_READ:]
+    kept = value[:HEADER_READ]
+    return kept.rpartition(";")[0] if name == "cookie" else kept
 
 
 class Proxies(NamedTuple):

@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl, unquote, unquote_plus
 from capi_middleware.config.expressions import MISSING, Call, Lookup, fill, parse
 
 _LONGEST = 8192
-_PAIR = re.compile(r"""['"]?([\w-]+)['"]?\s*:\s*['"]?([\w-]+)""")
+# No part of it can start in the middle of another.
+_PAIR = re.compile(r"""(?<![\w-])([\w-]++)['"]?\s*+:\s*+['"]?([\w-]++)""")
 _YES = frozenset({"1", "granted", "true", "yes"})
 # How a TC string of version 2 starts, and where its purposes do, in bits.
 _TCF_VERSION_2, _TCF_PURPOSES_AT, _TCF_PURPOSES = "000010", 152, 24

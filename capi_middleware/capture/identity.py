@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
+from capi_middleware.capture.urls import URL_READ
 from capi_middleware.private import Private
 
 #: 90 days, as Meta's own pixel sets its cookies.
@@ -86,7 +87,7 @@ def click_of(query: str) -> str | None:
     if "fbclid=" not in query:
         return None
     try:
-        given = dict(parse_qsl(query, max_num_fields=200)).get("fbclid", "")
+        given = dict(parse_qsl(query[:URL_READ], max_num_fields=200)).get("fbclid", "")
     except ValueError:
         return None
     return given if _CLICK.fullmatch(given) else None

@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl
 from msgspec import Struct
 
 from capi_middleware.capture.client import headers_of
-from capi_middleware.capture.forms import KEPT, SCANNED, Form, form_of
+from capi_middleware.capture.forms import FIELD_READ, KEPT, SCANNED, Form, form_of
+from capi_middleware.capture.urls import URL_READ
 from capi_middleware.config.expressions import MISSING
 from capi_middleware.private import Private
 
@@ -88,10 +89,10 @@ class Fields(Private, Struct):
         value = _walk(found, names) if root == "json" else found.get(".".join(names), MISSING)
         if value is MISSING and self._tee is not None and root in ("form", "json"):
             self.lack = self._tee.lack
-        return value
+        return value[:FIELD_READ] if type(value) is str and root in ("form", "json") else value
 
     def _query(self) -> dict[str, str]:
-        return _pairs(self._scope.get("query_string", b""))
+        return _pairs(self._scope.get("query_string", b"")[:URL_READ])
 
     def _cookie(self) -> dict[str, str]:
         from starlette.requests import cookie_parser

@@ -13,7 +13,7 @@ _LONGEST = 2000
 #: What a path has as it is, beside letters and digits (RFC 3986, section 3.3).
 PATH_SAFE: str = "/:@!$&'()*+,;=~"
 #: How much of a path and of a query is looked at, in bytes.
-_MOST_READ = 8192
+URL_READ = 8192
 _MOST_PAIRS = 200
 #: Longer addresses are not remembered, in bytes.
 _REMEMBERED = 200
@@ -36,12 +36,12 @@ def source_url(
     if len(host) + len(raw_path) <= _REMEMBERED:
         url = _address(scheme, host, raw_path)
     else:
-        url = _address.__wrapped__(scheme, host, raw_path[:_MOST_READ])
+        url = _address.__wrapped__(scheme, host, raw_path[:URL_READ])
     if url is None or not query:
         return url
     kept = [  # what may leave, as it was written
         quote(pair.encode("latin-1", "replace"), safe="/?:@!$'()*+,;=~%")
-        for pair in query[:_MOST_READ].decode("latin-1").split("&", _MOST_PAIRS)[:_MOST_PAIRS]
+        for pair in query[:URL_READ].decode("latin-1").split("&", _MOST_PAIRS)[:_MOST_PAIRS]
         if pair and may_leave(*_name_and_value(pair), keep, drop)
     ]
     text = "&".join(kept)
@@ -89,6 +89,6 @@ def scrub_url(
 def urlsplit_safely(url: str | None) -> Any:
     """urlsplit that gives empty parts for what is no URL."""
     try:
-        return urlsplit((url or "")[:_MOST_READ])
+        return urlsplit((url or "")[:URL_READ])
     except ValueError:
         return urlsplit("")

@@ -46,7 +46,8 @@ def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], lis
         if item is None:
             wrong.append(key)
         else:
-            cleaned[key if type(key) is str and key.isascii() else _name(key)] = item
+            plain = type(key) is str and key.isascii() and len(key) <= _LONGEST
+            cleaned[key if plain else _name(key)] = item
     if refused_by_meta(event_name, cleaned):
         wrong += [key for key in ("value", "currency") if key not in cleaned and key not in wrong]
     return cleaned, wrong
@@ -171,7 +172,7 @@ def _is_ready(item: Mapping[str, Any]) -> bool:
     """Whether an item of contents is as it should be: the usual case, on a hot path."""
     for key, value in item.items():
         kind = type(value)
-        if type(key) is not str or not key.isascii() or _is_ones_own(key):
+        if type(key) is not str or not key.isascii() or len(key) > _LONGEST or _is_ones_own(key):
             return False
         if kind is str:
             if not value.isascii() or len(value) > _LONGEST or _ODD(value):
