@@ -77,4 +77,4 @@ def test_not_every_visitor_is_remembered() -> None:
     allowance = Allowance(rate=1, burst=1, of_all=1_000_000)
     for n in range(20_000):
         allowance.take(f"8.{n >> 16}.{n >> 8 & 255}.{n & 255}", 10.0)
-    assert len(allowance._visitors) == 10_000
+    assert len(allowance._visitors) == 3_000
