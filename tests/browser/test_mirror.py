@@ -140,7 +140,6 @@ def test_a_theme_that_fires_the_event_of_the_route_too_does_not_double_it(
     "body",
     [
         "<a id=go href='#x' data-capi-event=Contact><b>call us</b></a>",
-        "<form action='#' onsubmit='return false' data-capi-event=Contact><button id=go></form>",
         "<button id=go onclick=\"capi.track('Contact')\">call us</button>",
     ],
 )
@@ -155,6 +154,55 @@ def test_sites_without_pixel_code_of_their_own_say_it_in_html(
     assert mirror.pairs("Contact") == [(1, 1)]
 
 
+#: What a page does with a form that is submitted, by how: whether the form is sent.
+SUBMITTED = {
+    "a field that the browser refuses": ("", False),
+    "a check that says no": ("form.onsubmit = () => false", False),
+    "a check that stops the event on its way": (
+        "form.onsubmit = e => { e.stopPropagation(); new FormData(form); return false; }", False,
+    ),
+    "a check that asks somebody else": (
+        "form.onsubmit = () => { fetch('http://localhost:1/', {method: 'POST'}).catch(() => 0);"
+        " return false; }", False,
+    ),
+    "sent by the browser": ("form.onsubmit = () => true", True),
+    "sent by the script": (
+        "form.onsubmit = () => { fetch('/api/lead', {method: 'POST', body: new FormData(form)});"
+        " return false; }", True,
+    ),
+    "sent to its address after a while": (
+        "const x = new XMLHttpRequest();"
+        "form.onsubmit = e => { e.preventDefault();"
+        " setTimeout(() => { x.open('GET', '/elsewhere?q=1'); x.send(); }, 50); }", True,
+    ),
+    "sent by submit() of the script": (
+        "form.onsubmit = e => { form.submit(); return false; }", True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SUBMITTED)
+def test_a_forms_event_is_fired_when_the_form_is_really_sent(
+    page: Page, mirror: Shop, until: Until, case: str
+) -> None:
+    does, is_sent = SUBMITTED[case]
+    field = "" if does else "<input required>"
+    mirror.body = (
+        f"<form action=/elsewhere data-capi-event=Contact>{field}<button id=go></form>"
+        f"<script>const form = document.querySelector('form'); {does}</script>"
+        "<button id=end onclick=\"capi.track('Schedule')\">"
+    )
+    page.goto(mirror.url)
+    until(lambda: mirror.browser("PageView") == ["sent"])
+    page.click("#go")
+    if is_sent:
+        until(lambda: mirror.pairs("Contact"))
+    else:
+        page.click("#end")
+        until(lambda: mirror.browser("Schedule") == ["sent"])
+    assert [server for server, _ in mirror.pairs("Contact")] == [1] * is_sent
+
+
 def test_a_click_that_leaves_the_page_keeps_its_server_copy(
     page: Page, mirror: Shop, until: Until
 ) -> None:
@@ -163,7 +211,7 @@ def test_a_click_that_leaves_the_page_keeps_its_server_copy(
     until(lambda: mirror.browser("PageView") == ["sent"])
     page.click("#go")
     page.wait_for_url("**/elsewhere")
-    until(lambda: mirror.browser("Lead") == ["sent"])
+    until(lambda: mirror.pairs("Lead") == [(1, 1)])
     assert mirror.pairs("Lead") == [(1, 1)]
 
 

@@ -2,8 +2,6 @@
 const routers = () => {
 	const { fetch: get, XMLHttpRequest: { prototype: request }, history: past } = window;
 	const header = 'x-capi-events';
-	const bare = url => new URL(url, document.baseURI).href.split('#')[0];
-	const ours = url => url.startsWith(location.origin + '/');
 	// What scripts ask the site for, by address: did it bring events (true), or do some wait with it
 	// until it is shown (their signed text)?
 	const flights = {};
