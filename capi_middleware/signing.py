@@ -95,6 +95,17 @@ class Minter:
                 return True
         return False
 
+    def mark(self, text: str) -> str:
+        """The signature of a text that is no event: of a page that was answered."""
+        return self._sign(_marked(text))
+
+    def marks(self, text: str, signature: str) -> bool:
+        """Whether mark() made this signature of `text`."""
+        if not signature.isascii():
+            return False
+        value = _marked(text)
+        return any(compare_digest(key.signature(value), signature) for key in self._keys)
+
     def minted_at(self, event_id: str) -> float | None:
         """Unix time in seconds; None for an id that comes from a dedupe_key. Checks nothing."""
         if event_id[:1] != "t" or len(event_id) < 9:
@@ -103,6 +114,10 @@ class Minter:
         for character in event_id[1:9]:
             number = number << 6 | _DIGIT.get(character, 0)
         return number / 1000
+
+
+def _marked(text: str) -> bytes:
+    return b"\0" + _bytes(text)  # no event_id starts so
 
 
 class TextSigner:
@@ -174,6 +189,11 @@ def use_digest(secrets_: Sequence[str]) -> Callable[[bytes], Any]:
 def is_unique(event_id: str) -> bool:
     """Whether this looks like an id that was made at random, for one event alone."""
     return event_id[:1] == "m" or (event_id[:1] == "t" and event_id[_BODY : _BODY + 1] == ".")
+
+
+def short_hash(text: str) -> str:
+    """What stands for a text, such as an address, in one that is signed: 16 hexadecimal digits."""
+    return sha256(_bytes(text)).hexdigest()[:_SHORT]
 
 
 def fingerprint(secret: str) -> str:

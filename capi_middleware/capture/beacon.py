@@ -59,6 +59,7 @@ class Question(Private, Struct):
     Without calls `m` it wants the events of its address, otherwise it tells of calls; `k` is an
     (event_name, event_id) that it was given, as the proof that it is a page of this site. `w` are
     the signed events that waited until something was shown: this page, or with `f` a part of it.
+    `y` is the mark that a page without event_ids has: the app itself answered it (see Asking).
     """
 
     u: _URL
@@ -67,6 +68,7 @@ class Question(Private, Struct):
     m: Annotated[list[Call], Meta(max_length=16)] = []
     w: _Waiting = ""
     f: bool = False
+    y: _Waiting = ""
 
 
 _beacons = msgspec.json.Decoder(_Beacon)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import PageEvent
 from capi_middleware.page.tag import ascii_json
+from capi_middleware.signing import short_hash
 
 T = TypeVar("T", str, bytes)
 
@@ -40,11 +41,12 @@ class Signer(Protocol):
 
 
 class _Carried(msgspec.Struct):
-    """`t`: Unix time in seconds; `s`: only a script's request led here."""
+    """`t`: Unix time in seconds; `s`: only a script's request led here; `u`: of which address."""
 
     t: int
     s: bool
     e: list[PageEvent]
+    u: str = ""
 
 
 class Carrier:
@@ -73,18 +75,33 @@ class Carrier:
             signer, seconds=WAITING_SECONDS, comfortable=_LONGEST_WAITING, longest=_LONGEST_WAITING
         )
 
-    def pack(self, events: Sequence[PageEvent], *, now: float, scripted: bool) -> tuple[str, int]:
-        """The text, and how many of the events are in it."""
+    def pack(
+        self, events: Sequence[PageEvent], *, now: float, scripted: bool, address: str = ""
+    ) -> tuple[str, int]:
+        """The text, and how many of the events are in it; `address` is what they happened at."""
+        carried = _Carried(int(now), scripted, [], short_hash(address) if address else "")
         return _fitted(
-            events, lambda some: self._pack(some, now, scripted), self._comfortable, self._longest
+            events,
+            lambda some: self._pack(replace(carried, e=some)),
+            self._comfortable,
+            self._longest,
         )
 
-    def _pack(self, events: Sequence[PageEvent], now: float, scripted: bool) -> str:
-        body = msgspec.json.encode(_Carried(int(now), scripted, list(events)))
+    def _pack(self, carried: _Carried) -> str:
+        body = msgspec.json.encode(carried)
         return self._signer.sign(base64.urlsafe_b64encode(body).decode().rstrip("="))
 
     def unpack(self, text: str, *, now: float) -> tuple[list[PageEvent], bool]:
         """The events, and whether a script's request led here; raises BadBeacon otherwise."""
+        carried = self._unpack(text, now)
+        return carried.e, carried.s
+
+    def waited(self, text: str, *, now: float, address: str) -> tuple[list[PageEvent], bool]:
+        """The events, and whether they happened at `address`; raises BadBeacon otherwise."""
+        carried = self._unpack(text, now)
+        return carried.e, carried.u == short_hash(address)
+
+    def _unpack(self, text: str, now: float) -> _Carried:
         body = self._signer.unsign(text) if len(text) <= 2 * self._longest else None
         if body is None:
             raise BadBeacon("found no events of ours, expected what a redirect of this site set")
@@ -96,7 +113,7 @@ class Carrier:
             raise BadBeacon("found events of another version") from error
         if abs(now - carried.t) > self._seconds:
             raise BadBeacon(f"found events that are older than {self._seconds} seconds")
-        return carried.e, carried.s
+        return carried
 
 
 def brings(headers: Iterable[tuple[bytes, bytes]]) -> bool:

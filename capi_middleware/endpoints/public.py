@@ -136,7 +136,9 @@ class Endpoints:
             calls = [call for call in question.m if self._may_name(call, question.k[1])]
             await exchange.mirror(calls, waits)
             return Response(status_code=204, headers=_FRESH)
-        told, headers = await exchange.answer(waits, question.w, a_part=question.f)
+        told, headers = await exchange.answer(
+            waits, question.w, mark=question.y, is_open=opened, a_part=question.f
+        )
         answer = Response(msgspec.json.encode(told), 200, _FRESH, "application/json")
         answer.raw_headers += headers
         return answer

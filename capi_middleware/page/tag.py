@@ -62,6 +62,7 @@ class _Block(Private, Struct, omit_defaults=True):
     x: str | None = None
     l: tuple[int, int] | None = None  # noqa: E741 - the script's letter
     w: str = ""
+    y: str = ""
 
 
 def pixel_entries(
@@ -139,6 +140,7 @@ class TagMaker:
         mount: str = "",
         ask: bool = False,
         waiting: str = "",
+        mark: str = "",
         consent: Permission = GRANTED,
         key: tuple[str, str] | None = None,
         nonce: str | None = None,
@@ -149,15 +151,16 @@ class TagMaker:
 
         `mount` is the path that the app is mounted at. With `ask` the page carries no event_id
         and the script asks for its events, or for those that are `waiting` until the page is shown
-        (signed, see Carrier). `key`, an (event_name, event_id), is what shows that
-        later calls come from this page. `nonce` is the page's own CSP nonce.
+        (signed, see Carrier); `mark` shows that the app answered it. `key`, an (event_name,
+        event_id), is what shows that later calls come from this page. `nonce` is the page's own
+        CSP nonce.
         """
         prefix = quote(mount, safe=_MOUNT_SAFE) + self._prefix if mount else self._prefix
         state, limits = (None, None) if consent is GRANTED else told_consent(consent)
         block = _encode(
             _Block(
                 prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits,
-                waiting,
+                waiting, mark,
             )
         )  # fmt: skip
         if not block.isascii():

@@ -33,6 +33,7 @@ from capi_middleware.page.head import Head, read_head
 from capi_middleware.page.injector import Injector, Piece
 from capi_middleware.page.tag import page_events, page_key, told_consent
 from capi_middleware.private import Private
+from capi_middleware.request.asking import without_prices
 from capi_middleware.request.drafts import Draft, Drafts
 from capi_middleware.request.ending import ends
 from capi_middleware.request.issuing import Issuer
@@ -86,9 +87,9 @@ class Exchange(Private):
 
     __slots__ = (
         "_aside", "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
-        "_head", "_injector", "_mount", "_nobodys", "_opened", "_page_view", "_path", "_promised",
-        "_raw_path", "_started", "_tag_failed", "_verdict", "_visit", "_waiting", "commits",
-        "headers", "issuer", "scope", "tee",
+        "_head", "_injector", "_mark", "_mount", "_nobodys", "_opened", "_page_view", "_path",
+        "_promised", "_raw_path", "_started", "_tag_failed", "_verdict", "_visit", "_waiting",
+        "commits", "headers", "issuer", "scope", "tee",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +123,8 @@ class Exchange(Private):
         self._head: Head | None = None
         #: Signed events of an answer that was fetched ahead.
         self._waiting = ""
+        #: What shows to the question of this page that it was answered.
+        self._mark = ""
         self.headers: Headers = []
         self._event_ids = self._handed = self._page_view = self._asks = False
         self._started = self._opened = self._ended = self._tag_failed = False
@@ -242,6 +245,8 @@ class Exchange(Private):
             and (not visit.scripted or is_navigation(visit.headers))
         )
         self._asks = page and (verdict.public or prefetch)
+        if self._asks:
+            self._mark_page(status)
         refusal = visit.noise
         if refusal is None and visit.permission is not GRANTED:
             await visit.decide(waits)
@@ -365,14 +370,33 @@ class Exchange(Private):
         commits, self.commits = self.commits, []
         return commits
 
+    def _mark_page(self, status: int) -> None:
+        """This page asks for its events: show that it may, and count what it may not ask for."""
+        issuer, matches, verdict = self.issuer, self._drafts.matches, self._verdict
+        self._mark = issuer.asking.mark(
+            self._path, matches, issuer.clock(),
+            page_view=issuer.config.page_view and status < 300,
+        )  # fmt: skip
+        if verdict is not None and verdict.public and self._visit and self._visit.noise is None:
+            self._refuse("shared_page", issuer.asking.needing(matches))
+
+    def _refuse(self, reason: str, matches: Sequence[Match]) -> None:
+        """Count the events of routes that need the app's own answer to this visitor."""
+        pixel_ids = self.issuer.config.pixel_ids
+        routes = [one.route for one in matches]
+        self.issuer.suppressed(
+            reason, [(one.event_name, pixel_ids(one.event_name, one.pixels)) for one in routes]
+        )
+
     async def _hold_back(self, visit: Visit, waits: Waits) -> None:
         """The answer was fetched ahead: its events wait with it until it is shown."""
         drafts, issuer = self._drafts, self.issuer
         await drafts.complete(visit, waits, page_view=False)
         events = [draft.event for draft in drafts.events if draft.event.pixel_ids]
         self._waiting, _ = issuer.waiting.pack(
-            page_events(events), now=issuer.clock(), scripted=visit.scripted
-        )
+            page_events(events), now=issuer.clock(), scripted=visit.scripted,
+            address=self._address(),
+        )  # fmt: skip
         drafts.events.clear()
         drafts.matches = []
         self._page_view = False  # the one of the address that is shown
@@ -383,11 +407,15 @@ class Exchange(Private):
         """Draft the events that waited until they are shown; whether there are such."""
         issuer, drafts = self.issuer, self._drafts
         try:
-            events, _ = issuer.waiting.unpack(waiting, now=issuer.clock())
+            events, is_here = issuer.waiting.waited(
+                waiting, now=issuer.clock(), address=self._address()
+            )
         except BadBeacon:
             issuer.count(Count("beacon", "waiting"))
             return False
-        matches = {} if a_part else {one.route.event_name: one for one in drafts.matches}
+        matches = (
+            {} if a_part or not is_here else {one.route.event_name: one for one in drafts.matches}
+        )
         drafts.matches = []
         for one in events:
             match = matches.get(one.event_name)
@@ -399,30 +427,50 @@ class Exchange(Private):
                 drafts.matches.append(match)
         return True
 
+    def _address(self) -> str:
+        query = self.scope.get("query_string", b"").decode("latin-1")
+        return f"{self._path}?{query}"
+
     async def answer(
-        self, waits: Waits, waiting: str = "", *, a_part: bool = False
+        self,
+        waits: Waits,
+        waiting: str = "",
+        *,
+        mark: str = "",
+        is_open: bool = False,
+        a_part: bool = False,
     ) -> tuple[dict[str, Any], Headers]:
         """What a page without event_ids is told when its script asks, and header lines with it.
 
-        That is a page that others may have got too, one that a script made of parts, or one whose
-        events are `waiting` (signed) until it is shown; `a_part` of a page brings no PageView.
+        That is a page that others may have got too, and that has a `mark`; an address that the
+        script of an open page made (`is_open`); or one whose events are `waiting` (signed) until
+        it is shown; `a_part` of a page brings no PageView.
         """
         issuer, drafts, visit = self.issuer, self._drafts, self.visit()
-        if not (waiting and self._take_up(waiting, a_part=a_part)):
-            drafts.matches = [
-                match
-                for match in drafts.matches
-                if 200 in match.route.counted
-                and match.route.event_name != "Purchase"
-                and not a_part
-            ]
+        told: dict[str, Any] = {"e": []}
+        page = issuer.asking.read(mark, self._path, issuer.clock()) if mark else None
+        is_shared = not (waiting and self._take_up(waiting, a_part=a_part))
+        is_proven = not is_shared or page is not None or is_open
+        page_view, unanswered = is_proven, list[Match]()
+        if is_shared:
+            names = page.names if page is not None and page.is_here else None
+            page_view = is_proven and (names is None or "PageView" in names)
+            matches = drafts.matches if is_proven and not a_part else []
+            drafts.matches, unanswered = issuer.asking.share(matches, names)
         await visit.decide(waits)
-        self._page_view = issuer.config.page_view and not self._excluded and not a_part
+        self._page_view = (
+            page_view and issuer.config.page_view and not self._excluded and not a_part
+        )
         refusal = visit.refusal()
         events: list[Event] = []
-        told: dict[str, Any] = {"e": []}
-        if refusal is None:
+        if refusal is None and not is_proven:
+            issuer.count(Count("beacon", "unproven"))
+        elif refusal is None:
+            self._refuse("script_address", unanswered)
             await drafts.complete(visit, waits, page_view=self._page_view)
+            if is_shared:
+                for draft in drafts.events:
+                    without_prices(draft.event)
             self._add_page_view()
             carrying = [one for one in drafts.events if one.event.send != "server"]
             events = [draft.event for draft in carrying]
@@ -443,7 +491,7 @@ class Exchange(Private):
             told["x"] = state
         if limits is not None:
             told["l"] = limits
-        if issuer.config.advanced_matching:
+        if issuer.config.advanced_matching and (not is_shared or page is not None):
             told["p"] = issuer.pixels_knowing(self._known(events))
         return told, (visit.cookies() if events else []) + visit.cleared()
 
@@ -560,7 +608,7 @@ class Exchange(Private):
             if self._asks:
                 return issuer.tags.tag(
                     issuer.pixels, mount=self._mount, ask=True, waiting=self._waiting,
-                    nonce=verdict.nonce,
+                    mark=self._mark, nonce=verdict.nonce,
                     origin=origin, has_script=has_script,
                 )  # fmt: skip
             if self._page_view:

@@ -30,6 +30,7 @@ from capi_middleware.meta.match_keys import BITS
 from capi_middleware.meta.user_data import UserData, unknown_keys
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.tag import PixelEntry, TagMaker, pixel_entries
+from capi_middleware.request.asking import Asking
 from capi_middleware.shield import Shield
 from capi_middleware.signing import (
     CARRIED,
@@ -84,8 +85,11 @@ class Issuer:
         #: The pixels of every page, as its script reads them.
         self.pixels: list[PixelEntry] = pixel_entries(self._takes)
         self._pixel_ids: dict[str, tuple[str, ...]] = {}
+        #: What pages may cause that ask for their events.
+        self.asking: Asking = Asking(self.minter, config.routes)
         self._route_pixel_ids = {
-            id(route): config.pixel_ids(route.event_name, route.pixels) for route in config.routes
+            id(route): config.pixel_ids(route.event_name, route.pixels)
+            for route in [*config.routes, *self.asking.routes]
         }
         self._pages: set[str] = set()
         self._repeats = Repeats()

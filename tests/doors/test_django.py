@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import io
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -296,12 +297,13 @@ def test_a_page_from_a_cache_asks_with_the_visitor_s_session() -> None:
         "inside": ("django.contrib.sessions.middleware.SessionMiddleware",),
     }
     with override_settings(SESSION_ENGINE=SIGNED_COOKIES):
-        session = site(view, **given).cookies["sessionid"].coded_value
+        page = site(view, **given)
+        session, key = page.cookies["sessionid"].coded_value, page.capi.issuer.new_key()
         answer = site(
             view,
             path="/_capi/t",
             method="post",
-            data='{"u": "http://testserver/cached", "r": ""}',
+            data=json.dumps({"u": "http://testserver/cached", "r": "", "k": key}),
             content_type="text/plain",
             headers={"cookie": f"sessionid={session}", "host": "testserver"},
             **given,

@@ -9,6 +9,7 @@ from flask import Flask, g, request, session
 from capi_middleware import CAPI, Config, EventRoute, UserData, track
 from capi_middleware.errors import ConfigError
 from capi_middleware.flask import init_app
+from tests.support.blocks import question
 from tests.support.configs import PIXEL_ID, SECRET, TOKEN, make_config
 from tests.support.stores import states
 
@@ -84,9 +85,9 @@ def test_a_page_from_a_cache_asks_inside_of_flask_s_context() -> None:
     app = make_app(make_config(routes=[route], user_data=lambda _: UserData(em=session["email"])))
     client = app.test_client()
     client.get("/log-in", headers=BROWSER)
-    assert b"data-c" in client.get("/cached", headers=BROWSER).data
-    question = {"u": "http://localhost/cached", "r": ""}
-    answer = client.post("/_capi/t", data=json.dumps(question), headers=BROWSER)
+    shown = client.get("/cached", headers=BROWSER).text
+    given = question(shown, "http://localhost/cached")
+    answer = client.post("/_capi/t", data=json.dumps(given), headers=BROWSER)
     assert answer.status_code == 200
     assert sent_keys(app, "ViewContent") & 1
 

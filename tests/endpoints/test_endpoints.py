@@ -313,22 +313,28 @@ def test_a_question_about_another_site_is_refused(site: Site) -> None:
     assert site.browser() == []
 
 
-def asks(site: Site, url: str, **headers: str) -> int:
+def open_key(site: Site) -> tuple[str, str]:
+    return site.capi.issuer.new_key()
+
+
+def asks(site: Site, url: str, key: tuple[str, str] | None = None, /, **headers: str) -> int:
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     agent = {"user-agent": "Mozilla/5.0"}
-    return site.client.post("/_capi/t", json={"u": url}, headers=agent | given).status_code
+    return site.client.post(
+        "/_capi/t", json={"u": url, "k": key}, headers=agent | given
+    ).status_code
 
 
 def test_a_question_behind_a_proxy_that_sets_no_host_is_about_the_address_of_the_browser(
     site: Site,
 ) -> None:
-    assert asks(site, "https://shop.example/a?b=1", **BEHIND_NGINX | PROVEN) == 200
+    assert asks(site, "https://shop.example/a?b=1", open_key(site), **BEHIND_NGINX | PROVEN) == 200
     (event,) = site.capi.store.lease(PIXEL_ID, limit=9, seconds=9).events
     assert json.loads(event.payload)["event_source_url"] == "https://shop.example/a?b=1"
 
 
 def test_the_usual_port_is_no_part_of_an_address(site: Site) -> None:
-    assert asks(site, "http://testserver/a", host="testserver:80") == 200
+    assert asks(site, "http://testserver/a", open_key(site), host="testserver:80") == 200
     (event,) = site.capi.store.lease(PIXEL_ID, limit=9, seconds=9).events
     assert json.loads(event.payload)["event_source_url"] == "http://testserver/a"
 
@@ -365,10 +371,17 @@ def test_an_origin_that_cannot_be_read_is_refused(site: Site) -> None:
 LANDING = {"u": "http://testserver/?fbclid=Click", "r": "https://www.facebook.com/"}
 
 
+def landing(site: Site) -> dict[str, Any]:
+    """The question of a page that a cache keeps."""
+    mark = site.capi.issuer.asking.mark("/", [], site.capi.issuer.clock(), page_view=True)
+    return LANDING | {"y": mark}
+
+
 def test_the_answer_to_a_question_sets_the_cookies_that_the_shared_page_could_not(
     site: Site,
 ) -> None:
-    answer = site.client.post("/_capi/t", json=LANDING, headers={"user-agent": "Mozilla/5.0"})
+    agent = {"user-agent": "Mozilla/5.0"}
+    answer = site.client.post("/_capi/t", json=landing(site), headers=agent)
     cookies = {one.split("=")[0]: one for one in answer.headers.get_list("set-cookie")}
     assert set(cookies) == {"_fbp", "_fbc"}
     assert ".Click;" in cookies["_fbc"]
@@ -390,14 +403,15 @@ def test_the_answer_to_a_question_sets_the_cookies_that_the_shared_page_could_no
 def test_where_nothing_may_leave_the_answer_says_so_and_sets_no_cookie(
     given: dict[str, Any], headers: dict[str, str]
 ) -> None:
-    answer = Site(**given).client.post("/_capi/t", json=LANDING, headers=headers)
+    site = Site(**given)
+    answer = site.client.post("/_capi/t", json=landing(site), headers=headers)
     assert answer.json() == {"e": [], "x": "denied"}
     assert "set-cookie" not in answer.headers
 
 
 def test_advanced_matching_comes_with_the_answer_and_not_with_the_shared_page() -> None:
     site = Site(user_data={"external_id": "{cookie.id}"}, advanced_matching=True)
-    answer = site.client.post("/_capi/t", json=LANDING, headers={"cookie": "id=77"})
+    answer = site.client.post("/_capi/t", json=landing(site), headers={"cookie": "id=77"})
     assert list(answer.json()["p"][0]["am"]) == ["external_id"]
 
 

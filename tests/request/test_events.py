@@ -32,6 +32,7 @@ from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Visit
 from capi_middleware.store.records import Settlement
 from capi_middleware.store.rollups import Facet
+from tests.support.blocks import question
 from tests.support.configs import PIXEL_ID, TOKEN, make_config
 
 PAGE = "<!doctype html><html><head><title>x</title></head><body>hi</body></html>"
@@ -428,7 +429,7 @@ def test_a_public_page_carries_no_event_id_and_its_script_asks_for_them() -> Non
     assert '"e":[],"a":true' in answer.text
     assert "set-cookie" not in answer.headers
     assert site.sent() == []
-    asked = site.client.post("/_capi/t", json={"u": "http://testserver/p/cup?a=1", "r": ""})
+    asked = site.client.post("/_capi/t", json=question(answer.text, "http://testserver/p/cup?a=1"))
     events = asked.json()["e"]
     assert sorted(event["n"] for event in events) == ["PageView", "ViewContent"]
     waiting = site.sent()
@@ -630,8 +631,10 @@ def test_a_public_page_is_the_same_for_everybody_and_the_question_decides_on_con
     bodies, answers = set(), []
     for cookie in ("none", "some", "all"):
         site.client.cookies.set("ok", cookie)
-        bodies.add(site.client.get("/").text)
-        answer = site.client.post("/_capi/t", json={"u": "http://testserver/"}).json()
+        text = site.client.get("/").text
+        bodies.add(text)
+        given = question(text, "http://testserver/")
+        answer = site.client.post("/_capi/t", json=given).json()
         answers.append((len(answer["e"]), answer.get("x")))
     assert len(bodies) == 1
     assert answers == [(0, "denied"), (1, "limited"), (1, None)]
@@ -640,7 +643,8 @@ def test_a_public_page_is_the_same_for_everybody_and_the_question_decides_on_con
 def test_a_question_finds_the_routes_of_an_encoded_path() -> None:
     route = EventRoute("GET /p/{sku}", "ViewContent", custom_data={"content_name": "{path.sku}"})
     site = Site(page, routes=[route], page_view=False)
-    site.client.post("/_capi/t", json={"u": "http://testserver/p/t%C3%A9%20a"})
+    given = {"u": "http://testserver/p/t%C3%A9%20a", "k": site.capi.issuer.new_key()}
+    site.client.post("/_capi/t", json=given)
     event = site.sent()[0]
     assert event["custom_data"] == {"content_name": "té a"}
     assert event["event_source_url"] == "http://testserver/p/t%C3%A9%20a"
@@ -946,7 +950,7 @@ def test_the_question_of_a_public_page_issues_what_only_the_server_sends_too() -
         return HTMLResponse(PAGE, headers={"cache-control": "public, max-age=60"})
 
     site = Site(view, routes=[EventRoute("GET /", "Contact", send="server")])
-    site.client.get("/")
-    answer = site.client.post("/_capi/t", json={"u": "http://testserver/"})
+    given = question(site.client.get("/").text, "http://testserver/")
+    answer = site.client.post("/_capi/t", json=given)
     assert [one["n"] for one in answer.json()["e"]] == ["PageView"]
     assert names(site.sent()) == ["Contact", "PageView"]

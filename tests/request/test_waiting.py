@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from capi_middleware import EventRoute, UserData, track
 from tests.request.test_events import PAGE, Site
+from tests.support.blocks import block_of
 
 ROUTES = [
     EventRoute("GET /p/{sku}", "ViewContent", custom_data={"content_ids": ["{path.sku}"]}),
@@ -38,11 +39,6 @@ def site_of(view: Any = page, **settings: Any) -> Site:
     return Site(view, **{"routes": ROUTES, **settings})
 
 
-def block_of(text: str) -> dict[str, Any]:
-    block: dict[str, Any] = json.loads(text.split("data-c>")[1].split("</script>")[0])
-    return block
-
-
 def waiting(answer: Any) -> str:
     """The signed events that wait with an answer."""
     header = answer.headers.get("x-capi-events")
@@ -51,8 +47,9 @@ def waiting(answer: Any) -> str:
 
 
 def shown(site: Site, text: str, path: str = "/p/cup", **more: Any) -> list[dict[str, Any]]:
-    """What the page is told when it is shown."""
+    """What an open page is told when it is shown."""
     given = {"u": f"http://testserver{path}", "r": "http://testserver/", "w": text, **more}
+    given.setdefault("k", site.capi.issuer.new_key())
     events: list[dict[str, Any]] = site.client.post("/_capi/t", json=given).json()["e"]
     return events
 

@@ -177,6 +177,15 @@ def repeated_events(facts: Facts) -> Flags:
 
 
 @check
+def page_unproven(facts: Facts) -> Flags:
+    """Events were not made: their page asks for them, and nothing shows that they happened."""
+    words = TEXTS["page_unproven"].words
+    for event in facts.events:
+        for reason in words.keys() & event.suppressed.keys():
+            yield flag("warning", event.place, value=event.suppressed[reason], words=words[reason])
+
+
+@check
 def values_differ(facts: Facts) -> Flags:
     """The two copies of an event carry another value or currency."""
     for event in facts.events:
