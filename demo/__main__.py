@@ -49,7 +49,7 @@ async def _run(given: argparse.Namespace, store: str, faults: frozenset[str]) ->
         try:
             print(
                 f"\n  Shop      {shop.url}/\n"
-                f"  Report    {shop.url}/_capi/parity   (token: demo)\n"
+                f"  Report    {shop.url}/_capi/parity   (token: the-demo-report-token)\n"
                 f"  Fake Meta {meta}/received\n\n"
                 f"  {doing}, then look at the report. Ctrl-C stops everything.\n",
                 flush=True,
@@ -57,7 +57,10 @@ async def _run(given: argparse.Namespace, store: str, faults: frozenset[str]) ->
             right = True
             if given.visitors:
                 right = await Trial(shop, meta, given.visitors, faults).run()
-                print(f"  The report: {shop.url}/_capi/parity   (token: demo)", flush=True)
+                print(
+                    f"  The report: {shop.url}/_capi/parity   (token: the-demo-report-token)",
+                    flush=True,
+                )
             if not given.exit:
                 await asyncio.Event().wait()
             return 0 if right else 1

@@ -19,7 +19,7 @@ def environment() -> dict[str, Any]:
         "secret_key": os.environ["CAPI_SECRET_KEY"],
         "pixels": [Pixel("1234567890", access_token="demo-access-token")],
         "store": os.environ["CAPI_STORE"],
-        "report_token": "demo",
+        "report_token": "the-demo-report-token",
         "graph_url": meta,
         "pixel_script_url": f"{meta}/en_US/fbevents.js",
     }

@@ -206,7 +206,7 @@ def settings(meta: str, store: str, secret_key: str, access_token: str = TOKEN) 
         secret_key=secret_key,
         pixels=[Pixel("1234567890", access_token=access_token, read_token="demo-read-token")],
         store=store,
-        report_token="demo",
+        report_token="the-demo-report-token",
         ad_account="act_1001",
         insights_hours=0,  # the fake Meta has nothing to tell before somebody shopped
         trusted_proxies=["127.0.0.1"],

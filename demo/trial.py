@@ -109,7 +109,8 @@ class Trial:
     async def _flags(self) -> list[Flag]:
         async with httpx.AsyncClient(timeout=30) as client:
             answer = await client.get(
-                f"{self._shop.url}/_capi/parity.json", headers={"authorization": "Bearer demo"}
+                f"{self._shop.url}/_capi/parity.json",
+                headers={"authorization": "Bearer the-demo-report-token"},
             )
         flags: list[Flag] = answer.raise_for_status().json()["flags"]
         return flags

@@ -125,7 +125,7 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
 
 def _config(folder: str, **more: Any) -> Config:
     return Config(
-        secret_key="s3cret-" * 6,
+        secret_key="a-secret-for-shapes-of-more-than-32-characters",
         pixels=[Pixel("1234567890", access_token="token")],
         store=f"sqlite:///{folder}/capi.db",
         routes=[

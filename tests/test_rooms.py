@@ -24,7 +24,8 @@ from capi_middleware.testing import FakeMeta
 store = sys.argv[2]
 meta = FakeMeta()
 with meta.serve() as url:
-    config = Config("s" * 40, [Pixel("123", access_token="t")], store=store, graph_url=url)
+    pixels = [Pixel("123", access_token="t")]
+    config = Config("a-key-of-32-letters-for-a-test-!", pixels, store=store, graph_url=url)
     capi = CAPI(config)
     EVENT = capi.track("Lead", user_data=UserData(em="a@b.example", **json.loads(sys.argv[3])))
     assert capi.flush(20)
@@ -154,7 +155,8 @@ from capi_middleware import CAPIMiddleware, Config, Pixel
 from capi_middleware.testing import capture
 with capture() as captured:
     page = Route("/", lambda request: HTMLResponse("<!doctype html><html><head></head></html>"))
-    config = Config("s" * 40, [Pixel("123", access_token="t")], consent="moon")
+    pixels = [Pixel("123", access_token="t")]
+    config = Config("a-key-of-32-letters-for-a-test-!", pixels, consent="moon")
     app = CAPIMiddleware(Starlette(routes=[page]), config)
     for answer in ("ads:yes", "ads:no"):
         headers = {"user-agent": "Mozilla/5.0", "cookie": f"moonCookie={answer}"}
@@ -195,7 +197,8 @@ from starlette.testclient import TestClient
 from capi_middleware import CAPI, CAPIMiddleware, Config, Pixel, wsgi
 async def app(scope, receive, send): raise AssertionError
 def application(environ, start_response): raise AssertionError
-capi = CAPI(Config("s" * 40, [Pixel("123", access_token="t")], store="memory:", delivery=False))
+pixels = [Pixel("123", access_token="t")]
+capi = CAPI(Config("a-key-of-32-letters-for-a-test-!", pixels, store="memory:", delivery=False))
 started = []
 environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/_capi/moon",
            "SERVER_NAME": "x", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}

@@ -76,35 +76,47 @@ class Carrier:
         )
 
     def pack(
-        self, events: Sequence[PageEvent], *, now: float, scripted: bool, address: str = ""
+        self,
+        events: Sequence[PageEvent],
+        *,
+        now: float,
+        scripted: bool,
+        owner: str,
+        address: str = "",
     ) -> tuple[str, int]:
-        """The text, and how many of the events are in it; `address` is what they happened at."""
+        """The text, and how many of the events are in it; `address` is what they happened at.
+
+        It is of use to its `owner` alone, a visitor's fbp; to anybody where that is "".
+        """
         carried = _Carried(int(now), scripted, [], short_hash(address) if address else "")
         return _fitted(
             events,
-            lambda some: self._pack(replace(carried, e=some)),
+            lambda some: self._pack(replace(carried, e=some), owner),
             self._comfortable,
             self._longest,
         )
 
-    def _pack(self, carried: _Carried) -> str:
-        body = msgspec.json.encode(carried)
-        return self._signer.sign(base64.urlsafe_b64encode(body).decode().rstrip("="))
+    def _pack(self, carried: _Carried, owner: str) -> str:
+        body = base64.urlsafe_b64encode(msgspec.json.encode(carried)).decode().rstrip("=")
+        # Signed with the owner, who brings it anyway.
+        signature = self._signer.sign(f"{body}|{owner}").rpartition(".")[2]
+        return f"{body}.{signature}"
 
-    def unpack(self, text: str, *, now: float) -> tuple[list[PageEvent], bool]:
+    def unpack(self, text: str, *, now: float, owner: str) -> tuple[list[PageEvent], bool]:
         """The events, and whether a script's request led here; raises BadBeacon otherwise."""
-        carried = self._unpack(text, now)
+        carried = self._unpack(text, now, owner)
         return carried.e, carried.s
 
     def waited(self, text: str, *, now: float, address: str) -> tuple[list[PageEvent], bool]:
         """The events, and whether they happened at `address`; raises BadBeacon otherwise."""
-        carried = self._unpack(text, now)
+        carried = self._unpack(text, now, "")
         return carried.e, carried.u == short_hash(address)
 
-    def _unpack(self, text: str, now: float) -> _Carried:
-        body = self._signer.unsign(text) if len(text) <= 2 * self._longest else None
-        if body is None:
-            raise BadBeacon("found no events of ours, expected what a redirect of this site set")
+    def _unpack(self, text: str, now: float, owner: str) -> _Carried:
+        body, _, signature = text.partition(".")
+        signed = f"{body}|{owner}.{signature}"
+        if len(text) > 2 * self._longest or self._signer.unsign(signed) is None:
+            raise BadBeacon("found no events of ours, expected what this site set for this visitor")
         try:
             carried = msgspec.json.decode(
                 base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=_Carried

@@ -89,14 +89,22 @@ class Allowance:
         return allowed
 
     def is_spent(self, address: str | None, now: float) -> bool:
-        """Whether this visitor has used up what is its own; False for who is not told apart."""
-        mine = self._visitors.get(_network(address) or "")
+        """Whether nothing is left for a visitor, or for all who are not told apart."""
+        name = _network(address)
+        if name is None:
+            return _filled(self._all, now, *self._together) < 1
+        mine = self._visitors.get(name)
         return mine is not None and _filled(mine, now, *self._one) < 1
 
 
 def _filled(bucket: tuple[float, float], now: float, rate: float, burst: float) -> float:
     left, at = bucket
     return min(burst, left + max(0.0, now - at) * rate)
+
+
+def is_told_apart(address: str | None) -> bool:
+    """Whether it is a visitor's: not that of a proxy, nor none."""
+    return _network(address) is not None
 
 
 def _network(address: str | None) -> str | None:

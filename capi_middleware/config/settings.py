@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from inspect import iscoroutinefunction
 from ipaddress import ip_network
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
@@ -35,14 +36,14 @@ from capi_middleware.store.opening import check_urls
 #: What `user_data` and `consent` may be: a callable taking the request, or expressions.
 Rule = Callable[[Any], Any] | Mapping[str, Any] | None
 _SECRET_LENGTH = 32
+_TOKEN_LENGTH = 16
+_PLACEHOLDER = re.compile(r"change.?me|replace.?me|placeholder|your.?(secret|key)|insecure", re.I)
 _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
 _STORE_HINT = (
     "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… (or a list of these) or memory:"
 )
-_SECRET_HINT = (
-    f"a secret of at least {_SECRET_LENGTH} characters; make one: "
-    "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-)
+_MAKE_ONE = "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+_SECRET_HINT = f"a secret of at least {_SECRET_LENGTH} characters; {_MAKE_ONE}"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -51,13 +52,14 @@ class Config:
     """All settings. Raises ConfigError naming key, found and expected when one cannot work.
 
     Args:
-        secret_key: at least 32 characters; a list means: the first signs, all verify.
+        secret_key: at least 32 characters drawn by lot; a list: the first signs, all verify.
         pixels: where events go.
         routes: which requests are events.
         store: "sqlite:///capi.db", "sqlite:////absolute/path.db", "postgresql://…" or "memory:"; a
             list of postgresql:// URLs, always the same, divides the events among these databases.
         prefix: where our endpoints live; neutral, so that ad blockers do not know it.
-        report_token: opens the report; without it the report is not served (unless debug).
+        report_token: opens the report, at least 16 characters; without it the report is not
+            served (unless debug).
         page_view: PageView on every HTML page.
         user_data: customer information for every event: a callable taking the request and
             returning a UserData (or a mapping, or None), or a mapping of expressions. The request
@@ -207,6 +209,13 @@ class Config:
             if not isinstance(key, str) or len(key) < _SECRET_LENGTH:
                 found = f"{len(key)} characters" if isinstance(key, str) else kind_of(key)
                 fail("secret_key", found if key else "nothing", _SECRET_HINT)
+            if not _is_drawn(key):
+                fail("secret_key", "a text that can be guessed", f"one drawn by lot; {_MAKE_ONE}")
+        token = self.report_token
+        if token is not None and not (isinstance(token, str) and len(token) >= _TOKEN_LENGTH):
+            found = f"{len(token)} characters" if isinstance(token, str) else kind_of(token)
+            expected = f"at least {_TOKEN_LENGTH}, or leave it out; {_MAKE_ONE}"
+            fail("report_token", found, expected)
 
     def _check_pixels(self) -> None:
         if isinstance(self.pixels, Pixel) or not self.pixels:
@@ -255,8 +264,6 @@ class Config:
         for path in self.exclude:
             if not isinstance(path, str) or not path.startswith("/"):
                 fail("exclude", repr(path), "path prefixes that start with '/'")
-        if self.report_token is not None and not str(self.report_token).strip():
-            fail("report_token", "an empty text", "a token, or leave it out")
         for name, takes in (("on_alert", "Alert"), ("before_send", "Event")):
             given = getattr(self, name)
             if given is not None and (not callable(given) or iscoroutinefunction(given)):
@@ -323,6 +330,13 @@ class Config:
                 _check_consent(rule)
             elif unknown := unknown_keys(rule):
                 fail("user_data", f"the unknown {unknown}", f"some of {[*MATCH_KEYS]}")
+
+
+def _is_drawn(secret: str) -> bool:
+    """Whether it may have been drawn by lot: it repeats nothing, and neither counts nor asks."""
+    pairs = {*pairwise(secret)}
+    steps = {ord(second) - ord(first) for first, second in pairs}
+    return len(pairs) >= 16 and len(steps) >= 8 and _PLACEHOLDER.search(secret) is None
 
 
 def _check_consent(rule: Mapping[str, Any]) -> None:

@@ -5,19 +5,24 @@ from collections.abc import Callable, Mapping
 
 from starlette.responses import Response
 
-from capi_middleware.capture.limits import Allowance
+from capi_middleware.capture.limits import Allowance, is_told_apart
 from capi_middleware.config.settings import Config
 from capi_middleware.signing import equal, login_signer
 
 #: How long a browser stays logged in, in seconds.
 LOGIN_SECONDS = 12 * 3600
 COOKIE = "capi_report"
+#: Addresses that may each use up their own limit: no stranger spends that of another.
+_EVERYBODY = 10_000.0
 
 
 class Access:
-    """Knows the report_token. Wrong tokens are limited for each address; right ones are not.
+    """Knows the report_token. Wrong tokens are limited for each address.
 
-    Without a report_token nobody gets in and nothing is shown to exist, unless Config.debug.
+    All who cannot be told apart (behind a proxy that is not in trusted_proxies, without a peer
+    address) share one limit. Where it is spent the right token is refused as well, which would tell
+    that it is right; a browser that is logged in never is. Without a report_token nobody gets in
+    and nothing is shown to exist, unless Config.debug.
     """
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
@@ -25,7 +30,8 @@ class Access:
         self._debug = config.debug
         self._clock = clock
         self._logins = login_signer(config.secrets, config.report_token)
-        self._wrong = Allowance(rate=0.1, burst=10.0, of_all=20.0)
+        self._wrong = Allowance(rate=0.1, burst=10.0, of_all=_EVERYBODY)
+        self._crowd = Allowance(rate=2.0, burst=200.0, of_all=1.0)
 
     @property
     def served(self) -> bool:
@@ -46,11 +52,13 @@ class Access:
     def check(self, given: str, address: str | None) -> int | None:
         """The status that refuses this token (401 or 429); None when it is the right one."""
         now = self._clock()
-        if self._wrong.is_spent(address, now):
+        wrong = self._wrong if is_told_apart(address) else self._crowd
+        if wrong.is_spent(address, now):
             return 429
         if self._token is not None and equal(self._token, given):
             return None
-        return 401 if self._wrong.take(address, now) else 429
+        wrong.take(address, now)
+        return 401
 
     def log_in(self, answer: Response, *, path: str, secure: bool) -> None:
         """Give a browser that had the right token its signed cookie, for `path` alone."""

@@ -14,8 +14,9 @@ _VERSION = "v1"
 class Visitor(Private, Struct, frozen=True, kw_only=True):
     """What Meta wants unhashed about a visitor, and the consent that was given.
 
-    Holds no e-mail, phone or name. `signed` is the text it was read from, "" for a visitor of a
-    request in progress; `CAPI.track` verifies it.
+    Holds no e-mail, phone or name. `signed_at` is when it was signed, in Unix seconds; `signed` is
+    the text it was read from, "" for a visitor of a request in progress. `CAPI.track` verifies that
+    this site signed it, and that no field was changed since.
     """
 
     fbp: str | None = None
@@ -27,6 +28,7 @@ class Visitor(Private, Struct, frozen=True, kw_only=True):
     consent: Literal["granted", "denied", "limited"] = "granted"
     data_processing_options_country: int = 0
     data_processing_options_state: int = 0
+    signed_at: int = 0
     signed: str = ""
 
     def __repr__(self) -> str:

@@ -395,7 +395,7 @@ class Exchange(Private):
         events = [draft.event for draft in drafts.events if draft.event.pixel_ids]
         self._waiting, _ = issuer.waiting.pack(
             page_events(events), now=issuer.clock(), scripted=visit.scripted,
-            address=self._address(),
+            owner="", address=self._address(),
         )  # fmt: skip
         drafts.events.clear()
         drafts.matches = []
@@ -555,22 +555,24 @@ class Exchange(Private):
             for draft in self._drafts.events
             if draft.event.send != "server" and draft.event.pixel_ids
         ]
+        redirects = False
         if not is_public(self.headers):
             events = page_events([draft.event for draft in drafts])
-            headers, n = visit.send_on(events, status, self._waiting)
+            headers, n = visit.send_on(events, status, self.headers, self._waiting)
             if headers:
                 self.headers = made_private(self.headers) + headers
-            if headers and not 300 <= status < 400:
+            redirects = bool(headers) and 300 <= status < 400
+            if headers and not redirects:
                 self._handed = True
                 self._issue(drafts[:n], "not_run")
-        self._issue_unseen()
+        self._issue_unseen(sets_cookies=redirects)
 
-    def _issue_unseen(self) -> None:
+    def _issue_unseen(self, *, sets_cookies: bool = False) -> None:
         """Issue what no page shows, with the cause: a policy of the page, or that it is none."""
         verdict = self._verdict
         if verdict is not None and verdict.reason == "csp":
             self._issue([one for one in self._drafts.events if one.event.send != "server"], "csp")
-        self._issue(self._drafts.events, "not_rendered")
+        self._issue(self._drafts.events, "not_rendered", sets_cookies=sets_cookies)
 
     def _heeds(self, visit: Visit, head: bytes) -> bool:
         """Look at what the page itself says before the place: whether a tag may be put there."""

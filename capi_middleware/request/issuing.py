@@ -236,12 +236,17 @@ class Issuer:
 
     def signed(self, visitor: Visitor) -> Visitor:
         """The same visitor, ready for dumps()."""
+        visitor = replace(visitor, signed_at=int(self.clock()))
         return replace(visitor, signed=self._visitors.sign(visitor.encode()))
 
     def checked(self, visitor: Visitor) -> Visitor:
-        """Raises BadVisitor unless this site signed it."""
+        """Raises BadVisitor unless this site signed it, as it is now."""
         if not visitor.signed or self._visitors.unsign(visitor.signed) is None:
             raise BadVisitor("found a visitor that this site did not sign, expected dumps() of it")
+        if Visitor.loads(visitor.signed) != visitor:
+            raise BadVisitor(
+                "found a visitor that was changed after signing, expected loads() of it"
+            )
         return visitor
 
     # -- storing ---------------------------------------------------------------------------------

@@ -275,11 +275,18 @@ class Visit(Private):
                 name, _, value = part.strip().partition("=")
                 if name == carrying.COOKIE:
                     try:
-                        self._brought = issuer.carrier.unpack(value, now=issuer.clock())
+                        self._brought = issuer.carrier.unpack(
+                            value, now=issuer.clock(), owner=self._owner()
+                        )
                         break
                     except BadBeacon:
                         issuer.count(Count("beacon", "carried"))
         return self._brought
+
+    def _owner(self) -> str:
+        """Whose events this browser may fire: the fbp that it brings, else one nobody has."""
+        identity = self.identity()
+        return identity.fbp if identity.fbp and not _has_new_fbp(identity) else "nobody"
 
     def carried(self, *, for_page: bool = False) -> list[PageEvent]:
         """The events that were sent here and that this answer hands to the browser.
@@ -308,9 +315,11 @@ class Visit(Private):
         return [(b"set-cookie", self._next_cookie(""))]
 
     def send_on(
-        self, events: Sequence[PageEvent], status: int, waiting: str = ""
+        self, events: Sequence[PageEvent], status: int, theirs: Headers, waiting: str = ""
     ) -> tuple[Headers, int]:
         """Headers for `events` that no page carries, and how many of them are on their way.
+
+        `theirs` are those that the answer has already.
 
         A redirect sends them, with what it was brought itself, to the page it leads to; any other
         answer to a script hands them to that script, and those that are `waiting` (signed).
@@ -324,8 +333,11 @@ class Visit(Private):
                 [*events, *(event for event in brought if event.event_id not in known)],
                 now=self._issuer.clock(),
                 scripted=self.scripted and (for_script or not brought),
+                owner=self.identity().fbp or "",
             )
-            return [(b"set-cookie", self._next_cookie(value))], min(n, len(events))
+            # Only this browser may fire them, so it has to be known.
+            known_by = self.cookies(theirs) if _has_new_fbp(self.identity()) else []
+            return [(b"set-cookie", self._next_cookie(value)), *known_by], min(n, len(events))
         if not self.scripted:
             return [], 0
         carried = self.carried()
@@ -337,3 +349,7 @@ class Visit(Private):
 
     def _next_cookie(self, value: str) -> bytes:
         return carrying.set_cookie(value, secure=self.client.scheme == "https")
+
+
+def _has_new_fbp(identity: Identity) -> bool:
+    return any(name == "_fbp" for name, _ in identity.new_cookies)

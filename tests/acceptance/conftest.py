@@ -49,7 +49,9 @@ class Shop:
 def report(shop: Server) -> dict[str, dict[str, Any]]:
     """The report's events by name."""
     answer = httpx.get(
-        f"{shop.url}/_capi/parity.json", headers={"authorization": "Bearer demo"}, timeout=10
+        f"{shop.url}/_capi/parity.json",
+        headers={"authorization": "Bearer the-demo-report-token"},
+        timeout=10,
     )
     assert answer.status_code == 200
     return {event["event_name"]: event for event in answer.json()["events"]}

@@ -195,7 +195,7 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "broken beacon": _posted("/_capi/b", "text/plain", str.encode),
     "report's query": lambda text: {
         "path": "/_capi/parity.json", "query_string": f"from={encoded(text)}&event={encoded(text)}",
-        "headers": {"authorization": "Bearer report"},
+        "headers": {"authorization": "Bearer the-report-token"},
     },
     "login": _posted("/_capi/parity", FORM, lambda text: f"token={text}".encode()),
 }  # fmt: skip

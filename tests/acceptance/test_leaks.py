@@ -33,8 +33,8 @@ PHONES = [f"+4930555{n:02}4711" for n in range(12)]
 NAMES = [f"Zilpzalp{chr(97 + n)}" for n in range(12)]
 SECRETS = {
     "token": "graph-token-canary",
-    "key": "secret-key-canary-" * 3,
-    "report": "report-canary",
+    "key": "secret-key-canary-of-more-than-32-characters",
+    "report": "report-token-canary",
 }
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) Chrome/156.0.0.0"
 PAGE = "<!doctype html><html><head><title>Shop</title></head><body>Hi</body></html>"

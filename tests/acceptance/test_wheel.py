@@ -28,15 +28,15 @@ bodies = {}
 async def send(message):
     bodies[path] = bodies.get(path, "") + message.get("body", b"").decode()
 
-config = Config("a" * 40, [Pixel("123", access_token="t")], store="sqlite:///capi.db",
-                delivery=False, report_token="r")
+config = Config("a-key-of-32-letters-for-a-test-!", [Pixel("123", access_token="t")], store="sqlite:///capi.db",
+                delivery=False, report_token="the-report-token")
 wrapped = CAPIMiddleware(app, config)
 headers = [(b"host", b"shop.example"), (b"user-agent", b"Mozilla/5.0")]
 
 for path, more in (
     ("/", []),
     ("/_capi/s.js", []),
-    ("/_capi/parity", [(b"authorization", b"Bearer r")]),
+    ("/_capi/parity", [(b"authorization", b"Bearer the-report-token")]),
 ):
     scope = {"type": "http", "method": "GET", "path": path, "query_string": b"",
              "scheme": "https", "headers": [*headers, *more], "client": ("203.0.113.9", 1)}
@@ -132,8 +132,8 @@ def test_the_command_line_says_which_extra_it_needs(machine: Machine) -> None:
 
 def test_postgresql_says_which_extra_it_needs(machine: Machine) -> None:
     said = machine.fails(
-        "from capi_middleware import *; CAPI(Config('a' * 40, [Pixel('1', 't')], "
-        "store='postgresql://u:secret@h/d'))"
+        "from capi_middleware import *; CAPI(Config('a-key-of-32-letters-for-a-test-!', "
+        "[Pixel('1', 't')], store='postgresql://u:secret@h/d'))"
     )
     assert "pip install 'capi-middleware[postgres]'" in said
     assert "secret" not in said

@@ -22,7 +22,8 @@ _OURS = """
 import time
 from capi_middleware import CAPI, Config, Pixel
 pixels = [Pixel({pixel!r}, access_token={token!r})]
-capi = CAPI(Config("s" * 40, pixels, store="sqlite:///{folder}/capi.db", graph_url={url!r}))
+store = "sqlite:///{folder}/capi.db"
+capi = CAPI(Config("a-key-of-32-letters-for-a-test-!", pixels, store=store, graph_url={url!r}))
 capi.start()
 capi.track("Lead", value=1, currency="EUR")
 assert capi.flush(20)

@@ -144,7 +144,9 @@ def test_the_report_of_a_crowd_equals_what_was_planted(
         assert failed == []
         capi.flush(30)
         answer = httpx.get(
-            f"{site}/_capi/parity.json", headers={"authorization": "Bearer report"}, timeout=30
+            f"{site}/_capi/parity.json",
+            headers={"authorization": "Bearer the-report-token"},
+            timeout=30,
         )
     capi.close()
     # The machine is busy: a page may go out before its events are on disk, and none is lost.

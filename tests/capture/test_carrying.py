@@ -20,6 +20,7 @@ from capi_middleware.events import PageEvent
 from capi_middleware.signing import TextSigner
 from tests.support.configs import SECRET
 
+FBP = "fb.1.1700000000000.123456789"
 NOW = 1_800_000_000.0
 CARRIER = Carrier(TextSigner([SECRET], "carried"))
 
@@ -31,8 +32,8 @@ def event(number: int = 1, **data: Any) -> PageEvent:
 @given(st.lists(st.text(max_size=20), max_size=3), st.booleans())
 def test_what_was_packed_is_unpacked(texts: list[str], scripted: bool) -> None:
     events = [event(n, content_name=text) for n, text in enumerate(texts)]
-    value, n = CARRIER.pack(events, now=NOW, scripted=scripted)
-    found, for_script = CARRIER.unpack(value, now=NOW + 1)
+    value, n = CARRIER.pack(events, now=NOW, scripted=scripted, owner=FBP)
+    found, for_script = CARRIER.unpack(value, now=NOW + 1, owner=FBP)
     assert (len(found), for_script) == (n, scripted)
     assert [one.event_id for one in found] == [one.event_id for one in events]
 
@@ -40,13 +41,16 @@ def test_what_was_packed_is_unpacked(texts: list[str], scripted: bool) -> None:
 def test_a_long_event_leaves_all_but_its_value_at_home() -> None:
     contents = [{"id": "x" * 20, "quantity": n} for n in range(30)]
     value, n = CARRIER.pack([event(contents=contents, value=9.5, currency="EUR")], now=NOW,
-                            scripted=False)  # fmt: skip
+                            scripted=False, owner=FBP)  # fmt: skip
     assert n == 1
-    assert CARRIER.unpack(value, now=NOW)[0][0].custom_data == {"value": 9.5, "currency": "EUR"}
+    assert CARRIER.unpack(value, now=NOW, owner=FBP)[0][0].custom_data == {
+        "value": 9.5,
+        "currency": "EUR",
+    }
 
 
 def test_the_cookie_never_grows_beyond_its_limit() -> None:
-    value, n = CARRIER.pack([event(k) for k in range(60)], now=NOW, scripted=False)
+    value, n = CARRIER.pack([event(k) for k in range(60)], now=NOW, scripted=False, owner=FBP)
     assert len(value) <= 1500
     assert 5 <= n < 60
 
@@ -60,14 +64,14 @@ def test_a_header_never_grows_beyond_its_limit() -> None:
 @given(st.text(max_size=300))
 def test_what_we_did_not_sign_is_refused(text: str) -> None:
     with pytest.raises(BadBeacon):
-        CARRIER.unpack(text, now=NOW)
+        CARRIER.unpack(text, now=NOW, owner=FBP)
 
 
 @pytest.mark.parametrize("seconds", [COOKIE_SECONDS + 1, -COOKIE_SECONDS - 1])
 def test_what_is_too_old_is_refused(seconds: float) -> None:
-    value, _ = CARRIER.pack([event()], now=NOW, scripted=False)
+    value, _ = CARRIER.pack([event()], now=NOW, scripted=False, owner=FBP)
     with pytest.raises(BadBeacon):
-        CARRIER.unpack(value, now=NOW + seconds)
+        CARRIER.unpack(value, now=NOW + seconds, owner=FBP)
 
 
 @pytest.mark.parametrize(

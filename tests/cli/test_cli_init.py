@@ -26,7 +26,7 @@ def test_the_file_loads_with_its_environment(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAPI_SECRET_KEY", SECRET)
-    monkeypatch.setenv("CAPI_REPORT_TOKEN", "token")
+    monkeypatch.setenv("CAPI_REPORT_TOKEN", "the-report-token")
     monkeypatch.setenv("CAPI_ACCESS_TOKEN", "access")
     config = Config.load(written)
     assert [route.event_name for route in config.routes] == ["ViewContent", "Purchase"]

@@ -45,10 +45,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"alert_webhook": 7}, "alert_webhook: found a int, expected an https://"),
     ({"on_alert": "print"}, "on_alert: found a str, expected a function that takes an Alert"),
     ({"on_alert": asyncio.sleep}, "on_alert: found an async function"),
-    ({"report_token": " "}, "report_token: found an empty text"),
+    ({"report_token": " "}, "report_token: found 1 characters, expected at least 16"),
+    ({"report_token": "fifteen letters"}, "report_token: found 15 characters, expected at least"),
+    ({"report_token": 1234567890123456}, "report_token: found a int, expected at least 16"),
+    ({"secret_key": "x" * 40}, "secret_key: found a text that can be guessed, expected one drawn"),
+    ({"secret_key": [SECRET, "0123456789" * 4]}, "secret_key: found a text that can be guessed"),
+    ({"secret_key": "abcdefghijklmnopqrstuvwxyz0123456789"}, "found a text that can be guessed"),
+    ({"secret_key": "password123" * 4}, "secret_key: found a text that can be guessed"),
+    ({"secret_key": "change-me-to-a-long-random-value-please"}, "found a text that can be guessed"),
     ({"report_token": "env:TOKEN"}, "report_token: found the text 'env:TOKEN', expected os.env"),
     ({"secret_key": "env:" + "A" * 40}, "expected os.environ["),
-    ({"secret_key": ["a" * 40, "env:" + "B" * 40]}, "secret_key: found the text 'env:BBB"),
+    ({"secret_key": [SECRET, "env:" + "B" * 40]}, "secret_key: found the text 'env:BBB"),
     ({"store": "env:DATABASE_URL"}, "store: found the text 'env:DATABASE_URL'"),
     ({"alert_webhook": "env:HOOK"}, "alert_webhook: found the text 'env:HOOK'"),
     ({"trusted_proxies": ["0.0.0.0/0"]}, "found '0.0.0.0/0', which is everybody, expected"),
@@ -100,12 +107,12 @@ def test_a_later_route_for_another_status_is_not_taken_for_dead() -> None:
 def test_repr_and_errors_show_no_secret() -> None:
     pixel = Pixel("1", access_token="EAAB-token", app_secret="app-secret")
     hook = "https://hooks.example/T123"
-    config = make_config(pixels=[pixel], report_token="letmein", alert_webhook=hook)
+    config = make_config(pixels=[pixel], report_token="let-me-in-please", alert_webhook=hook)
     shown = repr(pixel) + repr(config)
     with pytest.raises(ConfigError) as caught:
         make_config(alert_webhook="http://hooks.example/T123")
     shown += str(caught.value)
-    for secret in ("EAAB-token", "app-secret", "letmein", "T123", SECRET):
+    for secret in ("EAAB-token", "app-secret", "let-me-in-please", "T123", SECRET):
         assert secret not in shown
 
 
@@ -134,7 +141,7 @@ dedupe_key = "{path.order_id}"
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPI_TEST_SECRET", SECRET)
-    monkeypatch.setenv("CAPI_TEST_REPORT", "report")
+    monkeypatch.setenv("CAPI_TEST_REPORT", "the-report-token")
     monkeypatch.setenv("CAPI_TEST_TOKEN", TOKEN)
 
 

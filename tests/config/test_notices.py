@@ -21,6 +21,8 @@ from tests.support.configs import SECRET, make_config
 from tests.support.exchanges import environ_for, through_wsgi
 from tests.support.processes import until
 
+ANOTHER = "another-secret-for-tests-of-more-than-32-characters"
+
 BROWSER = {"user-agent": "Mozilla/5.0"}
 MOUNTS = """\
 overlay / overlay rw 0 0
@@ -180,11 +182,9 @@ def test_processes_with_different_secrets_on_one_store_are_told(
     first.start()
     until("the first key", lambda: first.store.kept("secret_key"))
     assert SECRET.encode() not in (first.store.kept("secret_key") or b"")
-    second = CAPI(make_config(store=store, delivery=True, secret_key="another" * 8))
+    second = CAPI(make_config(store=store, delivery=True, secret_key=ANOTHER))
     second.start()
-    until(
-        "the notice", lambda: second.store.kept("secret_key") == fingerprint("another" * 8).encode()
-    )
+    until("the notice", lambda: second.store.kept("secret_key") == fingerprint(ANOTHER).encode())
     (message,) = said()
     assert "give all the same key" in message
     second.close()

@@ -33,7 +33,7 @@ async def known(request: Any) -> UserData:
 
 capi = CAPI(
     Config(
-        secret_key="doors-" * 6,
+        secret_key="a-secret-for-doors-of-more-than-32-characters",
         pixels=[Pixel("1234567890", access_token="token")],
         store=os.environ.get("CAPI_TEST_STORE", "memory:"),
         graph_url=os.environ.get("CAPI_TEST_GRAPH", "http://127.0.0.1:9"),

@@ -28,7 +28,7 @@ FIRST, REST = PAGE[: PAGE.index(_MARK)], PAGE[PAGE.index(_MARK) :]
 
 capi = CAPI(
     Config(
-        secret_key="doors-" * 6,
+        secret_key="a-secret-for-doors-of-more-than-32-characters",
         pixels=[Pixel("1234567890", access_token="token")],
         store="memory:",
         delivery=False,

@@ -111,9 +111,9 @@ def test_what_was_sent_to_a_late_page_is_over_with_it() -> None:
     redirected = asyncio.run(
         answered(capi, [start(("location", "/x"), status=303), piece(b"")], order)
     )
-    carried = cookies(redirected)["capi_next"].split(";")[0]
-    assert carried
-    headers = [*REQUEST["headers"], ("cookie", f"capi_next={carried}")]
+    given = {name: line.split(";")[0] for name, line in cookies(redirected).items()}
+    brought = f"_fbp={given['_fbp']}; capi_next={given['capi_next']}"
+    headers = [*REQUEST["headers"], ("cookie", brought)]
     page = {**REQUEST, "headers": headers, "query_string": ""}
     sent = asyncio.run(answered(capi, [start(HTML), 0.05, piece(PAGE)], page))
     assert b"Lead" in b"".join(one.get("body", b"") for one in sent)

@@ -1,11 +1,12 @@
 """Who may read the report."""
 
+import pytest
 from starlette.responses import Response
 
 from capi_middleware.endpoints.access import COOKIE, LOGIN_SECONDS, Access
 from tests.support.configs import make_config
 
-TOKEN = "a report token"
+TOKEN = "a report token of tests"
 VISITOR = "8.8.8.8"
 
 
@@ -27,7 +28,7 @@ def access(clock: Clock | None = None, **settings: object) -> Access:
 def test_the_token_opens_and_anything_else_does_not() -> None:
     door = access()
     assert door.refusal(bearer(TOKEN), VISITOR) is None
-    assert door.refusal(bearer("a report toke"), VISITOR) == 401
+    assert door.refusal(bearer("a report token of test"), VISITOR) == 401
     assert door.refusal({}, VISITOR) == 401
     assert door.refusal({"authorization": f"Basic {TOKEN}"}, VISITOR) == 401
 
@@ -49,10 +50,30 @@ def test_wrong_tokens_of_one_address_are_limited_until_it_waits() -> None:
     assert door.refusal(bearer(TOKEN), VISITOR) is None
 
 
-def test_a_wall_of_wrong_tokens_behind_a_proxy_locks_nobody_out() -> None:
+@pytest.mark.parametrize("address", [None, "10.0.0.1", "127.0.0.1", "not an address"])
+def test_a_wall_of_wrong_tokens_of_who_cannot_be_told_apart_hides_the_right_one(
+    address: str | None,
+) -> None:
+    clock = Clock()
+    door = access(clock)
+    logged_in = login(door)
+    answers = [door.refusal(bearer("wrong"), address) for _ in range(20_000)]
+    assert answers.count(401) == 200
+    assert door.refusal(bearer(TOKEN), address) == 429
+    assert door.check(TOKEN, address) == 429
+    assert door.refusal(logged_in, address) is None
+    assert door.refusal(bearer(TOKEN), VISITOR) is None
+    clock.now += 1
+    assert door.refusal(bearer(TOKEN), address) is None
+
+
+def test_wrong_tokens_of_many_addresses_give_none_of_them_more_tries() -> None:
     door = access()
-    for _ in range(1000):
-        door.refusal(bearer("wrong"), "10.0.0.1")
+    for n in range(3000):
+        door.refusal(bearer("wrong"), f"9.{n // 250}.{n % 250}.8")
+    answers = [door.refusal(bearer("wrong"), VISITOR) for _ in range(30)]
+    assert answers.count(401) == 10
+    assert door.refusal(bearer(TOKEN), VISITOR) == 429
     assert door.refusal(bearer(TOKEN), "10.0.0.1") is None
 
 
@@ -87,4 +108,4 @@ def test_a_login_that_was_changed_or_signed_elsewhere_is_none() -> None:
 def test_another_token_ends_all_logins() -> None:
     headers = login(access())
     assert access().refusal(headers, VISITOR) is None
-    assert access(report_token="a new token").refusal(headers, VISITOR) == 401
+    assert access(report_token="a new token of tests").refusal(headers, VISITOR) == 401

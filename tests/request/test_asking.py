@@ -22,6 +22,7 @@ def looked_up(request: Any) -> UserData:
     return UserData(em="customer@example.com")
 
 
+NEWER, OLDER = "a-newer-key-of-more-than-32-characters", "an-older-key-of-more-than-32-characters"
 ROUTES = [
     EventRoute("GET /subscriptions/{id}/welcome", "Subscribe", custom_data=MONEY),
     EventRoute("GET /orders/{id}/thanks", "Lead", dedupe_key="{path.id}"),
@@ -97,7 +98,9 @@ def test_a_cached_page_brings_no_order_and_the_report_says_so(path: str) -> None
     assert shown(site, path) == ["PageView"]
     ((name, reason),) = site.counts("suppressed")
     assert reason == "shared_page"
-    report = site.client.get("/_capi/parity.json", headers={"authorization": "Bearer report"})
+    report = site.client.get(
+        "/_capi/parity.json", headers={"authorization": "Bearer the-report-token"}
+    )
     (flag,) = [one for one in report.json()["flags"] if one["code"] == "page_unproven"]
     assert flag["event_name"] == name
     assert "private" in flag["fix"]
@@ -145,8 +148,8 @@ def test_a_changed_mark_is_none(part: int) -> None:
 
 
 def test_processes_change_their_secret_without_losing_cached_pages() -> None:
-    old: Config = make_config(secret_key="o" * 40, routes=ROUTES)
-    site = site_of(secret_key=["n" * 40, "o" * 40])
+    old: Config = make_config(secret_key=OLDER, routes=ROUTES)
+    site = site_of(secret_key=[NEWER, OLDER])
     before = Site(view, routes=ROUTES, secret_key=old.secret_key)
     given = question(before.client.get("/products/cup").text, "http://testserver/products/cup")
     assert asks(site, given) == ["PageView", "ViewContent"]

@@ -919,7 +919,9 @@ def test_an_order_that_is_shown_twice_looks_repeated_and_is_a_flag() -> None:
     for _ in range(2):
         site.client.get("/thanks")
     assert site.counts("repeated") == {("Purchase", ""): 1}
-    report = site.client.get("/_capi/parity.json", headers={"authorization": "Bearer report"})
+    report = site.client.get(
+        "/_capi/parity.json", headers={"authorization": "Bearer the-report-token"}
+    )
     (flag,) = [one for one in report.json()["flags"] if one["code"] == "repeated_events"]
     assert "dedupe_key" in flag["fix"]
 

@@ -143,7 +143,7 @@ def test_a_text_that_is_not_good_any_more_is_counted_and_the_address_decides(cha
     elif change == "forged":
         text = text[:-3] + "AAA"
     else:
-        text, _ = issuer.carrier.pack([], now=issuer.clock(), scripted=True)
+        text, _ = issuer.carrier.pack([], now=issuer.clock(), scripted=True, owner="")
     assert names(shown(site, text, "/thanks")) == ["PageView"]
     assert site.counts("beacon") == {("", "waiting"): 1}
 

@@ -514,7 +514,7 @@ class Site:
         for name in ("parity.json", "parity.csv", "parity", "metrics"):
             request = {
                 "method": "GET", "path": f"{self.prefix}/{name}", "query": window,
-                "headers": [["host", "shop.example"], ["authorization", "Bearer report"]],
+                "headers": [["host", "shop.example"], ["authorization", "Bearer the-report-token"]],
             }  # fmt: skip
             found = self.drive({"request": request, "app": []}, loop)
             reports[name] = [found["status"], found["headers"], found["body"]]

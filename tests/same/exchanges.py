@@ -44,7 +44,7 @@ _ROUTES: list[dict[str, Any]] = [
 def _site(**settings: Any) -> dict[str, Any]:
     return {
         "secret_key": _SECRET, "pixels": [{"id": "1234567890", "access_token": "token"}],
-        "routes": _ROUTES, "report_token": "report", "delivery": False, **settings,
+        "routes": _ROUTES, "report_token": "the-report-token", "delivery": False, **settings,
     }  # fmt: skip
 
 
@@ -448,7 +448,7 @@ class Generator:
         found = self.own(name, "", pick(["GET", "GET", "HEAD", "POST"]), query=pick([
             "", "event=Lead", "pixel=111", "from=nonsense", "from=2026-09-21&to=2026-09-20",
         ]))  # fmt: skip
-        token = pick(["report", "report", "wrong", None])
+        token = pick(["the-report-token", "the-report-token", "wrong", None])
         if token:
             found["request"]["headers"].append(["authorization", f"Bearer {token}"])
         return [found]

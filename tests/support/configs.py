@@ -7,6 +7,7 @@ from capi_middleware import Config, Pixel
 SECRET = "a-secret-for-tests-of-more-than-32-characters"
 PIXEL_ID = "1234567890"
 TOKEN = "test-access-token"
+REPORT_TOKEN = "the-report-token"
 
 
 def make_config(**settings: Any) -> Config:
@@ -15,7 +16,7 @@ def make_config(**settings: Any) -> Config:
         "secret_key": SECRET,
         "pixels": [Pixel(PIXEL_ID, access_token=TOKEN)],
         "store": "memory:",
-        "report_token": "report",
+        "report_token": REPORT_TOKEN,
         "delivery": False,
     }
     return Config(**{**given, **settings})

@@ -40,7 +40,10 @@ async def consent_of(request: Request) -> bool:
 
 
 config = Config(
-    secret_key=["new" * 20, "old" * 20],
+    secret_key=[
+        "a-new-key-for-types-of-more-than-32-characters",
+        "an-older-key-for-types-of-32-characters",
+    ],
     pixels=[Pixel("1234567890", access_token="token", events=["Purchase", "OurOwnEvent"])],
     routes=[
         EventRoute("GET /products/{sku}", "ViewContent", custom_data={"content_ids": "{path.sku}"}),
