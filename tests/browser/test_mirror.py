@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, Route
+from playwright.sync_api import Browser, Page, Route
 
 from capi_middleware import EventRoute
 from tests.browser.conftest import Until
@@ -319,3 +319,60 @@ def test_calls_that_wait_for_the_settings_of_the_pixel_get_an_event_id(
     until(lambda: mirror.browser("Donate") == ["sent"])
     until(lambda: mirror.browser("PageView") == ["sent"])
     assert mirror.pairs("Donate") == mirror.pairs("PageView") == [(1, 1)]
+
+
+def reused(shop: Shop) -> dict[tuple[str, str], int]:
+    shop.capi.flush(10)
+    counts = shop.capi.store.tallies(0, 1e12).counts
+    return {(one.event_name, one.reason): one.n for one in counts if one.kind == "reused"}
+
+
+def test_each_name_that_one_id_has_is_told(page: Page, plain: Shop, until: Until) -> None:
+    page.goto(plain.url + "/products/7")
+    until(lambda: plain.browser("ViewContent") == ["sent"])
+    page.evaluate(
+        "const block = JSON.parse(document.querySelector('[data-c]').textContent);"
+        "const {i: eventID} = block.e.find(one => one.n === 'ViewContent');"
+        "fbq('trackCustom', 'viewcontent', {}, {eventID});"
+        "fbq('track', 'Lead', {}, {eventID: 'a-1'});"
+        "fbq('track', 'CompleteRegistration', {}, {eventID: 'a-1'})"
+    )
+    for name in ("viewcontent", "Lead", "CompleteRegistration"):
+        until(lambda name=name: plain.browser(name) == ["sent"])  # type: ignore[misc]
+    assert reused(plain) == {
+        ("viewcontent", "name ViewContent"): 1,
+        ("CompleteRegistration", "name Lead"): 1,
+    }
+
+
+def heard(shop: Shop) -> bool:
+    """Whether the page said what became of its event."""
+    return shop.browser("ViewContent") != ["not_run"]
+
+
+def test_a_page_that_a_cache_shows_to_three_visitors_is_a_replay_to_two(
+    browser: Browser, plain: Shop, until: Until
+) -> None:
+    kept: list[str] = []
+
+    def cache(route: Route) -> None:
+        if not kept:
+            kept.append(route.fetch().text())
+        route.fulfill(body=kept[0], content_type="text/html; charset=utf-8")
+
+    for n in range(3):
+        context = browser.new_context()
+        context.add_cookies(
+            [{"name": "_fbp", "value": f"fb.0.1700000000000.{n}", "url": plain.url}]
+        )
+        page = context.new_page()
+        page.route("**/products/7", cache)
+        page.goto(plain.url + "/products/7")
+        # Chromium lets what was put in its place reach no other port: the library does not load.
+        until(lambda n=n: sum(reused(plain).values()) == 2 * n and heard(plain))  # type: ignore[misc]
+        context.close()
+    where = "GET /products/{sku}", "/products/{id}"
+    assert reused(plain) == {
+        ("ViewContent", f"replay {where[0]}"): 2,
+        ("PageView", f"replay {where[1]}"): 2,
+    }

@@ -9,4 +9,6 @@ const pixel = /\/tr\/?\?/;
 // c.i event_id, c.n name, c.p pixel, c.b without event_id (bare), c.v value and currency of the
 // page's own call; c.is outcome, c.said reported
 const copies = [];
+// An event_id under another name is another event, to Meta as well.
+const same = (c, id, name) => c.i === id && c.n === name;
 let data, ids, fbq, sites, own, site, beacon, library;

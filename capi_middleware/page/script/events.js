@@ -24,7 +24,7 @@ const fire = events => {
 	// A tab closed while loading runs pagehide only if somebody listens to this.
 	addEventListener('beforeunload', noop);
 	for (const e of events) if (!fired(e.i, false, e.o)) for (const p of e.p) {
-		if (copies.some(c => c.i === e.i && c.p === p)) continue;
+		if (copies.some(c => same(c, e.i, e.n) && c.p === p)) continue;
 		copies.push({ i: e.i, n: e.n, p, o: e.o, e });
 		safe(fbq)(e.c ? 'trackSingleCustom' : 'trackSingle', p, e.n, e.d, { eventID: e.i });
 	}

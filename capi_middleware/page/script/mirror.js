@@ -36,8 +36,8 @@ const mirror = () => {
 		const second = name === 'PageView' && !early && !fbq.allowDuplicatePageViews
 			&& pixels.every(p => copies.some(c => c.n === name && c.p === p));
 		const custom = rest[at + 1] || {}, { value, currency } = custom, v = value == null ? [] : [String(value), String(currency)];
-		for (const c of copies) if (c.i === theirs) c.v = v;
-		if (pixels.length && !second && !copies.some(c => c.i === theirs)) {
+		for (const c of copies) if (same(c, theirs, name)) c.v = v;
+		if (pixels.length && !second && !copies.some(c => same(c, theirs, name))) {
 			const twin = early && !theirs && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
 			const id = theirs || (twin ? twin.i : make()), nameless = !theirs && !twin && !data.m;
 			heard(name, id, pixels, nameless, custom, twin ? { v, e: twin } : { v });

@@ -71,7 +71,7 @@ const leave = (get, word) => {
 	const id = get('eid'), name = get('ev');
 	// The library's word follows the picture that it is about.
 	const c = copies.find(c => c.p === get('id')
-		&& (id ? c.i === id : c.b && c.n === name && (word && c.img || !c.left)));
+		&& c.n === name && (id ? c.i === id : c.b && (word && c.img || !c.left)));
 	c.left = true;
 	c.img = !word;
 	fired(c.i, true, c.o);
