@@ -13,7 +13,7 @@ WITH ?= $(BIN)/python
 # The rooms of the package that need no server and no browser.
 UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
 
-.PHONY: demo test test-doors test-wheel test-lowest script torture torture-postgres soak shape same bench bench-smoke lint browser pgbouncer npm wrk clean
+.PHONY: demo test test-doors test-wheel test-lowest script attack torture torture-postgres soak shape same bench bench-smoke lint browser pgbouncer npm wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -89,6 +89,10 @@ torture: $(VENV)/.installed
 soak: $(VENV)/.installed
 	@echo "==> $(SECONDS) seconds at 100 requests a second with a Meta that flaps; nothing may grow"
 	@$(BIN)/python -m tests.torture.soak --seconds $(SECONDS)
+
+attack: $(VENV)/.installed
+	@echo "==> $(SECONDS) seconds of what nobody should send, at uvicorn and gunicorn"
+	@$(BIN)/python -m tests.attack --seconds $(SECONDS)
 
 torture-postgres: $(VENV)/.installed
 	@echo "==> 60 scenes of two PostgreSQL servers that fail over; nothing may be lost or counted twice"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from capi_middleware.events import STANDARD_EVENTS
+from capi_middleware.meta.personal import is_personal, is_token
 
 #: How long a page may be open and still cause events, in seconds.
 KEY_SECONDS = 24 * 3600
@@ -36,9 +37,14 @@ class Mirror:
         return self._standard and event_name in STANDARD_EVENTS and event_name != "Purchase"
 
     def hears(self, event_name: str) -> bool:
-        """Whether an event that a page calls so is counted: a known name, or one of 100 others."""
+        """Whether an event that a page calls so is counted: a known name, or one of 100 others.
+
+        Never one that is an e-mail address, a telephone number or a token: names are not hashed.
+        """
         if event_name in STANDARD_EVENTS or event_name in self._named:
             return True
+        if is_personal(event_name) or is_token(event_name):
+            return False
         if len(self._heard) < _MOST_NAMES:
             self._heard.add(event_name)
         return event_name in self._heard

@@ -184,7 +184,8 @@ def _kind(name: str) -> str:
     for joined in ("".join(words), *map("".join, pairwise(words))):
         if joined in _PERSONAL or joined in _SECRET:
             return "personal"
-    return "harmless" if words and all(one in _HARMLESS or one.isdigit() for one in words) else ""
+    named = [one for one in words if not one.isdigit()]
+    return "harmless" if named and all(one in _HARMLESS for one in named) else ""
 
 
 def names_a_person(name: str) -> bool:

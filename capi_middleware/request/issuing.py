@@ -17,7 +17,7 @@ from capi_middleware.capture.client import AGENT_READ, Client, Proxies, read_cli
 from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.limits import OFTEN, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
-from capi_middleware.capture.urls import PATH_SAFE
+from capi_middleware.capture.urls import PATH_SAFE, URL_READ
 from capi_middleware.config.expressions import Template, body_fields, parse
 from capi_middleware.config.notices import Notices
 from capi_middleware.config.routes import EventRoute
@@ -27,6 +27,7 @@ from capi_middleware.events import STANDARD_EVENTS, Count, Event, PageEvent, Row
 from capi_middleware.meta import payload
 from capi_middleware.meta.custom_data import clean, refused_by_meta
 from capi_middleware.meta.match_keys import BITS
+from capi_middleware.meta.personal import parts_of_path
 from capi_middleware.meta.user_data import UserData, unknown_keys
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.tag import PixelEntry, TagMaker, pixel_entries
@@ -391,7 +392,8 @@ class Issuer:
 
     def page_of(self, path: str) -> str:
         """A page for the counters: its path without what is personal, at most 200 of them."""
-        return self._listed(_page_name(quote(path, safe=PATH_SAFE)))
+        segments = quote(path[:URL_READ], safe=PATH_SAFE).split("/")
+        return self._listed(_page_name("/".join(parts_of_path(segments))))
 
     def _listed(self, page: str) -> str:
         if page not in self._pages and len(self._pages) < _MOST_PAGES:

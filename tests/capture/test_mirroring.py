@@ -78,3 +78,12 @@ def test_not_every_visitor_is_remembered() -> None:
     for n in range(20_000):
         allowance.take(f"8.{n >> 16}.{n >> 8 & 255}.{n & 255}", 10.0)
     assert len(allowance._visitors) == 3_000
+
+
+@pytest.mark.parametrize(
+    "name", ["jane.doe@example.com", "+49 30 1234567", "4f9c8a7b6d5e4f3a2b1c0d9e"]
+)
+def test_a_name_that_is_somebody_s_is_not_heard(name: str) -> None:
+    assert not Mirror(True).hears(name)
+    assert Mirror([name]).hears(name)  # the site's own word
+    assert Mirror(True).hears("Newsletter 2026")

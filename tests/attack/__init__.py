@@ -1,0 +1,1 @@
+"""A standing attack on both doors behind real servers: `make attack`."""
