@@ -85,6 +85,8 @@ async def search(request: Request) -> Response:
 
 async def newsletter(request: Request) -> Response:
     email = str((await request.form()).get("email", ""))
+    if "@" not in email:
+        return HTMLResponse("<!doctype html><title>Newsletter</title><p>No e-mail address", 422)
     return page("Newsletter", f"<p>{escape(email)} will hear from us.")
 
 
@@ -178,7 +180,12 @@ def config(**settings: Any) -> Config:
                 },
             ),
             EventRoute("GET /search", "Search", custom_data={"search_string": "{query.q}"}),
-            EventRoute("POST /newsletter", "Lead", user_data={"em": "{form.email}"}),
+            EventRoute(
+                "POST /newsletter",
+                "Lead",
+                status="2xx",  # the page says thanks, and refuses with a 4xx
+                user_data={"em": "{form.email}"},
+            ),
             EventRoute("GET /checkout", "InitiateCheckout", status="200"),
             EventRoute("GET /orders/{order_id}/thanks", "Purchase", dedupe_key="{path.order_id}"),
         ],

@@ -101,7 +101,9 @@ class EventRoute:
         match: method and path, "POST /cart" or "GET /products/{sku}"; "*" as method means any.
             GET covers HEAD never: a HEAD request shows no page.
         event_name: a standard event of Meta or a custom name (1 to 50 characters).
-        status: response statuses that count, comma separated: "2xx,3xx", "200".
+        status: response statuses that count, comma separated: "2xx,3xx", "200". Without it those
+            are 2xx and 3xx, but for a page (2xx with HTML) that answers a form: POST, PUT, PATCH or
+            DELETE from a browser. It may be the form again, with errors.
         dedupe_key: what makes the event the same one wherever it is seen, e.g. an order number;
             an expression or a callable taking the request. The same dedupe_key and event_name
             give the same event_id.
@@ -117,7 +119,7 @@ class EventRoute:
     match: str
     event_name: EventName
     _: KW_ONLY
-    status: str = "2xx,3xx"
+    status: str | None = None
     dedupe_key: str | Callable[[Any], Any] | None = None
     custom_data: Mapping[str, Any] | None = None
     user_data: Mapping[str, Any] | Callable[[Any], Any] | None = None
@@ -141,7 +143,8 @@ class EventRoute:
             fail(where, f"method {method!r}", "'METHOD /path' with METHOD one of GET, POST, PUT, "
                  "PATCH, DELETE or *")  # fmt: skip
         check_event_name(self.event_name, where)
-        statuses = frozenset(part.strip().lower() for part in str(self.status).split(","))
+        given = "2xx,3xx" if self.status is None else str(self.status)
+        statuses = frozenset(part.strip().lower() for part in given.split(","))
         for status in statuses:
             if not _STATUS.match(status):
                 fail(where, f"status {status!r}", "e.g. '2xx,3xx'")

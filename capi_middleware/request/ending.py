@@ -15,6 +15,13 @@ _LOGIN = re.compile(
     r"(?:[/.]|\Z)"
 )
 _KEEP_THE_METHOD = (307, 308)
+#: Methods that change nothing (RFC 9110, section 9.2.1).
+READING = frozenset({"GET", "HEAD", "OPTIONS", "QUERY", "TRACE"})
+
+
+def is_shown(reason: str) -> bool:
+    """Whether a browser shows a 2xx answer with a gate's verdict of this `reason` as a page."""
+    return reason not in ("not_html", "attachment", "status")
 
 
 def ends(
@@ -44,7 +51,7 @@ def ends(
     here = urlsplit_safely(url)
     there = urlsplit_safely(_joined(url, location))
     # A form's redirect is read with GET: its deed is done.
-    reads = method in ("GET", "HEAD")
+    reads = method in READING
     keeps = reads or status in _KEEP_THE_METHOD
     path = unquote(there.path)
     follows = {

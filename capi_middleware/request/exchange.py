@@ -35,7 +35,7 @@ from capi_middleware.page.tag import page_events, page_key, told_consent
 from capi_middleware.private import Private
 from capi_middleware.request.asking import without_prices
 from capi_middleware.request.drafts import Draft, Drafts
-from capi_middleware.request.ending import ends
+from capi_middleware.request.ending import READING, ends, is_shown
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Headers, Visit, Waits
 from capi_middleware.store.commits import Commit
@@ -231,6 +231,8 @@ class Exchange(Private):
                 counted = ends(
                     counted, issuer.config.routes, method, visit.url(), self._mount, status, headers
                 )
+            elif method not in READING and status < 300 and is_shown(verdict.reason):
+                counted = self._but_forms_again(visit, counted)
             drafts.matches = counted
         landing = 300 <= status < 400 and not self._excluded
         if landing and b"fbclid=" in self.scope.get("query_string", b""):
@@ -523,6 +525,25 @@ class Exchange(Private):
             await waits.commit(commit)
 
     # -- stations --------------------------------------------------------------------------------
+
+    def _but_forms_again(self, visit: Visit, matches: list[Match]) -> list[Match]:
+        """Those of the `matches` whose event a page is that the browser shows for a form.
+
+        It may be the form again, with errors: only a route that names its status means it, or a
+        view that said so.
+        """
+        if visit.scripted and not is_navigation(visit.headers):
+            return matches
+        issuer = self.issuer
+        tracked = [draft.match for draft in self._drafts.events]
+        kept = [one for one in matches if one.route.status is not None or one in tracked]
+        left = [match.route for match in matches if match not in kept]
+        if left:
+            pixel_ids = issuer.config.pixel_ids
+            names = [(one.event_name, pixel_ids(one.event_name, one.pixels)) for one in left]
+            issuer.suppressed("form_page", names)
+            issuer.notices.say("form_page")
+        return kept
 
     def _suppress(self, reason: str, *, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""

@@ -170,3 +170,68 @@ def test_a_canonical_redirect_and_its_page_are_one_event_in_both_copies() -> Non
     (event,) = site.sent()
     assert text.count('"n":"ViewContent"') == 1
     assert event["event_id"] in text
+
+
+FORM = {"sec-fetch-dest": "document", "sec-fetch-mode": "navigate"}
+HTMX = {"sec-fetch-dest": "empty", "hx-request": "true"}
+BOOSTED = {**HTMX, "hx-boosted": "true"}
+TURBO = {"sec-fetch-dest": "empty", "accept": "text/vnd.turbo-stream.html, text/html"}
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "headers", "n"),
+    [
+        ("POST", HTMLResponse(PAGE), FORM, 0),
+        ("PUT", HTMLResponse(PAGE), {}, 0),
+        ("DELETE", HTMLResponse(PAGE, 201), {}, 0),
+        ("POST", HTMLResponse(PAGE, headers={"content-encoding": "br"}), FORM, 0),
+        ("POST", HTMLResponse(PAGE, headers={"cache-control": "public, max-age=9"}), FORM, 0),
+        ("POST", HTMLResponse(PAGE), BOOSTED, 0),
+        ("POST", HTMLResponse(PAGE), TURBO, 0),
+        ("POST", HTMLResponse(PAGE, 422), FORM, 0),
+        ("POST", HTMLResponse("<b>1 in the cart</b>"), HTMX, 1),
+        ("POST", Response(b"{}", media_type="application/json"), FORM, 1),
+        ("POST", Response(status_code=204), FORM, 1),
+        ("POST", RedirectResponse("/p/cup", 303), FORM, 1),
+        ("GET", HTMLResponse(PAGE), FORM, 1),
+    ],
+)
+def test_a_form_that_is_shown_again_is_no_event(
+    method: str, answer: Response, headers: dict[str, str], n: int
+) -> None:
+    async def view(request: Request) -> Response:
+        return answer
+
+    site = Site(view, routes=[EventRoute("* /p/{sku}", EVENT)], page_view=False)
+    handler = site.client.app.app  # type: ignore[attr-defined]
+    handler.router.routes[0].methods.update({"PUT", "DELETE"})
+    site.client.request(method, "/p/cup", headers=headers, follow_redirects=False)
+    assert len(site.sent()) == n
+    told = {(EVENT, "form_page"): 1} if n == 0 and answer.status_code < 300 else {}
+    assert site.counts("suppressed") == told
+
+
+@pytest.mark.parametrize("status", ["2xx", "200", "2xx,3xx"])
+def test_a_page_that_answers_a_form_is_the_event_of_a_route_that_says_so(status: str) -> None:
+    site = site_of(HTMLResponse(PAGE), EventRoute("POST /p/{sku}", EVENT, status=status))
+    assert events(site, "/p/cup", "POST") == (1, False)
+
+
+def test_what_a_view_tracks_counts_whatever_page_answers_a_form_and_its_route_fills_it_in() -> None:
+    async def view(request: Request) -> Response:
+        track(EVENT)
+        return HTMLResponse(PAGE)
+
+    route = EventRoute("POST /p/{sku}", EVENT, custom_data={"content_ids": ["{path.sku}"]})
+    site = Site(view, routes=[route], page_view=False)
+    site.client.post("/p/cup")
+    assert [one["custom_data"] for one in site.sent()] == [{"content_ids": ["cup"]}]
+    assert site.counts("suppressed") == {}
+
+
+def test_a_form_answered_by_pages_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    site = site_of(HTMLResponse(PAGE))
+    for _ in range(3):
+        events(site, "/p/cup", "POST")
+    (line,) = [one for one in caplog.records if one.name == "capi_middleware"]
+    assert 'status="2xx"' in line.getMessage()
