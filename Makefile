@@ -9,6 +9,8 @@ FAULTS ?=
 ROUNDS ?= 1000
 SECONDS ?= 600
 AGAINST ?=
+# How many processes run the tests.
+WORKERS ?= 2
 WITH ?= $(BIN)/python
 # The rooms of the package that need no server and no browser.
 UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
@@ -52,7 +54,8 @@ lint: $(VENV)/.installed
 
 test: lint browser pgbouncer npm wrk $(VENV)/.bench-installed
 	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
-	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q
+	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not browser"
+	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m browser
 
 test-doors: $(VENV)/.bench-installed
 	@echo "==> Every behaviour of an app behind every server, beside the app without us"

@@ -16,9 +16,13 @@ settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Browser tests come last: Playwright's loop stays on this thread and lets no other run."""
-    items.sort(key=lambda item: "driver" in getattr(item, "fixturenames", ()))
+    for item in items:
+        if "driver" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 
 @pytest.fixture(autouse=True)
