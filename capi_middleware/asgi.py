@@ -22,6 +22,8 @@ from capi_middleware.request.visit import Headers, in_time
 from capi_middleware.store.commits import Commit, arrival, committed
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from capi_middleware.endpoints.public import Endpoints
 
 Message = MutableMapping[str, Any]
@@ -66,6 +68,10 @@ class Waits:
     async def read(self, call: Callable[[], T]) -> T:
         """On another thread."""
         return await in_thread(call)
+
+    async def answer(self, question: "Future[T]", seconds: float) -> T:
+        """What another thread finds out."""
+        return await asyncio.wait_for(asyncio.wrap_future(question), seconds)
 
 
 _WAITS = Waits()

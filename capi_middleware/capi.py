@@ -131,6 +131,10 @@ class CAPI:
         if visitor is not None and visitor.consent == "denied":
             issuer.suppressed("consent", [(event.event_name, event.pixel_ids)])
             return event
+        if event.event_id[0] == "k":
+            question = self.store.recall(event.event_id)
+            if issuer.is_repeated(event, question, self.store.recall_seconds):
+                return event
         commit = issuer.issue([event], visitor, "not_rendered")
         if commit is not None:
             commit.result()
@@ -225,6 +229,8 @@ class CAPI:
             self.issuer.notices.say(why)
             return False
         self.started = True
+        if any("dedupe_key" in route.templates for route in self.config.routes):
+            self.store.expect_orders()
         self._deliverer.start()
         if self.config.delivery:
             self._housekeeping.start()
@@ -327,6 +333,7 @@ class CAPI:
         # A clock that jumped ahead must not make all that is settled old.
         now = min(time.time(), self._began + passing())
         self.store.prune(now - self.config.retention_days * 86_400)
+        self.store.forget_orders(now - self.config.remember_orders_days * 86_400)
 
     def _is_delivering(self) -> bool:
         return self._deliverer.alive

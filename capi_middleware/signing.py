@@ -30,6 +30,8 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _DIGIT = {character: number for number, character in enumerate(_ALPHABET)}
 _LONGEST = 64
 _BODY = 20
+#: See order_of().
+ORDER_SIGNED = 12
 
 
 class _Key:
@@ -55,34 +57,37 @@ class Minter:
     """Mints and verifies event_ids: 20 characters, a dot, 43 characters of HMAC-SHA256.
 
     The signature covers the event_name too, so an event_id proves one event of one name. The
-    body starts with "t" and the time, or with "k" when it comes from a dedupe_key.
+    body starts with "t" and the time, or with "k" when it comes from a dedupe_key. Of several keys
+    the first signs the former and the last, which is the oldest, the latter: an order has one id
+    for as long as that key is listed.
     """
 
     def __init__(self, secrets_: Sequence[str]) -> None:
         # itsdangerous derives the keys, and would do so again for each id.
         signer = Signer(list(secrets_), salt=_EVENT_ID, digest_method=sha256)
         self._keys = [_Key(signer.derive_key(secret)) for secret in secrets_]
-        self._sign = self._keys[0].signature
+        self._sign, self._sign_order = self._keys[0].signature, self._keys[-1].signature
 
     def mint(self, event_name: str, now: float, dedupe_key: object = None) -> str:
         """A new event_id of at most 64 characters of [A-Za-z0-9_.-].
 
         `now` is Unix time in seconds. With a `dedupe_key` the same (event_name, dedupe_key)
-        gives the same event_id in every process that has the same signing key.
+        gives the same event_id in every process that has the same last key.
         """
         if dedupe_key is None:
             # Random bits keep ids apart and guard nothing. `random` takes them from no system
             # call, for which a busy process would lose its turn, and starts anew after a fork.
-            kind, number = "t", int(now * 1000) << 66 | random.getrandbits(66)
+            kind, sign = "t", self._sign
+            number = int(now * 1000) << 66 | random.getrandbits(66)
         else:
             text = f"{event_name}\x00{dedupe_key}".encode("utf-8", "surrogatepass")
-            kind, number = "k", int.from_bytes(sha256(text).digest())
+            kind, sign, number = "k", self._sign_order, int.from_bytes(sha256(text).digest())
         # The 114 lowest bits as 19 digits of _ALPHABET.
         whole = (number << 6 & (1 << 120) - 1).to_bytes(15)
         digits = binascii.b2a_base64(whole, newline=False).translate(_SORTED)
         body = kind + digits[:19].decode("ascii")
         value = f"{body}.{event_name}".encode("utf-8", "surrogatepass")
-        return f"{body}.{self._sign(value)}"
+        return f"{body}.{sign(value)}"
 
     def verifies(self, event_id: str, event_name: str) -> bool:
         """Whether this site minted `event_id` for `event_name`."""
@@ -194,6 +199,23 @@ def is_unique(event_id: str) -> bool:
 def short_hash(text: str) -> str:
     """What stands for a text, such as an address, in one that is signed: 16 hexadecimal digits."""
     return sha256(_bytes(text)).hexdigest()[:_SHORT]
+
+
+def order_of(event_id: str) -> int | None:
+    """What an order is remembered by, 63 bits of an id that comes from a dedupe_key.
+
+    The lowest ORDER_SIGNED bits are of its signature, all others of (event_name, dedupe_key):
+    whatever the key, it is the same order. None for other ids.
+    """
+    if event_id[:1] != "k" or len(event_id) != _LONGEST or event_id[_BODY] != ".":
+        return None
+    number = 0
+    for character in event_id[1:10]:
+        number = number << 6 | _DIGIT.get(character, 0)
+    number >>= 3
+    for character in event_id[_BODY + 1 : _BODY + 3]:
+        number = number << 6 | _DIGIT.get(character, 0)
+    return number
 
 
 def fingerprint(secret: str) -> str:

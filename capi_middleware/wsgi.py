@@ -24,6 +24,8 @@ from capi_middleware.request.visit import Headers, in_time
 from capi_middleware.store.commits import Commit, wait_for
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from capi_middleware.endpoints.public import Endpoints
 
 App = Callable[[Any, Any], Iterable[bytes]]
@@ -65,6 +67,10 @@ class Waits:
     async def read(self, call: Callable[[], T]) -> T:
         """In this thread."""
         return call()
+
+    async def answer(self, question: "Future[T]", seconds: float) -> T:
+        """What another thread finds out."""
+        return question.result(seconds)
 
 
 WAITS = Waits()

@@ -47,7 +47,7 @@ def test_two_events_of_the_same_moment_differ() -> None:
 
 
 def test_the_same_dedupe_key_and_name_give_the_same_event_id_in_every_process() -> None:
-    first, second = Minter([SECRET]), Minter([SECRET, OTHER])
+    first, second = Minter([SECRET]), Minter([OTHER, SECRET])
     assert first.mint("Purchase", NOW, "7") == second.mint("Purchase", NOW + 99, 7)
 
 

@@ -85,6 +85,8 @@ class Config:
         delivery: False where `delivery` runs in another process.
         queue_limit: events that may wait in memory for the disk.
         retention_days: how long settled events stay in the store.
+        remember_orders_days: how long it is known that an event with a dedupe_key was tracked; no
+            copy of it leaves after the 48 hours in which Meta removes duplicates.
         test_event_code: for all pixels that name none.
         ad_account: whose opportunity score and recommendations are read, "act_123" or "123".
         insights_hours: how often Meta's own numbers are read while events are delivered, where an
@@ -121,6 +123,7 @@ class Config:
     delivery: bool = True
     queue_limit: int = 100_000
     retention_days: int = 35
+    remember_orders_days: int = 761
     test_event_code: str | None = None
     ad_account: str | None = None
     insights_hours: int = 6

@@ -1,6 +1,8 @@
 """Drafts are the events of one request until they are issued: from its routes and from track()."""
 
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -12,6 +14,7 @@ from capi_middleware.meta.user_data import UserData
 from capi_middleware.private import Private
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Visit, Waits
+from capi_middleware.store.orders import MOMENT, Question
 
 
 class Draft(Private, Struct, eq=False):
@@ -25,13 +28,15 @@ class Draft(Private, Struct, eq=False):
 class Drafts(Private, Struct, eq=False):
     """The drafts of one request. `matches` are the routes that took it.
 
-    `shared` is the user_data that every event of the request has.
+    `shared` is the user_data that every event of the request has. `orders` are those that have a
+    dedupe_key, until it is known whether they may leave.
     """
 
     _issuer: Issuer
     matches: list[Match]
     events: list[Draft] = []
     shared: dict[str, Any] = {}
+    orders: list[tuple[Draft, Question]] = []
 
     def track(
         self,
@@ -84,7 +89,32 @@ class Drafts(Private, Struct, eq=False):
                 return draft
         draft = Draft(event, match)
         self.events.append(draft)
+        if event.event_id[0] == "k":
+            self.recall(draft)
         return draft
+
+    def recall(self, draft: Draft) -> None:
+        """Ask whether an order was tracked before; see `silence`."""
+        self.orders.append((draft, self._issuer.store.recall(draft.event.event_id)))
+
+    async def silence(self, waits: Waits) -> None:
+        """Leave out the orders of which one more copy would count twice."""
+        orders, self.orders = self.orders, []
+        end = time.monotonic() + self._issuer.store.recall_seconds
+        for _, question in orders:
+            with suppress(Exception):  # which is the answer
+                await waits.answer(question, max(0.0, end - time.monotonic()))
+        self._leave_out(orders, 0.0)
+
+    def silence_now(self) -> None:
+        """The same where nobody can wait long: see MOMENT."""
+        orders, self.orders = self.orders, []
+        self._leave_out(orders, MOMENT)
+
+    def _leave_out(self, orders: list[tuple[Draft, Question]], seconds: float) -> None:
+        for draft, question in orders:
+            if self._issuer.is_repeated(draft.event, question, seconds):
+                self.events = [one for one in self.events if one is not draft]
 
     async def complete(self, visit: Visit, waits: Waits, *, page_view: bool) -> None:
         """Turn the matched routes into events and complete those that track() began."""
@@ -115,7 +145,10 @@ class Drafts(Private, Struct, eq=False):
                     one.event.event_id for one in self.events
                 ]:
                     continue
-                self.events.append(Draft(event, match))
+                draft = Draft(event, match)
+                self.events.append(draft)
+                if event.event_id[0] == "k":
+                    self.recall(draft)
             filled = self._filled(visit, match, "custom_data", called)
             if filled or name == "Purchase":
                 event.custom_data = issuer.custom_data(name, filled or {}) | event.custom_data

@@ -182,9 +182,12 @@ class Exchange(Private):
         dedupe_key: object,
     ) -> Event:
         """Add an event, or fill in the one that a route already made of this request."""
-        draft = self._drafts.track(self.visit(), event_name, custom_data, user_data, dedupe_key)
+        drafts = self._drafts
+        draft = drafts.track(self.visit(), event_name, custom_data, user_data, dedupe_key)
+        if drafts.orders and (self._started or self._ended):
+            drafts.silence_now()
         if self._ended:
-            self._issue([draft], "not_rendered")
+            self._issue([one for one in drafts.events if one is draft], "not_rendered")
         return draft.event
 
     def visitor(self) -> Visitor:
@@ -268,6 +271,8 @@ class Exchange(Private):
                 self._suppress("prefetch", keep_page=True)
         if not (self._asks or prefetch):
             await drafts.complete(visit, waits, page_view=self._page_view)
+        if drafts.orders:
+            await drafts.silence(waits)
         if not page or (visit.scripted and not (self._asks and not self._waiting)):
             if not prefetch:
                 self._add_page_view()
@@ -425,6 +430,8 @@ class Exchange(Private):
             event = issuer.new_event(one.event_name, None, route, event_id=one.event_id)
             event.custom_data, event.pixel_ids = one.custom_data, one.pixel_ids
             drafts.events.append(Draft(event, match, tracked=True))
+            if one.event_id[0] == "k":
+                drafts.recall(drafts.events[-1])
             if match is not None:
                 drafts.matches.append(match)
         return True
@@ -473,6 +480,8 @@ class Exchange(Private):
             if is_shared:
                 for draft in drafts.events:
                     without_prices(draft.event)
+            if drafts.orders:
+                await drafts.silence(waits)
             self._add_page_view()
             carrying = [one for one in drafts.events if one.event.send != "server"]
             events = [draft.event for draft in carrying]

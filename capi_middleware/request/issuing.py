@@ -4,6 +4,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
@@ -43,6 +44,7 @@ from capi_middleware.signing import (
     use_digest,
 )
 from capi_middleware.store.commits import Commit
+from capi_middleware.store.orders import MOMENT, Question
 from capi_middleware.store.store import Store
 
 #: Pages that are told apart: anybody may ask for any number of paths.
@@ -249,6 +251,25 @@ class Issuer:
                 "found a visitor that was changed after signing, expected loads() of it"
             )
         return visitor
+
+    # -- orders ----------------------------------------------------------------------------------
+
+    def is_repeated(self, event: Event, question: Question, seconds: float = MOMENT) -> bool:
+        """Whether no copy of an order may leave any more, and counts that. Waits so long for it.
+
+        Meta would count it again. Where that cannot be found out in time it goes out, and that is
+        counted too.
+        """
+        try:
+            known = question.result(min(seconds, self.store.recall_seconds))
+        except Exception as error:
+            late = isinstance(error, CancelledError)  # nobody waits for it any more
+            self.shield.caught(TimeoutError() if late else error, "the memory of orders")
+            return False
+        if known is None or not known.is_over(self.clock()):
+            return False
+        self.suppressed("repeated", [(event.event_name, event.pixel_ids)])
+        return True
 
     # -- storing ---------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ from capi_middleware.private import Private
 from capi_middleware.store.commits import Commit
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from capi_middleware.request.issuing import Issuer
 
 T = TypeVar("T")
@@ -46,7 +48,7 @@ async def in_time(answer: Awaitable[T]) -> T:
 
 
 class Waits(Protocol):
-    """How a door waits for the three things that may take long."""
+    """How a door waits for the four things that may take long."""
 
     async def host(self, answer: Awaitable[Any]) -> Any:
         """The result of an asynchronous callable of the host's."""
@@ -56,6 +58,9 @@ class Waits(Protocol):
 
     async def read(self, call: Callable[[], T]) -> T:
         """The result of a blocking read, off any event loop."""
+
+    async def answer(self, question: "Future[T]", seconds: float) -> T:
+        """What another thread finds out. Raises TimeoutError after so many seconds."""
 
 
 class Visit(Private):

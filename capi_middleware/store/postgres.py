@@ -22,6 +22,7 @@ from typing import Any
 import psycopg
 
 from capi_middleware.store.link import Link, Outage, name_of
+from capi_middleware.store.orders import Found
 from capi_middleware.store.records import LeasedEvent, Look
 from capi_middleware.store.rollups import State
 from capi_middleware.store.store import Access, Engine, Query, Transaction, named
@@ -48,6 +49,12 @@ def _translated(query: Query) -> bytes:
     return text.encode()
 
 
+#: What a row of these queries must not share with another of the same statement: an event's
+#: event_id, event_name and pixel_id; the bucket of an order.
+_ONCE: Mapping[str, Callable[[Sequence[Any]], Any]] = {
+    "append": itemgetter(0, 1, 2), "sight": itemgetter(0, 1, 2),
+    "remember": lambda row: row[0] >> 49,
+}  # fmt: skip
 _NAMED = named("queries.sql", "queries_postgres.sql")
 _COLUMNS = {name: [f"new_{one}" for one, _ in query.columns] for name, query in _NAMED.items()}
 QUERIES: Mapping[str, bytes] = {name: _translated(query) for name, query in _NAMED.items()}
@@ -64,7 +71,7 @@ class _Transaction(Transaction):
     def many(self, query: str, rows: Sequence[Sequence[Any]], **given: Any) -> int:
         """The server works on a part while the next is made."""
         self.counts = self.counts or (query == "count" and bool(rows))
-        waves = list(_waves(rows)) if query in ("append", "sight") else [rows]
+        waves = list(_waves(query, rows)) if query in _ONCE else [rows]
         if query == "sight":
             waves = [sorted(wave, key=itemgetter(0, 1, 2)) for wave in waves]  # as `lock` does
         parts = [
@@ -121,11 +128,12 @@ class _Transaction(Transaction):
         return [State(*columns[:-1]) for columns in taken], more
 
 
-def _waves(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
-    """Rows in order, in parts in which no event occurs twice."""
-    wave: dict[tuple[Any, ...], Sequence[Any]] = {}
+def _waves(query: str, rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
+    """Rows in order, in parts in which nothing occurs twice that a query may have once."""
+    wave: dict[Any, Sequence[Any]] = {}
+    identity_of = _ONCE[query]
     for row in rows:
-        identity = (row[0], row[1], row[2])  # event_id, event_name, pixel_id
+        identity = identity_of(row)
         if identity in wave:
             yield list(wave.values())
             wave = {}
@@ -139,7 +147,7 @@ def _as_columns(query: str, rows: Sequence[Sequence[Any]]) -> dict[str, list[Any
 
 
 class PostgresEngine(Engine):
-    """See Engine: PostgreSQL 14 or newer, two connections per process.
+    """See Engine: PostgreSQL 14 or newer, two connections per process, a third for `recall`.
 
     Args:
         url: a libpq connection URI; its password is never shown.
@@ -148,6 +156,7 @@ class PostgresEngine(Engine):
     """
 
     immediate = False
+    recall_seconds = 0.05
 
     def __init__(
         self, url: str, clock: Callable[[], float] | None = None, place: tuple[int, int] = (1, 1)
@@ -157,6 +166,8 @@ class PostgresEngine(Engine):
         begins = QUERIES["begin"], QUERIES["begin_reading"]
         self.writing_link: Link = Link(url, *begins, outage, place)
         self.link: Link = Link(url, *begins, outage, place)
+        #: Neither a report nor a commit holds up a page.
+        self.recalling_link: Link = Link(url, *begins, outage, place)
         self.name: str = self.link.name
         mark = sha256(f"{self.name} {place}".encode()).hexdigest()[:16]
         self.beside: Path = Path(tempfile.gettempdir()) / f"capi-{mark}"
@@ -247,6 +258,11 @@ class PostgresEngine(Engine):
         [(due, now, seconds, on_duty)] = self.link.ask(QUERIES["look"], given)
         return Look({*due} | self._put_off(pixel_ids, now), seconds, on_duty)
 
+    def recall(self, first: Sequence[int]) -> Found:
+        """See Engine.recall: one query."""
+        found = self.recalling_link.ask(QUERIES["recall"], {"first": [*first]})
+        return [(key, at) for key, at in found]
+
     def tidy(self) -> None:
         """See Engine.tidy: autovacuum does it."""
 
@@ -254,4 +270,5 @@ class PostgresEngine(Engine):
         """See Engine.close."""
         deadline = time.monotonic() + timeout
         self.writing_link.close(timeout)
-        self.link.close(max(0.0, deadline - time.monotonic()))
+        for link in (self.link, self.recalling_link):
+            link.close(max(0.0, deadline - time.monotonic()))

@@ -140,3 +140,27 @@ WITH taken AS (
     WHERE key IN (SELECT key FROM capi_changes ORDER BY key LIMIT :limit) RETURNING *
 )
 SELECT {state}, SUM(n)::bigint, SUM(rows)::bigint, COUNT(*) FROM taken GROUP BY {state}
+
+-- name: remember
+-- One bucket may be in it only once.
+INSERT INTO capi_orders AS orders (bucket, keys, ats)
+WITH new MANY (key bigint, at integer)
+SELECT key >> 49, ARRAY[key], ARRAY[at] FROM new
+ON CONFLICT (bucket) DO UPDATE SET keys = orders.keys || excluded.keys,
+    ats = orders.ats || excluded.ats
+WHERE NOT excluded.keys[1] = ANY(orders.keys)
+
+-- name: recall
+SELECT key, at FROM unnest(CAST(:first AS bigint[])) AS wanted (first)
+JOIN capi_orders AS orders ON bucket = first >> 49
+CROSS JOIN LATERAL unnest(keys, ats) AS known (key, at)
+WHERE key >= first AND key <= first + {signed}
+
+-- name: old_orders
+SELECT bucket FROM capi_orders WHERE :before > ANY(ats) LIMIT :limit
+
+-- name: forget_orders
+UPDATE capi_orders SET (keys, ats) = (
+    SELECT COALESCE(array_agg(key), '{}'), COALESCE(array_agg(at), '{}')
+    FROM unnest(keys, ats) AS known (key, at) WHERE at >= :before
+) WHERE bucket = ANY(:keys)

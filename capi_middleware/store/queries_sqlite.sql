@@ -139,3 +139,19 @@ INSERT INTO changes ({state}, n, rows)
 WITH new MANY (page text, route text, match_keys bigint, agent text, event_name text, server text,
     browser text, tenths bigint, differs bigint, hour bigint, pixel_id text, n bigint, rows bigint)
 SELECT * FROM new
+
+-- name: remember
+INSERT INTO orders (key, at) WITH new MANY (key bigint, at integer)
+SELECT key, at FROM new WHERE true
+ON CONFLICT (key) DO UPDATE SET at = excluded.at WHERE excluded.at < at
+
+-- name: recall
+-- Each range of keys begins with one of `first`.
+SELECT orders.key, at FROM json_each(:first) AS wanted CROSS JOIN orders
+WHERE orders.key >= wanted.value AND orders.key <= wanted.value + {signed}
+
+-- name: old_orders
+SELECT key FROM orders WHERE at < :before LIMIT :limit
+
+-- name: forget_orders
+DELETE FROM orders WHERE key = ANY(:keys) AND at < :before

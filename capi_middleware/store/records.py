@@ -106,6 +106,20 @@ def _is_other_order(use: str, other: str) -> bool | None:
     return one != another if comparable else None
 
 
+class Remembered(Struct, frozen=True):
+    """An order that was tracked before: at `first`, Unix time in seconds.
+
+    `same_id`: under the event_id that was asked for, and not one that another key signed.
+    """
+
+    first: float
+    same_id: bool
+
+    def is_over(self, now: float) -> bool:
+        """Whether one more copy may count twice: Meta would not know it for the same any more."""
+        return not self.same_id or now - self.first > DEDUPE_WINDOW
+
+
 class LeasedEvent(Private, Struct, frozen=True):
     """One server copy to deliver. `attempts` counts the requests it was part of before.
 

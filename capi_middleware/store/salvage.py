@@ -2,7 +2,7 @@
 
 Row by row, in small transactions that also keep how far it is: whoever is killed meanwhile, or does
 the same beside, leaves nothing out and takes nothing twice. What waits comes first, then dead
-letters, all other rows, sums and counters. What cannot be read is counted.
+letters, orders, all other rows, sums and counters. What cannot be read is counted.
 """
 
 import logging
@@ -57,6 +57,8 @@ class _Walk(NamedTuple):
     many: int = STEP
 
 
+#: Hashes of fewer than ten thousand millions of orders are further apart.
+_GAP, _GREATEST = 2**30, 2**63 - 1
 _SETTLED = frozenset(get_args(ServerState)) - {"pending"}
 #: A key, or a page, that no file reaches.
 _LAST = 2**62
@@ -69,6 +71,7 @@ _KEYS = _Walk(
 _WALKS = (
     _Walk("events", f"{_SENT} WHERE server = 'pending'", "payloads.key"),
     _Walk("events", f"{_SENT} WHERE server = 'dead'", "payloads.key"),
+    _Walk("orders", "SELECT key, at FROM orders WHERE key > ? ORDER BY key LIMIT ?", "", 1000),
     _Walk("events", f"SELECT key, NULL, {_EVENT}, {_STATE} FROM events "  # noqa: S608
           "WHERE server NOT IN ('pending', 'dead')", "key"),
     # Of what could not be read: pages that nothing leads to any more.
@@ -199,6 +202,8 @@ class Salvage:
             if walk.into == "leaves":
                 some, at = self._of_leaves(old, before.unread, at)
                 bad: list[int] = []
+            elif walk.into == "orders":
+                some, at, bad = _read_sparse(old, walk, at)
             else:
                 some, at, bad = _read(old, walk, at, self._ends.get(walk.column, -1))
             rows += some
@@ -264,6 +269,8 @@ class Salvage:
             db.many("rescue_changes", [one[1:] for one in rows])
         elif table == "counts":
             db.many("count", [one[1:] for one in rows])
+        elif table == "orders":
+            db.many("remember", rows)
         else:
             known = {
                 (span, start, self._keys[key]): n for start, span, key, n in rows
@@ -472,6 +479,43 @@ def _read(
             except sqlite3.Error:
                 unread.append(at)
         return found, last, unread
+
+
+def _read_sparse(
+    db: sqlite3.Connection, walk: _Walk, after: int
+) -> tuple[list[Any], int | None, list[int]]:
+    """The same of keys that are hashes, of which few of all that there may be are there."""
+    rows = list[Any]()
+    try:
+        for row in db.execute(walk.read, (after, walk.many)):
+            rows.append(row)
+    except sqlite3.Error:
+        if rows:
+            return rows, rows[-1][0], []
+    else:
+        return rows, rows[-1][0] if len(rows) == walk.many else None, []
+    if one := _after(db, walk, after):  # the driver reads a row ahead
+        return one, one[-1][0], []
+    # Beyond the damaged page: at twice the distance each time, then as near as can be.
+    damaged, sound = after, after + _GAP
+    while _after(db, walk, sound) is None:
+        damaged, sound = sound, sound + 2 * (sound - after)
+        if sound > _GREATEST:
+            return [], None, [after]
+    while sound - damaged > _GAP:
+        middle = (damaged + sound) // 2
+        if _after(db, walk, middle) is None:
+            damaged = middle
+        else:
+            sound = middle
+    return [], sound, [after]
+
+
+def _after(db: sqlite3.Connection, walk: _Walk, key: int) -> list[Any] | None:
+    """The next one, if there is any; None where it cannot be read."""
+    with suppress(sqlite3.Error):
+        return db.execute(walk.read, (key, 1)).fetchall()
+    return None
 
 
 def _is_sound(row: Sequence[Any]) -> bool:

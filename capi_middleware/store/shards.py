@@ -5,7 +5,7 @@ Nothing is in two of them, so a database that is away holds up its own share of 
 
 import math
 import time
-from collections import Counter, deque
+from collections import ChainMap, Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
@@ -19,6 +19,7 @@ from msgspec.structs import astuple
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count, Row, Sighting
 from capi_middleware.store.commits import Commit, Holdup, Whole, together
+from capi_middleware.store.orders import Question, first_key
 from capi_middleware.store.records import (
     MOST_FOUND,
     Backlog,
@@ -30,6 +31,7 @@ from capi_middleware.store.records import (
     LeasedEvent,
     Look,
     Pause,
+    Remembered,
     Rest,
     Settlement,
     Slice,
@@ -91,6 +93,25 @@ class Shards(Store):
         commit = self._submit(sightings, lambda part, some: part.sight(some))
         assert commit is not None
         return commit
+
+    @property
+    def recall_seconds(self) -> float:
+        """See Store.recall_seconds."""
+        return self._parts[0].recall_seconds
+
+    def recall(self, event_id: str) -> Question:
+        """See Store.recall."""
+        return self._parts[self._home(event_id)].recall(event_id)
+
+    def expect_orders(self) -> None:
+        """See Store.expect_orders."""
+        for part in self._parts:
+            part.expect_orders()
+
+    def remembered(self, event_ids: Sequence[str]) -> Mapping[str, Remembered]:
+        """See Store.remembered."""
+        parts = self._split(event_ids, self._home)
+        return dict(ChainMap(*[dict(part.remembered(some)) for part, some in parts]))
 
     def count(self, counts: Sequence[Count]) -> None:
         """See Store.count."""
@@ -276,6 +297,10 @@ class Shards(Store):
         """See Store.prune."""
         return sum(self._all(lambda part: part.prune(before)))
 
+    def forget_orders(self, before: float) -> None:
+        """See Store.forget_orders."""
+        self._all(lambda part: part.forget_orders(before))
+
     def flush(self, timeout: float) -> bool:
         """See Store.flush."""
         end = time.monotonic() + timeout
@@ -290,8 +315,13 @@ class Shards(Store):
     # -- parts and their shares ------------------------------------------------------------------
 
     def _home(self, event_id: str) -> int:
-        """Which part an event lives in: never another, or it would be delivered twice."""
-        digest = blake2b(event_id.encode(), digest_size=8).digest()
+        """Which part an event lives in: never another, or it would be delivered twice.
+
+        An order lives where it did, whatever key signs its id by now.
+        """
+        order = first_key(event_id)
+        text = event_id if order is None else str(order)
+        digest = blake2b(text.encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") % len(self._parts)
 
     def _home_of(self, key: int) -> int:

@@ -19,10 +19,19 @@ from msgspec.structs import astuple, replace
 from capi_middleware.errors import StoreError
 from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
 from capi_middleware.shield import about
-from capi_middleware.signing import is_unique
+from capi_middleware.signing import ORDER_SIGNED, is_unique
 from capi_middleware.store import rollups
 from capi_middleware.store.commits import Commit
 from capi_middleware.store.journal import Journal, Journals
+from capi_middleware.store.orders import (
+    Found,
+    Question,
+    Recalling,
+    first_key,
+    moment,
+    orders_in,
+    remembered,
+)
 from capi_middleware.store.records import (
     CLOCK_SLACK,
     DEDUPE_WINDOW,
@@ -41,6 +50,7 @@ from capi_middleware.store.records import (
     LeasedEvent,
     Look,
     Pause,
+    Remembered,
     Rest,
     Settlement,
     Slice,
@@ -80,6 +90,7 @@ _CONSTANTS = {
     "turn": str(LONGEST_TURN),
     "duty": str(DUTY_SECONDS),
     "fresh": str(FRESH),
+    "signed": str((1 << ORDER_SIGNED) - 1),
     "vague": ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES),
 }
 
@@ -186,6 +197,8 @@ class Engine(ABC):
     beside: Path | None = None
     #: How long Store.close waits for what others do, in seconds.
     close_seconds: float = 5.0
+    #: How long a page may wait for Store.recall, in seconds.
+    recall_seconds: float = 1.0
 
     def __init__(self) -> None:
         #: The time of this process's last claim, by pixel.
@@ -224,6 +237,11 @@ class Engine(ABC):
     @abstractmethod
     def look(self, pixel_ids: Sequence[str], every: float) -> Look:
         """See Store.look."""
+
+    def recall(self, first: Sequence[int]) -> Found:
+        """Orders whose keys are in the ranges that begin with these, see orders.first_key."""
+        with self.transaction("read") as db:
+            return [(key, at) for key, at in db.read("recall", first=[*first])]
 
     @abstractmethod
     def shrink(self) -> bool:
@@ -266,6 +284,7 @@ class Store:
             self._write, queue_limit=queue_limit, clock=clock, on_commit=self._committed,
             inline=engine.immediate,
         )  # fmt: skip
+        self._recalling = Recalling(self.remembered, inline=engine.immediate)
 
     def __repr__(self) -> str:
         return f"Store({self._engine.name!r})"
@@ -285,6 +304,29 @@ class Store:
         the database locked it waits.
         """
         return self._writer.submit("append", rows, wait=wait)
+
+    @property
+    def recall_seconds(self) -> float:
+        """How long to wait for an answer to `recall`, in seconds."""
+        return self._engine.recall_seconds
+
+    def recall(self, event_id: str) -> Question:
+        """What is remembered of the order that this event is of, without blocking.
+
+        Its result is None for an order that was not tracked yet; an error where the database cannot
+        be read. Orders are those of events with a dedupe_key.
+        """
+        return self._recalling.ask(event_id)
+
+    def expect_orders(self) -> None:
+        """Open what the first `recall` needs, where that takes long. Blocks nobody."""
+        if self._engine.recall_seconds < 1.0:
+            self._recalling.start()
+
+    def remembered(self, event_ids: Sequence[str]) -> Mapping[str, Remembered]:
+        """What is remembered of these orders, by event_id; as `recall`, but it waits."""
+        keys = [key for key in map(first_key, event_ids) if key is not None]
+        return remembered(event_ids, self._engine.recall(keys))
 
     def sight(self, sightings: Sequence[Sighting]) -> Commit:
         """Record what browsers said. Idempotent and monotone.
@@ -593,6 +635,17 @@ class Store:
             more = self._engine.shrink()
         return pruned
 
+    def forget_orders(self, before: float) -> None:
+        """Forget orders that were tracked before this Unix time in seconds, in small steps."""
+        given = {"before": moment(before)}
+        while True:
+            with self._engine.transaction("read") as db:
+                found = [key for (key,) in db.read("old_orders", limit=STEP_ROWS, **given)]
+            if not found:
+                return
+            with self._engine.transaction("write") as db:
+                db.run("forget_orders", keys=found, **given)
+
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all that was appended is committed."""
         return self._writer.flush(timeout)
@@ -606,6 +659,7 @@ class Store:
         deadline = time.monotonic() + timeout
         if self._writer.close(timeout):
             self._account()
+        self._recalling.stop(max(0.0, deadline - time.monotonic()))
         self._engine.close(max(0.0, deadline - time.monotonic()))
 
     def _write(self, submissions: Sequence[Submission], counters: Counters) -> None:
@@ -614,6 +668,7 @@ class Store:
             if db is None:
                 return
             replayed, counters, hour = 0, counters.copy(), int(db.now // 3600)
+            appended: list[Row] = []
             for kind, some in groupby(submissions, key=attrgetter("kind")):
                 items = [item for one in some for item in one.items]
                 if not items:
@@ -629,6 +684,8 @@ class Store:
                     waiting = [one for one in items if one.server == "pending"]
                     payloads = list(map(_COLUMNS["append_payloads"], waiting))
                     db.many("append_payloads", payloads, now=db.now)
+                    appended += items
+            db.many("remember", orders_in(appended))
             if replayed:
                 key = (hour, REPLAYED.kind, REPLAYED.reason, "", "")
                 counters[key] += replayed

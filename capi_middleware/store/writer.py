@@ -102,7 +102,7 @@ class Writer:
         self._pid = os.getpid()
         self._look_at = 0.0
         self._starting = threading.RLock()
-        self._queue: SimpleQueue[Submission] = _new_queue()
+        self._queue: SimpleQueue[Submission] = new_queue()
         #: Hangs there while rows wait for company: whoever cannot wait rings it.
         self._bell: SimpleQueue[None] | None = None
         #: Rows that were submitted and are not committed.
@@ -267,7 +267,7 @@ class Writer:
             self._rows = 0  # an exception may have interrupted somebody who submitted
         group = [self._queue.get()]
         if not self._fill(group):
-            self._bell = bell = _new_queue()
+            self._bell = bell = new_queue()
             with suppress(Empty):
                 if not self._fill(group):  # who came before the bell hung there did not ring
                     bell.get(timeout=COMPANY_SECONDS)
@@ -352,7 +352,8 @@ class Writer:
         self._fold()
 
 
-def _new_queue() -> SimpleQueue[Any]:
+def new_queue() -> SimpleQueue[Any]:
+    """A SimpleQueue that wakes real threads, whatever gevent patched."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or monkey.is_module_patched("threading"):
         return SimpleQueue()

@@ -13,12 +13,13 @@ import pytest
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Sighting
 from capi_middleware.report.flags import Facts, flags_of
+from capi_middleware.signing import Minter
 from capi_middleware.store import salvage
-from capi_middleware.store.records import Settlement
-from capi_middleware.store.sqlite import File
+from capi_middleware.store.records import Remembered, Settlement
+from capi_middleware.store.sqlite import File, quarantine
 from capi_middleware.store.store import Store
 from tests.support.processes import until
-from tests.support.stores import PIXEL, Clock, row, sqlite_store, states, store_rows
+from tests.support.stores import NOON, PIXEL, Clock, row, sqlite_store, states, store_rows
 
 PAGE = 4096
 EVENTS = 2000
@@ -125,6 +126,29 @@ def test_events_that_wait_outlive_the_loss_of_the_page_that_leads_to_them(path: 
         payload(n) for n in range(EVENTS // 2 - 20, EVENTS // 2)
     ]
     assert counted(store) == {("damaged", "saved"): EVENTS}
+    store.close()
+
+
+def test_orders_are_remembered_but_for_those_on_a_lost_page(path: Path) -> None:
+    minter = Minter(["a-secret-for-tests-of-more-than-32-characters"])
+    ids = [minter.mint("Purchase", 0.0, n) for n in range(3000)]
+    store = sqlite_store(path, clock=Clock())
+    for at in range(0, 3000, 500):
+        store_rows(
+            store, *[row(one, server="delivered", event_time=NOON) for one in ids[at : at + 500]]
+        )
+    store.close()
+    with sqlite3.connect(path) as db:
+        leaves = db.execute("SELECT ncell FROM dbstat WHERE name = 'orders' AND pagetype = 'leaf'")
+        fullest = max(n for (n,) in leaves)
+    spoil(path, page_of(path, "orders", at=3), page_of(path, "orders", at=9))
+    quarantine(path, path.stat().st_ino)
+    store = salvaged(path)
+
+    found = [one for at in range(0, 3000, 1000) for one in store.remembered(ids[at : at + 1000])]
+    assert 3000 - 2 * fullest <= len(found) < 3000
+    assert store.remembered(found[:1]) == {found[0]: Remembered(NOON, same_id=True)}
+    assert counted(store)["damaged", "sums"] >= 2
     store.close()
 
 

@@ -173,6 +173,15 @@ CREATE TRIGGER capi_changed AFTER UPDATE ON capi_events
 CREATE TRIGGER capi_removed AFTER DELETE ON capi_events
     REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION capi_removed();
 
+-- Orders, which outlive their events: see Store.recall. `keys` are of signing.order_of(), `ats` of
+-- orders.moment(). A row for each would take 80 bytes, most of them for the row itself: so those
+-- with the same first 14 bits share one. Its page has room for what it becomes.
+CREATE TABLE capi_orders (
+    bucket integer PRIMARY KEY,
+    keys bigint[] NOT NULL,
+    ats integer[] NOT NULL
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
+
 -- What all processes keep in common, see Store.keep.
 CREATE TABLE capi_kept (
     name text PRIMARY KEY,

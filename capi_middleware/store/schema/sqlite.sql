@@ -179,6 +179,13 @@ VALUES (OLD.hour, OLD.pixel_id, OLD.event_name, OLD.server, OLD.browser, OLD.mat
 SET key = (SELECT COALESCE(MAX(key), 0) FROM events)
 WHERE key > (SELECT COALESCE(MAX(key), 0) FROM events); END;
 
+-- Orders, which outlive their events: see Store.recall. `key` is of signing.order_of(), `at` of
+-- orders.moment().
+CREATE TABLE orders (
+    key INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL
+);
+
 -- What all processes keep in common, see Store.keep.
 CREATE TABLE kept (
     name TEXT PRIMARY KEY,
