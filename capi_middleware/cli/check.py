@@ -212,6 +212,8 @@ def _route(config: Config, route: EventRoute) -> Finding:
         name = "route_silent"
     elif route.event_name == "Purchase" and route.dedupe_key is None:
         name = "route_without_dedupe_key"
+    elif route.dedupe_key is not None and "dedupe_key" in route.constants:
+        name = "route_of_one_event"
     else:
         name = "route"
     return _found(name, match=route.match, event=route.event_name, excluded=excluded,

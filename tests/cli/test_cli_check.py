@@ -71,13 +71,18 @@ def test_routes_that_never_count_are_errors(shop: Site) -> None:
     shop.configure(
         '[[routes]]\nmatch = "GET /admin/x"\nevent_name = "Lead"\n'
         '[[routes]]\nmatch = "HEAD /x"\nevent_name = "Lead"\n'
-        '[[routes]]\nmatch = "GET /thanks"\nevent_name = "Purchase"\n',
+        '[[routes]]\nmatch = "GET /thanks"\nevent_name = "Purchase"\n'
+        '[[routes]]\nmatch = "GET /orders/{n}"\nevent_name = "Donate"\ndedupe_key = "x"\n',
         exclude=["/admin/"],
     )
     assert [(level, text) for level, text, _ in findings(shop)["route"]] == [
         ("error", "GET /admin/x → Lead can never match: exclude has '/admin/'"),
         ("error", "HEAD /x → Lead never counts: HEAD shows no page"),
         ("warning", "GET /thanks → Purchase has no dedupe_key: a refreshed page counts twice"),
+        (
+            "error",
+            "GET /orders/{n} → Donate has the same dedupe_key for all: Meta counts them as one",
+        ),
     ]
 
 
