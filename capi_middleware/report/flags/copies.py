@@ -196,9 +196,10 @@ def values_differ(facts: Facts) -> Flags:
 @check
 def event_id_reused(facts: Facts) -> Flags:
     """Several events share one event_id, of which Meta keeps one."""
+    reused = facts.counted("reused")
     for event in facts.events:
         words, places = Counter[str](), defaultdict[str, Counter[str]](Counter)
-        for why, n in facts.counted("reused", event.place).items():
+        for why, n in reused[event.place].items():
             word, _, place = why.partition(" ")
             if word in TEXTS["event_id_reused"].words:
                 words[word] += n
@@ -222,20 +223,24 @@ def event_id_reused(facts: Facts) -> Flags:
 @check
 def name_mismatch(facts: Facts) -> Flags:
     """One event_id came under two names."""
+    mismatched = _mismatched(facts)
     for event in facts.events:
-        for other, n in _mismatched(facts, event).items():
+        for other, n in mismatched[event.place].most_common(1):
             names = sorted((event.event_name, other), key=lambda one: one in STANDARD_EVENTS)
             yield flag(
                 "warning", event.place, value=n,
                 name=event.event_name, other=other, fix=_renamed(*names),
             )  # fmt: skip
-            break
 
 
-def _mismatched(facts: Facts, event: EventReport) -> Mapping[str, int]:
-    """Names that had an event_id before this event came with it, and how often."""
-    found = facts.counted("reused", event.place).items()
-    return {why.removeprefix("name "): n for why, n in found if why.startswith("name ")}
+def _mismatched(facts: Facts) -> Mapping[Place, Counter[str]]:
+    """By event, the names that had an event_id before this event came with it, and how often."""
+    found: defaultdict[Place, Counter[str]] = defaultdict(Counter)
+    for place, counted in facts.counted("reused").items():
+        for why, n in counted.items():
+            if why.startswith("name "):
+                found[place][why.removeprefix("name ")] += n
+    return found
 
 
 def _renamed(name: str, other: str) -> str:
@@ -247,32 +252,36 @@ def _renamed(name: str, other: str) -> str:
 def two_names(facts: Facts) -> Flags:
     """One thing seems to have two names: they are spelled alike, or always come together."""
     told = {
-        (event.pixel_id, frozenset((event.event_name, other)))
-        for event in facts.events
-        for other in _mismatched(facts, event)
+        (pixel_id, frozenset((name, other)))
+        for (name, pixel_id), others in _mismatched(facts).items()
+        for other in others
     }
+    alike: defaultdict[Place, list[EventReport]] = defaultdict(list)
     for event in facts.events:
-        for other in facts.events:
-            pair = event.pixel_id, frozenset((event.event_name, other.event_name))
-            if pair in told or not _one_thing(event, other):
-                continue
-            told.add(pair)
-            # The one that Meta does not know first.
-            one, known = sorted((event, other), key=lambda each: each.event_name in STANDARD_EVENTS)
-            yield flag(
-                "warning", one.place, value=_all(one), target=_all(known),
-                how="are spelled alike", name=one.event_name, other=known.event_name,
-            )  # fmt: skip
+        alike[_spelled(event.event_name), event.pixel_id].append(event)
+    for (_, pixel_id), events in alike.items():
+        # The ones that Meta does not know first.
+        events.sort(key=lambda one: one.event_name in STANDARD_EVENTS)
+        for event in events[:-1]:
+            known = events[-1]
+            pair = pixel_id, frozenset((event.event_name, known.event_name))
+            if pair not in told:
+                told.add(pair)
+                yield flag(
+                    "warning", event.place, value=_all(event), target=_all(known),
+                    how="are spelled alike", name=event.event_name, other=known.event_name,
+                )  # fmt: skip
     totals = {event.place: _all(event) for event in facts.events}
+    beside = facts.counted("beside")
     for event in facts.events:
-        for name, n in facts.counted("beside", event.place).items():
+        for name, n in beside[event.place].most_common():
             pair = event.pixel_id, frozenset((event.event_name, name))
             fewest = min(_all(event), totals.get((name, event.pixel_id), 0))
             if pair in told or n * 2 < fewest:
                 continue
-            alike = {event.event_name, name} <= _FORMS and n >= MIN_EVENTS
+            forms = {event.event_name, name} <= _FORMS and n >= MIN_EVENTS
             yield flag(
-                "warning" if alike else "info", event.place, value=n, target=fewest,
+                "warning" if forms else "info", event.place, value=n, target=fewest,
                 how=f"came together {n:,} times, on one page within seconds",
                 name=event.event_name, other=name,
             )  # fmt: skip

@@ -1,6 +1,6 @@
 """The registry: what a flag may look at, which functions look, and what is said then. Pure."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from importlib.resources import files
@@ -55,13 +55,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             if not sends or sends & {side, "both"}:
                 yield event
 
-    def counted(self, kind: str, place: Place) -> Mapping[str, int]:
-        """How often a kind was counted of one event, by reason, the biggest first."""
-        found = Counter[str]()
+    def counted(self, kind: str) -> Mapping[Place, Counter[str]]:
+        """How often a kind was counted of each event, by reason."""
+        found: defaultdict[Place, Counter[str]] = defaultdict(Counter)
         for one in self.counts:
-            if one.kind == kind and (one.event_name, one.pixel_id) == place:
-                found[one.reason] += one.n
-        return dict(found.most_common())
+            if one.kind == kind:
+                found[one.event_name, one.pixel_id][one.reason] += one.n
+        return found
 
     @property
     def pixels(self) -> Sequence[PixelHealth]:
