@@ -60,6 +60,7 @@ class Question(Private, Struct):
     (event_name, event_id) that it was given, as the proof that it is a page of this site. `w` are
     the signed events that waited until something was shown: this page, or with `f` a part of it.
     `y` is the mark that a page without event_ids has: the app itself answered it (see Asking).
+    `h` are the names of the events that the page has already.
     """
 
     u: _URL
@@ -69,6 +70,7 @@ class Question(Private, Struct):
     w: _Waiting = ""
     f: bool = False
     y: _Waiting = ""
+    h: Annotated[list[_Word], Meta(max_length=64)] = []
 
 
 _beacons = msgspec.json.Decoder(_Beacon)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -27,6 +28,7 @@ HEADER = b"x-capi-events"
 #: events stay there: browsers keep 4 KB for a cookie, and other sites' servers take 8 KB of them.
 _COMFORTABLE, _LONGEST = 600, 1500
 _LONGEST_HEADER, _LONGEST_WAITING = 4000, 3000
+_APP = re.compile(r"\w+(?:\.\w+)+")
 _NEEDED = ("value", "currency", "content_ids", "content_type")
 
 
@@ -176,21 +178,26 @@ def _least(event: PageEvent) -> PageEvent:
 def is_scripted(headers: Mapping[str, str]) -> bool:
     """Whether a page's script asks (fetch, XMLHttpRequest, htmx, Turbo) and gets the answer.
 
-    Browsers say so in Sec-Fetch-Dest; older ones only by what the libraries add.
+    Browsers say so in Sec-Fetch-Dest, and in Sec-Fetch-Mode that a service worker asks for a page;
+    older ones only by what the libraries add.
     """
     wanted = headers.get("sec-fetch-dest")
     if wanted is not None:
-        return wanted == "empty"
-    return bool(
-        headers.get("x-requested-with") or headers.get("hx-request") or headers.get("turbo-frame")
-    )
+        return wanted == "empty" and headers.get("sec-fetch-mode") != "navigate"
+    return bool(_asked_with(headers) or headers.get("hx-request") or headers.get("turbo-frame"))
+
+
+def _asked_with(headers: Mapping[str, str]) -> str:
+    """The library that asks; Android's web views say the name of their app with every request."""
+    name = headers.get("x-requested-with", "")
+    return "" if _APP.fullmatch(name) else name
 
 
 def is_navigation(headers: Mapping[str, str]) -> bool:
     """Whether a script asks for a page in place of the browser (Turbo Drive, htmx boost)."""
     if headers.get("hx-request"):
         return bool(headers.get("hx-boosted"))
-    if headers.get("turbo-frame") or headers.get("x-requested-with"):
+    if headers.get("turbo-frame") or _asked_with(headers):
         return False
     # A form of Turbo asks for its streams first.
     return "text/html" in headers.get("accept", "")

@@ -210,10 +210,10 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
         return None
     if not _PRELOADERS.isdisjoint(headers) or headers.get("x-requested-with") == "swup":
         return "prefetch"
-    wanted = headers.get("sec-fetch-dest")
-    if wanted == "empty" and headers.get("sec-fetch-mode") == "no-cors":
+    wanted, mode = headers.get("sec-fetch-dest"), headers.get("sec-fetch-mode")
+    if wanted == "empty" and mode == "no-cors":
         return "prefetch"  # quicklink's fetch: only for the browser's cache
-    if wanted in _SUBRESOURCES:
+    if wanted in _SUBRESOURCES and mode != "navigate":
         return "subresource"
     if path in _HEALTH_PATHS:
         return "health_check"

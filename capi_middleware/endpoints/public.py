@@ -137,7 +137,7 @@ class Endpoints:
             await exchange.mirror(calls, waits)
             return Response(status_code=204, headers=_FRESH)
         told, headers = await exchange.answer(
-            waits, question.w, mark=question.y, is_open=opened, a_part=question.f
+            waits, question.w, mark=question.y, is_open=opened, a_part=question.f, has=question.h
         )
         answer = Response(msgspec.json.encode(told), 200, _FRESH, "application/json")
         answer.raw_headers += headers

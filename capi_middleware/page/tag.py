@@ -149,9 +149,9 @@ class TagMaker:
     ) -> bytes:
         """The bytes to insert: pure ASCII.
 
-        `mount` is the path that the app is mounted at. With `ask` the page carries no event_id
-        and the script asks for its events, or for those that are `waiting` until the page is shown
-        (signed, see Carrier); `mark` shows that the app answered it. `key`, an (event_name,
+        `mount` is the path that the app is mounted at. With `ask` the page does not carry all its
+        events and the script asks for the others, or for those that are `waiting` until the page is
+        shown (signed, see Carrier); `mark` shows that the app answered it. `key`, an (event_name,
         event_id), is what shows that later calls come from this page. `nonce` is the page's own
         CSP nonce.
         """

@@ -15,7 +15,7 @@ from capi_middleware.capture.reading import BodyTee
 from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.routes import Match
 from capi_middleware.errors import BadBeacon, CapiError
-from capi_middleware.events import Count, Event
+from capi_middleware.events import Count, Event, PageEvent
 from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
@@ -87,9 +87,9 @@ class Exchange(Private):
 
     __slots__ = (
         "_aside", "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
-        "_head", "_injector", "_mark", "_mount", "_nobodys", "_opened", "_page_view", "_path",
-        "_promised", "_raw_path", "_started", "_tag_failed", "_verdict", "_visit", "_waiting",
-        "commits", "headers", "issuer", "scope", "tee",
+        "_head", "_injector", "_lacks_view", "_mark", "_mount", "_nobodys", "_opened", "_page_view",
+        "_path", "_promised", "_raw_path", "_started", "_tag_failed", "_verdict", "_visit",
+        "_waiting", "commits", "headers", "issuer", "scope", "tee",
     )  # fmt: skip
 
     def __init__(
@@ -126,7 +126,9 @@ class Exchange(Private):
         #: What shows to the question of this page that it was answered.
         self._mark = ""
         self.headers: Headers = []
-        self._event_ids = self._handed = self._page_view = self._asks = False
+        self._event_ids = self._page_view = self._lacks_view = self._asks = False
+        #: What a header gives to the script that asks; its page has it, too, where it is shown.
+        self._handed: list[PageEvent] = []
         self._started = self._opened = self._ended = self._tag_failed = False
         self._promised = self._nobodys = self._aside = False
         self._cookies: Headers = []
@@ -243,12 +245,9 @@ class Exchange(Private):
         if not (page or drafts.matches or drafts.events or visit.brings):
             return False
         prefetch = visit.noise == "prefetch"
-        self._page_view = (
-            page
-            and issuer.config.page_view
-            and status < 300
-            and (not visit.scripted or is_navigation(visit.headers))
-        )
+        view = page and issuer.config.page_view and status < 300
+        self._page_view = view and (not visit.scripted or is_navigation(visit.headers))
+        self._lacks_view = view and not self._page_view
         self._asks = page and (verdict.public or prefetch)
         if self._asks:
             self._mark_page(status)
@@ -448,12 +447,14 @@ class Exchange(Private):
         mark: str = "",
         is_open: bool = False,
         a_part: bool = False,
+        has: Sequence[str] = (),
     ) -> tuple[dict[str, Any], Headers]:
         """What a page without event_ids is told when its script asks, and header lines with it.
 
         That is a page that others may have got too, and that has a `mark`; an address that the
         script of an open page made (`is_open`); or one whose events are `waiting` (signed) until
-        it is shown; `a_part` of a page brings no PageView.
+        it is shown; `a_part` of a page brings no PageView. The page `has` events of these names
+        already.
         """
         issuer, drafts, visit = self.issuer, self._drafts, self.visit()
         told: dict[str, Any] = {"e": []}
@@ -465,11 +466,11 @@ class Exchange(Private):
             names = page.names if page is not None and page.is_here else None
             page_view = is_proven and (names is None or "PageView" in names)
             matches = drafts.matches if is_proven and not a_part else []
+            matches = [match for match in matches if match.route.event_name not in has]
             drafts.matches, unanswered = issuer.asking.share(matches, names)
         await visit.decide(waits)
-        self._page_view = (
-            page_view and issuer.config.page_view and not self._excluded and not a_part
-        )
+        is_view = not (self._excluded or a_part or "PageView" in has)
+        self._page_view = page_view and issuer.config.page_view and is_view
         refusal = visit.refusal()
         events: list[Event] = []
         if refusal is None and not is_proven:
@@ -593,7 +594,7 @@ class Exchange(Private):
                 self.headers = made_private(self.headers) + headers
             redirects = bool(headers) and 300 <= status < 400
             if headers and not redirects:
-                self._handed = True
+                self._handed = events[:n]
                 self._issue(drafts[:n], "not_run")
         self._issue_unseen(sets_cookies=redirects)
 
@@ -653,12 +654,14 @@ class Exchange(Private):
                     drafts.append(draft)
                     events.append(draft.event)
             told = page_events(events)
+            if self._handed:
+                told = [*self._handed, *told]
             carried = visit.carried() if visit.brings else []
             pixels = issuer.pixels
             if issuer.config.advanced_matching:
                 pixels = issuer.pixels_knowing(self._known(events))
             tag = issuer.tags.tag(
-                pixels, told + carried, mount=self._mount,
+                pixels, told + carried, mount=self._mount, ask=self._lacks_view,
                 consent=visit.permission or visit.permitted(),
                 key=page_key(told) or issuer.new_key(), nonce=verdict.nonce,
                 origin=origin, has_script=has_script,
@@ -674,7 +677,7 @@ class Exchange(Private):
             issuer.shield.caught(error, "the tag")
             self._tag_failed = True
             return b""
-        self._event_ids = bool(told or carried or self._handed)
+        self._event_ids = bool(told or carried)
         return tag
 
     def _known(self, events: Sequence[Event]) -> list[Mapping[str, Any]]:

@@ -97,7 +97,12 @@ class Visit(Private):
         )
         self.noise: str | None = noise(scope["method"], path, headers)
         wanted = headers.get("sec-fetch-dest")
-        self.scripted: bool = carrying.is_scripted(headers) if wanted is None else wanted == "empty"
+        # As in is_scripted(), without a call where the browser says it.
+        self.scripted: bool = (
+            carrying.is_scripted(headers)
+            if wanted is None
+            else wanted == "empty" and headers.get("sec-fetch-mode") != "navigate"
+        )
         #: Whether the request seems to bring events along.
         self.brings: bool = _CARRIED in headers.get("cookie", "")
         rule = issuer.consent

@@ -35,6 +35,8 @@ class Shop:
     url: str = ""
     head: str = ""
     body: str = ""
+    #: The source of /sw.js.
+    worker: str = ""
     #: The path of each page that was asked for, and its Sec-Purpose.
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     #: What the view of a page does, by its path.
@@ -92,8 +94,12 @@ def open_shop(**more: Any) -> Iterator[Shop]:
         async def fragment(request: Request) -> Response:
             return HTMLResponse("<p id=part>part</p>")
 
+        async def worker(request: Request) -> Response:
+            return Response(shop.worker, media_type="text/javascript")
+
         app = Starlette(
             routes=[
+                Route("/sw.js", worker),
                 Route("/cart", cart, methods=["POST"]),
                 Route("/hop", hop),
                 Route("/checkout", checkout, methods=["POST"]),

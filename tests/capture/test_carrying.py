@@ -79,6 +79,9 @@ def test_what_is_too_old_is_refused(seconds: float) -> None:
     [
         ({"sec-fetch-dest": "empty"}, True),
         ({"sec-fetch-dest": "document", "x-requested-with": "app.browser"}, False),
+        ({"sec-fetch-dest": "empty", "sec-fetch-mode": "navigate"}, False),
+        ({"x-requested-with": "com.facebook.katana"}, False),
+        ({"x-requested-with": "com.facebook.katana", "hx-request": "true"}, True),
         ({"x-requested-with": "XMLHttpRequest"}, True),
         ({"hx-request": "true"}, True),
         ({}, False),
@@ -92,6 +95,8 @@ def test_a_scripts_request_is_told_from_a_visit(headers: dict[str, str], expecte
     ("headers", "expected"),
     [
         ({"accept": "text/html, application/xhtml+xml"}, True),
+        ({"accept": "text/html", "x-requested-with": "com.instagram.android"}, True),
+        ({"accept": "text/html", "x-requested-with": "XMLHttpRequest"}, False),
         ({"accept": "text/html", "turbo-frame": "cart"}, False),
         ({"accept": "*/*"}, False),
         ({"hx-request": "true", "accept": "text/html"}, False),

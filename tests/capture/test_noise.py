@@ -82,3 +82,5 @@ def test_a_head_is_no_visit() -> None:
 )  # fmt: skip
 def test_a_page_in_the_place_of_a_picture_is_no_visit(destination: str, reason: str | None) -> None:
     assert noise("GET", "/favicon.ico", {"sec-fetch-dest": destination}) == reason
+    navigation = {"sec-fetch-dest": destination, "sec-fetch-mode": "navigate"}
+    assert noise("GET", "/favicon.ico", navigation) is None

@@ -3,8 +3,13 @@ const safe = f => function () { try { return f.apply(this, arguments); } catch (
 const later = f => setTimeout(safe(f), 60); // by then CSP reports and timings are in
 const on = (target, type, f) => target.addEventListener(type, safe(f), true);
 const noop = () => {};
-const bare = url => new URL(url, document.baseURI).href.split('#')[0];
+const bare = url => {
+	const one = new URL(url, document.baseURI);
+	if (one.search.includes('_pjax=')) one.searchParams.delete('_pjax');
+	return one.href.split('#')[0];
+};
 const ours = url => url.startsWith(location.origin + '/');
+const names = events => events.map(e => e.n);
 const pixel = /\/tr\/?\?/;
 // c.i event_id, c.n name, c.p pixel, c.b without event_id (bare), c.v value and currency of the
 // page's own call; c.is outcome, c.said reported

@@ -41,10 +41,10 @@ const more = events => {
 };
 const place = more => JSON.stringify({ u: location.href, ...more });
 // A page that others may have got, too, knows neither its events nor this visitor's consent; those
-// of one that was fetched ahead wait until it is shown (w), or a part of it (f).
-const tell = (r, w, f) => fetch(site + '/t', {
-	method: 'POST', keepalive: true, body: place({ r, w, f, k: data.k, y: data.y }),
+// of one that was fetched ahead wait until it is shown (w), or a part of it (f); h has it already.
+const tell = about => fetch(site + '/t', {
+	method: 'POST', keepalive: true, body: place({ k: data.k, y: data.y, ...about }),
 }).then(answer => answer.json());
-const question = (r, w, f) => tell(r, w, f).then(given => {
+const question = about => tell(about).then(given => {
 	if (given.x === data.x) more(given.e);
 });

@@ -2,25 +2,25 @@
 const routers = () => {
 	const { fetch: get, XMLHttpRequest: { prototype: request }, history: past } = window;
 	const header = 'x-capi-events';
-	// What scripts ask the site for, by address: did it bring events (true), or do some wait with it
-	// until it is shown (their signed text)?
+	// What scripts ask the site for, by address: the names of the events that it brought (h), and
+	// the signed text of those that wait with it until it is shown (w).
 	const flights = {};
 	let here = bare(location), moving;
 
 	const hear = text => {
-		const given = text && JSON.parse(text), events = given && given.e || given;
-		if (events && events.length) more(events);
-		return given && given.w || !!given;
+		const given = JSON.parse(text || '[]'), events = given.e || (given.w ? [] : given);
+		if (events.length) more(events);
+		return { h: names(events), w: given.w };
 	};
 
 	const part = url => later(() => later(async () => {
-		const waiting = await flights[url = bare(url)];
-		if (!waiting || waiting === true) return;
-		flights[url] = true;
-		question(document.referrer, waiting, true).catch(noop);
+		const brought = await flights[url = bare(url)], w = brought && brought.w;
+		if (!w) return;
+		brought.w = '';
+		question({ r: document.referrer, w, f: true }).catch(noop);
 	}));
 
-	// A new address is a new page, whose events came with what a script asked for, or are asked for.
+	// A new address is a new page: what did not come with what a script asked for is asked for.
 	const move = () => {
 		clearTimeout(moving);
 		moving = later(() => {
@@ -28,7 +28,8 @@ const routers = () => {
 			if (url === from) return;
 			Promise.resolve(flights[url]).then(brought => {
 				delete flights[url];
-				return brought === true || question(from, brought || '');
+				const { h, w } = brought || {};
+				return (h || []).includes('PageView') || question({ r: from, w, h });
 			}).catch(noop);
 		});
 	};
@@ -43,14 +44,21 @@ const routers = () => {
 		})();
 		return answer;
 	};
-	const { send } = request;
+	const { open, send } = request, addresses = new WeakMap();
+	request.open = function (method, url) {
+		safe(() => addresses.set(this, bare(url)))();
+		return open.apply(this, arguments);
+	};
 	request.send = function () {
-		on(this, 'load', () => {
-			if (!ours(this.responseURL)) return;
-			flights[bare(this.responseURL)] = hear(this.getResponseHeader(header));
-		});
+		const url = addresses.get(this);
+		if (url && ours(url)) flights[url] = new Promise(done => on(this, 'loadend', () => {
+			const at = this.responseURL;
+			done(ours(at) && (flights[bare(at)] = hear(this.getResponseHeader(header))));
+		}));
 		return send.apply(this, arguments);
 	};
+	// Of routers that kept pushState for themselves, and of navigate() and intercept().
+	if (window.navigation) on(navigation, 'currententrychange', move);
 	for (const name of ['pushState', 'replaceState']) {
 		const change = past[name];
 		past[name] = function () {
