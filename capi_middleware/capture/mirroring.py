@@ -14,6 +14,7 @@ _HARMLESS = frozenset(
      "search_string", "status", "delivery_category"}
 )  # fmt: skip
 
+_QUOTES = frozenset("\"'`\\")
 #: Names beside Meta's own that pages may bring into the report: anybody may make up any.
 _MOST_NAMES = 100
 
@@ -39,11 +40,12 @@ class Mirror:
     def hears(self, event_name: str) -> bool:
         """Whether an event that a page calls so is counted: a known name, or one of 100 others.
 
-        Never one that is an e-mail address, a telephone number or a token: names are not hashed.
+        Never one with a quote, which could end that of a line of code in a flag's fix, nor one that
+        is an e-mail address, a telephone number or a token: names are not hashed.
         """
         if event_name in STANDARD_EVENTS or event_name in self._named:
             return True
-        if is_personal(event_name) or is_token(event_name):
+        if not _QUOTES.isdisjoint(event_name) or is_personal(event_name) or is_token(event_name):
             return False
         if len(self._heard) < _MOST_NAMES:
             self._heard.add(event_name)

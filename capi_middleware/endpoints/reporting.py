@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from capi_middleware.capture.client import Client
 from capi_middleware.endpoints.access import Access
+from capi_middleware.page.tag import below
 from capi_middleware.private import Private
 from capi_middleware.report import html as report
 from capi_middleware.report.csv import to_csv
@@ -89,7 +90,7 @@ class Reporting:
         if not self._access.served:
             return bare(404)
         client, nonce = self._client(asked), secrets.token_urlsafe(16)
-        prefix = asked.scope.get("root_path", "").rstrip("/") + self._issuer.config.prefix
+        prefix = below(asked.scope.get("root_path", ""), self._issuer.config.prefix)
         path = f"{prefix}/parity"
         if asked.scope["method"] == "POST":
             given = dict(parse_qsl(asked.body.decode("latin-1"))).get("token", "")

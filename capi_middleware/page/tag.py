@@ -65,6 +65,15 @@ class _Block(Private, Struct, omit_defaults=True):
     y: str = ""
 
 
+def below(mount: str, prefix: str) -> str:
+    """The path of our endpoints as a browser is told it: of this host, whatever the mount is.
+
+    A path that begins with two slashes would be the address of another host.
+    """
+    mount = mount.strip("/")
+    return f"/{quote(mount, safe=_MOUNT_SAFE, errors='replace')}{prefix}" if mount else prefix
+
+
 def pixel_entries(
     pixels: Mapping[str, Sequence[str] | None], matching: Mapping[str, Any] = {}
 ) -> list[PixelEntry]:
@@ -155,7 +164,7 @@ class TagMaker:
         event_id), is what shows that later calls come from this page. `nonce` is the page's own
         CSP nonce.
         """
-        prefix = quote(mount, safe=_MOUNT_SAFE) + self._prefix if mount else self._prefix
+        prefix = below(mount, self._prefix) if mount else self._prefix
         state, limits = (None, None) if consent is GRANTED else told_consent(consent)
         block = _encode(
             _Block(

@@ -87,3 +87,9 @@ def test_a_name_that_is_somebody_s_is_not_heard(name: str) -> None:
     assert not Mirror(True).hears(name)
     assert Mirror([name]).hears(name)  # the site's own word
     assert Mirror(True).hears("Newsletter 2026")
+
+
+@pytest.mark.parametrize("name", ['x"); import os #', "x'];alert(1)//", "`x`", "x\\"])
+def test_no_name_of_a_stranger_ends_the_quotes_of_a_flag_s_line_of_code(name: str) -> None:
+    assert not Mirror(True).hears(name)
+    assert Mirror(True).hears("Lead (form), step 2")

@@ -21,11 +21,12 @@ REQUEST: dict[str, Any] = {
 }
 TAG = re.compile(
     rb'<script type="application/json" data-c>[^<]*</script>'
-    rb'<script src="/[A-Za-z0-9/%:@!$()*+,;=~._-]*/_capi/s\.js\?v=[\w-]+" async></script>'
+    rb'<script src="/(?!/)[A-Za-z0-9/%:@!$()*+,;=~._-]*/_capi/s\.js\?v=[\w-]+" async></script>'
 )
 MOUNTS = [
     '/"onload="alert(1)" x="', "/'><script>alert(1)</script>", "/</script><img src=x>", "/a&lt;b",
-    "/caf\xe9", "/\u6f22\u5b57", "/a b", "/%22", "/\x00\n\x1b",
+    "/caf\xe9", "/\u6f22\u5b57", "/a b", "/%22", "/\x00\n\x1b", "//evil.example",
+    "///evil.example/x", "/\\evil.example",
 ]  # fmt: skip
 
 
@@ -71,3 +72,20 @@ def test_a_mount_of_any_characters_gets_one_tag_and_no_markup(through: Any, moun
 def test_no_mount_opens_anything(mount: str) -> None:
     page = through_asgi(CAPI(make_config()), f"/{mount.strip('/')}x")
     assert TAG.fullmatch(tag_of(page))
+
+
+@pytest.mark.parametrize("mount", ["//evil.example", "/\\evil.example", "///evil.example"])
+def test_the_login_posts_its_token_to_this_host(mount: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError
+
+    sent: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+
+    capi = CAPI(make_config())
+    scope = scope_for(REQUEST, root_path=mount, path=f"{mount}/_capi/parity", raw_path=b"/p")
+    asyncio.run(asgi.CAPIMiddleware(app, capi)(scope, nothing, send))
+    (action,) = re.findall(rb'action="([^"]*)"', b"".join(sent))
+    assert re.match(rb"/[^/\\]", action)
