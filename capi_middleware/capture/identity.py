@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
-from capi_middleware.capture.urls import URL_READ
+from capi_middleware.capture.urls import LONGEST_HOST, URL_READ
 from capi_middleware.private import Private
 
 #: 90 days, as Meta's own pixel sets its cookies.
@@ -23,8 +23,6 @@ _ID = re.compile(
 #: Starts with what it looks for: cookies of other names are skipped at the speed of a search.
 _COOKIES = re.compile(r"_fb([pc])\s*=([^;]*)")
 _CLICK = re.compile(r"[A-Za-z0-9._-]{1,450}")
-#: A name has 253 characters at most (RFC 1035), and there may be a port.
-_LONGEST_HOST = 260
 _HOST = re.compile(r"([A-Za-z0-9._-]+)(:\d{1,5})?")
 
 
@@ -69,7 +67,7 @@ def identify(
             click = None
     if fbp is not None and click is None:
         return Identity(fbp, fbc, None, [])
-    domain = cookie_domain(host) if len(host) <= _LONGEST_HOST else None
+    domain = cookie_domain(host) if len(host) <= LONGEST_HOST else None
     index = domain.count(".") if domain else 0
     new: list[tuple[str, str]] = []
     if fbp is None:

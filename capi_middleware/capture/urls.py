@@ -10,6 +10,8 @@ from capi_middleware.meta.personal import ORDINARY_PATH, decoded, may_leave, par
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 _LONGEST = 2000
+#: A name has 253 characters at most (RFC 1035), and there may be a port.
+LONGEST_HOST = 260
 #: What a path has as it is, beside letters and digits (RFC 3986, section 3.3).
 PATH_SAFE: str = "/:@!$&'()*+,;=~"
 #: How much of a path and of a query is looked at, in bytes.
@@ -67,9 +69,11 @@ def _fitting(pairs: Sequence[str], room: int) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def _address(scheme: str, host: str, raw_path: bytes) -> str | None:
-    if not _HOST.fullmatch(host) or scheme not in ("http", "https"):
+    if len(host) > LONGEST_HOST or not _HOST.fullmatch(host) or scheme not in ("http", "https"):
         return None
     path = quote(raw_path.partition(b"?")[0], safe="/%:@!$&'()*+,;=~")
+    if path[:1] != "/":  # "@evil.example" would name another host
+        path = f"/{path}"
     if not ORDINARY_PATH.fullmatch(path):
         path = "/".join(parts_of_path(path.split("/")))
     return f"{scheme}://{host.lower()}{path}"[:_LONGEST]

@@ -438,7 +438,7 @@ def _page_name(path: str) -> str:
     parts = path.split("/")
     personal = 0
     for n, part in enumerate(parts):
-        if len(part) > 40 or _PERSONAL.search(part):
+        if len(part) > 40 or part == "-" or _PERSONAL.search(part):
             personal += 1
             parts[n] = "{id}" if personal == 1 else f"{{id{personal}}}"
     return "/".join(parts)[:100]

@@ -20,6 +20,10 @@ _PIECES = (
 _NAMES = (
     "PageView", "Purchase", "Lead", "AddToCart", "x", "", "a" * 101, "\u202ename", "=1+1", "{}",
 )  # fmt: skip
+_ODD_TARGETS = (
+    "*", "//evil.example/x", "http://evil.example/x", "/\\evil.example", "/..;/x", "/./x",
+    "/%2e%2e/x", "/_capi", "/_CAPI/b", "/_capi%2Fb", "/x/../_capi/b",
+)  # fmt: skip
 _HEADERS = (
     "Referer", "X-Forwarded-For", "Forwarded", "X-Forwarded-Host", "Cookie", "Accept", "X-A",
     "Authorization", "Sec-Purpose", "X-Forwarded-Proto", "If-None-Match", "Sec-GPC", "Range",
@@ -74,6 +78,8 @@ class Fuzzer:
         """A path with a query, as a browser may write it."""
         if self._random.random() < 0.5:
             return self._random.choice(self._planted.addresses).replace(" ", "%20")
+        if self._random.random() < 0.1:
+            return self._random.choice(_ODD_TARGETS)
         path = self._random.choice(("/", "/p/", "/products/", "/thanks/", "/missing/", "/api/"))
         path += quote(self.text()[:2000], safe="/%;=@,:.-")
         return path + "?" + quote(self.text()[:3000], safe="/%;=@,:.-&?")
@@ -95,7 +101,8 @@ class Fuzzer:
     def page(self) -> Asked:
         """A request for something of the host's."""
         if self._random.random() < 0.7:
-            return Asked("GET", self.target(), self._headers())
+            method = self._random.choice(("GET",) * 6 + ("PUT", "OPTIONS", "DELETE", "get"))
+            return Asked(method, self.target(), self._headers())
         return self._posted()
 
     def _posted(self) -> Asked:

@@ -78,3 +78,15 @@ def test_whatever_a_visitor_sends_the_address_is_plain_ascii_or_none(
 ) -> None:
     made = source_url("https", host, path, query)
     assert made is None or (made.isascii() and made.isprintable() and " " not in made)
+
+
+@pytest.mark.parametrize(
+    "path", [b"@evil.example/x", b":80@evil.example", b".evil.example", b"*", b""]
+)
+def test_what_begins_with_no_slash_names_no_other_host(path: bytes) -> None:
+    url = source_url("https", "shop.example", path, b"") or ""
+    assert url.startswith("https://shop.example/")
+
+
+def test_a_host_that_no_name_server_knows_is_none() -> None:
+    assert source_url("https", f"{'a' * 300}.example", b"/", b"") is None
