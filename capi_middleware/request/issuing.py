@@ -144,7 +144,7 @@ class Issuer:
         """
         now = self.clock()
         if dedupe_key is not None and names_nothing(dedupe_key):
-            self._refuse_key(event_name, dedupe_key)
+            self._refuse_key(event_name, dedupe_key, route)
             dedupe_key = None
         event_id = event_id or self.minter.mint(event_name, now, dedupe_key)
         if route is not None:
@@ -157,7 +157,7 @@ class Issuer:
                 self._pixel_ids[event_name] = known
         return Event(event_id, event_name, now, known)
 
-    def _refuse_key(self, event_name: str, dedupe_key: object) -> None:
+    def _refuse_key(self, event_name: str, dedupe_key: object, route: EventRoute | None) -> None:
         """A key that all orders without a number would share: an event without one, counted."""
         if self.config.debug:
             raise ValueError(
@@ -165,6 +165,9 @@ class Issuer:
                 "order, such as its number; leave it out where there is none"
             )
         self.left_out(event_name, ["dedupe_key"])
+        where, pixels = (route.match, route.pixels) if route is not None else ("", None)
+        for pixel_id in self.config.pixel_ids(event_name, pixels):
+            self.count(Count("reused", f"empty {where}".rstrip(), event_name, pixel_id))
 
     def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The usable custom_data; what is not usable is counted, or raised in debug."""

@@ -30,6 +30,13 @@ def test_one_id_for_many_is_told_with_its_place_and_its_own_fix(word: str, fix: 
     assert fix in flag.fix
 
 
+def test_a_key_that_names_nothing_is_told_and_loses_nothing() -> None:
+    counts = (reused(f"empty {THANKS}", 29),)
+    flag = flags(tally("delivered", "sent"), counts=counts)["event_id_reused"]
+    assert (flag.severity, flag.value) == ("warning", 29)
+    assert f'names nothing (empty, "None", 0) at {THANKS}: they were sent' in flag.explanation
+
+
 def test_what_was_counted_most_is_told_with_all_that_was_counted() -> None:
     counts = (reused("order GET /a", 2), reused(f"value {THANKS}", 7), reused("value GET /b", 1))
     flag = flags(tally("delivered", "sent", 500), counts=counts)["event_id_reused"]

@@ -153,6 +153,14 @@ def test_a_key_that_names_nothing_is_none_and_counted(key: Any) -> None:
     ids = {site.capi.track("Lead", dedupe_key=key).event_id for _ in range(2)}
     assert len(ids) == 2
     assert site.left_out() == {"dedupe_key": 2}
+    assert site.reused() == {("Lead", "empty"): 2}
+
+
+def test_a_key_of_a_route_that_names_nothing_is_counted_with_the_route() -> None:
+    site = Site(routes=[purchase(value=10, key="{query.order}")])
+    ids = [told(site.browser(1).get("/orders/7/thanks?order=None").text)[0][0]["i"] for _ in "ab"]
+    assert len(set(ids)) == 2
+    assert site.reused() == {("Purchase", f"empty GET {THANKS}"): 2}
 
 
 @pytest.mark.parametrize("key", ["", "None", 0], ids=repr)

@@ -210,7 +210,8 @@ def event_id_reused(facts: Facts) -> Flags:
             continue
         [(word, _)] = words.most_common(1)
         [(place, _)] = places[word].most_common(1)
-        lost = surely_above(total, total + event.server, _LOST)
+        shared = total - words["empty"]
+        lost = surely_above(shared, shared + event.server, _LOST)
         severity: Severity = "critical" if lost else "warning" if total >= MIN_EVENTS else "info"
         if word in ("value", "order") and severity == "info":
             severity = "warning"
