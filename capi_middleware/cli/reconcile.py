@@ -31,13 +31,14 @@ _HOUR = 3600
 #: An order that may be sent after all.
 YES = "yes"
 _QUEUED = "queued"
-Reached = Literal["both", "server", "browser", "waiting", "no"]
+Reached = Literal["both", "server", "browser", "waiting", "tracked", "no"]
 
 
 class Judged(Struct, frozen=True):
     """One order at one pixel.
 
-    `reached` says by which channel Meta got it ("waiting": the server copy is still on its way).
+    `reached` says by which channel Meta got it ("waiting": the server copy is still on its way;
+    "tracked": that was so long ago that its row was pruned).
     `why` names the cause of an order that did not; `replay` is YES, or why it may not be sent.
     """
 
@@ -69,6 +70,12 @@ class Ledger:
             if known.event_name == event_name:
                 self._known.setdefault(ids[known.event_id], {})[known.pixel_id] = known
                 self._free[known.pixel_id, int(known.event_time) // _HOUR * _HOUR] -= 1
+        #: When orders were tracked first that have no row any more.
+        self._tracked: dict[str, float] = {}
+        unknown = [one for one, order_id in ids.items() if order_id not in self._known]
+        for at in range(0, len(unknown), MOST_FOUND):
+            for event_id, before in store.remembered(unknown[at : at + MOST_FOUND]).items():
+                self._tracked[ids[event_id]] = before.first
         start = min((one.time - one.slack for one in orders), default=0.0) - _HOUR
         end = max((one.time + one.slack for one in orders), default=0.0) + 2 * _HOUR
         for piece in store.slices("hour", start, end):
@@ -116,6 +123,9 @@ class Ledger:
         return Judged(order, known.pixel_id, "no", f"{why}, browser: {known.browser}", may)
 
     def _unknown_at(self, order: Order, pixel_id: str) -> Judged:
+        if order.id in self._tracked:
+            why = f"tracked on {iso(self._tracked[order.id])[:10]}, its row was pruned"
+            return Judged(order, pixel_id, "tracked", why, "it was tracked before")
         first = int(order.time - order.slack) // _HOUR - 1
         last = int(order.time + order.slack) // _HOUR + 1
         nearby = sum(max(0, self._free[pixel_id, hour * _HOUR]) for hour in range(first, last + 1))

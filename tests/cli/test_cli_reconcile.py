@@ -90,6 +90,19 @@ def test_each_order_is_reached_by_a_channel_or_missing_for_a_reason(shop: Site) 
     assert "order H (line 9" in done.stdout
 
 
+def test_an_order_whose_row_was_pruned_is_known_and_not_sent_again(shop: Site) -> None:
+    with shop.capi() as capi:
+        purchase(capi, "A", 4 * DAY, "delivered", SENT)
+        capi.store.prune(time.time() - DAY)
+    path = write(shop, ("A", 4.0 * DAY))
+    told = shop.told("reconcile", path, "--replay")
+    assert (told["queued"], told["missing"]) == (0, [])
+    (outcome,) = told["outcomes"]
+    assert outcome["reached"] == "tracked"
+    assert outcome["why"] == f"tracked on {stamp(4 * DAY)[:10]}, its row was pruned"
+    assert shop.run("reconcile", path).exit_code == 0
+
+
 def test_replay_queues_what_was_never_tracked_with_the_order_s_time(shop: Site) -> None:
     path = write(shop, ("H", 5 * DAY), phone="+49 30 1234567")
     assert shop.run("reconcile", path).exit_code == 1
