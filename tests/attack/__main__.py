@@ -2,11 +2,9 @@
 
 import argparse
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from tests.attack.driving import SERVERS, Attack
+from tests.attack.driving import SERVERS, Attack, folder
 
 
 def main() -> int:
@@ -17,8 +15,8 @@ def main() -> int:
     given = options.parse_args()
     wrong = []
     for server in SERVERS:
-        with tempfile.TemporaryDirectory() as folder:
-            attack = Attack(server, Path(folder), given.seed)
+        with folder() as place:
+            attack = Attack(server, place, given.seed)
             attack.run(given.seconds / len(SERVERS))
         print(f"{server}: {attack.asked:,} requests, {len(attack.planted.values)} planted values")
         wrong += [f"{server}, seed {given.seed}: {one}" for one in attack.wrong]
