@@ -13,7 +13,7 @@ from msgspec import Struct
 from capi_middleware.capi import CAPI
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.settings import Config
-from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.endpoints import BODY_LIMIT, BODY_SECONDS
 from capi_middleware.errors import ConfigError
 from capi_middleware.page.gate import may_be_page
 from capi_middleware.private import Private
@@ -162,8 +162,15 @@ class CAPIMiddleware:
             current.reset(token)
 
     async def _answer(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _read_body(receive)
-        response = await self._endpoints.answer(endpoint, scope, body, _WAITS)
+        response = self._endpoints.refusal(endpoint, scope)
+        if response is None:
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    body = await _read_body(receive)
+            except TimeoutError:
+                response = self._endpoints.too_slow()
+            else:
+                response = await self._endpoints.answer(endpoint, scope, body, _WAITS)
         await response(scope, receive, send)
 
 

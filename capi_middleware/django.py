@@ -20,6 +20,7 @@ from capi_middleware import asgi
 from capi_middleware.capi import CAPI
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.endpoints.bodies import Patience, leave_body
 from capi_middleware.request.exchange import Aside, Exchange, current
 from capi_middleware.request.visit import REQUEST, in_time
 from capi_middleware.wsgi import MARK, Response, Tee, Waits, is_wrapped, run, scope_of
@@ -160,15 +161,28 @@ class CAPIMiddleware:
         self._ask_for_nonce(request)
 
     def _answer(self, endpoint: str, request: Any) -> HttpResponse:
-        for path in _IDENTITY:
-            if path in settings.MIDDLEWARE:
-                import_string(path)(self.get_response).process_request(request)
-        body = request.read(BODY_LIMIT + 1)
-        given = body if len(body) <= BODY_LIMIT else None
-        answer = run(self._endpoints.answer(endpoint, _scope(request), given, _WAITS))
+        scope, environ = _scope(request), getattr(request, "environ", {})
+        answer = self._endpoints.refusal(endpoint, scope)
+        if answer is not None:
+            leave_body(environ)
+        else:
+            try:
+                with Patience(environ):
+                    body = request.read(BODY_LIMIT + 1)
+            except TimeoutError:
+                answer = self._endpoints.too_slow()
+            else:
+                answer = self._heard(endpoint, request, body)
         response = HttpResponse(bytes(answer.body), status=answer.status_code)
         _change(response, [*response.items()], answer.headers.items())
         return response
+
+    def _heard(self, endpoint: str, request: Any, body: bytes) -> Any:
+        for path in _IDENTITY:
+            if path in settings.MIDDLEWARE:
+                import_string(path)(self.get_response).process_request(request)
+        given = body if len(body) <= BODY_LIMIT else None
+        return run(self._endpoints.answer(endpoint, _scope(request), given, _WAITS))
 
 
 def _scope(request: Any) -> dict[str, Any]:

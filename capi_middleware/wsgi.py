@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from contextvars import Token, copy_context
 from functools import lru_cache
 from http import HTTPStatus
-from io import BufferedReader
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -17,7 +16,7 @@ from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.capture.client import HEADER_READ, HEADERS, cut
 from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.settings import Config
-from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.endpoints.bodies import leave_body, read_body
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Aside, Exchange, Passage, current
 from capi_middleware.request.visit import Headers, in_time
@@ -169,8 +168,17 @@ class CAPIMiddleware:
 
         `scope` is the ASGI form of `environ`; `start_response` is the server's.
         """
-        body = read_body(environ)
-        response = run(self._endpoints.answer(endpoint, scope, body, WAITS))
+        endpoints = self._endpoints
+        response = endpoints.refusal(endpoint, scope)
+        if response is not None:
+            leave_body(environ)
+        else:
+            try:
+                body = read_body(environ)
+            except TimeoutError:
+                response = endpoints.too_slow()
+            else:
+                response = run(endpoints.answer(endpoint, scope, body, WAITS))
         status = response.status_code
         start_response(f"{status} {HTTPStatus(status).phrase}", _decoded(response.raw_headers))
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else bytes(response.body)]
@@ -573,32 +581,3 @@ def _text(native: str) -> str:
     if native.isascii():
         return native
     return native.encode("latin-1", "ignore").decode("utf-8", "replace")
-
-
-def read_body(environ: Environ) -> bytes | None:
-    """The whole body; None when it is longer than BODY_LIMIT."""
-    stream: Any = environ.get("wsgi.input")
-    given = environ.get("CONTENT_LENGTH") or ""
-    if given.isdecimal():
-        limit = int(given) if len(given) < _LONGEST_LENGTH else BODY_LIMIT + 1
-        if limit > BODY_LIMIT:
-            return None
-    elif _ends(environ, stream):
-        limit = BODY_LIMIT + 1
-    else:
-        return b""
-    body = bytearray()
-    while stream is not None and len(body) < limit and (piece := stream.read(limit - len(body))):
-        body += piece
-    return bytes(body) if len(body) <= BODY_LIMIT else None
-
-
-def _ends(environ: Environ, stream: object) -> bool:
-    """Whether a body without a length can be read to its end: it comes in chunks.
-
-    A server that hands its socket over as it is (wsgiref) would wait for more.
-    """
-    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-    return chunked and (
-        bool(environ.get("wsgi.input_terminated")) or not isinstance(stream, BufferedReader)
-    )

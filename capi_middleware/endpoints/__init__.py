@@ -2,3 +2,5 @@
 
 #: The longest body of a request to our endpoints, in bytes: the limit of sendBeacon.
 BODY_LIMIT = 64 * 1024
+#: How long such a body may take, in seconds.
+BODY_SECONDS = 5.0

@@ -14,6 +14,7 @@ from capi_middleware.capture.identity import identify
 from capi_middleware.capture.limits import Allowance
 from capi_middleware.capture.mirroring import made_by
 from capi_middleware.capture.urls import urlsplit_safely
+from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.endpoints.reporting import Asked, Reporting, Routes, bare, failed
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, Sighting
@@ -23,6 +24,8 @@ from capi_middleware.request.exchange import Exchange
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Waits
 
+#: What pages send to: it has to come from one of this site.
+_PUBLIC = frozenset({"b", "t"})
 _FRESH = {"cache-control": "no-store"}
 Open = Callable[[MutableMapping[str, Any]], Exchange]
 
@@ -41,23 +44,48 @@ class Endpoints:
             **Reporting(issuer, is_delivering).routes,
         }
 
+    def refusal(self, name: str, scope: MutableMapping[str, Any]) -> Response | None:
+        """The answer to what need not be read to be refused; None for the rest."""
+        if name not in self._routes:
+            return bare(404)
+        methods, _ = self._routes[name]
+        if scope["method"] not in methods:
+            return bare(405, allow=", ".join(sorted(methods)))
+        headers = headers_of(scope)
+        length = headers.get("content-length", "")
+        if len(length) > len(str(BODY_LIMIT)) or (length.isdecimal() and int(length) > BODY_LIMIT):
+            return self._too_long()
+        if name in _PUBLIC:
+            try:
+                # Whether what it says is signed shows only when it was read.
+                _same_site(headers, self._issuer.client(scope, headers).host, signed=True)
+            except BadBeacon as error:
+                self._refused("malformed")
+                return bare(error.status)
+        return None
+
+    def too_slow(self) -> Response:
+        """The answer to a body that takes longer than BODY_SECONDS."""
+        self._refused("too_slow")
+        return bare(408)
+
+    def _too_long(self) -> Response:
+        self._refused("too_long")
+        return bare(413)
+
     async def answer(
         self, name: str, scope: MutableMapping[str, Any], body: bytes | None, waits: Waits
     ) -> Response:
-        """The answer to {prefix}/{name}. `body` is None when it was longer than BODY_LIMIT.
+        """The answer to {prefix}/{name}, which refusal() let through.
+
+        `body` is None when it was longer than BODY_LIMIT.
 
         Never raises: whatever comes in, the answer is below 500 unless the store is down (503).
         """
-        if name not in self._routes:
-            return bare(404)
-        methods, handler = self._routes[name]
-        if scope["method"] not in methods:
-            return bare(405, allow=", ".join(sorted(methods)))
         if body is None:
-            self._refused("too_long")
-            return bare(413)
+            return self._too_long()
         try:
-            return await handler(Asked(scope, headers_of(scope), body, waits))
+            return await self._routes[name][1](Asked(scope, headers_of(scope), body, waits))
         except BadBeacon as error:
             self._refused("malformed")
             return bare(error.status)
@@ -77,8 +105,6 @@ class Endpoints:
 
     async def _beacon(self, asked: Asked) -> Response:
         client = self._issuer.client(asked.scope, asked.headers)
-        # Of its ids only those are heard that are signed.
-        _same_site(asked.headers, client.host, signed=True)
         body = asked.body
         if asked.scope["method"] == "GET":
             # An image request: the fall-back where connect-src refuses the other ways.

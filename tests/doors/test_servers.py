@@ -3,8 +3,10 @@
 import http.client
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,3 +148,17 @@ def test_every_answer_is_the_one_without_us(server: tuple[str, int]) -> None:
             if found:
                 wrong[f"{method} {behaviour}"] = found
     assert not wrong, "\n".join(f"{name} {what}: {how}" for what, how in wrong.items())
+
+
+def test_half_a_body_that_is_refused_holds_nobody_up(server: tuple[str, int]) -> None:
+    _, port = server
+    half = b"Host: shop.example\r\nContent-Length: 99\r\n%b\r\n{"
+    asked = [
+        b"POST /ours/_capi/nothing-here HTTP/1.1\r\n" + half % b"",
+        b"POST /ours/_capi/b HTTP/1.1\r\n" + half % b"Sec-Fetch-Site: cross-site\r\n",
+    ]
+    with ExitStack() as stack:
+        for request in asked * 4:
+            stalled = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            stalled.sendall(request)
+        assert ask(port, "/ours/plain").status == 200
