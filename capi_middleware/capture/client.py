@@ -26,6 +26,10 @@ _NOBODY = tuple(
 )  # fmt: skip
 #: In the scope: header values by name as text, where a door has them at hand.
 HEADERS = "capi_middleware.headers"
+_PORT = re.compile(r":\d*\Z")
+_ORIGIN = re.compile(r"https?://([^/?#\\@]{1,253})(?=[/?#]|\Z)")
+#: What another site can make a browser fetch or frame, without the visitor going there.
+_IN_A_PAGE = frozenset({"empty", "iframe", "frame", "fencedframe"})
 _USUAL_PORTS = (":80", ":443")
 #: How much of a header is looked at.
 HEADER_READ = 8192
@@ -83,6 +87,30 @@ def cut(name: str, value: str) -> str:
     return kept.rpartition(";")[0] if name == "cookie" else kept
 
 
+class Hosts(NamedTuple):
+    """The site's own hosts, in lower case; without any all are. `below` are as ".shop.example"."""
+
+    names: frozenset[str] = frozenset()
+    below: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, hosts: Sequence[str]) -> "Hosts":
+        """From names; one that starts with a dot stands for all hosts below it, and itself."""
+        given = [host.lower() for host in hosts]
+        dotted = tuple(one for one in given if one.startswith("."))
+        return cls(frozenset(one.removeprefix(".") for one in given), dotted)
+
+    def has(self, host: str) -> bool:
+        """Whether a Host, perhaps with a port, is one of them."""
+        name = _PORT.sub("", host.lower())
+        return not self.names or name in self.names or name.endswith(self.below)
+
+    def speak(self, headers: Mapping[str, str]) -> bool:
+        """Whether a page of theirs made the browser ask: known where they are named."""
+        said = _ORIGIN.match(headers.get("origin") or headers.get("referer", ""))
+        return bool(self.names) and said is not None and self.has(said[1])
+
+
 class Proxies(NamedTuple):
     """The proxies that are believed. `unix`: also what comes through a socket without address."""
 
@@ -115,7 +143,8 @@ def read_client(
     """What the connection says, or what trusted proxies say about it.
 
     X-Forwarded-For, else Forwarded (RFC 7239), is read from the right, past trusted hops; its
-    entries further left are what anybody may write. Header names are in lower case.
+    entries further left are what anybody may write, and so is all but the last of X-Forwarded-Host
+    and -Proto. Header names are in lower case.
     """
     host = headers.get("host", "")
     if host.endswith(_USUAL_PORTS):
@@ -131,8 +160,8 @@ def read_client(
         if not _trusted(address, proxies):
             scheme, host = hop.get("proto", scheme), hop.get("host", host)
             break
-    scheme = _first(headers, "x-forwarded-proto") or scheme
-    host = without_port(_first(headers, "x-forwarded-host") or host)
+    scheme = _last(headers, "x-forwarded-proto") or scheme
+    host = without_port(_last(headers, "x-forwarded-host") or host)
     return Client(_public(address), "https" if scheme.lower() in ("https", "wss") else "http", host)
 
 
@@ -160,8 +189,8 @@ def _hops(headers: Mapping[str, str]) -> list[Mapping[str, str]]:
     return hops[::-1]
 
 
-def _first(headers: Mapping[str, str], name: str) -> str:
-    return headers.get(name, "").partition(",")[0].strip()
+def _last(headers: Mapping[str, str], name: str) -> str:
+    return headers.get(name, "").rpartition(",")[2].strip()
 
 
 def _trusted(address: Address | None, proxies: Proxies) -> bool:
@@ -195,7 +224,7 @@ def _address(text: str) -> Address | None:
 def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
     """Why a request is no visit, None for a visit.
 
-    One of "head", "prefetch", "subresource", "health_check" and "bot".
+    One of "head", "prefetch", "cross_site", "subresource", "health_check" and "bot".
 
     Crawlers read; what is posted is somebody's deed (a payment provider's webhook names itself
     like a crawler). Header names are in lower case.
@@ -206,11 +235,18 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
         said = map(headers.__getitem__, _PREFETCH_HEADERS.intersection(headers))
         if _PREFETCH_WORDS.search(" ".join(said)):
             return "prefetch"  # a page that nobody may ever see
+    wanted, mode = headers.get("sec-fetch-dest"), headers.get("sec-fetch-mode")
+    if (
+        wanted in _IN_A_PAGE
+        and headers.get("sec-fetch-site") == "cross-site"
+        # A service worker of ours that passes a navigation on; no script can ask like that.
+        and (wanted != "empty" or mode != "navigate")
+    ):
+        return "cross_site"
     if method != "GET":
         return None
     if not _PRELOADERS.isdisjoint(headers) or headers.get("x-requested-with") == "swup":
         return "prefetch"
-    wanted, mode = headers.get("sec-fetch-dest"), headers.get("sec-fetch-mode")
     if wanted == "empty" and mode == "no-cors":
         return "prefetch"  # quicklink's fetch: only for the browser's cache
     if wanted in _SUBRESOURCES and mode != "navigate":

@@ -194,6 +194,8 @@ def _settings(config: Config) -> Iterator[Finding]:
     if used.days_left is not None and used.days_left <= LAST_DAYS:
         name = "graph_version_ends" if used.days_left > 0 else "graph_version_ended"
     yield _found(name, used=used, newest=version_at(NEWEST, time.time()))
+    if not config.hosts:
+        yield _found("no_hosts")
     if config.consent is None:
         yield _found("no_consent")
     for pixel in config.pixels:

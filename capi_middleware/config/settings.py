@@ -38,6 +38,7 @@ Rule = Callable[[Any], Any] | Mapping[str, Any] | None
 _SECRET_LENGTH = 32
 _TOKEN_LENGTH = 16
 _PLACEHOLDER = re.compile(r"change.?me|replace.?me|placeholder|your.?(secret|key)|insecure", re.I)
+_HOST = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:]+\]")
 _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
 _STORE_HINT = (
     "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… (or a list of these) or memory:"
@@ -73,6 +74,9 @@ class Config:
         default_region: reads national phone numbers, ISO 3166-1 alpha-2.
         trusted_proxies: networks (CIDR) whose X-Forwarded-* and Forwarded headers are believed;
             "unix" believes what comes through a Unix socket.
+        hosts: the site's own, "shop.example", or ".shop.example" with all below it. Requests under
+            another Host are no visits, what their pages fetch from each other and frame are. By
+            default every host that the app answers under.
         drop_parameters: query parameters, beside those named like secrets and personal data,
             that must not be part of the addresses that Meta gets.
         keep_parameters: query parameters that are harmless although their name or value looks
@@ -114,6 +118,7 @@ class Config:
     privacy: Literal["honor-gpc", "ignore-gpc"] = "honor-gpc"
     default_region: str = "US"
     trusted_proxies: Sequence[str] = ()
+    hosts: Sequence[str] = ()
     drop_parameters: Sequence[str] = ()
     keep_parameters: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -264,6 +269,9 @@ class Config:
                 fail(name, repr(value), "a list")
         if not re.fullmatch(r"[A-Z]{2}", str(self.default_region)):
             fail("default_region", repr(self.default_region), "an ISO country code such as 'US'")
+        for host in self.hosts:
+            if not isinstance(host, str) or not _HOST.fullmatch(host):
+                fail("hosts", repr(host), "names such as 'shop.example' or '.shop.example'")
         for path in self.exclude:
             if not isinstance(path, str) or not path.startswith("/"):
                 fail("exclude", repr(path), "path prefixes that start with '/'")

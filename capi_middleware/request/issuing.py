@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
-from capi_middleware.capture.client import AGENT_READ, Client, Proxies, read_client
+from capi_middleware.capture.client import AGENT_READ, Client, Hosts, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
 from capi_middleware.capture.limits import OFTEN, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
@@ -112,6 +112,7 @@ class Issuer:
         self.form_fields: frozenset[str]
         self.reads_body, self.form_fields = body_fields(self.user_data)
         self.proxies: Proxies = Proxies.of(config.trusted_proxies)
+        self.hosts: Hosts = Hosts.of(config.hosts)
         #: Query parameters that never leave, in lower case.
         self.drop_parameters: frozenset[str] = frozenset(map(str.lower, config.drop_parameters))
         #: Those that the site says are harmless.

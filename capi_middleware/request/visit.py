@@ -96,6 +96,12 @@ class Visit(Private):
             peer[0] if peer else None, scope.get("scheme", "http"), headers, issuer.proxies
         )
         self.noise: str | None = noise(scope["method"], path, headers)
+        hosts = issuer.hosts
+        if hosts.names:
+            if self.noise == "cross_site" and hosts.speak(headers):
+                self.noise = None
+            if not hosts.has(self.client.host):
+                self.noise = "foreign_host"
         wanted = headers.get("sec-fetch-dest")
         # As in is_scripted(), without a call where the browser says it.
         self.scripted: bool = (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware.capture.client import Client, Proxies, read_client
+from capi_middleware.capture.client import Client, Hosts, Proxies, read_client
 from capi_middleware.errors import ConfigError
 
 PROXIES = Proxies.of(["10.0.0.0/8", "2001:db8:ffff::/48"])
@@ -78,6 +78,27 @@ def test_scheme_and_host_are_those_of_the_browser() -> None:
     assert read_client("8.8.8.8", "http", headers, PROXIES) == Client(
         "8.8.8.8", "http", "internal:8000"
     )
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.1", ""])
+def test_of_several_the_last_scheme_and_host_count_that_a_proxy_has_added(peer: str) -> None:
+    headers = {**HOST, "x-forwarded-for": "6.6.6.6, 9.9.9.9", "x-forwarded-proto": "http, https",
+               "x-forwarded-host": "evil.example, shop.example"}  # fmt: skip
+    proxies = Proxies.of(["10.0.0.0/8", "unix"])
+    assert read_client(peer, "http", headers, proxies) == Client("9.9.9.9", "https", "shop.example")
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [
+        ("shop.example", True), ("SHOP.example:8443", True), ("pay.example", True),
+        ("a.b.pay.example", True), ("www.shop.example", False), ("xpay.example", False),
+        ("shop.example.evil.example", False), ("", False), ("[::1]:80", True), ("[::2]", False),
+    ],
+)  # fmt: skip
+def test_hosts_are_the_site_s_where_they_are_named(host: str, is_own: bool) -> None:
+    assert Hosts.of(["Shop.example", ".pay.example", "[::1]"]).has(host) == is_own
+    assert Hosts.of([]).has(host)
 
 
 def test_forwarded_tells_scheme_and_host_of_the_hop_that_saw_the_browser() -> None:
