@@ -34,8 +34,8 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "beacon: calls": (52, None),
     "courier round of one event: calls": (210, None),
     # 17,359 when the house was done; what came after it brought its own.
-    "lines": (23_500, None),
-    "files": (128, None),
+    "lines": (23_700, None),
+    "files": (129, None),
     "modules at the root": (12, 12),
     # Queues of writers, the journal, salvage, several databases and the memory of orders came after
     # the house was done.
