@@ -165,7 +165,7 @@ def test_no_planted_value_is_found_anywhere(
             secret_key=SECRETS["key"],
             pixels=[Pixel("1234567890", access_token=SECRETS["token"])],
             routes=[
-                EventRoute("POST /lead", "Lead", user_data={
+                EventRoute("POST /lead", "Lead", status="2xx", user_data={
                     "em": "{form.email}", "ph": "{form.phone}", "fn": "{form.name}",
                     "ct": "{form.city}", "external_id": "{cookie.phone}"}),
             ],
