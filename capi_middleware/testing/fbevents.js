@@ -50,10 +50,10 @@
     const every = () => pixels.slice();
     const one = () => pixels.filter((pixel) => pixel.id === String(args[0]));
     if (method === 'init') init(String(args[0]), args[1]);
-    else if (method === 'track' || method === 'trackCustom') fire(every(), args, 1);
+    else if (method === 'track' || method === 'trackCustom') fire(every(), args, true);
     else if (method === 'trackSingle' || method === 'trackSingleCustom') {
       if (!one().length) console.warn('[stand-in pixel] not initialised: ' + args[0]);
-      fire(one(), args.slice(1), 1);
+      fire(one(), args.slice(1), false);
     } else if (method === 'dataProcessingOptions') options = args;
   }
 
@@ -91,9 +91,10 @@
 
   // --- events --------------------------------------------------------------------------------
 
-  function fire(targets, [name, customData, extra], mode) {
+  function fire(targets, [name, customData, extra], everyPixel) {
     for (const pixel of targets) {
-      if (name === 'PageView') {
+      // Only calls to every pixel are checked and registered: one PageView a page.
+      if (name === 'PageView' && everyPixel) {
         if (pixel.pageViewed && !fbq.allowDuplicatePageViews) continue;
         pixel.pageViewed = true;
       }
@@ -102,7 +103,7 @@
       const count = pixel.eventCount++;
       const bot = /bot|crawl|spider|headless/i.test(navigator.userAgent);
       if (on.includes('botblocking') && bot) continue;
-      send(parameters(pixel, name, customData || {}, eventId(extra), count, mode));
+      send(parameters(pixel, name, customData || {}, eventId(extra), count, everyPixel));
     }
   }
 
@@ -111,7 +112,7 @@
     return given && typeof given === 'object' ? given.eventID : given;
   }
 
-  function parameters(pixel, name, customData, eid, count, mode) {
+  function parameters(pixel, name, customData, eid, count, everyPixel) {
     const list = [
       ['id', pixel.id], ['ev', name], ['dl', location.href], ['rl', document.referrer],
       ['if', window !== window.top], ['ts', Date.now()],
@@ -134,7 +135,7 @@
       if (chosen.length) list.push(['dpoco', country || 0], ['dpost', state || 0]);
     }
     if (eid !== null && eid !== undefined) list.push(['eid', eid]);
-    list.push(['tm', mode]);
+    if (!everyPixel) list.push(['tm', 1]);
     return list;
   }
 

@@ -9,11 +9,13 @@ const bare = url => {
 	return one.href.split('#')[0];
 };
 const ours = url => url.startsWith(location.origin + '/');
-const names = events => events.map(e => e.n);
+const names = events => events.length ? events.map(e => e.n) : undefined;
 const pixel = /\/tr\/?\?/;
 // c.i event_id, c.n name, c.p pixel, c.b without event_id (bare), c.v value and currency of the
 // page's own call; c.is outcome, c.said reported
 const copies = [];
 // An event_id under another name is another event, to Meta as well.
 const same = (c, id, name) => c.i === id && c.n === name;
-let data, ids, fbq, sites, own, site, beacon, library;
+const viewed = {}; // the address of each pixel's last PageView
+const isViewed = p => viewed[p] === bare(location);
+let heard, data, ids, fbq, sites, own, site, beacon, library;

@@ -20,25 +20,23 @@ const leftover = safe(() => {
 	if (events.length) sessionStorage._capi_left = JSON.stringify(events);
 });
 
-const fire = events => {
+// `at` is the address of a page that scripts fetch, maybe before it is shown.
+const fire = (events, at) => {
 	// A tab closed while loading runs pagehide only if somebody listens to this.
 	addEventListener('beforeunload', noop);
 	for (const e of events) if (!fired(e.i, false, e.o)) for (const p of e.p) {
 		if (copies.some(c => same(c, e.i, e.n) && c.p === p)) continue;
-		copies.push({ i: e.i, n: e.n, p, o: e.o, e });
+		// A page has one PageView for a pixel, whose ever it is.
+		const second = e.n === 'PageView' && !at && isViewed(p);
+		copies.push({ i: e.i, n: e.n, p, o: e.o, e, ...second && { left: true, is: 'unknown' } });
+		if (second) continue;
+		if (e.n === 'PageView') viewed[p] = at || bare(location);
 		safe(fbq)(e.c ? 'trackSingleCustom' : 'trackSingle', p, e.n, e.d, { eventID: e.i });
 	}
 	review();
 	expire();
 };
 
-const more = events => {
-	const before = fbq.allowDuplicatePageViews;
-	fbq.allowDuplicatePageViews = true; // each has an event_id of its own
-	fire(events);
-	// A PageView that the site's own code sends for the same address is a second one, as ever.
-	if (fbq.callMethod && !fbq.queue.length) fbq.allowDuplicatePageViews = before;
-};
 const place = more => JSON.stringify({ u: location.href, ...more });
 // A page that others may have got, too, knows neither its events nor this visitor's consent; those
 // of one that was fetched ahead wait until it is shown (w), or a part of it (f); h has it already.
@@ -46,5 +44,5 @@ const tell = about => fetch(site + '/t', {
 	method: 'POST', keepalive: true, body: place({ k: data.k, y: data.y, ...about }),
 }).then(answer => answer.json());
 const question = about => tell(about).then(given => {
-	if (given.x === data.x) more(given.e);
+	if (given.x === data.x) fire(given.e);
 });

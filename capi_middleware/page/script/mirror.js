@@ -4,17 +4,14 @@ const mirror = () => {
 	// An event_id of the page's own.
 	const make = () => 'm' + data.k[1].slice(1, 20) + '-' + ++made;
 	// A call that is not ours: its copies are watched, and the site is told of it unless it has `e`.
-	const heard = (n, i, p, b, d, more) => {
+	heard = (n, i, p, b, d, more) => {
+		if (!i) [i, b] = [make(), true];
 		for (const one of p) copies.push({ i, n, p: one, b, e: { i, n }, ...more });
+		if (n === 'PageView') for (const one of p) viewed[one] = bare(location);
 		if (!more || !more.e) navigator.sendBeacon(site + '/t', place({
 			r: document.referrer, k: data.k, m: [{ n, i, p, d, b }],
 		}));
-	};
-
-	// Back from the browser's cache, the library sends a PageView without eventID, whatever we do.
-	const restored = ({ persisted }) => {
-		if (!persisted || !data.k || !fbq.callMethod) return;
-		heard('PageView', make(), ids, true);
+		return copies[copies.length - 1];
 	};
 
 	// A pixel call of the page's own: the calls that it becomes. The events of this page that it
@@ -28,27 +25,29 @@ const mirror = () => {
 		// A call that waits in the queue comes before our own init of a pixel.
 		const reached = data.p.filter(p => !early || sites.includes(p.id));
 		const takers = reached.filter(p => single ? p.id === String(rest[0]) : !p.ev || p.ev.includes(name));
-		const pixels = takers.map(p => p.id);
+		// A page has one PageView for a pixel, whose ever it is and by whichever call.
+		const once = name === 'PageView' && !fbq.allowDuplicatePageViews;
+		const pixels = takers.map(p => p.id).filter(p => !once || !isViewed(p));
 		// The library takes numbers, too, and an object around the id.
 		const told = given.eventID == null ? given.event_id : given.eventID;
 		const theirs = told == null ? '' : String(told.eventID == null ? told : told.eventID);
-		// A page has one PageView for a pixel: the library drops the second, whose ever it is.
-		const second = name === 'PageView' && !early && !fbq.allowDuplicatePageViews
-			&& pixels.every(p => copies.some(c => c.n === name && c.p === p));
 		const custom = rest[at + 1] || {}, { value, currency } = custom, v = value == null ? [] : [String(value), String(currency)];
 		for (const c of copies) if (same(c, theirs, name)) c.v = v;
-		if (pixels.length && !second && !copies.some(c => same(c, theirs, name))) {
-			const twin = early && !theirs && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
-			const id = theirs || (twin ? twin.i : make()), nameless = !theirs && !twin && !data.m;
+		const again = once && ids.some(p => viewed[p]);
+		if (pixels.length && !copies.some(c => same(c, theirs, name))) {
+			const twin = early && (once || !theirs) && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
+			const id = twin ? twin.i : theirs || make(), nameless = !theirs && !twin && !data.m;
 			heard(name, id, pixels, nameless, custom, twin ? { v, e: twin } : { v });
 			expire();
-			if (!nameless && !theirs) {
+			if (!nameless && id !== theirs) {
 				rest[at + 1] = custom;
 				rest[at + 2] = { ...given, eventID: id };
 			}
 		}
-		if (single || takers.length === reached.length) return [[method, ...rest]];
-		const others = [...new Set(sites)].filter(id => !ids.includes(id));
+		if (single) return takers.length && !pixels.length ? [] : [[method, ...rest]];
+		if (!again && takers.length === reached.length) return [[method, ...rest]];
+		const others = [...new Set(sites)].filter(id => !ids.includes(id) && !(once && isViewed(id)));
+		if (once) for (const id of others) viewed[id] = bare(location);
 		return pixels.concat(others).map(id => [method.replace('track', 'trackSingle'), id, ...rest]);
 	})() || [call];
 
@@ -58,7 +57,7 @@ const mirror = () => {
 		see(entries);
 		for (const entry of entries) if (pixel.test(entry.name)) {
 			const get = new URL(entry.name).searchParams, p = get.get('id'), theirs = get.get('eid');
-			if (ids.includes(p)) heard(get.get('ev'), theirs || make(), [p], !theirs, {}, {
+			if (ids.includes(p)) heard(get.get('ev'), theirs, [p], false, {}, {
 				left: true, is: arrived(entry) ? 'sent' : 'unknown',
 			});
 		}
@@ -72,5 +71,6 @@ const mirror = () => {
 	window.fbq = new Proxy(fbq, {
 		apply: (f, self, call) => adopt(call).forEach(one => f.apply(self, one)),
 	});
-	on(window, 'pageshow', restored);
+	fbq.push = window.fbq;
+	if (window._fbq === fbq) window._fbq = window.fbq;
 };

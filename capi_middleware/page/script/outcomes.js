@@ -68,10 +68,13 @@ const judge = (c, url, loaded) => {
 };
 
 const leave = (get, word) => {
-	const id = get('eid'), name = get('ev');
+	const name = get('ev'), given = get('eid');
+	const id = /^ob3_/.test(given) ? '' : given; // OpenBridge gives one to what has none
 	// The library's word follows the picture that it is about.
 	const c = copies.find(c => c.p === get('id')
-		&& c.n === name && (id ? c.i === id : c.b && (word && c.img || !c.left)));
+		&& c.n === name && (id ? c.i === id : c.b && (word && c.img || !c.left)))
+		// Sent past us: by a reference that was kept, by the library itself, by a second one.
+		|| ids.includes(get('id')) && get('es') !== 'automatic' && heard(name, id, [get('id')]);
 	c.left = true;
 	c.img = !word;
 	fired(c.i, true, c.o);

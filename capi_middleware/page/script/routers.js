@@ -7,9 +7,9 @@ const routers = () => {
 	const flights = {};
 	let here = bare(location), moving;
 
-	const hear = text => {
+	const hear = (text, at) => {
 		const given = JSON.parse(text || '[]'), events = given.e || (given.w ? [] : given);
-		if (events.length) more(events);
+		if (events.length) fire(events, at);
 		return { h: names(events), w: given.w };
 	};
 
@@ -28,8 +28,9 @@ const routers = () => {
 			if (url === from) return;
 			Promise.resolve(flights[url]).then(brought => {
 				delete flights[url];
-				const { h, w } = brought || {};
-				return (h || []).includes('PageView') || question({ r: from, w, h });
+				const { h = [], w } = brought || {};
+				if (ids.every(isViewed)) h.push('PageView');
+				return h.includes('PageView') || question({ r: from, w, h });
 			}).catch(noop);
 		});
 	};
@@ -40,7 +41,7 @@ const routers = () => {
 			const url = bare(what.url || what);
 			if (!ours(url)) return;
 			flights[url] = answer.then(r =>
-				flights[bare(r.url)] = hear(ours(r.url) && r.headers.get(header)), noop);
+				flights[bare(r.url)] = hear(ours(r.url) && r.headers.get(header), bare(r.url)), noop);
 		})();
 		return answer;
 	};
@@ -53,7 +54,7 @@ const routers = () => {
 		const url = addresses.get(this);
 		if (url && ours(url)) flights[url] = new Promise(done => on(this, 'loadend', () => {
 			const at = this.responseURL;
-			done(ours(at) && (flights[bare(at)] = hear(this.getResponseHeader(header))));
+			done(ours(at) && (flights[bare(at)] = hear(this.getResponseHeader(header), bare(at))));
 		}));
 		return send.apply(this, arguments);
 	};

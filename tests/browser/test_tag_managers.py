@@ -1,0 +1,78 @@
+"""Beside the site's own base code each page has one PageView, and all that is sent is seen."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import Until
+from tests.browser.shop import Shop, open_shop
+from tests.browser.site import own_snippet
+from tests.support.configs import PIXEL_ID
+
+INIT = f"fbq('init', '{PIXEL_ID}');"
+VIEW = "fbq('track', 'PageView');"
+#: Meta's base code does nothing where there is a pixel already.
+BASE = f"if (!window.fbq) throw Error('too early'); {INIT}"
+LATE = "addEventListener('load', () => setTimeout(() => {%s}, 300))"
+
+
+#: The library comes after our script: what it sent before that can be given no id.
+HELD = (
+    "<script async src=",
+    "<script>addEventListener('load', () => document.head.append(Object.assign("
+    "document.createElement('script'), {src: document.querySelector('[data-src]').dataset.src})))"
+    "</script><script type=text/plain data-src=",
+)
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    with open_shop() as shop:
+        yield shop
+
+
+#: What the head has before our tag (a snippet of its own), and what runs after the load.
+PLACES = {
+    "before": (INIT + VIEW, ""),
+    "before, with an id of its own": (INIT + "fbq('track', 'PageView', {}, {eventID: 'x1'});", ""),
+    "before, by two plugins": (INIT + VIEW + INIT + VIEW, ""),
+    "late": ("", BASE + VIEW),
+    "late, with an id of its own": ("", BASE + "fbq('track', 'PageView', {}, {eventID: 'x2'});"),
+    "late, to one pixel": ("", BASE + f"fbq('trackSingle', '{PIXEL_ID}', 'PageView');"),
+    "late, by push": ("", BASE + "fbq.push('track', 'PageView');"),
+    "late, by _fbq": ("", BASE + "_fbq('track', 'PageView');"),
+    "before and late": (INIT + VIEW, BASE + VIEW),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_page_has_one_page_view_whose_twin_has_its_id(
+    page: Page, shop: Shop, until: Until, place: str
+) -> None:
+    before, late = PLACES[place]
+    shop.head = own_snippet(before, shop.meta_url).replace(*HELD) if before else ""
+    shop.body = f"<script>{LATE % (late + 'window.done = true')}</script>"
+    known = len(shop.pairs("PageView"))
+    page.goto(shop.url)
+    page.wait_for_function("window.done")
+    until(lambda: len(shop.pairs("PageView")) > known)
+    page.wait_for_timeout(300)
+    assert shop.pairs("PageView") == [(1, 1)] * (known + 1)
+
+
+@pytest.mark.parametrize("how", ["mine", "again"])
+def test_what_is_sent_past_us_is_counted_as_the_browsers_alone(
+    page: Page, shop: Shop, until: Until, how: str
+) -> None:
+    shop.body = ""
+    shop.head = own_snippet(f"{INIT} window.mine = fbq;", shop.meta_url)
+    known = len(shop.browser("Contact"))
+    page.goto(shop.url)
+    page.wait_for_function("window.fbq.callMethod && !fbq.queue.length")
+    page.evaluate(
+        "mine('track', 'Contact')" if how == "mine" else "fbq.callMethod('track', 'Contact')"
+    )
+    until(lambda: len(shop.browser("Contact")) > known and "not_run" not in shop.browser("Contact"))
+    assert shop.browser("Contact") == ["sent"] * (known + 1)
+    assert shop.pairs("Contact") == [(0, known + 1)]  # bare: told apart by nothing
