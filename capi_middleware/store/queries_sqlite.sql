@@ -107,6 +107,12 @@ DELETE FROM changes WHERE key <= :to
 -- name: summed
 UPDATE summed SET key = :to
 
+-- name: forget_empty
+-- Of these facets all that are empty: SQLite would look for the others among all sums of a facet.
+DELETE FROM rollups INDEXED BY rollups_empty WHERE n = 0 AND facet IN (
+    WITH new MANY (facet text, span smallint, start bigint, key bigint) SELECT facet FROM new
+)
+
 -- name: rescue
 -- Rows of a damaged file; a browser may have told of one again before it came, see sight.
 INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, server, reason,

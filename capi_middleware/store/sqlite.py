@@ -127,8 +127,10 @@ class _Transaction(Transaction):
     ) -> None:
         self.now: float = now
         self.db: sqlite3.Connection = db
-        #: Commits what was done, and goes on after those who wait for the end.
         self._yield_to_others = yield_to_others
+
+    def give_way(self) -> None:
+        self._yield_to_others()
 
     def pragma(self, text: str) -> int:
         """What a pragma answers, 0 where it has no answer."""
@@ -154,7 +156,7 @@ class _Transaction(Transaction):
                     self.run("forget_payloads", keys=some)
                 self.run("end_lease", lease_id=lease_id, keys=some)
                 if len(some) == STEP_ROWS:
-                    self._yield_to_others()
+                    self.give_way()
         return held
 
     def take_changes(self) -> tuple[list[State], bool]:

@@ -162,6 +162,9 @@ class Transaction(ABC):
         """Whether nobody else folds or prunes sums until the end of this transaction."""
         return True
 
+    def give_way(self) -> None:
+        """Commit what was done and go on behind them, where others wait for the end."""
+
     @abstractmethod
     def settle(self, lease_id: str, outcomes: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
         """How many events got an outcome: (state, what settle_<state> takes); ends their leases."""
@@ -710,12 +713,12 @@ class Store:
             # Another time, or another process, where it would hold up others.
             with suppress(StoreError):
                 # In steps, to which pages come between; each may fold more than one changes.
-                for _ in range(2 + 2 * changed // FOLD_STEP):
-                    with self._engine.transaction("idle") as db:
-                        more = rollups.fold(db)
-                    if not more:
-                        self._changed = 0
-                        break
+                with self._engine.transaction("idle") as db:
+                    for _ in range(2 + 2 * changed // FOLD_STEP):
+                        if not rollups.fold(db):
+                            self._changed = 0
+                            break
+                        db.give_way()
         with suppress(StoreError):  # who cannot tidy up cannot commit either, which is told
             self._engine.tidy()
 

@@ -710,6 +710,18 @@ def test_a_report_reads_sums_by_their_key_and_no_rows(store: Store, path: Path) 
         assert "SCAN rollups" not in steps
 
 
+def test_empty_sums_are_found_without_a_look_at_the_others(store: Store, path: Path) -> None:
+    store_rows(store, row())
+    db = sqlite3.connect(path)
+    forget = f"EXPLAIN QUERY PLAN {QUERIES['forget_empty'][64]}"
+    steps = [step[3] for step in db.execute(forget, [None] * 64 * 4)]
+    db.close()
+
+    assert [one for one in steps if "rollups" in one] == [
+        "SEARCH rollups USING INDEX rollups_empty (facet=?)"
+    ]
+
+
 def test_health_reads_what_waits_from_the_index_alone(store: Store, path: Path) -> None:
     store_rows(store, row())
 

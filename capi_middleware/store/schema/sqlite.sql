@@ -118,6 +118,9 @@ CREATE TABLE rollups (
     PRIMARY KEY (facet, span, start, key)
 ) WITHOUT ROWID;
 
+-- Sums to forget, see forget_empty.
+CREATE INDEX rollups_empty ON rollups (facet) WHERE n = 0;
+
 -- What became of rows that are in rollups and is not there yet: see rollups.State.
 CREATE TABLE changes (
     key INTEGER PRIMARY KEY,
