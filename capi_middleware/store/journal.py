@@ -1,6 +1,7 @@
-"""The journal: answers that ended before their commit, written down where a kill leaves them.
+"""The journal: answers that ended before their commit, and losses that no database could count.
 
-A file for each process, beside the database or in the system's directory for temporary files. Its
+Written down where a kill leaves them, in a file for each process, beside the database or in the
+system's directory for temporary files. Its
 owner has it locked, and the kernel unlocks it when the owner is gone: whoever finds it then knows
 that what is not in the ledger is lost. It is of one use: read, counted, deleted.
 """
@@ -14,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
-from capi_middleware.events import Row
+from capi_middleware.events import Count, Row
 from capi_middleware.store.commits import Commit
 from capi_middleware.store.writer import at_fork
 
@@ -27,22 +29,44 @@ except ImportError:  # Windows
 
 #: Windows has none.
 _HAS_LOCKS = hasattr(fcntl, "flock")
+#: What a journal may hold, in bytes: more is counted in memory.
+_MOST_BYTES = 16 * 1024 * 1024
+
+
+class Entry(Struct, frozen=True, omit_defaults=True):
+    """A line of a journal: an answer with its rows, without payload, or what was lost.
+
+    An answer `elsewhere` is counted by another database, which has others of its rows. The counts
+    are of `hour`, Unix time // 3600.
+    """
+
+    rows: list[Row] = []
+    elsewhere: bool = False
+    hour: int = 0
+    counts: list[Count] = []
+
+
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(list[Row]).decode
+_decode = msgspec.json.Decoder(Entry).decode
 
 
 @dataclass(frozen=True)
 class Journal:
-    """A journal to be counted: one list of rows, without payload, for each answer.
+    """A journal to be counted.
 
     `lost` says whether its owner is gone, and took with it what was not committed.
     """
 
     name: str
-    answers: list[list[Row]]
+    entries: list[Entry]
     lost: bool
     _path: Path
     _file: int
+
+    @property
+    def answers(self) -> int:
+        """How many answers it counts."""
+        return sum(bool(one.rows) and not one.elsewhere for one in self.entries)
 
     def delete(self) -> None:
         """It was counted."""
@@ -67,6 +91,8 @@ class Journals:
     def _abandon(self) -> None:
         if self._file is not None:
             os.close(self._file)  # or it would stay locked when the parent is gone
+        if self._uncounted is not None:
+            self._uncounted.leave()
         self._start_over()
 
     def _start_over(self) -> None:
@@ -76,22 +102,32 @@ class Journals:
         self._name = ""
         #: What this process's journal is about.
         self._commits: list[Commit] = []
+        #: An earlier one of this process.
+        self._uncounted: Journal | None = None
 
-    def add(self, commit: Commit) -> bool:
+    def add(self, commit: Commit, *, elsewhere: bool) -> bool:
         """Write down an answer that ends before `commit`; False where that cannot be."""
-        if self._pid != os.getpid():
-            self._abandon()
         rows = [
             replace(row, payload=None, server="dropped" if row.server == "pending" else row.server)
             for row in commit.rows
         ]
+        return self._write(Entry(rows, elsewhere), [commit])
+
+    def lose(self, hour: int, counts: list[Count]) -> bool:
+        """Write down what was lost in an hour; False where that cannot be."""
+        return self._write(Entry(hour=hour, counts=counts), [])
+
+    def _write(self, entry: Entry, commits: list[Commit]) -> bool:
+        if self._pid != os.getpid():
+            self._abandon()
         with self._lock, suppress(OSError):
             if self._file is None:
                 self._open()
             assert self._file is not None
-            line = _encode(rows) + b"\n"
-            if os.write(self._file, line) == len(line):
-                self._commits.append(commit)
+            line = _encode(entry) + b"\n"
+            room = _MOST_BYTES - os.fstat(self._file).st_size
+            if len(line) <= room and os.write(self._file, line) == len(line):
+                self._commits += commits
                 return True
         return False
 
@@ -105,15 +141,23 @@ class Journals:
         self._file, self._name = file, name
 
     def own(self) -> Journal | None:
-        """This process's journal, where nothing that it is about can be lost any more."""
-        if self._file is None or self._pid != os.getpid():
+        """A journal of this process that is to be counted, then told to `counted`.
+
+        Nothing that it is about can be lost any more.
+        """
+        if self._pid != os.getpid():
             return None
         with self._lock:
             file = self._file
-            if file is None or any(not one.done() for one in self._commits):
-                return None
-            self._file, self._commits = None, []
-            return _read(self._path.with_name(self._name), file, lost=False)
+            if self._uncounted is None and file and all(one.done() for one in self._commits):
+                path = self._path.with_name(self._name)
+                self._file, self._commits = None, []
+                self._uncounted = _read(path, file, lost=False)
+            return self._uncounted
+
+    def counted(self) -> None:
+        """What `own` found was counted, and is deleted."""
+        self._uncounted = None
 
     def left(self) -> Iterator[Journal]:
         """Those whose owners are gone."""
@@ -137,8 +181,8 @@ class Journals:
 
 
 def _read(path: Path, file: int, *, lost: bool) -> Journal:
-    answers: list[list[Row]] = []
+    entries: list[Entry] = []
     for line in os.pread(file, os.fstat(file).st_size, 0).splitlines():
         with suppress(msgspec.DecodeError):
-            answers.append(_decode(line))
-    return Journal(path.name, answers, lost, path, file)
+            entries.append(_decode(line))
+    return Journal(path.name, entries, lost, path, file)

@@ -118,12 +118,13 @@ class Shards(Store):
         for part, some in self._split(counts, lambda one: self._home(one.reason)):
             part.count(some)
 
-    def ended_before(self, commit: Commit) -> bool:
-        """See Store.ended_before: each part that is waited for counts the answer."""
-        counted = False
+    def ended_before(self, commit: Commit, *, elsewhere: bool = False) -> bool:
+        """See Store.ended_before: one of the parts that are waited for counts the answer."""
+        counted = elsewhere
         for one in commit.parts if isinstance(commit, Whole) else (commit,):
             for row in one.rows[:1]:
-                counted |= self._parts[self._home(row.event_id)].ended_before(one)
+                part = self._parts[self._home(row.event_id)]
+                counted |= part.ended_before(one, elsewhere=counted)
         return counted
 
     def lease(

@@ -58,7 +58,7 @@ from capi_middleware.store.records import (
     Use,
 )
 from capi_middleware.store.rollups import Facet
-from capi_middleware.store.writer import Counters, Submission, Writer
+from capi_middleware.store.writer import Counters, Submission, Writer, counters_of
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
@@ -162,7 +162,7 @@ class Transaction(ABC):
         """Whether nobody else folds or prunes sums until the end of this transaction."""
         return True
 
-    def give_way(self) -> None:
+    def give_way(self) -> None:  # noqa: B027 - nobody waits
         """Commit what was done and go on behind them, where others wait for the end."""
 
     @abstractmethod
@@ -285,7 +285,7 @@ class Store:
         self._look_at = 0.0
         self._writer = Writer(
             self._write, queue_limit=queue_limit, clock=clock, on_commit=self._committed,
-            inline=engine.immediate,
+            on_loss=self._lost, inline=engine.immediate,
         )  # fmt: skip
         self._recalling = Recalling(self.remembered, inline=engine.immediate)
 
@@ -347,14 +347,20 @@ class Store:
         """Add to the hourly counters, without blocking. Never raises StoreFull."""
         self._writer.count(counts)
 
-    def ended_before(self, commit: Commit) -> bool:
+    def ended_before(self, commit: Commit, *, elsewhere: bool = False) -> bool:
         """Count an answer that ends before `commit` as an error of the commit, even if killed now.
 
         If this process is killed, and the events with it, whoever opens the database next counts
         them as "dropped" with the reason "killed". False where that cannot be promised: the caller
-        counts.
+        counts. What is counted `elsewhere`, by another store, is not counted as an answer here.
         """
-        return self._journals is not None and not commit.done() and self._journals.add(commit)
+        if self._journals is None or commit.done():
+            return False
+        return self._journals.add(commit, elsewhere=elsewhere)
+
+    def _lost(self, hour: int, counts: Sequence[Count]) -> bool:
+        """Whether these, of an hour, are counted later, whoever is killed before."""
+        return self._journals is not None and self._journals.lose(hour, list(counts))
 
     def _look(self) -> None:
         """Count what the journals of killed processes hold, at intervals."""
@@ -368,10 +374,10 @@ class Store:
     def _account(self) -> None:
         """Count what journals hold, each once."""
         self._look()
-        own = self._journals and self._journals.own()
-        if own:
-            with suppress(StoreError):
+        if self._journals is not None and (own := self._journals.own()):
+            with suppress(StoreError):  # another time
                 self._count_journal(own)
+                self._journals.counted()
 
     def _count_journal(self, journal: Journal) -> None:
         try:
@@ -381,23 +387,26 @@ class Store:
                 is_new = db.run("keep", name=journal.name, body=b"") > 0
                 if is_new:
                     hour = int(db.now // 3600)
-                    counts = Counters({(hour, *EARLY, "", ""): len(journal.answers)})
+                    counts = Counters({(hour, *EARLY, "", ""): journal.answers})
+                    for entry in journal.entries:
+                        counts += counters_of(entry.hour, entry.counts)
                     if journal.lost:
-                        rows = _missing(db, list(chain.from_iterable(journal.answers)))
+                        rows = _missing(db, [row for one in journal.entries for row in one.rows])
                         db.many("append", list(map(_COLUMNS["append"], rows)), now=db.now)
                         rows = [row for row in rows if row.server == "dropped"]
                         for row in rows:
                             counts[hour, "dropped", "killed", row.event_name, row.pixel_id] += 1
-                    db.many("count", sorted([(*key, n) for key, n in counts.items()]))
+                    db.many("count", sorted([(*key, n) for key, n in counts.items() if n]))
         except BaseException:
-            journal.leave()
+            if journal.lost:
+                journal.leave()
             raise
         journal.delete()
-        if is_new:
+        if is_new and (journal.answers or rows):
             logger.warning(
                 "%d answers ended before their commit, %d events of them are lost with a process",
-                len(journal.answers), len(rows),
-                extra=about("ended_early", answers=len(journal.answers), lost=len(rows)),
+                journal.answers, len(rows),
+                extra=about("ended_early", answers=journal.answers, lost=len(rows)),
             )  # fmt: skip
         with self._engine.transaction("idle") as db:
             db.run("forget", name=journal.name)
@@ -703,7 +712,8 @@ class Store:
                     waiting.setdefault(row.pixel_id, set()).add(row.event_name)
         if waiting and self.on_commit is not None:
             self.on_commit(waiting)
-        self._account()
+        if submissions:
+            self._account()
         self._keep_up(sum([len(one.items) for one in submissions]))
 
     def _keep_up(self, changed: int) -> None:
@@ -711,14 +721,13 @@ class Store:
         self._changed += changed
         if self._changed >= FOLD_EVERY:
             # Another time, or another process, where it would hold up others.
-            with suppress(StoreError):
+            with suppress(StoreError), self._engine.transaction("idle") as db:
                 # In steps, to which pages come between; each may fold more than one changes.
-                with self._engine.transaction("idle") as db:
-                    for _ in range(2 + 2 * changed // FOLD_STEP):
-                        if not rollups.fold(db):
-                            self._changed = 0
-                            break
-                        db.give_way()
+                for _ in range(2 + 2 * changed // FOLD_STEP):
+                    if not rollups.fold(db):
+                        self._changed = 0
+                        break
+                    db.give_way()
         with suppress(StoreError):  # who cannot tidy up cannot commit either, which is told
             self._engine.tidy()
 

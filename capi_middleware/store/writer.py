@@ -14,6 +14,7 @@ from typing import Any, Literal
 from weakref import WeakMethod
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
@@ -74,7 +75,8 @@ class Writer:
     `write` stores submissions and counters in one transaction. It raises LockedError when the same
     should be tried again, another StoreError when the database as a whole cannot be written, and
     anything else when something in the submissions cannot be stored. `on_commit` gets the
-    submissions that were committed. With `inline` each call commits in its caller's thread, before
+    submissions that were committed, `on_loss` what was lost in an hour, Unix time // 3600: whether
+    somebody else counts it. With `inline` each call commits in its caller's thread, before
     it returns: for a database that nobody waits for.
     """
 
@@ -85,6 +87,7 @@ class Writer:
         queue_limit: int,
         clock: Callable[[], float],
         on_commit: Callable[[Sequence[Submission]], None],
+        on_loss: Callable[[int, Sequence[Count]], bool] = lambda hour, counts: False,
         inline: bool = False,
     ) -> None:
         self._write = write
@@ -93,6 +96,7 @@ class Writer:
         self._room = room(queue_limit, ())
         self._clock = clock
         self._on_commit = on_commit
+        self._on_loss = on_loss
         self._start_over()
         at_fork(after_in_child=self._start_over)
 
@@ -347,9 +351,12 @@ class Writer:
 
     def _lose(self, group: list[Submission], error: Exception) -> None:
         reject(group, error)
-        hour = self._hour()
-        self._counted.extend((hour, dropped(one.kind, one.items, "store_error")) for one in group)
-        self._fold()
+        hour, lost = self._hour(), Counter[Count]()
+        for one in group:
+            lost.update(dropped(one.kind, one.items, "store_error"))
+        counts = [replace(one, n=n) for one, n in lost.items()]
+        if counts and not self._on_loss(hour, counts):
+            self._counters.update(counters_of(hour, counts))
 
 
 def new_queue() -> SimpleQueue[Any]:
@@ -368,6 +375,14 @@ def room(queue_limit: int, items: Iterable[object]) -> int:
         if isinstance(one, Row) and one.event_name != "PageView":
             return queue_limit
     return queue_limit - queue_limit // CONVERSIONS_ONLY
+
+
+def counters_of(hour: int, counts: Iterable[Count]) -> Counters:
+    """Counts of an hour as counters."""
+    counters: Counters = Counter()
+    for one in counts:
+        counters[hour, one.kind, one.reason, one.event_name, one.pixel_id] += one.n
+    return counters
 
 
 def dropped(kind: Kind, items: Sequence[Any], reason: str) -> list[Count]:

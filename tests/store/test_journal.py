@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import httpx
 import psycopg
 import pytest
 
-from capi_middleware.store.commits import Commit, wait_for
+from capi_middleware.store.commits import Commit, Whole, wait_for
 from capi_middleware.store.journal import Journal
 from capi_middleware.store.opening import open_store
+from capi_middleware.store.shards import Shards
 from capi_middleware.store.store import Store
+from capi_middleware.store.writer import LockedError
 from tests.support.configs import PIXEL_ID
 from tests.support.processes import ROOT, free_port, running, until
 from tests.support.stores import row, sqlite_store
@@ -36,6 +39,16 @@ for name in sys.argv[2:]:
     assert store.ended_before(commit)
 print("ready", flush=True)
 input()
+"""
+#: Loses two events, and is killed.
+LOSER = """
+import os, signal, sys
+from capi_middleware.store.opening import open_store
+from tests.support.stores import row
+store = open_store(sys.argv[1], queue_limit=100)
+for name in ("a", "b"):
+    assert store.append([row(name, payload=None)], wait=True).exception(30)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -172,6 +185,76 @@ def test_a_commit_that_has_ended_is_no_case_for_the_journal(path: Path) -> None:
     commit.result(30)
     assert not store.ended_before(commit)
     store.close()
+
+
+def test_an_answer_that_two_databases_keep_waiting_is_counted_once(
+    path: Path, stranger: sqlite3.Connection
+) -> None:
+    other_path = path.with_name("other.db")
+    parts = [sqlite_store(path), sqlite_store(other_path)]
+    appended(parts[1], "first").result(30)
+    with closing(sqlite3.connect(other_path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        store = Shards(parts)
+        commit = store.append([row(f"e{n}") for n in range(20)], wait=True)
+        assert isinstance(commit, Whole)
+        with pytest.raises(TimeoutError):
+            wait_for(commit)
+        assert store.ended_before(commit)
+        db.execute("ROLLBACK")
+        stranger.execute("ROLLBACK")
+    commit.result(30)
+    store.close()
+    assert counted(store) == {EARLY: 1}
+    store.close()
+
+
+def test_a_journal_that_could_not_be_counted_yet_is_not_taken_for_that_of_a_killed_process(
+    path: Path, stranger: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = sqlite_store(path), sqlite_store(path)
+    commit = appended(store, "a")
+    assert store.ended_before(commit)
+
+    def busy(journal: Journal) -> None:
+        raise LockedError("busy")
+
+    monkeypatch.setattr(store, "_count_journal", busy)
+    stranger.execute("ROLLBACK")
+    commit.result(30)
+    store.close()
+    assert counted(other) == {}
+    monkeypatch.undo()
+    appended(store, "b").result(30)
+    until("the count", partial(has_counted, other, {EARLY: 1}))
+    store.close()
+    other.close()
+    assert not list(path.parent.glob("*-early-*"))
+
+
+def test_a_loss_that_no_database_could_count_is_counted_once_after_a_kill(path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", LOSER, f"sqlite:///{path}"], cwd=ROOT, check=False
+    )  # fmt: skip
+    assert process.returncode == -signal.SIGKILL
+    for _ in range(2):
+        store = sqlite_store(path)
+        assert counted(store)["dropped", "store_error"] == 2
+        assert KILLED not in counted(store)
+        store.close()
+    assert not list(path.parent.glob("*-early-*"))
+
+
+def test_a_loss_is_counted_once_by_a_process_that_lives(path: Path) -> None:
+    store = sqlite_store(path)
+    bad = store.append([row("bad", payload=None)], wait=True)
+    assert bad is not None
+    assert bad.exception(30) is not None
+    appended(store, "good").result(30)
+    store.close()
+    assert counted(store)["dropped", "store_error"] == 1
+    store.close()
+    assert not list(path.parent.glob("*-early-*"))
 
 
 def test_what_a_killed_process_did_not_get_into_postgresql_is_counted_once(
