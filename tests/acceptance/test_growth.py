@@ -78,7 +78,7 @@ PATTERNS = {
 LEAF = {"em": "{form.name}", "ph": "{query.x}", "fn": "{json.name}", "external_id": "{cookie.c}"}
 ROUTES = [
     EventRoute(
-        "POST /form", "Lead", user_data=LEAF,
+        "POST /form", "Lead", status="2xx", user_data=LEAF,
         custom_data={"content_name": "{form.name}", "plan": "{query.x}", "a": "{header.x-a}"},
     ),
     EventRoute("GET /p/{id:int}", "ViewContent", custom_data={"content_ids": "{path.id}"}),

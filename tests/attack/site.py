@@ -47,7 +47,9 @@ capi = CAPI(
         trusted_proxies=["127.0.0.1"],
         routes=[
             EventRoute("GET /products/{id:int}", "ViewContent", custom_data={"id": "{path.id}"}),
-            EventRoute("POST /lead", "Lead", user_data=_PERSON, custom_data=_ORDER),
+            EventRoute(
+                "POST /lead", "Lead", status="2xx", user_data=_PERSON, custom_data=_ORDER
+            ),
             EventRoute(
                 "GET /thanks/{key}", "Purchase", dedupe_key="{path.key}",
                 custom_data={"value": "{query.amount}", "currency": "EUR", "note": "{query.note}"},

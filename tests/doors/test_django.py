@@ -164,6 +164,7 @@ def test_expressions_read_the_request_and_its_user(site: Site) -> None:
     route = EventRoute(
         "POST /",
         "Lead",
+        status="2xx",
         custom_data={"value": "{form.price}", "currency": "EUR"},
         user_data={"em": "{state.user.email}"},
     )
