@@ -15,7 +15,7 @@ WITH ?= $(BIN)/python
 # The rooms of the package that need no server and no browser.
 UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
 
-.PHONY: demo test test-doors test-wheel test-lowest script attack torture torture-postgres soak shape same bench bench-smoke lint browser pgbouncer npm wrk clean
+.PHONY: demo test test-doors test-journeys test-wheel test-lowest script attack torture torture-postgres soak shape same bench bench-smoke lint browser pgbouncer npm wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -61,6 +61,10 @@ test-doors: $(VENV)/.bench-installed
 	@echo "==> Every behaviour of an app behind every server, beside the app without us"
 	@$(BIN)/python -m pip install --quiet --group doors
 	@CAPI_TEST_DOORS=all $(BIN)/python -m pytest -q --timeout 300 tests/doors
+
+test-journeys: browser
+	@echo "==> Every journey of an order: devices, days, deploys, rotations, caches, webhooks"
+	@CAPI_JOURNEYS=all CAPI_INTERLEAVINGS=300 $(BIN)/python -m pytest -q --timeout 900 tests/journeys
 
 # WITH=3.13 takes another Python that is installed.
 test-wheel: $(VENV)/.installed

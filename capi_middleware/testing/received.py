@@ -6,6 +6,9 @@ from typing import Any
 
 from starlette.requests import Request
 
+#: For how long after the first copy Meta removes others, in seconds.
+DEDUPE_SECONDS = 48 * 3600.0
+
 
 @dataclass
 class ServerEvent:
@@ -73,6 +76,22 @@ class Received:
             arrived=now,
         )
         self.browser.append(hit)
+
+    def counted(self) -> "list[ServerEvent | BrowserHit]":
+        """The copies that Meta counts: the first of each key, and the first after its 48 hours.
+
+        A copy without event_id is nobody's duplicate. Meta's fall-back (by `fbp` or `external_id`)
+        is not played, since it never holds for sure.
+        """
+        first: dict[tuple[str, str, str], float] = {}
+        counted: list[ServerEvent | BrowserHit] = []
+        copies: list[ServerEvent | BrowserHit] = [*self.server, *self.browser]
+        for copy in sorted(copies, key=lambda one: one.arrived):
+            known = first.get(copy.key) if copy.key[2] else None
+            if known is None or copy.arrived - known >= DEDUPE_SECONDS:
+                first[copy.key] = copy.arrived
+                counted.append(copy)
+        return counted
 
     def pairs(self) -> list[dict[str, Any]]:
         """Copies per (pixel, event_name, event_id), in order of arrival."""

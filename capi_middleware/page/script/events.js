@@ -1,8 +1,9 @@
 // Fires the events of this page, and those that come later: each once.
-// Was the id fired in this tab? One made from a dedupe_key ("k..."): in this browser, in 7 days?
+// Was the id fired in this tab, in 7 days? One made from a dedupe_key ("k..."): in this browser, ever?
+// Its page may come out of a cache when Meta has long forgotten it.
 const fired = safe((id, add, once) => {
 	const memory = once || id[0] === 'k' ? localStorage : sessionStorage;
-	const ids = JSON.parse(memory._capi || '[]').filter(([, at]) => at > Date.now() - 6048e5);
+	const ids = JSON.parse(memory._capi || '[]').filter(([old, at]) => old[0] === 'k' || at > Date.now() - 6048e5);
 	const known = ids.some(([old]) => old === id);
 	if (add && !known) memory._capi = JSON.stringify([[id, Date.now()], ...ids].slice(0, 200));
 	return known;

@@ -1,0 +1,1 @@
+"""Orders on their way through days, devices, deploys and caches, held against Meta's rule."""
