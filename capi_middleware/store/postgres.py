@@ -156,7 +156,7 @@ class PostgresEngine(Engine):
     """
 
     immediate = False
-    recall_seconds = 0.05
+    recall_seconds: float = 0.05
 
     def __init__(
         self, url: str, clock: Callable[[], float] | None = None, place: tuple[int, int] = (1, 1)
