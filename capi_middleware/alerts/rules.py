@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from msgspec import Struct
 from msgspec.structs import replace
 
-from capi_middleware.report.model import Flag, ReportWindow, Severity
+from capi_middleware.report.model import EventReport, Flag, ReportWindow, Severity
 from capi_middleware.report.window import iso
 
 #: Evaluations in a row with a flag before it opens, and without it before it closes.
@@ -17,12 +17,17 @@ OPENS_AFTER, CLOSES_AFTER = 2, 3
 EVERY = 60.0
 #: The most flags that are watched, and messages that wait for the webhook.
 MOST = 200
+#: So many of them may be about single events: visitors bring names, and the site has its own flags.
+MOST_NAMED = 150
 #: How long a message waits for a webhook that does not answer, in seconds.
 KEPT_SECONDS = 86_400.0
 #: How long a process may take with the messages before another one takes them over, in seconds.
 LEASE_SECONDS = 120.0
 #: Seconds before the webhook is tried again, doubling, and the longest wait.
 FIRST_WAIT, LONGEST_WAIT = 30.0, 3600.0
+
+#: Causes of a missing server copy for which a browser's word is all that there is.
+_BROWSERS_WORD = frozenset({"unmapped", "unknown"})
 
 Kind = Literal["opened", "raised", "closed"]
 
@@ -106,7 +111,32 @@ def decide(state: State, flags: Iterable[Flag], now: float) -> tuple[State, list
     watched += [Watched(flag, seen=1) for flag in present.values()]
     # What is open must be closed one day: new flags are what finds no room.
     watched.sort(key=lambda one: not one.told)
+    named = [one for one in watched if one.flag.event_name][:MOST_NAMED]
+    watched = [one for one in watched if not one.flag.event_name] + named
     return replace(state, watched=watched[:MOST]), changes
+
+
+def told_of(
+    flags: Iterable[Flag], events: Iterable[EventReport], names: frozenset[str]
+) -> list[Flag]:
+    """The `flags` that are worth an alert: what only visitors' browsers name is none.
+
+    `names` are those that the site has written down, and Meta's; of the other `events` those are
+    its own that have a server copy.
+    """
+    own = {
+        one.event_name
+        for one in events
+        if one.server or one.pending or not one.missing_server.keys() <= _BROWSERS_WORD
+    }
+    return [
+        flag
+        for flag in flags
+        if not flag.event_name
+        or flag.event_name in names
+        or flag.event_name in own
+        or flag.code.startswith("delivery_")
+    ]
 
 
 def _seen(known: Watched, flag: Flag) -> tuple[Watched, Kind | None]:

@@ -10,8 +10,9 @@ import msgspec
 
 from capi_middleware.alerts import rules as alerts
 from capi_middleware.alerts.rules import Alert, State
-from capi_middleware.config.settings import Config
+from capi_middleware.config.settings import Config, named_events
 from capi_middleware.errors import StoreError
+from capi_middleware.events import STANDARD_EVENTS
 from capi_middleware.meta.http import HTTPClient, NoAnswer
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import last_day
@@ -94,12 +95,14 @@ class Alerting:
             return
         window = last_day(now)
         report = read_report(self._store, self._config, window, delivering=self._is_delivering())
+        names = STANDARD_EVENTS | named_events(self._config)
+        flags = alerts.told_of(report.flags, report.events, names)
         told: list[Alert] = []
         lost = 0
 
         def decided(state: State) -> State:
             nonlocal told, lost
-            state, changes = alerts.decide(state, report.flags, now)
+            state, changes = alerts.decide(state, flags, now)
             told = [
                 alerts.alert_of(change, now, window.start, window.end, self._config.prefix)
                 for change in changes

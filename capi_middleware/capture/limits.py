@@ -5,9 +5,12 @@ Nothing here is exact between threads: a limit may be a little off, and costs no
 
 from collections import OrderedDict
 from ipaddress import ip_address
+from typing import TypeVar
 
 from capi_middleware.events import Event
 from capi_middleware.meta.visitor import Visitor
+
+T = TypeVar("T")
 
 #: Visitors and events that are remembered, 350 bytes each; what was quiet longest is forgotten.
 _MOST = 3_000
@@ -95,6 +98,76 @@ class Allowance:
             return _filled(self._all, now, *self._together) < 1
         mine = self._visitors.get(name)
         return mine is not None and _filled(mine, now, *self._one) < 1
+
+
+class Pages:
+    """What open pages have brought so far, by the event_id of their key: each has a budget.
+
+    It is for what no signature proves: `events` they ask for or tell of, `sightings` of ids that
+    are not ours, and `names` of events that no rule names, of which all pages together bring
+    `new_names` at once and as many an hour.
+    """
+
+    def __init__(self, *, events: int, sightings: int, names: int, new_names: int) -> None:
+        self._most = (events, sightings)
+        self._names = names
+        self._new_names = new_names
+        self._new = (float(new_names), 0.0)
+        self._pages: OrderedDict[str, _Brought] = OrderedDict()
+        self._heard: OrderedDict[str, None] = OrderedDict()
+
+    def takes_events(self, key: str, n: int) -> bool:
+        """Whether a page may cause `n` events more."""
+        page = self._page(key)
+        page.events += n
+        return page.events <= self._most[0]
+
+    def takes_sighting(self, key: str) -> bool:
+        """Whether a page may tell of one more event whose id is not ours."""
+        page = self._page(key)
+        page.sightings += 1
+        return page.sightings <= self._most[1]
+
+    def hears(self, key: str, event_name: str, now: float) -> bool:
+        """Whether a page may use a name that no rule names; `now` in seconds."""
+        names = self._page(key).names
+        if event_name not in names:
+            if len(names) >= self._names or not self._knows(event_name, now):
+                return False
+            names.add(event_name)
+        return True
+
+    def _knows(self, event_name: str, now: float) -> bool:
+        if event_name not in self._heard:
+            left = _filled(self._new, now, self._new_names / 3600, self._new_names)
+            self._new = (left - 1 if left >= 1 else left, now)
+            if left < 1:
+                return False
+        _use(self._heard, event_name, None, self._new_names)
+        return True
+
+    def _page(self, key: str) -> "_Brought":
+        page = self._pages.get(key) or _Brought()
+        _use(self._pages, key, page, _MOST)
+        return page
+
+
+class _Brought:
+    """What one page brought."""
+
+    __slots__ = ("events", "names", "sightings")
+
+    def __init__(self) -> None:
+        self.events = self.sightings = 0
+        self.names: set[str] = set()
+
+
+def _use(known: OrderedDict[str, T], name: str, value: T, most: int) -> None:
+    """What was not used for longest is forgotten."""
+    known.pop(name, None)
+    known[name] = value
+    if len(known) > most:
+        known.popitem(last=False)
 
 
 def _filled(bucket: tuple[float, float], now: float, rate: float, burst: float) -> float:

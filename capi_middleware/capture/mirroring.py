@@ -15,8 +15,6 @@ _HARMLESS = frozenset(
 )  # fmt: skip
 
 _QUOTES = frozenset("\"'`\\")
-#: Names beside Meta's own that pages may bring into the report: anybody may make up any.
-_MOST_NAMES = 100
 
 
 class Mirror:
@@ -29,27 +27,12 @@ class Mirror:
         self.on: bool = bool(setting)
         self._named = frozenset() if isinstance(setting, bool) else frozenset(setting)
         self._standard = setting is True
-        self._heard: set[str] = set()
 
     def takes(self, event_name: str) -> bool:
         """Whether a browser may cause the server copy of this event."""
         if event_name in self._named:
             return True
         return self._standard and event_name in STANDARD_EVENTS and event_name != "Purchase"
-
-    def hears(self, event_name: str) -> bool:
-        """Whether an event that a page calls so is counted: a known name, or one of 100 others.
-
-        Never one with a quote, which could end that of a line of code in a flag's fix, nor one that
-        is an e-mail address, a telephone number or a token: names are not hashed.
-        """
-        if event_name in STANDARD_EVENTS or event_name in self._named:
-            return True
-        if not _QUOTES.isdisjoint(event_name) or is_personal(event_name) or is_token(event_name):
-            return False
-        if len(self._heard) < _MOST_NAMES:
-            self._heard.add(event_name)
-        return event_name in self._heard
 
     def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The part of the browser's custom_data that is believed."""
@@ -63,6 +46,16 @@ class Mirror:
                 if isinstance(one, dict)
             ]
         return kept
+
+
+def is_harmless(event_name: str) -> bool:
+    """Whether a name that a page made up may be kept and shown.
+
+    Never one with a quote, which could end that of a line of code in a flag's fix, nor one that is
+    an e-mail address, a telephone number or a token: names are not hashed.
+    """
+    is_ones = is_personal(event_name) or is_token(event_name)
+    return _QUOTES.isdisjoint(event_name) and not is_ones
 
 
 def made_by(key: str, event_id: str) -> bool:

@@ -362,3 +362,15 @@ def _check_consent(rule: Mapping[str, Any]) -> None:
         fail("consent", repr(rule["rule"]), f"one of {list(READY_RULES)}")
     if isinstance(rule.get("requires"), str):
         fail("consent.requires", repr(rule["requires"]), "a list")
+
+
+def named_events(config: Config) -> frozenset[str]:
+    """The event names that the site itself has written down, in routes, pixels and mirror."""
+    mirror = () if isinstance(config.mirror, bool) else config.mirror
+    return frozenset(
+        [
+            *mirror,
+            *(route.event_name for route in config.routes),
+            *(name for pixel in config.pixels for name in pixel.events or ()),
+        ]
+    )

@@ -11,13 +11,14 @@ from starlette.responses import Response
 from capi_middleware.capture import beacon
 from capi_middleware.capture.client import HEADERS, Client, headers_of, without_port
 from capi_middleware.capture.identity import identify
-from capi_middleware.capture.limits import Allowance
-from capi_middleware.capture.mirroring import made_by
+from capi_middleware.capture.limits import Allowance, Pages
+from capi_middleware.capture.mirroring import is_harmless, made_by
 from capi_middleware.capture.urls import urlsplit_safely
+from capi_middleware.config.settings import named_events
 from capi_middleware.endpoints import BODY_LIMIT
 from capi_middleware.endpoints.reporting import Asked, Reporting, Routes, bare, failed
 from capi_middleware.errors import BadBeacon
-from capi_middleware.events import Count, Sighting
+from capi_middleware.events import STANDARD_EVENTS, Count, Sighting
 from capi_middleware.page import tag as pixel
 from capi_middleware.report.window import WindowError
 from capi_middleware.request.exchange import Exchange
@@ -26,6 +27,8 @@ from capi_middleware.request.visit import Waits
 
 #: What pages send to: it has to come from one of this site.
 _PUBLIC = frozenset({"b", "t"})
+#: What an event takes on the disk at most, in bytes, apart from what its page says of it.
+_ROW_SIZE = 1500
 _FRESH = {"cache-control": "no-store"}
 Open = Callable[[MutableMapping[str, Any]], Exchange]
 
@@ -37,6 +40,10 @@ class Endpoints:
         self._issuer = issuer
         self._open = open_page
         self._allowance = Allowance(rate=20.0, burst=600.0, of_all=50.0)
+        #: Bytes of the disk: less than 50 MB a day for one address.
+        self._disk = Allowance(rate=300.0, burst=20e6, of_all=50.0)
+        self._pages = Pages(events=500, sightings=500, names=5, new_names=100)
+        self._ruled = STANDARD_EVENTS | named_events(issuer.config)
         self._routes: Routes = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
             "b": (frozenset({"POST", "GET"}), self._beacon),
@@ -112,14 +119,21 @@ class Endpoints:
         sightings, key = beacon.read(body, self._issuer.digest)
         if not self._allows(client.ip, len(sightings)):
             return bare(429)
-        accepted, pixels = [], {one.id for one in self._issuer.config.pixels}
+        known = key[1] if key is not None and self._issuer.opens(key) else None
+        accepted, pixels, told = [], {one.id for one in self._issuer.config.pixels}, 0
         for sighting in sightings:
+            name, event_id = sighting.event_name, sighting.event_id
             if sighting.pixel_id not in pixels:
                 self._refused("unknown_pixel")
-            elif not self._proven(sighting.event_id, sighting.event_name, key):
-                self._refused("forged")
-            else:
+            elif self._issuer.minter.verifies(event_id, name):
                 accepted.append(sighting)
+            elif known is None or not _may_be_of(known, event_id):
+                self._refused("forged")
+            elif self._hears(known, name) and self._takes_sighting(known):
+                told += 1
+                accepted.append(sighting)
+        if told and not self._has_room(client.ip, told, 0):
+            return bare(429)
         if accepted:
             accepted = self._with_uses(accepted, client, asked.headers)
             await asked.waits.commit(self._issuer.store.sight(accepted))
@@ -152,7 +166,13 @@ class Endpoints:
             scope = _seen_at(scope, page.scheme, page.netloc)
         if not page.path.startswith("/"):
             raise BadBeacon("found no address of a page, expected one such as location.href")
+        n = max(1, len(question.m))
         if not self._allows(client.ip, 1 + len(question.m)):
+            return bare(429)
+        if not self._has_room(client.ip, n, len(asked.body)):
+            return bare(429)
+        if opened and question.k is not None and not self._pages.takes_events(question.k[1], n):
+            self._refused("page_budget")
             return bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         if question.m:
@@ -175,23 +195,44 @@ class Endpoints:
             self._refused("too_many")
         return allowed
 
+    def _has_room(self, address: str | None, rows: int, size: int) -> bool:
+        """Whether an address may write `rows` more for each pixel, of a text of `size` bytes."""
+        of_all = (rows * _ROW_SIZE + size) * len(self._issuer.config.pixels)
+        allowed = self._disk.take(address, self._issuer.clock(), of_all)
+        if not allowed:
+            self._refused("disk_budget")
+        return allowed
+
     def _may_name(self, call: beacon.Call, key: str) -> bool:
         """An event_id that the page made, or one of the site's own; ours are in the store."""
-        return not self._issuer.minter.verifies(call.i, call.n) and self._hears(call.i, call.n, key)
-
-    def _proven(self, event_id: str, event_name: str, key: tuple[str, str] | None) -> bool:
-        return self._issuer.minter.verifies(event_id, event_name) or (
-            key is not None
-            and self._issuer.opens(key)
-            and self._hears(event_id, event_name, key[1])
+        return (
+            not self._issuer.minter.verifies(call.i, call.n)
+            and _may_be_of(key, call.i)
+            and self._hears(key, call.n)
         )
 
-    def _hears(self, event_id: str, event_name: str, key: str) -> bool:
-        own = not event_id.startswith("m") or made_by(key, event_id)
-        return own and self._issuer.mirror.hears(event_name)
+    def _takes_sighting(self, key: str) -> bool:
+        taken = self._pages.takes_sighting(key)
+        if not taken:
+            self._refused("page_budget")
+        return taken
+
+    def _hears(self, key: str, event_name: str) -> bool:
+        """Whether a page may use this name: one that a rule names, or one of five others."""
+        heard = event_name in self._ruled or (
+            is_harmless(event_name) and self._pages.hears(key, event_name, self._issuer.clock())
+        )
+        if not heard:
+            self._refused("unknown_name")
+        return heard
 
     def _refused(self, reason: str) -> None:
         self._issuer.count(Count("beacon", reason))
+
+
+def _may_be_of(key: str, event_id: str) -> bool:
+    """Whether the page with this `key` may have used an event_id that is not ours."""
+    return not event_id.startswith("m") or made_by(key, event_id)
 
 
 def _same_site(headers: Mapping[str, str], host: str, *, signed: bool) -> None:

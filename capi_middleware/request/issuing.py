@@ -3,6 +3,7 @@
 import random
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from decimal import Decimal
@@ -16,7 +17,7 @@ from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
 from capi_middleware.capture.client import AGENT_READ, Client, Hosts, Proxies, read_client
 from capi_middleware.capture.consent import ConsentRule
-from capi_middleware.capture.limits import OFTEN, Repeats
+from capi_middleware.capture.limits import OFTEN, Allowance, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.urls import PATH_SAFE, URL_READ
 from capi_middleware.config.expressions import Template, body_fields, parse
@@ -49,6 +50,8 @@ from capi_middleware.store.store import Store
 
 #: Pages that are told apart: anybody may ask for any number of paths.
 _MOST_PAGES = 200
+#: Of those that were not among them so many may come at once, and in an hour.
+_NEW_PAGES = 1000.0
 #: What templates, forms and databases write where there is no value.
 _NO_KEYS = frozenset(
     {"", "none", "null", "nil", "nan", "undefined", "false", "true", "n/a", "-", "()", "[]", "{}",
@@ -94,7 +97,8 @@ class Issuer:
             id(route): config.pixel_ids(route.event_name, route.pixels)
             for route in [*config.routes, *self.asking.routes]
         }
-        self._pages: set[str] = set()
+        self._pages: OrderedDict[str, None] = OrderedDict()
+        self._new_pages = Allowance(rate=_NEW_PAGES / 3600, burst=_NEW_PAGES, of_all=1.0)
         self._repeats = Repeats()
         self.mirror: Mirror = Mirror(config.mirror)
         self.carrier: Carrier = Carrier(TextSigner(config.secrets, CARRIED))
@@ -416,14 +420,19 @@ class Issuer:
         self.count(*(Count("dropped", reason, name, pixel) for pixel in pixel_ids))
 
     def page_of(self, path: str) -> str:
-        """A page for the counters: its path without what is personal, at most 200 of them."""
+        """A page for the counters: its path without what is personal; "" for one too many."""
         segments = quote(path[:URL_READ], safe=PATH_SAFE).split("/")
         return self._listed(_page_name("/".join(parts_of_path(segments))))
 
     def _listed(self, page: str) -> str:
-        if page not in self._pages and len(self._pages) < _MOST_PAGES:
-            self._pages.add(page)
-        return page if page in self._pages else ""
+        pages = self._pages  # what was used lately stays
+        if page not in pages and not self._new_pages.take(None, self.clock()):
+            return ""
+        pages.pop(page, None)
+        pages[page] = None
+        if len(pages) > _MOST_PAGES:
+            pages.popitem(last=False)
+        return page
 
     def left_out(self, event_name: str, keys: Iterable[str]) -> None:
         """Count values that were missing or unusable."""

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from capi_middleware import verify_alert
 from capi_middleware.alerts import rules as alerts
-from capi_middleware.alerts.rules import Alert, Change, State, alert_of, decide
+from capi_middleware.alerts.rules import Alert, Change, State, alert_of, decide, told_of
 from capi_middleware.report.model import Flag, Severity
+from capi_middleware.report.numbers import events_of
 from capi_middleware.signing import sign_alert
+from capi_middleware.store.records import Tallies, Tally
 from tests.support.configs import SECRET
 from tests.support.stores import NOON
+from tests.support.tallies import tally
 
 Severities = Sequence[Severity | None]
 
@@ -211,3 +214,25 @@ def test_whoever_knows_the_key_of_alerts_needs_no_library_and_no_secret_key() ->
     moment, _, given = sign_alert(SECRET, BODY, NOON).removeprefix("t=").partition(",v1=")
     assert moment == "1800000000"
     assert given == hmac.new(alert_key, f"{moment}.".encode() + BODY, sha256).hexdigest()
+
+
+def test_flags_of_single_events_keep_room_for_the_flags_of_the_site() -> None:
+    many = [flag(code=f"c{n}", name=f"made up {n}") for n in range(300)]
+    paused = flag("critical", "pixel_paused", name="")
+    assert told([many, many, [*many, paused], [*many, paused]])[-1] == ["opened critical"]
+
+
+def test_what_only_browsers_name_is_no_alert() -> None:
+    def names(*rows: Tally, configured: Sequence[str] = ()) -> list[str]:
+        events, _ = events_of(Tallies(rows, [], []))
+        flags = [flag("critical", "server_missing", one.event_name) for one in events]
+        site = flag("critical", "csp_blocks", "")
+        found = told_of([*flags, site], events, frozenset(configured))
+        return [one.event_name for one in found]
+
+    made_up = [tally("unknown", "sent", 9, name=f"made up {n}") for n in range(3)]
+    called = tally("unmapped", "sent", 9, name="called")
+    assert names(*made_up, called) == [""]
+    assert names(*made_up, called, configured=["called"]) == ["called", ""]
+    assert names(tally("pending", "not_run", 1, name="own")) == ["own", ""]
+    assert names(tally("dead", "sent", 1, name="own")) == ["own", ""]

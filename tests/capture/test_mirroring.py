@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capi_middleware.capture.limits import Allowance
-from capi_middleware.capture.mirroring import Mirror, made_by
+from capi_middleware.capture.mirroring import Mirror, is_harmless, made_by
 from capi_middleware.signing import Minter
 from tests.support.configs import SECRET
 
@@ -84,12 +84,11 @@ def test_not_every_visitor_is_remembered() -> None:
     "name", ["jane.doe@example.com", "+49 30 1234567", "4f9c8a7b6d5e4f3a2b1c0d9e"]
 )
 def test_a_name_that_is_somebody_s_is_not_heard(name: str) -> None:
-    assert not Mirror(True).hears(name)
-    assert Mirror([name]).hears(name)  # the site's own word
-    assert Mirror(True).hears("Newsletter 2026")
+    assert not is_harmless(name)
+    assert is_harmless("Newsletter 2026")
 
 
 @pytest.mark.parametrize("name", ['x"); import os #', "x'];alert(1)//", "`x`", "x\\"])
 def test_no_name_of_a_stranger_ends_the_quotes_of_a_flag_s_line_of_code(name: str) -> None:
-    assert not Mirror(True).hears(name)
-    assert Mirror(True).hears("Lead (form), step 2")
+    assert not is_harmless(name)
+    assert is_harmless("Lead (form), step 2")

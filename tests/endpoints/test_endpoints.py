@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -532,15 +533,100 @@ def test_a_value_that_is_no_number_refuses_no_beacon(site: Site) -> None:
     assert site.browser() == [("sent", 1)]
 
 
-def test_a_page_brings_a_hundred_made_up_names_into_the_report_and_no_more(site: Site) -> None:
-    key = page_key(site)
-    for part in range(5):
-        own = [f"{part}-{n}" for n in range(60)]
-        body = {"e": [[f"site-{name}", name, PIXEL_ID, "sent"] for name in own], "k": key}
-        site.client.post("/_capi/b", content=json.dumps(body))
+def own_events(site: Site, key: list[str], names: Sequence[str], mark: str = "") -> int:
+    """A page tells of events with the site's own ids."""
+    events = [[f"site-{mark}{name}", name, PIXEL_ID, "sent"] for name in names]
+    body = json.dumps({"e": events, "k": key})
+    return site.client.post("/_capi/b", content=body).status_code
+
+
+def reported(site: Site) -> set[str]:
     answer = site.client.get("/_capi/parity.json", headers=REPORT)
-    names = {one["event_name"] for one in answer.json()["events"]}
-    assert len(names - {"PageView"}) == 100
+    return {one["event_name"] for one in answer.json()["events"]}
+
+
+def test_a_page_brings_five_made_up_names_into_the_report_and_all_a_hundred(site: Site) -> None:
+    now = time.time()
+    site.capi.issuer.clock = lambda: now  # a machine under load takes its time
+    for page in range(25):
+        own_events(site, page_key(site), [f"{page}-{n}" for n in range(60)])
+        if page == 0:
+            assert len(reported(site) - {"PageView"}) == 5
+    assert len(reported(site) - {"PageView"}) == 100
+    assert site.refused()["unknown_name"] == 25 * 60 - 100
+
+
+@pytest.mark.parametrize(
+    "name", ["jane.doe@example.com", "+49 30 1234567", "4f9c8a7b6d5e4f3a2b1c0d9e"]
+)
+def test_a_name_that_is_somebody_s_is_not_heard(name: str) -> None:
+    site = Site()
+    own_events(site, page_key(site), [name, "Newsletter 2026"])
+    assert reported(site) == {"PageView", "Newsletter 2026"}
+    site = Site(mirror=[name])  # the site's own word
+    own_events(site, page_key(site), [name])
+    assert name in reported(site)
+
+
+def test_names_that_nobody_uses_any_more_make_room_for_others(site: Site) -> None:
+    now = time.time()
+    site.capi.issuer.clock = lambda: now
+    for page in range(20):
+        own_events(site, page_key(site), [f"{page}-{n}" for n in range(5)])
+    key = page_key(site)
+    assert own_events(site, key, ["real"]) == 204
+    assert "real" not in reported(site)
+    now += 60
+    own_events(site, page_key(site), ["real"], "later")
+    assert "real" in reported(site)
+
+
+def test_a_page_has_a_budget_of_sightings_that_no_signature_proves(site: Site) -> None:
+    key, other = page_key(site), page_key(site)
+    for part in range(9):
+        told = [[f"{part}-{n}", "Lead", PIXEL_ID, "sent"] for n in range(64)]
+        site.client.post("/_capi/b", content=json.dumps({"e": told, "k": key}))
+    assert sum(n for _, browser, n in rows(site, "Lead") if browser == "sent") == 500
+    assert site.refused()["page_budget"] == 9 * 64 - 500
+    assert own_events(site, other, ["Lead"], "other") == 204
+    assert site.beacon([key[1], key[0], PIXEL_ID, "sent"]) == 204  # what is signed always counts
+
+
+def test_a_page_has_a_budget_of_events(site: Site) -> None:
+    now = time.time()
+    site.capi.issuer.clock = lambda: now
+    key = page_key(site)
+    answers = [tell(site, key, *[call(key, number=n)] * 16) for n in range(40)]
+    assert answers.count(204) == 500 // 16
+    assert set(answers) == {204, 429}
+    assert tell(site, page_key(site), call(key)) == 204
+
+
+def test_made_up_pages_keep_no_real_page_out_of_the_report(site: Site) -> None:
+    key = page_key(site)
+    for n in range(250):
+        site.capi.issuer.page_of(f"/made-up/{chr(97 + n % 26) * (n // 26 + 1)}")
+    assert tell(site, key, call(key, "Contact"), url="/contact") == 204
+    counts = site.capi.store.tallies(0, 1e12).counts
+    assert [one.reason for one in counts if one.kind == "unmapped"] == ["/contact"]
+
+
+def test_one_address_fills_less_than_fifty_megabytes_of_the_disk_in_a_day() -> None:
+    site = Site(mirror=True)
+    issuer, now = site.capi.issuer, time.time()
+    issuer.clock = lambda: now
+    one = TestClient(site.client.app, client=("8.8.8.8", 1))
+    page_text, size, answers = "x" * 60_000, 0, set()
+    for _ in range(900):
+        now += 86400 / 900
+        key = list(issuer.new_key())
+        told = call(key, d={"content_name": page_text})
+        body = json.dumps({"u": "http://testserver/", "k": key, "m": [told]})
+        status = one.post("/_capi/t", content=body).status_code
+        answers.add(status)
+        size += len(body) if status == 204 else 0
+    assert answers == {204, 429}
+    assert size < 50e6
 
 
 def test_too_many_questions_of_one_visitor_are_refused_and_counted(site: Site) -> None:
