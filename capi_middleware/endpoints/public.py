@@ -129,7 +129,9 @@ class Endpoints:
                 accepted.append(sighting)
             elif known is None or not _may_be_of(known, event_id):
                 self._refused("forged")
-            elif self._hears(known, name) and self._takes_sighting(known):
+            elif not self._pages.takes_sighting(known):
+                self._refused("page_budget")
+            elif self._hears(known, name):
                 told += 1
                 accepted.append(sighting)
         if told and not self._has_room(client.ip, told, 0):
@@ -210,12 +212,6 @@ class Endpoints:
             and _may_be_of(key, call.i)
             and self._hears(key, call.n)
         )
-
-    def _takes_sighting(self, key: str) -> bool:
-        taken = self._pages.takes_sighting(key)
-        if not taken:
-            self._refused("page_budget")
-        return taken
 
     def _hears(self, key: str, event_name: str) -> bool:
         """Whether a page may use this name: one that a rule names, or one of five others."""
