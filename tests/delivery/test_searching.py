@@ -193,6 +193,18 @@ def test_a_fresh_conversion_goes_out_with_the_next_half_of_a_search(
     assert store.find(["order"])[0].server == "delivered"
 
 
+def test_a_conversion_that_was_refused_with_page_views_is_in_the_first_half_of_the_search(
+    store: MemoryStore, clock: Clock
+) -> None:
+    views = (row(f"v{n}", event_name="PageView", payload=b"%d" % n) for n in range(999))
+    store_rows(store, *views, row("fresh", payload=b"fresh"))
+    meta = Meta(store, clock, {b"600"}, SURE)
+    work(store, clock, meta, steps=2)
+
+    assert [b"fresh" in one for one in meta.sent] == [True, True]
+    assert b"600" not in meta.sent[1]
+
+
 def test_a_fresh_conversion_goes_before_a_backlog(store: MemoryStore, clock: Clock) -> None:
     waiting(store, 3000)
     clock.now += 3600
