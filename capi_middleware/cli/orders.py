@@ -41,13 +41,25 @@ class Order(Struct, frozen=True):
         return f"Order({self.id!r}, line={self.line})"
 
 
+class NotPaid(Struct, frozen=True):
+    """An order that was refunded, cancelled or never paid, as the shop's word `status` has it."""
+
+    id: str
+    line: int
+    status: str
+
+
 class Orders(Struct):
-    """What a file holds: `columns` by their meaning, `bad_lines` with why, but not their values."""
+    """What a file holds: `columns` by their meaning, `bad_lines` with why, but not their values.
+
+    `unpaid` is how many lines are no paid order; `not_paid` are those that say why, by their id.
+    """
 
     columns: dict[str, str]
     orders: list[Order]
     bad_lines: list[dict[str, Any]]
     unpaid: int = 0
+    not_paid: dict[str, NotPaid] = {}
 
 
 def read_orders(
@@ -82,6 +94,9 @@ def read_orders(
                     continue
                 if "status" in given and _plain(given["status"]) not in _WORDS["paid"]:
                     found.unpaid += 1
+                    if given["id"] and given["status"]:
+                        one = NotPaid(given["id"], rows.line_num, given["status"])
+                        found.not_paid.setdefault(one.id, one)
                     continue
                 try:
                     found.orders.append(_order(given, rows.line_num, currency, zone))

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from capi_middleware.capi import CAPI
 from capi_middleware.cli import terminal
-from capi_middleware.cli.orders import USUAL, Order, Orders, read_orders
+from capi_middleware.cli.orders import USUAL, NotPaid, Order, Orders, read_orders
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
@@ -101,9 +101,8 @@ class Ledger:
         ]
 
     def _known_at(self, order: Order, known: Known) -> Judged:
-        server, browser = known.server == "delivered", known.browser == SENT
-        if server or browser:
-            reached: Reached = "both" if server and browser else "server" if server else "browser"
+        reached = _reached(known)
+        if reached is not None:
             return Judged(order, known.pixel_id, reached)
         match known.server:
             case "pending" | "leased":
@@ -156,6 +155,44 @@ class Ledger:
         return next((why for holds, why in reasons if holds), YES)
 
 
+def _reached(known: Known) -> Reached | None:
+    """By which channel Meta got an event; None where it did not."""
+    server, browser = known.server == "delivered", known.browser == SENT
+    if server and browser:
+        return "both"
+    return "server" if server else "browser" if browser else None
+
+
+def _sent_unpaid(capi: CAPI, event_name: str, read: Orders) -> list[dict[str, Any]]:
+    """Orders that Meta counts and that the shop refunded, cancelled or was never paid for.
+
+    Where the row was pruned, what is remembered tells no pixel and no channel: "tracked".
+    """
+    paid = {one.id for one in read.orders}
+    minters = [Minter([secret]) for secret in capi.config.secrets]
+    orders = [one for one in read.not_paid.values() if one.id not in paid]
+    ids = {minter.mint(event_name, 0.0, one.id): one for one in orders for minter in minters}
+    sent: list[dict[str, Any]] = []
+    known_ids = set()
+    for known in _find(capi.store, list(ids), "looking unpaid orders up"):
+        reached = _reached(known)
+        known_ids.add(ids[known.event_id].id)
+        if known.event_name == event_name and reached is not None:
+            sent.append(_told_unpaid(ids[known.event_id], known.pixel_id, reached))
+    unknown = [event_id for event_id, one in ids.items() if one.id not in known_ids]
+    for at in range(0, len(unknown), MOST_FOUND):
+        for event_id in capi.store.remembered(unknown[at : at + MOST_FOUND]):
+            if ids[event_id].id not in known_ids:
+                known_ids.add(ids[event_id].id)
+                sent.append(_told_unpaid(ids[event_id], "", "tracked"))
+    return sorted(sent, key=lambda one: (one["line"], one["pixel_id"]))
+
+
+def _told_unpaid(order: NotPaid, pixel_id: str, reached: str) -> dict[str, Any]:
+    return {"order": order.id, "line": order.line, "status": order.status, "pixel_id": pixel_id,
+            "reached": reached}  # fmt: skip
+
+
 def _find(store: Store, event_ids: Sequence[str], text: str) -> Iterator[Known]:
     for start in terminal.steps(range(0, len(event_ids), MOST_FOUND), text):
         yield from store.find(event_ids[start : start + MOST_FOUND])
@@ -193,6 +230,8 @@ def reconcile(
 ) -> None:  # fmt: skip
     """Compare paid orders (CSV) with the ledger: which never reached Meta, and why.
 
+    Orders whose status says refunded, cancelled or not paid, and that were sent, are named.
+
     The id column is the dedupe_key of the event. --replay queues orders of the last seven days
     that are in no ledger, with the order's time, and never one that Meta may have counted. E-mail
     and phone are hashed in memory. Exit code 0 when every order reached Meta, is on its way or was
@@ -210,12 +249,13 @@ def reconcile(
         ledger = Ledger(capi.config, capi.store, event, read.orders, consented=consented)
         judged = [one for order in read.orders for one in ledger.judge(order)]
         queued = _replay(capi, event, judged) if replay else frozenset()
+        unpaid = _sent_unpaid(capi, event, read)
     # At another pixel the same order may be a dead letter: there its row stays as it is.
     judged = [
         replace(one, replay=_QUEUED) if one.replay == YES and one.order.id in queued else one
         for one in judged
     ]
-    told = _told(read, judged) | {"queued": len(queued)}
+    told = _told(read, judged) | {"queued": len(queued), "sent_unpaid": unpaid}
     terminal.print_json(told) if as_json else _print(event, told)
     missing = any(one.reached == "no" and one.replay != _QUEUED for one in judged)
     sys.exit(2 if not read.orders else 1 if missing or read.bad_lines else 0)
@@ -293,5 +333,11 @@ def _print(event: str, told: dict[str, Any]) -> None:
         terminal.print_line(f"{place}: {one['why']}; replay: {one['replay']}")
     if len(missing) > _SHOWN:
         terminal.console.print(f"... {len(missing):,} missing in all; --json lists them")
+    unpaid = told["sent_unpaid"]
+    for one in unpaid[:_SHOWN]:
+        place = f"order {one['order']} (line {one['line']}): {one['status']}"
+        terminal.print_line(f"{place}, but Meta got its {event} ({one['reached']})")
+    if len(unpaid) > _SHOWN:
+        terminal.console.print(f"... {len(unpaid):,} sent but not paid in all; --json lists them")
     if queued:
         terminal.console.print(f"{queued:,} queued; they leave with the next delivery")

@@ -248,6 +248,32 @@ def test_events_signed_by_an_older_key_are_found(shop: Site) -> None:
     assert shop.run("reconcile", write(shop, ("A", 60))).exit_code == 0
 
 
+def test_refunded_cancelled_and_unpaid_orders_that_were_sent_are_named(shop: Site) -> None:
+    with shop.capi() as capi:
+        for number in ("A", "B", "E", "P"):
+            purchase(capi, number, 60, "delivered", SENT)
+        capi.store.prune(1e12)  # what is remembered of orders is left
+        purchase(capi, "C", 60, "unmapped", SENT)
+        purchase(capi, "D", 60, "expired", "not_run")
+        purchase(capi, "F", 60, "delivered", SENT)
+    words = ["paid", "refunded", "Cancelled", "voided", "pending", "", "paid", "refunded"]
+    numbers = ["P", "A", "B", "C", "D", "E", "G", "F"]
+    path = shop.folder / "orders.csv"
+    lines = [
+        f"{number},{stamp(60)},1.00,EUR,{word}" for number, word in zip(numbers, words, strict=True)
+    ]
+    head = "order_id,paid_at,total,currency,status"
+    path.write_text("\n".join([head, *lines, f"A,{stamp(60)},1.00,EUR,refunded"]) + "\n")
+    told = shop.told("reconcile", str(path))
+    named = [(one["order"], one["status"], one["reached"]) for one in told["sent_unpaid"]]
+    assert named == [
+        ("A", "refunded", "tracked"), ("B", "Cancelled", "tracked"), ("C", "voided", "browser"),
+        ("F", "refunded", "both"),
+    ]  # fmt: skip
+    text = shop.run("reconcile", str(path)).output
+    assert "order F (line 9): refunded, but Meta got its Purchase (both)" in text
+
+
 SHOPIFY = """\
 Name;Email;Financial Status;Paid at;Currency;Total;Lineitem name
 #1001;a@example.com;paid;2026-11-20 14:03:22 +0100;EUR;1.234,56;Kettle
