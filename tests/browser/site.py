@@ -48,6 +48,7 @@ class Site:
         self.body = ""
         self.headers: dict[str, str] = {"cache-control": "no-store"}
         self.answer_to_t: dict[str, Any] = {"e": []}
+        self.statuses_of_t: list[int] = []
         self.beacons: list[list[str]] = []
         self.requests: list[str] = []
         self.asked: list[dict[str, Any]] = []
@@ -81,6 +82,8 @@ class Site:
 
     async def _ask(self, request: Request) -> Response:
         self.asked.append(await request.json())
+        if self.statuses_of_t:
+            return Response(status_code=self.statuses_of_t.pop())
         return JSONResponse(self.answer_to_t)
 
     async def _other(self, request: Request) -> Response:

@@ -214,3 +214,41 @@ def test_a_prerendered_page_waits_until_it_is_shown(
     page.evaluate("document.dispatchEvent(new Event('prerenderingchange'))")
     until(lambda: servers.site.beacons)
     assert servers.site.outcomes == [(PIXEL, "sent")]
+
+
+HOSTS = {
+    "no sendBeacon": "delete Navigator.prototype.sendBeacon",
+    "a sendBeacon that throws": "Navigator.prototype.sendBeacon = () => { throw Error('no') }",
+    "Prototype.js": "Array.prototype.toJSON = function () { return '[' + this.join(', ') + ']' };"
+    "String.prototype.toJSON = function () { return `'${this}'` }",
+    "a placeholder": "window.fbq = () => {}",
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_page_that_changes_what_browsers_have_is_heard(
+    page: Page, servers: Servers, until: Until, host: str
+) -> None:
+    page.add_init_script(HOSTS[host])
+    page.goto(servers.site.url)
+    until(lambda: servers.site.beacons)
+    assert servers.site.beacons == [[ID, "Purchase", PIXEL, "sent"]]
+
+
+def test_frozen_images_stop_no_event(page: Page, servers: Servers, until: Until) -> None:
+    page.add_init_script("Object.freeze(HTMLImageElement.prototype)")
+    page.goto(servers.site.url)
+    until(lambda: servers.meta.received.browser)
+    assert [hit.eid for hit in servers.meta.received.browser] == [ID]
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_question_that_is_refused_for_the_moment_is_asked_again(
+    page: Page, servers: Servers, until: Until, status: int
+) -> None:
+    servers.site.data |= {"a": True, "e": []}
+    servers.site.answer_to_t = {"e": [purchase()]}
+    servers.site.statuses_of_t = [status]
+    page.goto(servers.site.url)
+    until(lambda: servers.site.beacons)
+    assert servers.site.outcomes == [(PIXEL, "sent")]

@@ -10,6 +10,16 @@ const bare = url => {
 };
 const ours = url => url.startsWith(location.origin + '/');
 const names = events => events.length ? events.map(e => e.n) : undefined;
+// Prototype.js makes texts of lists: its toJSON() rests meanwhile.
+const json = value => {
+	const off = [Array, String, Number, Object].map(({ prototype: p }) => [p, p.toJSON]);
+	for (const [p] of off) delete p.toJSON;
+	const text = JSON.stringify(value);
+	for (const [p, given] of off) if (given) p.toJSON = given;
+	return text;
+};
+// Whether the browser took it.
+const beam = safe((url, body) => navigator.sendBeacon(url, body));
 const pixel = /\/tr\/?\?/;
 // c.i event_id, c.n name, c.p pixel, c.b without event_id (bare), c.v value and currency of the
 // page's own call; c.is outcome, c.said reported

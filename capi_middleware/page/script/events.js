@@ -5,7 +5,7 @@ const fired = safe((id, add, once) => {
 	const memory = once || id[0] === 'k' ? localStorage : sessionStorage;
 	const ids = JSON.parse(memory._capi || '[]').filter(([old, at]) => old[0] === 'k' || at > Date.now() - 6575e7);
 	const known = ids.some(([old]) => old === id);
-	if (add && !known) memory._capi = JSON.stringify([[id, Date.now()], ...ids].slice(0, 200));
+	if (add && !known) memory._capi = json([[id, Date.now()], ...ids].slice(0, 200));
 	return known;
 });
 
@@ -18,7 +18,7 @@ const left = safe(() => {
 const leftover = safe(() => {
 	const events = copies.filter(c => !c.left && c.is === 'left_early' && c.n !== 'PageView')
 		.map(({ e, p }) => ({ ...e, p: [p] }));
-	if (events.length) sessionStorage._capi_left = JSON.stringify(events);
+	if (events.length) sessionStorage._capi_left = json(events);
 });
 
 // `at` is the address of a page that scripts fetch, maybe before it is shown.
@@ -38,12 +38,15 @@ const fire = (events, at) => {
 	expire();
 };
 
-const place = more => JSON.stringify({ u: location.href, ...more });
+const place = more => json({ u: location.href, ...more });
 // A page that others may have got, too, knows neither its events nor this visitor's consent; those
 // of one that was fetched ahead wait until it is shown (w), or a part of it (f); h has it already.
-const tell = about => fetch(site + '/t', {
+const tell = (about, wait = 1000) => fetch(site + '/t', {
 	method: 'POST', keepalive: true, body: place({ k: data.k, y: data.y, ...about }),
-}).then(answer => answer.json());
+}).then(answer => {
+	if (answer.ok || wait > 8000 || answer.status < 500 && answer.status !== 429) return answer.json();
+	return new Promise(done => setTimeout(done, wait)).then(() => tell(about, wait * 2));
+});
 const question = about => tell(about).then(given => {
 	if (given.x === data.x) fire(given.e);
 });

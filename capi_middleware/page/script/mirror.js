@@ -8,9 +8,9 @@ const mirror = () => {
 		if (!i) [i, b] = [make(), true];
 		for (const one of p) copies.push({ i, n, p: one, b, e: { i, n }, ...more });
 		if (n === 'PageView') for (const one of p) viewed[one] = bare(location);
-		if (!more || !more.e) navigator.sendBeacon(site + '/t', place({
-			r: document.referrer, k: data.k, m: [{ n, i, p, d, b }],
-		}));
+		const body = place({ r: document.referrer, k: data.k, m: [{ n, i, p, d, b }] });
+		if (!(more && more.e) && !beam(site + '/t', body))
+			fetch(site + '/t', { method: 'POST', keepalive: true, body }).catch(noop);
 		return copies[copies.length - 1];
 	};
 

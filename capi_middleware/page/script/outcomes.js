@@ -6,14 +6,14 @@ let listening, late, asImage, probing, observer;
 
 const arrived = entry => entry.transferSize || entry.nextHopProtocol;
 const csp = part => refused.some(url => url.includes(part));
-const locked = safe(name => RegExp(`"(${name})`).test(JSON.stringify(fbq.instance.locks)));
+const locked = safe(name => RegExp(`"(${name})`).test(json(fbq.instance.locks)));
 const see = list => list.forEach(entry => { timings[entry.name] = entry; });
 
 const report = () => {
 	const news = copies.filter(c => c.is && c.is !== c.said);
 	if (!news.length) return;
-	const body = JSON.stringify({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is].concat(c.v || [])), k: data.k });
-	if (asImage || !navigator.sendBeacon(beacon, body))
+	const body = json({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is].concat(c.v || [])), k: data.k });
+	if (asImage || !beam(beacon, body))
 		new Image().src = beacon + '?e=' + encodeURIComponent(body);
 };
 
@@ -133,5 +133,5 @@ const judgement = () => {
 	const image = HTMLImageElement.prototype, src = Object.getOwnPropertyDescriptor(image, 'src');
 	const { set } = src;
 	src.set = function (url) { watch(this, url); set.call(this, url); };
-	Object.defineProperty(image, 'src', src);
+	safe(() => Object.defineProperty(image, 'src', src))(); // frozen by some
 };

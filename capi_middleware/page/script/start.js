@@ -17,7 +17,7 @@ const start = nonce => {
 	beacon = site + '/b';
 	ids = data.p.map(p => p.id);
 	judgement();
-	own = !window.fbq;
+	own = !window.fbq || !(window.fbq.queue || window.fbq.callMethod); // or a placeholder
 	if (own) stub(nonce);
 	fbq = window.fbq;
 	listen();
