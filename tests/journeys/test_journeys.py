@@ -54,14 +54,18 @@ CHOSEN = JOURNEYS[::6]
 
 
 def planted(journey: Journey) -> tuple[int, int]:
-    """(server copies, browser copies) that Meta must get: one server copy, once."""
+    """(server copies, browser copies) that Meta must get: one server copy, once.
+
+    A row that is pruned within the window, sooner than any retention, is sent again and removed.
+    """
     is_over = journey.day * 24 > 47
     seen = set()
     if journey.first == "phone":
         seen.add("phone")
     if not is_over:
         seen |= {one for one in journey.then.split("+") if one != "webhook"}
-    return 1, len(seen)
+    again = "prune" in journey.between and not is_over
+    return 1 + again, len(seen)
 
 
 class Street:
