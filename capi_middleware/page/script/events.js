@@ -3,7 +3,7 @@
 // Its page may come out of a cache when Meta has long forgotten it.
 const fired = safe((id, add, once) => {
 	const memory = once || id[0] === 'k' ? localStorage : sessionStorage;
-	const ids = JSON.parse(memory._capi || '[]').filter(([old, at]) => old[0] === 'k' || at > Date.now() - 6575e7);
+	const ids = JSON.parse(memory._capi || '[]').filter(([old, at]) => old[0] === 'k' || at > Date.now() - 6048e5);
 	const known = ids.some(([old]) => old === id);
 	if (add && !known) memory._capi = json([[id, Date.now()], ...ids].slice(0, 200));
 	return known;
