@@ -270,9 +270,11 @@ class Issuer:
         """
         try:
             known = question.result(min(seconds, self.store.recall_seconds))
+        except (TimeoutError, CancelledError):
+            self.count(Count("error", "the memory of orders: TimeoutError"))
+            return False
         except Exception as error:
-            late = isinstance(error, CancelledError)  # nobody waits for it any more
-            self.shield.caught(TimeoutError() if late else error, "the memory of orders")
+            self.shield.caught(error, "the memory of orders")
             return False
         if known is None or not known.is_over(self.clock()):
             return False
