@@ -43,10 +43,11 @@ BEACON_OUTCOMES = frozenset(
 )
 
 #: States of a server copy. `leased` is shown as pending, `dead` as rejected; `stopped` is one that
-#: the host's before_send stopped.
+#: the host's before_send stopped. `unsigned` is none that a browser told of under an event_id that
+#: is not ours: it stays apart from coverage.
 ServerState = Literal[
     "pending", "leased", "delivered", "dead", "expired", "dropped", "stopped", "consent", "bot",
-    "unmapped", "unknown",
+    "unmapped", "unknown", "unsigned",
 ]  # fmt: skip
 
 
@@ -126,7 +127,8 @@ class Sighting(Struct, frozen=True):
     """The browser's word about one event for one pixel. `outcome`: "sent" or a cause.
 
     `digest` is the keyed hash of the browser copy's value and currency where the page's own code
-    set them, else "". `uses` is whose browser it was, as in Row.
+    set them, else "". `uses` is whose browser it was, as in Row. `server` is what stands for the
+    server copy until there is one.
     """
 
     event_id: str
@@ -135,6 +137,7 @@ class Sighting(Struct, frozen=True):
     outcome: str
     digest: str = ""
     uses: str = ""
+    server: Literal["unknown", "unsigned"] = "unknown"
 
 
 class Count(Struct, frozen=True):
@@ -149,14 +152,15 @@ class Count(Struct, frozen=True):
     code), skewed (our clock is ahead of Meta's or behind), damaged (what became of a damaged file:
     saved, settled or sums that could not be read; what waited is dropped), reused (one event_id
     for several events, see Use in store/records.py), beside (with another conversion of the visitor
-    on the page; `reason` is its name). `reason` says why, `event_name` and `pixel_id` are "" where
+    on the page; `reason` is its name), unsigned (only a beacon told of it, under an event_id that
+    is not ours). `reason` says why, `event_name` and `pixel_id` are "" where
     they do not apply.
     """
 
     kind: Literal[
         "suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped",
         "no_event_id", "csp", "repeated", "rested", "skewed", "damaged", "reused",
-        "beside",
+        "beside", "unsigned",
     ]  # fmt: skip
     reason: str
     event_name: str = ""

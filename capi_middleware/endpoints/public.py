@@ -133,7 +133,7 @@ class Endpoints:
                 self._refused("page_budget")
             elif self._hears(known, name):
                 told += 1
-                accepted.append(sighting)
+                accepted.append(replace(sighting, server="unsigned"))
         if told and not self._has_room(client.ip, told, 0):
             return bare(429)
         if accepted:

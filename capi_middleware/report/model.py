@@ -75,9 +75,11 @@ class EventReport(Struct, frozen=True, kw_only=True):
     `missing_server` to `browser_only`; an event of which neither copy is known to have arrived is
     in none of them. `unmapped_pages` are the pages whose own pixel code fires what no rule on the
     server makes, the busiest first. `repeated` events look like another of the same visitor, with
-    the same value, seconds before. `pending` are all the server copies that wait for delivery,
-    `suppressed` the events that were never made. `match_keys` are shares of `server`, keys of
-    share 0 left out; they say what the events carry and are not Meta's event match quality.
+    the same value, seconds before. `unsigned` are those that only beacons told of, under event_ids
+    that are not ours: anybody may make them up, so they are in no other number. `pending` are all
+    the server copies that wait for delivery, `suppressed` the events that were never made.
+    `match_keys` are shares of `server`, keys of share 0 left out; they say what the events carry
+    and are not Meta's event match quality.
     """
 
     event_name: str
@@ -97,6 +99,7 @@ class EventReport(Struct, frozen=True, kw_only=True):
     without_event_id: int
     repeated: int
     differing: int
+    unsigned: int
     match_keys: dict[str, float]
     match_keys_by_origin: MatchKeysByOrigin
     freshness_seconds: FreshnessSeconds

@@ -31,7 +31,7 @@ _Z = 1.96  # both sides of a 95 % interval
 _ROWLESS = ("queue_full", "store_error", "damaged", "passed")
 #: What is counted of an event apart from its rows; others say nothing about one event.
 _COUNTED = frozenset(
-    {"suppressed", "unmapped", "repeated", "no_event_id", "dropped", "reused", "beside"}
+    {"suppressed", "unmapped", "repeated", "no_event_id", "dropped", "reused", "beside", "unsigned"}
 )
 
 
@@ -159,6 +159,7 @@ def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
         without_event_id=sum(group.counted("no_event_id").values()),
         repeated=sum(group.counted("repeated").values()),
         differing=group.differing,
+        unsigned=sum(group.counted("unsigned").values()),
         unmapped_pages=group.counted("unmapped"),
         match_keys=_match_keys(delivered).keys,
         match_keys_by_origin=MatchKeysByOrigin(

@@ -120,7 +120,7 @@ class Journals:
     def _write(self, entry: Entry, commits: list[Commit]) -> bool:
         if self._pid != os.getpid():
             self._abandon()
-        with self._lock, suppress(OSError):
+        with self._lock, suppress(OSError, UnicodeEncodeError):  # a text that no file holds
             if self._file is None:
                 self._open()
             assert self._file is not None

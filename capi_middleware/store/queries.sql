@@ -13,20 +13,26 @@ SELECT event_id, event_name, pixel_id, event_time, server, browser, match_keys, 
     page, agent, digest, uses, :now, :now
 FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
-    event_time = CASE events.server WHEN 'unknown' THEN excluded.event_time
-                 ELSE events.event_time END,
-    due_at = CASE events.server WHEN 'unknown' THEN excluded.due_at ELSE events.due_at END,
-    match_keys = CASE events.server WHEN 'unknown' THEN excluded.match_keys
-                 ELSE events.match_keys END,
-    route = CASE events.server WHEN 'unknown' THEN excluded.route ELSE events.route END,
-    page = CASE events.server WHEN 'unknown' THEN excluded.page ELSE events.page END,
-    agent = CASE events.server WHEN 'unknown' THEN excluded.agent ELSE events.agent END,
-    digest = CASE events.server WHEN 'unknown' THEN excluded.digest ELSE events.digest END,
+    event_time = CASE WHEN events.server IN ('unknown', 'unsigned')
+        THEN excluded.event_time ELSE events.event_time END,
+    due_at = CASE WHEN events.server IN ('unknown', 'unsigned')
+        THEN excluded.due_at ELSE events.due_at END,
+    match_keys = CASE WHEN events.server IN ('unknown', 'unsigned')
+        THEN excluded.match_keys ELSE events.match_keys END,
+    route = CASE WHEN events.server IN ('unknown', 'unsigned')
+        THEN excluded.route ELSE events.route END,
+    page = CASE WHEN events.server IN ('unknown', 'unsigned')
+        THEN excluded.page ELSE events.page END,
+    agent = CASE WHEN events.server IN ('unknown', 'unsigned')
+        THEN excluded.agent ELSE events.agent END,
+    digest = CASE WHEN events.server IN ('unknown', 'unsigned')
+        THEN excluded.digest ELSE events.digest END,
     uses = CASE excluded.uses WHEN '' THEN events.uses ELSE excluded.uses END,
-    server = CASE events.server WHEN 'unknown' THEN excluded.server ELSE events.server END,
+    server = CASE WHEN events.server IN ('unknown', 'unsigned')
+        THEN excluded.server ELSE events.server END,
     browser = CASE events.browser WHEN 'not_rendered' THEN excluded.browser
               ELSE events.browser END
-WHERE events.server = 'unknown' OR events.browser = 'not_rendered'
+WHERE events.server IN ('unknown', 'unsigned') OR events.browser = 'not_rendered'
    OR (excluded.uses <> '' AND excluded.uses <> events.uses)
 
 -- name: used
@@ -48,8 +54,9 @@ ON CONFLICT (key) DO NOTHING
 -- (the first part of `uses`) could not send tells of a stored copy of the page.
 INSERT INTO capi_events AS events (event_id, event_name, pixel_id, browser, browser_digest, uses,
     event_time, created_at, due_at, browser_at, server, match_keys)
-WITH new MANY (event_id text, event_name text, pixel_id text, outcome text, digest text, uses text)
-SELECT event_id, event_name, pixel_id, outcome, digest, uses, :now, :now, :now, :now, 'unknown', 0
+WITH new MANY (event_id text, event_name text, pixel_id text, outcome text, digest text, uses text,
+    server text)
+SELECT event_id, event_name, pixel_id, outcome, digest, uses, :now, :now, :now, :now, server, 0
 FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     browser = CASE WHEN excluded.browser <> 'sent' AND length(events.uses) IN (16, 24)

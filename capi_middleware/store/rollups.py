@@ -200,7 +200,9 @@ def read_tallies(db: "Transaction", start: float, end: float) -> Tallies:
     sums = db.read("sums", facets=list(_OF_TALLIES), **window)
     late = ((key, state.n) for state in _changes(db, window) for key in keys_of(state))
     for facet, value, pixel_id, event_name, server, browser, n in _added(sums, late):
-        if facet == "match_keys":
+        if facet == "match_keys" and server == "unsigned":
+            counts.append(Count("unsigned", "", event_name, pixel_id, n))
+        elif facet == "match_keys":
             rows.append(Tally(pixel_id, event_name, server, browser, int(value), n))
         elif facet == "seconds":
             freshness.append(Freshness(pixel_id, event_name, float(value), n))
@@ -220,7 +222,8 @@ def read_slices(db: "Transaction", facet: Facet, start: float, end: float) -> li
         for key in keys_of(state)
         if key.facet == facet
     )
-    return [Slice(*columns) for _, *columns in _added(sums, late)]
+    slices = [Slice(*columns) for _, *columns in _added(sums, late)]
+    return [one for one in slices if one.server != "unsigned"]
 
 
 def read_depth(db: "Transaction") -> dict[str, int]:

@@ -37,7 +37,7 @@ from capi_middleware.store.store import (
     schema,
 )
 from capi_middleware.store.turns import Turn, delete_queue
-from capi_middleware.store.writer import LockedError, at_fork
+from capi_middleware.store.writer import ForeignError, LockedError, at_fork
 
 logger: logging.Logger = logging.getLogger("capi_middleware.store")
 
@@ -769,8 +769,8 @@ def _was_database(wal: Path) -> bool:
         return False
 
 
-def _foreign(path: Path) -> StoreError:
-    return StoreError(
+def _foreign(path: Path) -> ForeignError:
+    return ForeignError(
         f"{path}: found a file that is no SQLite database, expected one of ours, or none: name "
         "another file in the store setting, or move this one away"
     )

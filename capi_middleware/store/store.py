@@ -335,7 +335,7 @@ class Store:
         """Record what browsers said. Idempotent and monotone.
 
         "sent" replaces every cause and is never replaced; another outcome replaces only
-        VAGUE_BROWSER_CAUSES. An unknown event becomes a row with server "unknown". Raises
+        VAGUE_BROWSER_CAUSES. An unknown event becomes a row with its `server`. Raises
         StoreFull and StoreError like `append`. A sighting that changes nothing is counted as
         REPLAYED.
         """
@@ -788,7 +788,7 @@ def _used(db: Transaction, event_ids: Set[str]) -> dict[str, dict[tuple[str, str
         for event_id, name, pixel_id, server, digest, place, uses in db.read(
             "used", event_ids=sorted(event_ids)
         ):
-            use = None if server == "unknown" else Use(uses, digest, place)
+            use = None if server in ("unknown", "unsigned") else Use(uses, digest, place)
             found.setdefault(event_id, {})[name, pixel_id] = use
     return found
 
@@ -796,6 +796,6 @@ def _used(db: Transaction, event_ids: Set[str]) -> dict[str, dict[tuple[str, str
 def _missing(db: Transaction, rows: Sequence[Row]) -> list[Row]:
     """Those of `rows` that the ledger does not have, each once."""
     found = db.read("find", event_ids=list({row.event_id for row in rows}))
-    there = {columns[1:4] for columns in found if columns[5] != "unknown"}
+    there = {columns[1:4] for columns in found if columns[5] not in ("unknown", "unsigned")}
     missing = {(row.event_id, row.event_name, row.pixel_id): row for row in rows}
     return [row for identity, row in missing.items() if identity not in there]

@@ -51,6 +51,10 @@ class LockedError(StoreError):
     """Somebody else holds the database's lock: the same write may work later."""
 
 
+class ForeignError(StoreError):
+    """The file is somebody else's: nothing is written into it, or beside it."""
+
+
 class AwayError(LockedError):
     """The server is away, or cannot be written just now: its engine tells the log of it."""
 
@@ -355,7 +359,7 @@ class Writer:
         for one in group:
             lost.update(dropped(one.kind, one.items, "store_error"))
         counts = [replace(one, n=n) for one, n in lost.items()]
-        if counts and not self._on_loss(hour, counts):
+        if counts and (isinstance(error, ForeignError) or not self._on_loss(hour, counts)):
             self._counters.update(counters_of(hour, counts))
 
 

@@ -34,13 +34,13 @@ if "STORE" in os.environ:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=spans)))
     trace.set_tracer_provider(provider)
-courier.POLL_SECONDS = 0.2
+    courier.POLL_SECONDS = 0.2
 
 capi = CAPI(
     make_config(
         store=os.environ.get("STORE", "memory:"),
         graph_url=os.environ.get("GRAPH", "http://127.0.0.1:1"),
-        delivery=True,
+        delivery="STORE" in os.environ,
         report_token=TOKEN,
         mirror=True,
         advanced_matching=True,

@@ -90,9 +90,8 @@ def jobs(fake_meta: FakeMeta, tmp_path: Path) -> Iterator[Celery]:
 def test_a_celery_task_tracks_for_the_visitor_of_the_checkout(
     jobs: Celery, visitor: str, fake_meta: FakeMeta
 ) -> None:
-    for order in range(20):
+    for order in [*range(1, 21), 1]:
         jobs.send_task("demo.celery_app.paid", [order, visitor, "jane@example.com"])
-    jobs.send_task("demo.celery_app.paid", [0, visitor, "jane@example.com"])
     until("all Purchases", lambda: len(fake_meta.received.server) >= 20, 60)
     events = [one.event for one in fake_meta.received.server]
     assert len({event["event_id"] for event in events}) == 20

@@ -43,6 +43,7 @@ _TAG = re.compile(
     rb'<script type="application/json" data-c.*?</script><script[^>]*></script>', re.S
 )
 _OURS = re.compile(r"_fb[pc]=|capi_next=")
+_FOR_ONE = ("cache-control", "private")
 #: What may change where a tag is in the body.
 _CHANGED = frozenset(
     {"content-length", "transfer-encoding", "connection", "etag", "last-modified", "accept-ranges"}
@@ -96,7 +97,10 @@ def without_tag(seen: Seen) -> Seen:
     headers = [
         (name, value)
         for name, value in seen.headers
-        if not (tagged and name in _CHANGED) and not (name == "set-cookie" and _OURS.match(value))
+        if not (tagged and name in _CHANGED)
+        and not (name == "set-cookie" and _OURS.match(value))
+        # What has an event_id, or sets our cookie, is for one visitor alone.
+        and (name, value) != _FOR_ONE
     ]
     return seen._replace(headers=headers, body=_TAG.sub(b"", seen.body))
 

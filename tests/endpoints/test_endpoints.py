@@ -581,12 +581,35 @@ def test_names_that_nobody_uses_any_more_make_room_for_others(site: Site) -> Non
     assert "real" in reported(site)
 
 
+def apart(site: Site, name: str) -> int:
+    """How many events of this name only beacons told of, under ids that are not ours."""
+    counts = site.capi.store.tallies(0, time.time() + 60).counts
+    return sum(one.n for one in counts if (one.kind, one.event_name) == ("unsigned", name))
+
+
+def test_ids_that_are_not_ours_are_in_no_coverage(site: Site) -> None:
+    key = page_key(site)
+    told = [[f"strange-{n}", "Purchase", PIXEL_ID, "sent"] for n in range(9)]
+    assert site.client.post("/_capi/b", json={"e": told, "k": key}).status_code == 204
+    assert rows(site, "Purchase") == []
+    assert apart(site, "Purchase") == 9
+
+
+def test_an_id_of_the_site_s_own_counts_when_the_page_told_of_the_call(site: Site) -> None:
+    key = page_key(site)
+    told = [["order-4711", "Lead", PIXEL_ID, "sent"]]
+    assert site.client.post("/_capi/b", json={"e": told, "k": key}).status_code == 204
+    assert tell(site, key, {"n": "Lead", "i": "order-4711", "p": [PIXEL_ID]}) == 204
+    assert [browser for _, browser, _ in rows(site, "Lead")] == ["sent"]
+    assert apart(site, "Lead") == 0
+
+
 def test_a_page_has_a_budget_of_sightings_that_no_signature_proves(site: Site) -> None:
     key, other = page_key(site), page_key(site)
     for part in range(9):
         told = [[f"{part}-{n}", "Lead", PIXEL_ID, "sent"] for n in range(64)]
         site.client.post("/_capi/b", content=json.dumps({"e": told, "k": key}))
-    assert sum(n for _, browser, n in rows(site, "Lead") if browser == "sent") == 500
+    assert apart(site, "Lead") == 500
     assert site.refused()["page_budget"] == 9 * 64 - 500
     assert own_events(site, other, ["Lead"], "other") == 204
     assert site.beacon([key[1], key[0], PIXEL_ID, "sent"]) == 204  # what is signed always counts

@@ -99,6 +99,7 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
             "without_event_id": 0,
             "repeated": 0,
             "differing": 0,
+            "unsigned": 0,
             "match_keys": {"em": 0.825, "fbp": 0.95},
             "match_keys_by_origin": {
                 "browser": {"events": 120, "keys": {"em": 0.825, "fbp": 0.95}},
