@@ -34,7 +34,7 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "beacon: calls": (52, None),
     "courier round of one event: calls": (210, None),
     # 17,359 when the house was done; what came after it brought its own.
-    "lines": (23_900, None),
+    "lines": (24_000, None),
     "files": (129, None),
     "modules at the root": (12, 12),
     # Queues of writers, the journal, salvage, several databases and the memory of orders came after

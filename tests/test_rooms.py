@@ -98,7 +98,10 @@ def test_a_match_key_is_a_row_and_a_field(scratch: Scratch, tmp_path: Path) -> N
 
 def add_column(scratch: Scratch) -> None:
     """A column that is made with each event, kept with it and read with it."""
-    kept = "CASE events.server WHEN 'unknown' THEN excluded.shade ELSE events.shade END"
+    kept = (
+        "CASE WHEN events.server IN ('unknown', 'unsigned')"
+        " THEN excluded.shade ELSE events.shade END"
+    )
     for path, old, new in (
         ("events.py", "\n\n\nclass Sighting", '\n    shade: str = ""'),
         ("request/issuing.py", ")\n                )  # fmt: skip\n        return rows",
@@ -108,7 +111,7 @@ def add_column(scratch: Scratch) -> None:
         ("store/queries.sql", ")\nSELECT event_id, event_name, pixel_id, event_time, server",
          ", shade text"),
         ("store/queries.sql", ", :now, :now\nFROM new WHERE true\nON CONFLICT", ", shade"),
-        ("store/queries.sql", "    route = CASE events.server", f"    shade = {kept},\n"),
+        ("store/queries.sql", "    route = CASE WHEN events.server", f"    shade = {kept},\n"),
         (SQLITE, "    browser_digest TEXT", "    shade TEXT NOT NULL DEFAULT '',\n"),
         (POSTGRES, "    browser_digest text", "    shade text NOT NULL DEFAULT '',\n"),
         (SQLITE, "\nFROM events;", ", shade"),
