@@ -20,7 +20,7 @@ from capi_middleware.store.records import Settlement
 from tests.support.configs import PIXEL_ID, make_config
 from tests.support.servers import serve
 
-TOKEN = "report"
+TOKEN = "a-token-of-the-report"
 WIDTHS = [360, 768, 1280]
 
 _SCRIPTS = [
