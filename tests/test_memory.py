@@ -4,7 +4,7 @@ import functools
 import gc
 import tracemalloc
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 from capi_middleware import UserData
@@ -79,6 +79,7 @@ def remembering() -> set[str]:
         one.__name__
         for one in gc.get_objects()
         if type(one) is functools._lru_cache_wrapper  # no look at what an object claims to be
+        and type(one.__wrapped__) is FunctionType  # not what a test put in a place of ours
         and one.__module__.startswith("capi_middleware.")
         and one.cache_parameters()["maxsize"] is not None
     }

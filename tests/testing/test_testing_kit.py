@@ -173,7 +173,7 @@ def test_an_app_goes_on_with_its_own_store_after_the_test(tmp_path: Path) -> Non
     assert app.capi.store is app.capi.issuer.store is own
     app.capi.start()
     app.capi.track("Lead")
-    assert own.depth() == {"pending": 1}
+    assert sum(own.depth().values()) == 1  # its courier may have it already
     app.capi.close(0.1)
 
 
