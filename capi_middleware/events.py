@@ -49,6 +49,8 @@ ServerState = Literal[
     "pending", "leased", "delivered", "dead", "expired", "dropped", "stopped", "consent", "bot",
     "unmapped", "unknown", "unsigned",
 ]  # fmt: skip
+#: Those of an event that only a browser told of: its server copy may come yet.
+BROWSER_ONLY: tuple[ServerState, ...] = ("unknown", "unsigned")
 
 
 class Event(Private, Struct):

@@ -98,10 +98,7 @@ def test_a_match_key_is_a_row_and_a_field(scratch: Scratch, tmp_path: Path) -> N
 
 def add_column(scratch: Scratch) -> None:
     """A column that is made with each event, kept with it and read with it."""
-    kept = (
-        "CASE WHEN events.server IN ('unknown', 'unsigned')"
-        " THEN excluded.shade ELSE events.shade END"
-    )
+    kept = "CASE WHEN events.server IN ({browser_only}) THEN excluded.shade ELSE events.shade END"
     for path, old, new in (
         ("events.py", "\n\n\nclass Sighting", '\n    shade: str = ""'),
         ("request/issuing.py", ")\n                )  # fmt: skip\n        return rows",

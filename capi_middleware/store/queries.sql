@@ -13,26 +13,26 @@ SELECT event_id, event_name, pixel_id, event_time, server, browser, match_keys, 
     page, agent, digest, uses, :now, :now
 FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
-    event_time = CASE WHEN events.server IN ('unknown', 'unsigned')
+    event_time = CASE WHEN events.server IN ({browser_only})
         THEN excluded.event_time ELSE events.event_time END,
-    due_at = CASE WHEN events.server IN ('unknown', 'unsigned')
+    due_at = CASE WHEN events.server IN ({browser_only})
         THEN excluded.due_at ELSE events.due_at END,
-    match_keys = CASE WHEN events.server IN ('unknown', 'unsigned')
+    match_keys = CASE WHEN events.server IN ({browser_only})
         THEN excluded.match_keys ELSE events.match_keys END,
-    route = CASE WHEN events.server IN ('unknown', 'unsigned')
+    route = CASE WHEN events.server IN ({browser_only})
         THEN excluded.route ELSE events.route END,
-    page = CASE WHEN events.server IN ('unknown', 'unsigned')
+    page = CASE WHEN events.server IN ({browser_only})
         THEN excluded.page ELSE events.page END,
-    agent = CASE WHEN events.server IN ('unknown', 'unsigned')
+    agent = CASE WHEN events.server IN ({browser_only})
         THEN excluded.agent ELSE events.agent END,
-    digest = CASE WHEN events.server IN ('unknown', 'unsigned')
+    digest = CASE WHEN events.server IN ({browser_only})
         THEN excluded.digest ELSE events.digest END,
     uses = CASE excluded.uses WHEN '' THEN events.uses ELSE excluded.uses END,
-    server = CASE WHEN events.server IN ('unknown', 'unsigned')
+    server = CASE WHEN events.server IN ({browser_only})
         THEN excluded.server ELSE events.server END,
     browser = CASE events.browser WHEN 'not_rendered' THEN excluded.browser
               ELSE events.browser END
-WHERE events.server IN ('unknown', 'unsigned') OR events.browser = 'not_rendered'
+WHERE events.server IN ({browser_only}) OR events.browser = 'not_rendered'
    OR (excluded.uses <> '' AND excluded.uses <> events.uses)
 
 -- name: used

@@ -131,7 +131,7 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     uncertain = excluded.uncertain, route = excluded.route, page = excluded.page,
     agent = excluded.agent, digest = excluded.digest, uses = excluded.uses,
     browser = CASE excluded.browser WHEN 'sent' THEN 'sent' ELSE browser END
-WHERE server IN ('unknown', 'unsigned')
+WHERE server IN ({browser_only})
 
 -- name: rescue_payloads
 INSERT INTO payloads (key, payload)

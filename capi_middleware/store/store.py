@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from msgspec.structs import astuple, replace
 
 from capi_middleware.errors import StoreError
-from capi_middleware.events import VAGUE_BROWSER_CAUSES, Count, Row, Sighting
+from capi_middleware.events import BROWSER_ONLY, VAGUE_BROWSER_CAUSES, Count, Row, Sighting
 from capi_middleware.shield import about
 from capi_middleware.signing import ORDER_SIGNED, is_unique
 from capi_middleware.store import rollups
@@ -91,6 +91,7 @@ _CONSTANTS = {
     "duty": str(DUTY_SECONDS),
     "fresh": str(FRESH),
     "signed": str((1 << ORDER_SIGNED) - 1),
+    "browser_only": ", ".join(f"'{state}'" for state in BROWSER_ONLY),
     "vague": ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES),
 }
 
@@ -788,7 +789,7 @@ def _used(db: Transaction, event_ids: Set[str]) -> dict[str, dict[tuple[str, str
         for event_id, name, pixel_id, server, digest, place, uses in db.read(
             "used", event_ids=sorted(event_ids)
         ):
-            use = None if server in ("unknown", "unsigned") else Use(uses, digest, place)
+            use = None if server in BROWSER_ONLY else Use(uses, digest, place)
             found.setdefault(event_id, {})[name, pixel_id] = use
     return found
 
@@ -796,6 +797,6 @@ def _used(db: Transaction, event_ids: Set[str]) -> dict[str, dict[tuple[str, str
 def _missing(db: Transaction, rows: Sequence[Row]) -> list[Row]:
     """Those of `rows` that the ledger does not have, each once."""
     found = db.read("find", event_ids=list({row.event_id for row in rows}))
-    there = {columns[1:4] for columns in found if columns[5] not in ("unknown", "unsigned")}
+    there = {columns[1:4] for columns in found if columns[5] not in BROWSER_ONLY}
     missing = {(row.event_id, row.event_name, row.pixel_id): row for row in rows}
     return [row for identity, row in missing.items() if identity not in there]
