@@ -42,13 +42,15 @@ class Shop:
     #: What the view of a page does, by its path.
     does: Callable[[str], object] = lambda path: None
     cache: dict[str, str] = field(default_factory=lambda: {"cache-control": "no-store"})
+    #: The bodies of single pages, in place of `body`.
+    bodies: dict[str, str] = field(default_factory=dict)
 
     async def page(self, request: Request) -> Response:
         self.asked.append((request.url.path, request.headers.get("sec-purpose")))
         self.does(request.url.path)
         return HTMLResponse(
             f"<!doctype html><html><head><title>{request.url.path}</title>{self.head}</head>"
-            f"<body>{self.body}</body></html>",
+            f"<body>{self.bodies.get(request.url.path, self.body)}</body></html>",
             headers=self.cache,
         )
 
