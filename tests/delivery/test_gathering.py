@@ -139,7 +139,7 @@ def elsewhere(tmp_path: Path, courier: Simulated) -> Iterator[Store]:
 
 
 def test_page_views_of_a_busy_site_linger(courier: Simulated) -> None:
-    rate = courier._pace.rate(courier.now)
+    rate = courier._rounds.pace.rate(courier.now)
     assert courier.gather() == pytest.approx(LONGEST_GATHERING + lingering(rate))
 
 
@@ -169,7 +169,7 @@ def test_a_conversion_of_another_process_never_waits_longer_than_between_two_loo
 def test_page_views_of_another_process_end_no_lingering(
     courier: Simulated, elsewhere: Store
 ) -> None:
-    rate = courier._pace.rate(courier.now)
+    rate = courier._rounds.pace.rate(courier.now)
     courier.at(2, lambda: store_rows(elsewhere, row("view", event_name="PageView")))
     assert courier.gather() == pytest.approx(LONGEST_GATHERING + lingering(rate))
 
