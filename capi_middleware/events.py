@@ -43,8 +43,8 @@ BEACON_OUTCOMES = frozenset(
 )
 
 #: States of a server copy. `leased` is shown as pending, `dead` as rejected; `stopped` is one that
-#: the host's before_send stopped. `unsigned` is none that a browser told of under an event_id that
-#: is not ours: it stays apart from coverage.
+#: the host's before_send stopped, or that was forgotten. `unsigned` is none that a browser told of
+#: under an event_id that is not ours: it stays apart from coverage.
 ServerState = Literal[
     "pending", "leased", "delivered", "dead", "expired", "dropped", "stopped", "consent", "bot",
     "unmapped", "unknown", "unsigned",

@@ -17,7 +17,7 @@ from capi_middleware.cli.insights import insights
 from capi_middleware.cli.reconcile import reconcile
 from capi_middleware.cli.report import report
 from capi_middleware.cli.tail import tail
-from capi_middleware.cli.upkeep import deliver, health, migrate, prune
+from capi_middleware.cli.upkeep import deliver, forget, health, migrate, prune
 
 
 @click.group()
@@ -37,5 +37,5 @@ def main(context: click.Context, source: str) -> None:
 
 
 for _command in (init, check, report, tail, insights, reconcile, deliver, health, dead_letters,
-                migrate, prune):  # fmt: skip
+                migrate, prune, forget):  # fmt: skip
     main.add_command(_command)

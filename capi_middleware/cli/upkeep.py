@@ -1,4 +1,4 @@
-"""deliver, health, migrate, prune: what runs beside the web processes, and the store's upkeep."""
+"""deliver, health, migrate, prune, forget: what runs beside the web processes, and upkeep."""
 
 import signal
 import sys
@@ -6,12 +6,16 @@ import threading
 import time
 from contextlib import suppress
 from types import FrameType
+from typing import Any
 
 import click
 
 from capi_middleware.capi import CAPI
 from capi_middleware.cli.terminal import JSON, capi_of, opened, print_done, print_json, progress
+from capi_middleware.delivery.courier import LEASE_SECONDS
 from capi_middleware.errors import StoreError
+from capi_middleware.meta.payload import about
+from capi_middleware.meta.user_data import UserData
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.read import read_health
 
@@ -105,3 +109,41 @@ def prune(source: str, days: int | None, as_json: bool) -> None:
         before = time.time() - (days or capi.config.retention_days) * 86_400
         pruned = capi.store.prune(before)
     print_done(as_json, pruned, "deleted", f"{pruned} events deleted")
+
+
+@click.command()
+@click.option("--em", multiple=True, help="An e-mail address.")
+@click.option("--ph", multiple=True, help="A phone number.")
+@click.option("--external-id", multiple=True, help="Your own id of the customer.")
+@click.option("--fbp", multiple=True, help="The cookie _fbp.")
+@JSON
+@click.pass_obj
+def forget(source: str, /, as_json: bool, **given: tuple[str, ...]) -> None:
+    """Delete what waits and every dead letter of a person; say how many.
+
+    Each option may be given often: an event that has one of these values is deleted. The SHA-256
+    that Meta would get does as well, and stays out of the shell's history. What Meta has already
+    is deleted in Events Manager.
+    """
+    with opened(source) as capi, progress("looking for them"):
+        region = capi.config.default_region
+        named: dict[str, Any] = {key: [*values] for key, values in given.items() if values}
+        fbps = named.pop("fbp", [])
+        who, wrong = UserData(**named).hashed(region)
+        who["fbp"] = [UserData(fbp=one).hashed(region)[0].get("fbp") for one in fbps]
+        if wrong or None in who["fbp"] or not (named or fbps):
+            found = f"an unusable {', '.join(wrong or ['fbp'])}" if named or fbps else "nobody"
+            raise click.UsageError(f"found {found}, expected values as UserData takes them")
+        end, waiting, dead, held = time.monotonic() + 2 * LEASE_SECONDS, 0, 0, 1
+        while held and time.monotonic() < end:
+            found_now = capi.store.forget(about(who))
+            waiting, dead = waiting + found_now.waiting, dead + found_now.dead
+            if held := found_now.held:
+                time.sleep(0.2)  # a courier has them: they are gone, or wait again
+    if as_json:
+        print_json({"waiting": waiting, "dead_letters": dead, "being_sent": held})
+    else:
+        click.echo(f"{waiting} that waited and {dead} dead letters forgotten")
+    if held:
+        click.echo(f"{held} are being sent since long: try again", err=True)
+        sys.exit(1)

@@ -277,7 +277,10 @@ class Config:
                 fail("exclude", repr(path), "path prefixes that start with '/'")
         for name, takes in (("on_alert", "Alert"), ("before_send", "Event")):
             given = getattr(self, name)
-            if given is not None and (not callable(given) or iscoroutinefunction(given)):
+            is_async = iscoroutinefunction(given) or iscoroutinefunction(
+                getattr(given, "__call__", None)  # noqa: B004 - its own, which may be async
+            )
+            if given is not None and (not callable(given) or is_async):
                 found = "an async function" if callable(given) else kind_of(given)
                 fail(name, found, f"a function that takes an {takes}")
 

@@ -1,6 +1,6 @@
 """Payload: one event as the Graph API wants it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -85,6 +85,31 @@ def read_event(body: bytes, pixel_id: str) -> Event:
         made.custom_data or {},
         made.user_data,
     )
+
+
+def about(user_data: Mapping[str, Any]) -> Callable[[bytes], bool]:
+    """Whether an event object names somebody of whom one of these is, as UserData.hashed() has it.
+
+    The values of each key may be several.
+    """
+    wanted = {key: {*_several(value)} for key, value in user_data.items()}
+    # Most are about others: they are not decoded.
+    marks = [str(one).encode() for values in wanted.values() for one in values]
+
+    def is_meant(body: bytes) -> bool:
+        if not any(one in body for one in marks):
+            return False
+        try:
+            given = _decode(body).user_data
+        except msgspec.DecodeError:
+            return True  # it names them, wherever that is
+        return any(values & {*_several(given.get(key))} for key, values in wanted.items())
+
+    return is_meant
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def with_changes(

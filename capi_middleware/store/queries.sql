@@ -192,16 +192,31 @@ UPDATE capi_events SET server = 'pending', due_at = :now, attempts = 0, uncertai
     suspect = 0
 WHERE server = 'dead' AND key = ANY(:keys)
 
--- name: drop_count
+-- name: count_given_up
 INSERT INTO capi_counts AS counts (hour, kind, reason, event_name, pixel_id, n)
-SELECT :hour, 'dropped', 'dead_letter', event_name, pixel_id, COUNT(*) FROM (
+SELECT :hour, CAST(:kind AS text), CAST(:reason AS text), event_name, pixel_id, COUNT(*) FROM (
     SELECT event_name, pixel_id FROM capi_events
-    WHERE server = 'dead' AND key = ANY(:keys) ORDER BY key FOR UPDATE
-) AS dead WHERE true GROUP BY event_name, pixel_id ORDER BY event_name, pixel_id
+    WHERE server = ANY(:servers) AND key = ANY(:keys) ORDER BY key FOR UPDATE
+) AS given_up WHERE true GROUP BY event_name, pixel_id ORDER BY event_name, pixel_id
 ON CONFLICT (hour, kind, reason, event_name, pixel_id) DO UPDATE SET n = counts.n + excluded.n
 
 -- name: drop
 UPDATE capi_events SET server = 'dropped' WHERE server = 'dead' AND key = ANY(:keys)
+
+-- name: payloads
+SELECT key, payload FROM capi_payloads WHERE key > :after ORDER BY key LIMIT :limit
+
+-- name: lock_waiting
+-- Before `unleased`: nobody leases these until the end of the transaction.
+SELECT key FROM capi_events WHERE server IN ('pending', 'dead') AND key = ANY(:keys)
+FOR UPDATE SKIP LOCKED
+
+-- name: unleased
+SELECT key, server FROM capi_events AS events WHERE key = ANY(:keys)
+  AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
+
+-- name: forget_event
+UPDATE capi_events SET server = 'stopped', reason = 'forgotten', uses = '' WHERE key = ANY(:keys)
 
 -- name: find
 SELECT * FROM capi_known WHERE event_id = ANY(:event_ids) ORDER BY key

@@ -209,6 +209,14 @@ class DeadLetter(Private, Struct, frozen=True):
     payload: bytes
 
 
+class Forgotten(Struct, frozen=True):
+    """How many events of a person waited, and were dead letters; `held` were being sent then."""
+
+    waiting: int
+    dead: int
+    held: int
+
+
 class Backlog(Struct, frozen=True):
     """What waits for delivery to one pixel. Ages in seconds since event_time."""
 

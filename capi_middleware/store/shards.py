@@ -25,6 +25,7 @@ from capi_middleware.store.records import (
     Backlog,
     DeadLetter,
     Difference,
+    Forgotten,
     Freshness,
     Known,
     Lease,
@@ -238,6 +239,11 @@ class Shards(Store):
     def drop(self, keys: Sequence[int] | None = None) -> int:
         """See Store.drop."""
         return self._each(keys, lambda part, some: part.drop(some))
+
+    def forget(self, is_meant: Callable[[bytes], bool]) -> Forgotten:
+        """See Store.forget."""
+        found = self._all(lambda part: part.forget(is_meant))
+        return Forgotten(*map(sum, zip(*map(astuple, found), strict=True)))
 
     def _each(
         self, keys: Sequence[int] | None, act: Callable[[Store, Sequence[int] | None], int]

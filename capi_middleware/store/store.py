@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.resources import files
@@ -45,6 +46,7 @@ from capi_middleware.store.records import (
     REPLAYED,
     Backlog,
     DeadLetter,
+    Forgotten,
     Known,
     Lease,
     LeasedEvent,
@@ -537,10 +539,35 @@ class Store:
         done = 0
         for some in self._dead(keys):
             with self._engine.transaction("write") as db:
-                db.run("drop_count", keys=some, hour=int(db.now // 3600))
+                _count_given_up(db, some, ["dead"], "dropped", "dead_letter")
                 done += db.run("drop", keys=some)
                 db.run("forget_payloads", keys=some)
         return done
+
+    def forget(self, is_meant: Callable[[bytes], bool]) -> Forgotten:
+        """Stop what waits and every dead letter whose payload `is_meant`; the payload is deleted.
+
+        Each is counted as suppressed, "forgotten". What a courier sends just now is left to it.
+        """
+        found, after = Counter[str](), 0
+        while True:
+            with self._engine.transaction("read") as db:
+                page = db.read("payloads", after=after, limit=STEP_ROWS)
+            if not page:
+                return Forgotten(found["pending"], found["dead"], found["held"])
+            after = page[-1][0]
+            meant = [key for key, payload in page if is_meant(payload)]
+            if not meant:
+                continue
+            with self._engine.transaction("write") as db:
+                ours = [key for (key,) in db.read("lock_waiting", keys=meant)]
+                states = dict(db.read("unleased", keys=ours))
+                keys = [*states]
+                _count_given_up(db, keys, ["pending", "dead"], "suppressed", "forgotten")
+                db.run("forget_event", keys=keys)
+                db.run("forget_payloads", keys=keys)
+            found.update(states.values())
+            found["held"] += len(meant) - len(keys)
 
     def _dead(self, keys: Sequence[int] | None) -> Iterator[list[int]]:
         """Keys of dead letters, in small steps."""
@@ -731,6 +758,14 @@ class Store:
                     db.give_way()
         with suppress(StoreError):  # who cannot tidy up cannot commit either, which is told
             self._engine.tidy()
+
+
+def _count_given_up(
+    db: Transaction, keys: Sequence[int], servers: Sequence[str], kind: str, reason: str
+) -> None:
+    """Count those of these events that are in such a state."""
+    hour, those = int(db.now // 3600), {"keys": [*keys], "servers": [*servers]}
+    db.run("count_given_up", hour=hour, kind=kind, reason=reason, **those)
 
 
 def _joined(db: Transaction, rows: Sequence[Row], hour: int, counters: Counters) -> Sequence[Row]:

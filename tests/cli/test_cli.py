@@ -152,6 +152,23 @@ def test_dead_letters_are_requeued_and_dropped(run: Run, capi: CAPI) -> None:
     assert capi.store.depth() == {"pending": 1, "dropped": 2}
 
 
+def test_a_person_is_forgotten_by_what_meta_would_get_of_them(run: Run, capi: CAPI) -> None:
+    lead(capi)  # of jane@example.com
+    bury(capi)
+    lead(capi)
+    capi.track("Lead", user_data=UserData(external_id="Jane-7", fbp="fb.1.1700000000000.77"))
+    capi.track("Lead", user_data=UserData(external_id="jane@example.com"))  # another's id
+    capi.track("Lead", user_data=UserData(em="joe@example.com"))
+    found = run("forget", "--em", " Jane@Example.com", "--json")
+    assert json.loads(found.stdout) == {"waiting": 1, "dead_letters": 1, "being_sent": 0}
+    found = run("forget", "--fbp", "fb.1.1700000000000.77", "--external-id", "nobody")
+    assert found.stdout == "1 that waited and 0 dead letters forgotten\n"
+    assert capi.store.depth() == {"pending": 2, "stopped": 3}
+    assert run("forget").returncode == 2
+    wrong = run("forget", "--em", "jane at example")
+    assert (wrong.returncode, "jane" in wrong.stderr) == (2, False)
+
+
 @pytest.mark.parametrize("source", ["shop:config", "shop:capi"])
 def test_the_configuration_may_be_in_a_module(run: Run, source: str) -> None:
     assert run("--config", source, "health").returncode == 0

@@ -1,6 +1,7 @@
 """Config: every configuration that cannot work gives one clear error at start-up."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,12 @@ import pytest
 
 from capi_middleware import Config, ConfigError, EventRoute, Pixel
 from tests.support.configs import SECRET, TOKEN, make_config
+
+
+class Later:
+    async def __call__(self, event: Any) -> Any:
+        return event
+
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"secret_key": "short"}, "secret_key: found 5 characters, expected a secret of at least 32"),
@@ -49,6 +56,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"alert_webhook": 7}, "alert_webhook: found a int, expected an https://"),
     ({"on_alert": "print"}, "on_alert: found a str, expected a function that takes an Alert"),
     ({"on_alert": asyncio.sleep}, "on_alert: found an async function"),
+    ({"before_send": partial(asyncio.sleep, 1)}, "before_send: found an async function"),
+    ({"before_send": Later()}, "before_send: found an async function"),
     ({"report_token": " "}, "report_token: found 1 characters, expected at least 16"),
     ({"report_token": "fifteen letters"}, "report_token: found 15 characters, expected at least"),
     ({"report_token": 1234567890123456}, "report_token: found a int, expected at least 16"),

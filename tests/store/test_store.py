@@ -16,6 +16,7 @@ from capi_middleware.store.records import (
     Backlog,
     DeadLetter,
     Difference,
+    Forgotten,
     Freshness,
     Known,
     Lease,
@@ -655,6 +656,40 @@ def test_counts_of_every_hour_that_overlaps_the_window_are_in_it(
     assert store.tallies(hour - 1, hour).counts == [Count("skipped", "404", n=1)]
     assert store.tallies(hour - 1, hour + 1).counts == [Count("skipped", "404", n=2)]
     assert store.tallies(hour + 3599, hour + 3601).counts == [Count("skipped", "404", n=2)]
+
+
+def _is_of_jo(payload: bytes) -> bool:
+    return b"jo" in payload
+
+
+def test_what_waits_and_dead_letters_of_a_person_are_forgotten_and_nothing_else(
+    store: Store,
+) -> None:
+    names = [f"{who}{n}" for who in ("jo", "al") for n in range(300)]
+    store_rows(store, *(row(name, payload=name.encode()) for name in names))
+    leased = lease(store, limit=1000)
+    keys = {one.event_id: one.key for one in leased.events}
+    dead = [Settlement(keys[name], "dead") for name in ("jo0", "al0")]
+    store.settle(leased.lease_id, [*dead, Settlement(keys["jo1"], "delivered")])
+    store.release(leased.lease_id, [*keys.values()])
+    assert store.forget(_is_of_jo) == Forgotten(298, 1, 0)
+    assert store.forget(_is_of_jo) == Forgotten(0, 0, 0)
+    assert {name[:2] for name in ids(lease(store, limit=1000))} == {"al"}
+    assert [one.event_id for one in store.dead_letters(limit=9)] == ["al0"]
+    assert store.depth() == {"leased": 299, "dead": 1, "delivered": 1, "stopped": 299}
+    [count] = store.tallies(0, NOON * 2).counts
+    assert count == Count("suppressed", "forgotten", "Purchase", PIXEL, 299)
+    assert store.find(["jo5"])[0].reason == "forgotten"
+
+
+def test_what_a_courier_sends_is_left_to_it_and_forgotten_when_it_waits_again(
+    store: Store,
+) -> None:
+    store_rows(store, row("jo", payload=b"jo"))
+    leased = lease(store)
+    assert store.forget(_is_of_jo) == Forgotten(0, 0, 1)
+    settle(store, leased, "pending")
+    assert store.forget(_is_of_jo) == Forgotten(1, 0, 0)
 
 
 def test_prune_deletes_old_settled_rows_only(store: Store, clock: Clock) -> None:
