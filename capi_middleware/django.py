@@ -244,6 +244,9 @@ class _Outgoing:
         return self._with_headers(response, given)
 
     def _begin(self, response: Any) -> Pairs:
+        match = getattr(self._exchange.scope[REQUEST], "resolver_match", None)
+        if "admin" in getattr(match, "app_names", ()):
+            self._exchange.exclude()
         given = [*response.items()]
         given += [("Set-Cookie", cookie.OutputString()) for cookie in response.cookies.values()]
         self._response.start(f"{response.status_code} {response.reason_phrase}", given)

@@ -151,18 +151,33 @@ def read_client(
         host = without_port(host)
     if not (proxies.networks or proxies.unix):
         return Client(_public_ip((peer or "")[:_LONGEST_IP]), scheme, host)
-    address = _address(peer or "")
-    believed = proxies.unix if address is None and not peer else _trusted(address, proxies)
-    if not believed:
+    address, hop = _farthest(peer, headers, proxies)
+    if hop is None:
         return Client(_public(address), scheme, host)
-    for hop in _hops(headers):
-        address = _address(hop.get("for", ""))
-        if not _trusted(address, proxies):
-            scheme, host = hop.get("proto", scheme), hop.get("host", host)
-            break
+    scheme, host = hop.get("proto", scheme), hop.get("host", host)
     scheme = _last(headers, "x-forwarded-proto") or scheme
     host = without_port(_last(headers, "x-forwarded-host") or host)
     return Client(_public(address), "https" if scheme.lower() in ("https", "wss") else "http", host)
+
+
+def address_of(peer: str | None, headers: Mapping[str, str], proxies: Proxies) -> Address | None:
+    """The address that read_client finds, be it that of a visitor or of the site's own network."""
+    return _farthest(peer, headers, proxies)[0]
+
+
+def _farthest(
+    peer: str | None, headers: Mapping[str, str], proxies: Proxies
+) -> tuple[Address | None, Mapping[str, str] | None]:
+    """The last address that can be believed, and its hop; None where no proxy is believed."""
+    address = _address((peer or "")[:_LONGEST_IP])
+    believed = proxies.unix if address is None and not peer else _trusted(address, proxies)
+    if not believed:
+        return address, None
+    for hop in _hops(headers):
+        address = _address(hop.get("for", ""))
+        if not _trusted(address, proxies):
+            return address, hop
+    return address, {}
 
 
 def without_port(host: str) -> str:

@@ -1,4 +1,4 @@
-"""Consent: what a visitor allows, by the site's rule and Global Privacy Control.
+"""Consent: what a visitor allows, by the site's rule and Global Privacy Control; who is none.
 
 What the cookies of consent banners mean: IAB Tech Lab, "Consent string and vendor list formats v2";
 OneTrust, "OneTrust Cookies"; Cookiebot, "Server-side usage of the Cookiebot consent cookie";
@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
+from capi_middleware.capture.client import Address, Proxies
 from capi_middleware.config.expressions import MISSING, Call, Lookup, fill, parse
 
 _LONGEST = 8192
 # No part of it can start in the middle of another.
 _PAIR = re.compile(r"""(?<![\w-])([\w-]++)['"]?\s*+:\s*+['"]?([\w-]++)""")
+_NO = frozenset({"", "0", "false", "no"})
 _YES = frozenset({"1", "granted", "true", "yes"})
 # How a TC string of version 2 starts, and where its purposes do, in bits.
 _TCF_VERSION_2, _TCF_PURPOSES_AT, _TCF_PURPOSES = "000010", 152, 24
@@ -171,6 +173,30 @@ class ConsentRule:
         if answer != "limited":
             return DENIED
         return Permission("limited", *_codes(country, state))
+
+
+class InternalRule:
+    """The `internal` setting, see Config. `ask` is its callable, None where read() can answer."""
+
+    def __init__(self, rule: Callable[..., Any] | Mapping[str, Any]) -> None:
+        self.ask: Call | None = Call(rule) if callable(rule) else None
+        declared: Mapping[str, Any] = rule if isinstance(rule, Mapping) else {}
+        self._networks = Proxies.of(declared.get("networks", ())).networks
+        self._value = parse(declared.get("value"))
+        self._is = declared.get("is")
+
+    def read(self, lookup: Lookup, address: Callable[[], Address | None]) -> bool:
+        """Whether a request is of the site itself, by a rule without a callable."""
+        if self._networks:
+            found = address()
+            if found is not None and any(found in network for network in self._networks):
+                return True
+        value = fill(self._value, lookup, {}, {}, [])
+        if value is MISSING or value is None:
+            return False
+        if self._is is not None:
+            return str(value) in map(str, self._is)
+        return str(value).strip().lower() not in _NO
 
 
 def _codes(country: Any, state: Any) -> tuple[int, int]:

@@ -207,7 +207,8 @@ def _settings(config: Config) -> Iterator[Finding]:
 
 def _route(config: Config, route: EventRoute) -> Finding:
     """What is to be said of a route: the worst that holds."""
-    excluded = next((one for one in config.exclude if route.path.text.startswith(one)), None)
+    path = f"{route.path.text}/"
+    excluded = next((one for one in config.excluded if path.startswith(one)), None)
     if excluded is not None:
         name = "route_excluded"
     elif route.method in _SILENT:

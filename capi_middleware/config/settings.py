@@ -35,6 +35,8 @@ from capi_middleware.store.opening import check_urls
 
 #: What `user_data` and `consent` may be: a callable taking the request, or expressions.
 Rule = Callable[[Any], Any] | Mapping[str, Any] | None
+#: What `exclude` is where nobody says it.
+USUAL_EXCLUDE = ("/admin/", "/docs", "/redoc", "/openapi.json")
 _SECRET_LENGTH = 32
 _TOKEN_LENGTH = 16
 _PLACEHOLDER = re.compile(r"change.?me|replace.?me|placeholder|your.?(secret|key)|insecure", re.I)
@@ -81,7 +83,12 @@ class Config:
             that must not be part of the addresses that Meta gets.
         keep_parameters: query parameters that are harmless although their name or value looks
             like a secret or a person's.
-        exclude: path prefixes that are never touched, such as "/admin/".
+        exclude: paths that are never touched, with all below them. By default Django's admin and
+            the pages of API docs, wherever Django and FastAPI have them, but what a route is below.
+        internal: who is no visitor but of the site itself, whose events are left out on both sides
+            and counted: a callable taking the request (True for such); or a mapping with any of
+            "networks" (CIDR) and "value" (an expression such as "{cookie.staff}"), which says so
+            unless it is 0, false or no, or with "is" (a list) only where it is one of these.
         mirror: also send the server copy of events that the page's own pixel code fires.
         advanced_matching: hand hashed user_data to the pixel.
         durability: which responses end only after their events are on disk: "conversions" (all
@@ -121,7 +128,8 @@ class Config:
     hosts: Sequence[str] = ()
     drop_parameters: Sequence[str] = ()
     keep_parameters: Sequence[str] = ()
-    exclude: Sequence[str] = ()
+    exclude: Sequence[str] = USUAL_EXCLUDE
+    internal: Rule = None
     mirror: bool | Sequence[str] = False
     advanced_matching: bool = False
     durability: Literal["conversions", "all", "none"] = "conversions"
@@ -167,6 +175,20 @@ class Config:
     def stores(self) -> tuple[str, ...]:
         """The URLs of the store's databases, in an order that never changes."""
         return (self.store,) if isinstance(self.store, str) else tuple(self.store)
+
+    @property
+    def excludes_usual(self) -> bool:
+        """Whether `exclude` is what it is where nobody says it."""
+        return tuple(self.exclude) == USUAL_EXCLUDE
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """The paths of `exclude` with a slash at their end; of the usual ones no route is below."""
+        paths = [f"{path.rstrip('/')}/" for path in self.exclude]
+        if self.excludes_usual:
+            mapped = [f"{route.path.text}/" for route in self.routes]
+            paths = [path for path in paths if not any(one.startswith(path) for one in mapped)]
+        return tuple(paths)
 
     def pixel_ids(self, event_name: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
         """The pixels that an event of this `event_name` goes to, or only the `wanted` of them."""
@@ -274,7 +296,7 @@ class Config:
                 fail("hosts", repr(host), "names such as 'shop.example' or '.shop.example'")
         for path in self.exclude:
             if not isinstance(path, str) or not path.startswith("/"):
-                fail("exclude", repr(path), "path prefixes that start with '/'")
+                fail("exclude", repr(path), "paths that start with '/'")
         for name, takes in (("on_alert", "Alert"), ("before_send", "Event")):
             given = getattr(self, name)
             is_async = iscoroutinefunction(given) or iscoroutinefunction(
@@ -331,7 +353,8 @@ class Config:
 
     def _check_rules(self) -> None:
         consent = {"rule": self.consent} if isinstance(self.consent, str) else self.consent
-        for name, rule in (("user_data", self.user_data), ("consent", consent)):
+        rules = (("user_data", self.user_data), ("consent", consent), ("internal", self.internal))
+        for name, rule in rules:
             if rule is None or callable(rule):
                 continue
             if not isinstance(rule, Mapping):
@@ -342,6 +365,8 @@ class Config:
                 raise ConfigError(f"{name}: {error}") from None
             if name == "consent":
                 _check_consent(rule)
+            elif name == "internal":
+                _check_internal(rule)
             elif unknown := unknown_keys(rule):
                 fail("user_data", f"the unknown {unknown}", f"some of {[*MATCH_KEYS]}")
 
@@ -365,6 +390,22 @@ def _check_consent(rule: Mapping[str, Any]) -> None:
         fail("consent", repr(rule["rule"]), f"one of {list(READY_RULES)}")
     if isinstance(rule.get("requires"), str):
         fail("consent.requires", repr(rule["requires"]), "a list")
+
+
+def _check_internal(rule: Mapping[str, Any]) -> None:
+    known = {"networks", "value", "is"}
+    if unknown := set(rule) - known:
+        fail("internal", f"the unknown {sorted(unknown)}", f"some of {sorted(known)}")
+    if not {"networks", "value"} & rule.keys():
+        fail("internal", sorted(rule), "networks, or a value and perhaps what it is")
+    for name in ("networks", "is"):
+        if isinstance(rule.get(name), str):
+            fail(f"internal.{name}", repr(rule[name]), "a list")
+    for network in rule.get("networks", ()):
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            fail("internal.networks", repr(network), "networks such as '10.0.0.0/8'")
 
 
 def named_events(config: Config) -> frozenset[str]:

@@ -73,6 +73,8 @@ class Aside(Private, Struct):
         return exchange
 
 
+#: Where FastAPI's own pages come from: Swagger UI and ReDoc, whatever their paths.
+_API_DOCS = "fastapi.applications"
 #: An ASGI http scope that says nothing.
 _NOTHING: dict[str, Any] = {"method": "GET", "path": "/", "headers": [], "query_string": b""}
 
@@ -88,8 +90,8 @@ class Exchange(Private):
     __slots__ = (
         "_aside", "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
         "_head", "_injector", "_lacks_view", "_mark", "_mount", "_nobodys", "_opened", "_page_view",
-        "_path", "_promised", "_raw_path", "_started", "_tag_failed", "_verdict", "_visit",
-        "_waiting", "commits", "headers", "issuer", "scope", "tee",
+        "_path", "_promised", "_raw_path", "_started", "_tag_failed", "_unheeded", "_verdict",
+        "_visit", "_waiting", "commits", "headers", "issuer", "scope", "tee",
     )  # fmt: skip
 
     def __init__(
@@ -106,10 +108,11 @@ class Exchange(Private):
         self._path = path
         self._raw_path = raw_path
         self._mount = mount
-        exclude = issuer.config.exclude
-        self._excluded = bool(exclude) and path.startswith(tuple(exclude))
+        self._excluded = f"{path}/".startswith(issuer.excluded)
+        #: Routes of which nothing becomes, as their path is excluded.
+        self._unheeded: list[Match] = []
         if self._excluded:
-            matches = []
+            self._unheeded, matches = matches, []
         reads_body, fields = bool(matches) and issuer.reads_body, issuer.form_fields
         for match in matches:
             if match.route.reads_body:
@@ -198,6 +201,12 @@ class Exchange(Private):
             return self.issuer.signed(Visitor(consent="denied"))
         return self.issuer.signed(self.visit().visitor(sets_cookies=False))
 
+    def exclude(self) -> None:
+        """A framework says that its page is one of those that are excluded by default."""
+        self._excluded = self._excluded or (
+            not self._drafts.matches and self.issuer.config.excludes_usual
+        )
+
     # -- what a door does, in this order ---------------------------------------------------------
 
     async def start(self, status: int, headers: Headers, waits: Waits) -> bool:
@@ -217,7 +226,11 @@ class Exchange(Private):
             host=client.host,
             scheme=client.scheme,
         )
+        if getattr(self.scope.get("endpoint"), "__module__", "") == _API_DOCS:
+            self.exclude()
         page = verdict.inject and not self._excluded
+        if self._excluded and method != "HEAD":
+            self._count_excluded(visit, status)
         if method == "HEAD":
             if page:
                 self.headers = rewrite_head(headers)
@@ -554,6 +567,15 @@ class Exchange(Private):
             issuer.suppressed("form_page", names)
             issuer.notices.say("form_page")
         return kept
+
+    def _count_excluded(self, visit: Visit, status: int) -> None:
+        """Count what a page of `exclude` would have been."""
+        issuer, verdict = self.issuer, self._verdict
+        if visit.noise is None:
+            self._refuse("excluded", [one for one in self._unheeded if status in one.route.counted])
+            if verdict is not None and verdict.inject and issuer.config.page_view and status < 300:
+                pixel_ids = issuer.config.pixel_ids("PageView")
+                issuer.suppressed("excluded", [("PageView", pixel_ids)])
 
     def _suppress(self, reason: str, *, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""

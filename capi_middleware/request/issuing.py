@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
 from capi_middleware.capture.client import AGENT_READ, Client, Hosts, Proxies, read_client
-from capi_middleware.capture.consent import ConsentRule
+from capi_middleware.capture.consent import ConsentRule, InternalRule
 from capi_middleware.capture.limits import OFTEN, Allowance, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.urls import PATH_SAFE, URL_READ
@@ -110,6 +110,10 @@ class Issuer:
         self._use_digest: Callable[[bytes], Any] = use_digest(config.secrets)
         gpc = config.privacy == "honor-gpc"
         self.consent: ConsentRule = ConsentRule(config.consent, gpc=gpc)
+        rule = config.internal
+        self.internal: InternalRule | None = None if rule is None else InternalRule(rule)
+        #: See Config.excluded.
+        self.excluded: tuple[str, ...] = config.excluded
         self.user_data: Template = parse(config.user_data)
         #: What every event reads of a request's body.
         self.reads_body: bool

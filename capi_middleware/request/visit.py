@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from msgspec.structs import replace
 
 from capi_middleware.capture import carrying
-from capi_middleware.capture.client import AGENT_KEPT, Client, headers_of, noise, read_client
-from capi_middleware.capture.consent import GRANTED, Permission
+from capi_middleware.capture.client import (
+    AGENT_KEPT,
+    Client,
+    address_of,
+    headers_of,
+    noise,
+    read_client,
+)
+from capi_middleware.capture.consent import DENIED, GRANTED, InternalRule, Permission
 from capi_middleware.capture.identity import Identity, click_of, identify, set_cookie_header
 from capi_middleware.capture.reading import BodyTee, Fields
 from capi_middleware.capture.urls import scrub_url, source_url
@@ -113,7 +120,8 @@ class Visit(Private):
         self.brings: bool = _CARRIED in headers.get("cookie", "")
         rule = issuer.consent
         self.permission: Permission | None = None
-        if rule.is_open and self.noise is None and not (rule.gpc and "sec-gpc" in headers):
+        is_open = rule.is_open and issuer.internal is None
+        if is_open and self.noise is None and not (rule.gpc and "sec-gpc" in headers):
             self.permission = GRANTED
         #: Known after identity().
         self.has_new_cookies: bool = False
@@ -166,6 +174,13 @@ class Visit(Private):
     async def decide(self, waits: Waits) -> None:
         """Ask the site's rule of consent, once; noise is not asked."""
         if self.permission is None and self.noise is None:
+            internal = self._issuer.internal
+            if internal is not None:
+                call = internal.ask
+                said = self._is_internal(internal) if call is None else await self.ask(call, waits)
+                if said:
+                    self.noise, self.permission = "internal", DENIED
+                    return
             rule = self._issuer.consent
             answer = rule.read(self.fields) if rule.ask is None else await self.ask(rule.ask, waits)
             self.permission = rule.decide(answer, self.headers)
@@ -174,6 +189,12 @@ class Visit(Private):
         """The visitor's consent as far as it is known: an asynchronous rule counts as denied."""
         if self.permission is not None:
             return self.permission
+        internal = self._issuer.internal
+        if internal is not None and self.noise is None:
+            call = internal.ask
+            if self._is_internal(internal) if call is None else self.ask_now(call):
+                self.noise, self.permission = "internal", DENIED
+                return DENIED
         rule = self._issuer.consent
         answer = rule.read(self.fields) if rule.ask is None else self.ask_now(rule.ask)
         return rule.decide(answer, self.headers)
@@ -183,7 +204,11 @@ class Visit(Private):
         if self.noise is not None:
             return self.noise
         permission = self.permission or self.permitted()
-        return "consent" if permission.consent == "denied" else None
+        return self.noise or ("consent" if permission.consent == "denied" else None)
+
+    def _is_internal(self, rule: InternalRule) -> bool:
+        peer, proxies = (self._scope.get("client") or (None,))[0], self._issuer.proxies
+        return rule.read(self.fields, lambda: address_of(peer, self.headers, proxies))
 
     # -- who it is -------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import pytest
 from csp.constants import NONCE
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, override_settings
-from django.urls import re_path
+from django.urls import include, re_path
 
 from capi_middleware import EventRoute, UserData, current_visitor, track
 from capi_middleware.django import CAPIMiddleware, get_capi
@@ -185,6 +185,28 @@ def test_expressions_read_the_request_and_its_user(site: Site) -> None:
     assert b"9.5" in answer.body
     (state,) = states(answer.capi.store)
     assert (state[1], state[4] & 1) == ("Lead", 1)
+
+
+@pytest.mark.parametrize(("app_name", "events"), [("admin", 0), ("shop", 1)])
+def test_django_s_admin_is_left_out_wherever_it_is(app_name: str, events: int) -> None:
+    pages = include(([re_path("", lambda request: HttpResponse(PAGE))], app_name))
+    with override_settings(
+        CAPI=make_config(), MIDDLEWARE=[ENTRY], ROOT_URLCONF=(re_path("^back/", pages),)
+    ):
+        answer = Client().get("/back/orders", headers=BROWSER)
+        counts = get_capi().store.tallies(0, 1e12).counts
+    left_out = [one.reason for one in counts if one.kind == "suppressed"]
+    assert (answer.content.count(TAG), left_out) == (events, ["excluded"] * (1 - events))
+
+
+@pytest.mark.parametrize(("value", "events"), [("{state.user.email}", 0), ("{state.user.no}", 1)])
+def test_staff_of_django_are_known_by_their_user(site: Site, value: str, events: int) -> None:
+    answer = site(
+        lambda _: HttpResponse(PAGE),
+        config=make_config(internal={"value": value}),
+        inside=(f"{__name__}.name_person",),
+    )
+    assert answer.body.count(TAG) == len(states(answer.capi.store)) == events
 
 
 def test_a_compressor_inside_is_undone_and_done_again(site: Site) -> None:
