@@ -1,6 +1,6 @@
 """A wrapped app on a real port, with a fake Meta behind it, and the ledger of both copies."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +44,8 @@ class Shop:
     cache: dict[str, str] = field(default_factory=lambda: {"cache-control": "no-store"})
     #: The bodies of single pages, in place of `body`.
     bodies: dict[str, str] = field(default_factory=dict)
+    #: What answers for a page, in place of page().
+    answer: Callable[[Request], Awaitable[Response]] | None = None
 
     async def page(self, request: Request) -> Response:
         self.asked.append((request.url.path, request.headers.get("sec-purpose")))
@@ -96,6 +98,9 @@ def open_shop(**more: Any) -> Iterator[Shop]:
         async def fragment(request: Request) -> Response:
             return HTMLResponse("<p id=part>part</p>")
 
+        async def page(request: Request) -> Response:
+            return await (shop.answer or shop.page)(request)
+
         async def worker(request: Request) -> Response:
             return Response(shop.worker, media_type="text/javascript")
 
@@ -108,7 +113,7 @@ def open_shop(**more: Any) -> Iterator[Shop]:
                 Route("/api/lead", lead, methods=["GET", "POST"]),
                 Route("/fragment", fragment),
                 Route("/favicon.ico", lambda request: Response(status_code=204)),
-                Route("/{path:path}", shop.page),
+                Route("/{path:path}", page),
             ]
         )
         with serve(CAPIMiddleware(app, capi)) as shop.url:

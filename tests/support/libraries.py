@@ -20,12 +20,11 @@ def source_of(package: str, version: str, path: str) -> str:
                 f"found no npm, which brings {package}; install it: apt install npm"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [npm, "pack", "--silent", f"{package}@{version}"], cwd=folder, capture_output=True
-        )
+        if not [*folder.glob("*.tgz")]:
+            subprocess.run([npm, "pack", "--silent", f"{package}@{version}"], cwd=folder)
         archives = [*folder.glob("*.tgz")]
-        if done.returncode or not archives:
-            raise AssertionError(f"npm could not bring {package}@{version}: {done.stderr.decode()}")
+        if not archives:
+            raise AssertionError(f"npm could not bring {package}@{version}")
         with tarfile.open(archives[0]) as archive:
             archive.extract(f"package/{path}", folder, filter="data")
     return file.read_text("utf-8")
