@@ -4,7 +4,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from pathlib import Path
+from tempfile import mkdtemp
 
 _KEPT = Path(sys.prefix) / "npm"
 
@@ -12,19 +14,22 @@ _KEPT = Path(sys.prefix) / "npm"
 def source_of(package: str, version: str, path: str) -> str:
     """The text of a file of a package; `make test` installs npm."""
     folder = _KEPT / f"{package.replace('/', '+')}@{version}"
-    file = folder / "package" / path
-    if not file.exists():
+    if not (folder / "package" / path).exists():
         npm = shutil.which("npm")
         if npm is None:
             raise AssertionError(
                 f"found no npm, which brings {package}; install it: apt install npm"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        if not [*folder.glob("*.tgz")]:
-            subprocess.run([npm, "pack", "--silent", f"{package}@{version}"], cwd=folder)
-        archives = [*folder.glob("*.tgz")]
-        if not archives:
-            raise AssertionError(f"npm could not bring {package}@{version}")
+        _KEPT.mkdir(exist_ok=True)
+        fetched = Path(mkdtemp(dir=_KEPT))
+        done = subprocess.run(
+            [npm, "pack", "--silent", f"{package}@{version}"], cwd=fetched, capture_output=True
+        )
+        archives = [*fetched.glob("*.tgz")]
+        if done.returncode or not archives:
+            raise AssertionError(f"npm could not bring {package}@{version}: {done.stderr.decode()}")
         with tarfile.open(archives[0]) as archive:
-            archive.extract(f"package/{path}", folder, filter="data")
-    return file.read_text("utf-8")
+            archive.extractall(fetched, filter="data")
+        with suppress(OSError):  # another process was faster
+            fetched.rename(folder)
+    return (folder / "package" / path).read_text("utf-8")
