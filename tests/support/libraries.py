@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -30,6 +29,8 @@ def source_of(package: str, version: str, path: str) -> str:
             raise AssertionError(f"npm could not bring {package}@{version}: {done.stderr.decode()}")
         with tarfile.open(archives[0]) as archive:
             archive.extractall(fetched, filter="data")
-        with suppress(OSError):  # another process was faster
+        try:
             fetched.rename(folder)
+        except OSError:  # another process was faster
+            folder = fetched
     return (folder / "package" / path).read_text("utf-8")
