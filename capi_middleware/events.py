@@ -1,6 +1,6 @@
 """The words everybody uses: events, their rows, sightings of browser copies, and causes."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from msgspec import Struct, field
 
@@ -53,13 +53,32 @@ ServerState = Literal[
 BROWSER_ONLY: tuple[ServerState, ...] = ("unknown", "unsigned")
 
 
+#: What shows of an event that only a page's own code knows: the page that tells of it is one whose
+#: address names the event_id, and the app answered it ("order"); a page of ours tells of it
+#: ("call"), or told of too many before ("over"). "" for events that the server made.
+Told = Literal["", "over", "call", "order"]
+
+
+class PageKey(NamedTuple):
+    """What shows that a page of ours was open: an event that was minted for it.
+
+    `page` is its keyed hash with the address of which the app answered that page, "" where nothing
+    shows that.
+    """
+
+    event_name: str
+    event_id: str
+    page: str = ""
+
+
 class Event(Private, Struct):
     """One conversion: the two copies share its `event_id` and `event_name`.
 
     `event_time` is Unix time in seconds (float; Meta gets whole seconds). `user_data` holds
     only hashed values and the keys that Meta wants unhashed. `custom_data` is what both copies
     carry. `pixel_ids` are the pixels it goes to. `send` names the copies that go out. `route` is
-    the match of the EventRoute that made it, "" for other events.
+    the match of the EventRoute that made it, "" for other events. `told` is what shows of one that
+    a page's own code made, see Told.
     """
 
     event_id: str
@@ -70,6 +89,7 @@ class Event(Private, Struct):
     user_data: dict[str, Any] = field(default_factory=dict)
     send: Literal["both", "server", "browser"] = "both"
     route: str = ""
+    told: Told = ""
 
     def __repr__(self) -> str:
         return f"Event({self.event_name!r}, event_id={self.event_id!r})"

@@ -16,7 +16,7 @@ from itsdangerous import BadSignature, Signer
 _EVENT_ID = "capi.event_id"
 VISITOR, CARRIED, WAITING, _LOGIN = "visitor", "carried", "waiting", "report"
 _ALERT, _VALUE, _TOKEN, _SECRET = b"capi.alert", b"capi.value", b"capi.token", b"secret_key"
-_USE = b"capi.use"
+_USE, _PAGE = b"capi.use", b"capi.page"
 
 #: How far the clock of who gets an alert may be from ours, in seconds.
 TOLERANCE = 300.0
@@ -189,6 +189,11 @@ def use_digest(secrets_: Sequence[str]) -> Callable[[bytes], Any]:
     It is C code throughout: every event has two.
     """
     return partial(blake2b, key=_key(secrets_[-1], _USE), digest_size=4)
+
+
+def page_digest(secrets_: Sequence[str]) -> Callable[[bytes], Any]:
+    """A keyed hash of 16 hexadecimal digits for the address that a page was answered at."""
+    return partial(blake2b, key=_key(secrets_[-1], _PAGE), digest_size=8)
 
 
 def is_unique(event_id: str) -> bool:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from capi_middleware.errors import BadBeacon
-from capi_middleware.events import BEACON_OUTCOMES, Sighting
+from capi_middleware.events import BEACON_OUTCOMES, PageKey, Sighting
 from capi_middleware.private import Private
 
 # Without control characters: they may be shown in a log, a terminal and a table.
@@ -30,14 +30,14 @@ class _Said(Private, Struct, array_like=True, forbid_unknown_fields=True):
 
 class _Beacon(Private, Struct, forbid_unknown_fields=True):
     e: Annotated[list[_Said], Meta(min_length=1, max_length=64)]
-    k: tuple[str, str] | None = None
+    k: PageKey | None = None
 
 
 class Beacon(NamedTuple):
-    """Sightings, and the (event_name, event_id) that shows which page they come from."""
+    """Sightings, and what shows which page they come from."""
 
     sightings: list[Sighting]
-    key: tuple[str, str] | None
+    key: PageKey | None
 
 
 class Call(Private, Struct, forbid_unknown_fields=True):
@@ -56,8 +56,8 @@ class Call(Private, Struct, forbid_unknown_fields=True):
 class Question(Private, Struct):
     """A page asks: its address and its referrer.
 
-    Without calls `m` it wants the events of its address, otherwise it tells of calls; `k` is an
-    (event_name, event_id) that it was given, as the proof that it is a page of this site. `w` are
+    Without calls `m` it wants the events of its address, otherwise it tells of calls; `k` is
+    the key that it was given, as the proof that it is a page of this site. `w` are
     the signed events that waited until something was shown: this page, or with `f` a part of it.
     `y` is the mark that a page without event_ids has: the app itself answered it (see Asking).
     `h` are the names of the events that the page has already.
@@ -65,7 +65,7 @@ class Question(Private, Struct):
 
     u: _URL
     r: _URL = ""
-    k: tuple[str, str] | None = None
+    k: PageKey | None = None
     m: Annotated[list[Call], Meta(max_length=16)] = []
     w: _Waiting = ""
     f: bool = False

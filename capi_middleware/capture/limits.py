@@ -3,7 +3,7 @@
 Nothing here is exact between threads: a limit may be a little off, and costs no lock.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -103,13 +103,15 @@ class Allowance:
 class Pages:
     """What open pages have brought so far, by the event_id of their key: each has a budget.
 
-    It is for what no signature proves: `events` they ask for or tell of, `sightings` of ids that
-    are not ours, and `names` of events that no rule names, of which all pages together bring
-    `new_names` at once and as many an hour.
+    It is for what no signature proves: `events` they ask for or tell of, `alike` of one name that
+    they tell of, `sightings` of ids that are not ours, and `names` of events that no rule names, of
+    which all pages together bring `new_names` at once and as many an hour.
     """
 
-    def __init__(self, *, events: int, sightings: int, names: int, new_names: int) -> None:
-        self._most = (events, sightings)
+    def __init__(
+        self, *, events: int, alike: int, sightings: int, names: int, new_names: int
+    ) -> None:
+        self._most = (events, alike, sightings)
         self._names = names
         self._new_names = new_names
         self._new = (float(new_names), 0.0)
@@ -126,7 +128,13 @@ class Pages:
         """Whether a page may tell of one more event whose id is not ours."""
         page = self._page(key)
         page.sightings += 1
-        return page.sightings <= self._most[1]
+        return page.sightings <= self._most[2]
+
+    def takes_alike(self, key: str, event_name: str) -> bool:
+        """Whether one event more of this name, which a page tells of, is part of coverage."""
+        told = self._page(key).told
+        told[event_name] += 1
+        return told[event_name] <= self._most[1]
 
     def hears(self, key: str, event_name: str, now: float) -> bool:
         """Whether a page may use a name that no rule names; `now` in seconds."""
@@ -155,11 +163,12 @@ class Pages:
 class _Brought:
     """What one page brought."""
 
-    __slots__ = ("events", "names", "sightings")
+    __slots__ = ("events", "names", "sightings", "told")
 
     def __init__(self) -> None:
         self.events = self.sightings = 0
         self.names: set[str] = set()
+        self.told: Counter[str] = Counter()
 
 
 def _use(known: OrderedDict[str, T], name: str, value: T, most: int) -> None:

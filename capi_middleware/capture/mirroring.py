@@ -1,5 +1,6 @@
 """Mirroring: which events a page's own pixel code may cause on the server, and with what."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ _HARMLESS = frozenset(
 )  # fmt: skip
 
 _QUOTES = frozenset("\"'`\\")
+_PARTS, _DIGIT = re.compile(r"[^\W_]+"), re.compile(r"\d")
 
 
 class Mirror:
@@ -56,6 +58,16 @@ def is_harmless(event_name: str) -> bool:
     """
     is_ones = is_personal(event_name) or is_token(event_name)
     return _QUOTES.isdisjoint(event_name) and not is_ones
+
+
+def names_order(path: str, event_id: str) -> bool:
+    """Whether the address of a page is about what this event_id of the site's own is about.
+
+    The longest part of the id with a digit is a part of the path: "order-1001" and
+    /orders/1001/thanks. Anybody may write what he likes into a query.
+    """
+    numbers = [one for one in _PARTS.findall(event_id) if _DIGIT.search(one)]
+    return bool(numbers) and max(numbers, key=len) in _PARTS.findall(path)
 
 
 def made_by(key: str, event_id: str) -> bool:

@@ -42,7 +42,11 @@ class Endpoints:
         self._allowance = Allowance(rate=20.0, burst=600.0, of_all=50.0)
         #: Bytes of the disk: less than 50 MB a day for one address.
         self._disk = Allowance(rate=300.0, burst=20e6, of_all=50.0)
-        self._pages = Pages(events=500, sightings=500, names=5, new_names=100)
+        self._pages = Pages(events=500, alike=20, sightings=500, names=5, new_names=100)
+        #: What pages told of that is part of coverage: so many of one visitor at once, and an hour.
+        self._covered = Allowance(rate=100 / 3600, burst=100.0, of_all=1e5)
+        #: How often one visitor may tell of one event.
+        self._again = Pages(events=0, alike=0, sightings=10, names=0, new_names=0)
         self._ruled = STANDARD_EVENTS | named_events(issuer.config)
         self._routes: Routes = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
@@ -119,14 +123,17 @@ class Endpoints:
         sightings, key = beacon.read(body, self._issuer.digest)
         if not self._allows(client.ip, len(sightings)):
             return bare(429)
-        known = key[1] if key is not None and self._issuer.opens(key) else None
+        known = key.event_id if key is not None and self._issuer.opens(key) else None
         accepted, pixels, told = [], {one.id for one in self._issuer.config.pixels}, 0
         for sighting in sightings:
             name, event_id = sighting.event_name, sighting.event_id
             if sighting.pixel_id not in pixels:
                 self._refused("unknown_pixel")
             elif self._issuer.minter.verifies(event_id, name):
-                accepted.append(sighting)
+                if self._again.takes_sighting(f"{event_id} {client.ip}"):
+                    accepted.append(sighting)
+                else:
+                    self._refused("too_often")
             elif known is None or not _may_be_of(known, event_id):
                 self._refused("forged")
             elif not self._pages.takes_sighting(known):
@@ -173,16 +180,20 @@ class Endpoints:
             return bare(429)
         if not self._has_room(client.ip, n, len(asked.body)):
             return bare(429)
-        if opened and question.k is not None and not self._pages.takes_events(question.k[1], n):
+        key = question.k if opened else None
+        if key is not None and not self._pages.takes_events(key.event_id, n):
             self._refused("page_budget")
             return bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         if question.m:
-            if not opened:
+            if key is None:
                 raise BadBeacon("found no key of an open page, expected the one in its tag", 403)
-            assert question.k is not None
-            calls = [call for call in question.m if self._may_name(call, question.k[1])]
-            await exchange.mirror(calls, waits)
+            calls = [
+                (call, self._counts(client.ip, key.event_id, call.n))
+                for call in question.m
+                if self._may_name(call, key.event_id)
+            ]
+            await exchange.mirror(calls, key, waits)
             return Response(status_code=204, headers=_FRESH)
         told, headers = await exchange.answer(
             waits, question.w, mark=question.y, is_open=opened, a_part=question.f, has=question.h
@@ -204,6 +215,11 @@ class Endpoints:
         if not allowed:
             self._refused("disk_budget")
         return allowed
+
+    def _counts(self, address: str | None, key: str, event_name: str) -> bool:
+        """Whether one event more that a page tells of is part of coverage."""
+        alike = self._pages.takes_alike(key, event_name)
+        return alike and self._covered.take(address, self._issuer.clock())
 
     def _may_name(self, call: beacon.Call, key: str) -> bool:
         """An event_id that the page made, or one of the site's own; ours are in the store."""

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from capi_middleware.capture.consent import GRANTED, Permission
-from capi_middleware.events import STANDARD_EVENTS, Event, PageEvent
+from capi_middleware.events import STANDARD_EVENTS, Event, PageEvent, PageKey
 from capi_middleware.meta.match_keys import ADVANCED_MATCHING
 from capi_middleware.private import Private
 
@@ -58,7 +58,7 @@ class _Block(Private, Struct, omit_defaults=True):
     e: Sequence[PageEvent]
     a: bool = False
     m: bool = False
-    k: tuple[str, str] | None = None
+    k: PageKey | None = None
     x: str | None = None
     l: tuple[int, int] | None = None  # noqa: E741 - the script's letter
     w: str = ""
@@ -100,11 +100,21 @@ def page_events(events: Sequence[Event]) -> list[PageEvent]:
     return told
 
 
-def page_key(told: Sequence[PageEvent]) -> tuple[str, str] | None:
-    """What shows later that a page is ours: an event_id minted for it, if it has one."""
+def page_key(
+    told: Sequence[PageEvent], path: str | None, digest: Callable[[bytes], Any]
+) -> PageKey | None:
+    """What shows later that a page is ours: an event_id minted for it, if it has one.
+
+    `path` is the one below any mount at which the app answered that page, None where a script made
+    the address; `digest` is signing.page_digest().
+    """
     for event in told:
-        if event.event_id[0] == "t":  # the others come from a dedupe_key: many pages have them
-            return event.event_name, event.event_id
+        event_id = event.event_id
+        if event_id[0] == "t":  # the others come from a dedupe_key: many pages have them
+            page = ""
+            if path is not None:
+                page = digest(f"{event_id} {path}".encode("utf-8", "surrogatepass")).hexdigest()
+            return PageKey(event.event_name, event_id, page)
     return None
 
 
@@ -151,7 +161,7 @@ class TagMaker:
         waiting: str = "",
         mark: str = "",
         consent: Permission = GRANTED,
-        key: tuple[str, str] | None = None,
+        key: PageKey | None = None,
         nonce: str | None = None,
         origin: str = "",
         has_script: bool = False,
@@ -160,9 +170,8 @@ class TagMaker:
 
         `mount` is the path that the app is mounted at. With `ask` the page does not carry all its
         events and the script asks for the others, or for those that are `waiting` until the page is
-        shown (signed, see Carrier); `mark` shows that the app answered it. `key`, an (event_name,
-        event_id), is what shows that later calls come from this page. `nonce` is the page's own
-        CSP nonce.
+        shown (signed, see Carrier); `mark` shows that the app answered it. `key` is what shows that
+        later calls come from this page. `nonce` is the page's own CSP nonce.
         """
         prefix = below(mount, self._prefix) if mount else self._prefix
         state, limits = (None, None) if consent is GRANTED else told_consent(consent)

@@ -11,11 +11,12 @@ from msgspec.structs import replace
 from capi_middleware.capture.beacon import Call
 from capi_middleware.capture.carrying import is_navigation
 from capi_middleware.capture.consent import DENIED, GRANTED
+from capi_middleware.capture.mirroring import names_order
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.routes import Match
 from capi_middleware.errors import BadBeacon, CapiError
-from capi_middleware.events import Count, Event, PageEvent
+from capi_middleware.events import Count, Event, PageEvent, PageKey
 from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
@@ -504,7 +505,9 @@ class Exchange(Private):
             for commit in self.commits:
                 await waits.commit(commit)
             told["e"] = page_events(events)
-            told["k"] = page_key(told["e"]) or issuer.new_key()
+            answered = self._path if page is not None and page.is_here else None
+            key = page_key(told["e"], answered, issuer.page_digest)
+            told["k"] = key or issuer.new_key(answered)
             carried = visit.carried(for_page=True)
             visit.take(carried)
             told["e"] += carried
@@ -520,25 +523,32 @@ class Exchange(Private):
             told["p"] = issuer.pixels_knowing(self._known(events))
         return told, (visit.cookies() if events else []) + visit.cleared()
 
-    async def mirror(self, calls: Sequence[Call], waits: Waits) -> None:
-        """Issue what the page's own pixel code fired: server copies, where they may be.
+    async def mirror(self, calls: Sequence[tuple[Call, bool]], key: PageKey, waits: Waits) -> None:
+        """Issue what the own pixel code of the page with this key fired: server copies, if allowed.
 
-        What may not be sent from here is written down as the browser's alone.
+        What may not be sent from here is written down as the browser's alone, if the app answered
+        the page at this address: anybody may make others up, and tell of what never was. So it is
+        with a call that is told with False: a visitor tells of too many.
         """
         issuer, drafts, visit = self.issuer, self._drafts, self.visit()
         drafts.matches = []
-        for call in calls:
+        is_signed = issuer.shows(key, self._path)
+        await visit.decide(waits)
+        refusal = visit.refusal()
+        for call, counts in calls:
             for event in _mirrored(issuer, call):
+                if not (counts and is_signed) and (refusal or event.send == "browser"):
+                    continue
+                is_order = is_signed and names_order(self._path, event.event_id)
+                event.told = "over" if not counts else "order" if is_order else "call"
                 drafts.events.append(Draft(event, tracked=True))
                 # The library's own PageViews are nobody's to map.
                 if event.send == "browser" and call.n != "PageView":
-                    page = issuer.page_of(self.scope["path"])
+                    page = issuer.page_of(self.scope["path"], visit.client.ip)
                     for pixel in event.pixel_ids:
                         issuer.count(Count("unmapped", page, call.n, pixel))
                         if call.b:
                             issuer.count(Count("no_event_id", "", call.n, pixel))
-        await visit.decide(waits)
-        refusal = visit.refusal()
         if refusal is not None:
             self._suppress(refusal)
             return
@@ -685,7 +695,8 @@ class Exchange(Private):
             tag = issuer.tags.tag(
                 pixels, told + carried, mount=self._mount, ask=self._lacks_view,
                 consent=visit.permission or visit.permitted(),
-                key=page_key(told) or issuer.new_key(), nonce=verdict.nonce,
+                key=page_key(told, self._path, issuer.page_digest) or issuer.new_key(self._path),
+                nonce=verdict.nonce,
                 origin=origin, has_script=has_script,
             )  # fmt: skip
             visitor = visit.visitor(sets_cookies=sets_cookies)

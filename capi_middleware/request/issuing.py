@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from decimal import Decimal
 from functools import lru_cache
+from hmac import compare_digest
 from typing import Any, ClassVar, Protocol
 from urllib.parse import quote
 
@@ -25,14 +26,22 @@ from capi_middleware.config.notices import Notices
 from capi_middleware.config.routes import EventRoute
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import BadVisitor, ConfigError, StoreError
-from capi_middleware.events import STANDARD_EVENTS, Count, Event, PageEvent, Row, ServerState
+from capi_middleware.events import (
+    STANDARD_EVENTS,
+    Count,
+    Event,
+    PageEvent,
+    PageKey,
+    Row,
+    ServerState,
+)
 from capi_middleware.meta import payload
 from capi_middleware.meta.custom_data import clean, refused_by_meta
 from capi_middleware.meta.match_keys import BITS
 from capi_middleware.meta.personal import parts_of_path
 from capi_middleware.meta.user_data import UserData, unknown_keys
 from capi_middleware.meta.visitor import Visitor
-from capi_middleware.page.tag import PixelEntry, TagMaker, pixel_entries
+from capi_middleware.page.tag import PixelEntry, TagMaker, page_key, pixel_entries
 from capi_middleware.request.asking import Asking
 from capi_middleware.shield import Shield
 from capi_middleware.signing import (
@@ -42,6 +51,7 @@ from capi_middleware.signing import (
     Minter,
     TextSigner,
     ValueDigest,
+    page_digest,
     use_digest,
 )
 from capi_middleware.store.commits import Commit
@@ -50,8 +60,9 @@ from capi_middleware.store.store import Store
 
 #: Pages that are told apart: anybody may ask for any number of paths.
 _MOST_PAGES = 200
-#: Of those that were not among them so many may come at once, and in an hour.
-_NEW_PAGES = 1000.0
+#: Of those that were not among them one visitor brings so many at once, and in an hour; all
+#: visitors together twenty times as many.
+_NEW_PAGES = 50.0
 #: What templates, forms and databases write where there is no value.
 _NO_KEYS = frozenset(
     {"", "none", "null", "nil", "nan", "undefined", "false", "true", "n/a", "-", "()", "[]", "{}",
@@ -98,7 +109,7 @@ class Issuer:
             for route in [*config.routes, *self.asking.routes]
         }
         self._pages: OrderedDict[str, None] = OrderedDict()
-        self._new_pages = Allowance(rate=_NEW_PAGES / 3600, burst=_NEW_PAGES, of_all=1.0)
+        self._new_pages = Allowance(rate=_NEW_PAGES / 3600, burst=_NEW_PAGES, of_all=20.0)
         self._repeats = Repeats()
         self.mirror: Mirror = Mirror(config.mirror)
         self.carrier: Carrier = Carrier(TextSigner(config.secrets, CARRIED))
@@ -108,6 +119,8 @@ class Issuer:
         #: digest(value, currency) of either copy of an event.
         self.digest: ValueDigest = ValueDigest(config.secrets)
         self._use_digest: Callable[[bytes], Any] = use_digest(config.secrets)
+        #: Of a page's address, for its key.
+        self.page_digest: Callable[[bytes], Any] = page_digest(config.secrets)
         gpc = config.privacy == "honor-gpc"
         self.consent: ConsentRule = ConsentRule(config.consent, gpc=gpc)
         rule = config.internal
@@ -137,11 +150,11 @@ class Issuer:
         """A signed event_id."""
         return self.minter.mint(event_name, self.clock(), dedupe_key)
 
-    def opens(self, key: tuple[str, str] | None) -> bool:
-        """Whether `key`, an (event_name, event_id), shows that a page of ours is still open."""
-        if key is None or not self.minter.verifies(key[1], key[0]):
+    def opens(self, key: PageKey | None) -> bool:
+        """Whether `key` shows that a page of ours is still open."""
+        if key is None or not self.minter.verifies(key.event_id, key.event_name):
             return False
-        minted = self.minter.minted_at(key[1])
+        minted = self.minter.minted_at(key.event_id)
         return minted is not None and abs(self.clock() - minted) <= KEY_SECONDS
 
     def new_event(
@@ -229,9 +242,18 @@ class Issuer:
 
     # -- tags ------------------------------------------------------------------------------------
 
-    def new_key(self) -> tuple[str, str]:
+    def new_key(self, path: str | None = None) -> PageKey:
         """The key of a page that has no event minted for it, see page_key()."""
-        return "", self.mint("", None)
+        event = PageEvent("", self.mint("", None), {}, ())
+        key = page_key([event], path, self.page_digest)
+        assert key is not None
+        return key
+
+    def shows(self, key: PageKey, path: str) -> bool:
+        """Whether the app answered the page of this key, which is ours, at this path."""
+        event = PageEvent(key.event_name, key.event_id, {}, ())
+        wanted = page_key([event], path, self.page_digest)
+        return wanted is not None and key.page.isascii() and compare_digest(key.page, wanted.page)
 
     def pixels_knowing(self, known: Sequence[Mapping[str, Any]]) -> list[PixelEntry]:
         """The pixels of a page; with advanced_matching also what user_data is `known`."""
@@ -338,7 +360,7 @@ class Issuer:
             if visitor.event_source_url:
                 url = visitor.event_source_url
                 named = _page_name_of if len(url) <= _REMEMBERED else _page_name_of.__wrapped__
-                page = self._listed(named(url))
+                page = self._listed(named(url), visitor.client_ip_address)
             known = payload.known_of(visitor)
             agent = agent_of((visitor.client_user_agent or "")[:AGENT_READ])
             who = (visitor.fbp, f"{visitor.client_ip_address} {visitor.client_user_agent}")
@@ -376,7 +398,9 @@ class Issuer:
             for said in who:  # as use() does, without a call for each event of each page
                 known_by = f"{event_id} {said}".encode("utf-8", "surrogatepass")
                 use += "--------" if said is None else self._use_digest(known_by).hexdigest()
-            if event_id[0] != "t" or event_id[20:21] != ".":
+            if event.told == "over":
+                use = ""
+            elif event_id[0] != "t" or event_id[20:21] != ".":
                 use += self._order_of(event, visitor)
             for pixel_id in event.pixel_ids:
                 rows.append(
@@ -389,11 +413,13 @@ class Issuer:
         """What an event is about whose event_id others may have: see Use in store/records.py."""
         event_id, order_id = event.event_id, event.custom_data.get("order_id")
         if event_id[0] != "k" or not self.minter.verifies(event_id, event.event_name):
+            if event.told == "order" and visitor is not None:
+                return "s" + self.use(event_id, [_without_query(visitor)])[:7]
             return f"u{random.getrandbits(28):07x}"
         if isinstance(order_id, str | int) and order_id:
             return "o" + self.use(event_id, [str(order_id)])[:7]
-        url = visitor.event_source_url if visitor is not None else None
-        return "p" + self.use(event_id, [url.partition("?")[0]])[:7] if url else "--------"
+        url = _without_query(visitor) if visitor is not None else ""
+        return "p" + self.use(event_id, [url])[:7] if url else "--------"
 
     def use(self, event_id: str, said: Sequence[str | None]) -> str:
         """Keyed hashes of what is said of a use of `event_id`, see Use in store/records.py."""
@@ -425,14 +451,17 @@ class Issuer:
         """An event is lost: one count for each of its pixels."""
         self.count(*(Count("dropped", reason, name, pixel) for pixel in pixel_ids))
 
-    def page_of(self, path: str) -> str:
-        """A page for the counters: its path without what is personal; "" for one too many."""
-        segments = quote(path[:URL_READ], safe=PATH_SAFE).split("/")
-        return self._listed(_page_name("/".join(parts_of_path(segments))))
+    def page_of(self, path: str, address: str | None) -> str:
+        """A page for the counters: its path without what is personal; "" for one too many.
 
-    def _listed(self, page: str) -> str:
+        `address` is the IP address of the visitor who brings it.
+        """
+        segments = quote(path[:URL_READ], safe=PATH_SAFE).split("/")
+        return self._listed(_page_name("/".join(parts_of_path(segments))), address)
+
+    def _listed(self, page: str, address: str | None) -> str:
         pages = self._pages  # what was used lately stays
-        if page not in pages and not self._new_pages.take(None, self.clock()):
+        if page not in pages and not self._new_pages.take(address, self.clock()):
             return ""
         pages.pop(page, None)
         pages[page] = None
@@ -450,6 +479,10 @@ def names_nothing(dedupe_key: object) -> bool:
     if isinstance(dedupe_key, int | float | Decimal) and dedupe_key == 0:
         return True
     return str(dedupe_key).strip().casefold() in _NO_KEYS
+
+
+def _without_query(visitor: Visitor) -> str:
+    return (visitor.event_source_url or "").partition("?")[0]
 
 
 def _page_name(path: str) -> str:

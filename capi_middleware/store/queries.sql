@@ -37,9 +37,21 @@ WHERE events.server IN ({browser_only}) OR events.browser = 'not_rendered'
 
 -- name: used
 -- What is known of these event_ids, under all names.
-SELECT event_id, event_name, pixel_id, server, digest, CASE route WHEN '' THEN page ELSE route END,
-    uses
+SELECT event_id, event_name, pixel_id, uses, digest, CASE route WHEN '' THEN page ELSE route END,
+    server, key
 FROM capi_events WHERE event_id = ANY(:event_ids)
+
+-- name: set_aside
+-- Of one that Meta took both copies are kept, each as an event of its own.
+UPDATE capi_events SET event_id = event_id || '~' || CAST(key AS text),
+    server = CASE server WHEN 'delivered' THEN server ELSE 'unsigned' END
+WHERE key = ANY(:keys)
+
+-- name: unsend
+DELETE FROM capi_payloads WHERE key = ANY(:keys)
+
+-- name: unlease
+DELETE FROM capi_leases WHERE key = ANY(:keys)
 
 -- name: append_payloads
 -- Of the rows that `append` made, or took over, in this transaction: nobody else settles these.
@@ -51,7 +63,8 @@ ON CONFLICT (key) DO NOTHING
 
 -- name: sight
 -- One event may be in it only once. The columns are fields of events.Sighting. What another browser
--- (the first part of `uses`) could not send tells of a stored copy of the page.
+-- (the first part of `uses`) could not send tells of a stored copy of the page. Of an id that is not
+-- ours only who told of it first is heard: the same browser, or the same address.
 INSERT INTO capi_events AS events (event_id, event_name, pixel_id, browser, browser_digest, uses,
     event_time, created_at, due_at, browser_at, server, match_keys)
 WITH new MANY (event_id text, event_name text, pixel_id text, outcome text, digest text, uses text,
@@ -69,6 +82,10 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
 WHERE events.browser <> excluded.browser
   AND (excluded.browser = 'sent' OR events.browser IN ({vague}))
   AND events.browser <> 'sent'
+  AND (excluded.server <> 'unsigned' OR events.uses = ''
+       OR (substr(excluded.uses, 1, 8) <> '--------'
+           AND substr(events.uses, 1, 8) = substr(excluded.uses, 1, 8))
+       OR substr(events.uses, 9, 8) = substr(excluded.uses, 9, 8))
 
 -- name: count
 INSERT INTO capi_counts AS counts (hour, kind, reason, event_name, pixel_id, n)

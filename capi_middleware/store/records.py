@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-from capi_middleware.events import Count
+from capi_middleware.events import BROWSER_ONLY, Count
 from capi_middleware.private import Private
 
 #: Meta refuses event_time of more than 7 days ago, with the whole request; less an hour for the
@@ -47,17 +47,47 @@ class Use(NamedTuple):
     `uses` is up to MOST_USES times 24 characters, keyed hashes of this event_id alone: 8 of fbp, 8
     of the network address and user agent, and where the id is not unique by itself a letter and 7
     of the order: "o" of an order_id, "p" of the page's path, "u" of this one call of the site's
-    code. What is not known is dashes. `digest` as in Row; `place` is the route, else the page.
+    code, "s" of the page that told of it where that is signed and names the order. What is not
+    known is dashes. `digest` and `server` as in Row; `place` is the route, else the page; `key` is
+    that of the row, 0 for one that is to come.
     """
 
     uses: str = ""
     digest: str = ""
     place: str = ""
+    server: str = ""
+    key: int = 0
 
     @property
     def seen(self) -> Sequence[str]:
         """The uses one by one."""
         return [self.uses[at : at + _USE] for at in range(0, len(self.uses), _USE)]
+
+    @property
+    def _is_of_page(self) -> bool:
+        """Whether the page of the order told of it."""
+        return any(use[_ORDER].startswith("s") for use in self.seen)
+
+    def yields_to(self, other: "Use") -> bool:
+        """Whether `other` takes the place of what a page told of under an id of the site's own.
+
+        Such an id can be guessed: the word of the page of the order goes before that of another
+        page, and what can be sent before what cannot.
+        """
+        if other.server != "pending" or other.uses[_ORDER][:1] not in ("u", "s"):
+            return False
+        if self.server in BROWSER_ONLY:
+            return self._is_of_others(other)
+        if self.server == "unmapped" or (self.server == "dropped" and not self.digest):
+            return True
+        return other._is_of_page and not self._is_of_page and self._is_told_otherwise(other)
+
+    def _is_of_others(self, other: "Use") -> bool:
+        return all(_is_other_visitor(use, other.uses) for use in self.seen)
+
+    def _is_told_otherwise(self, other: "Use") -> bool:
+        """Whether another visitor gives another value."""
+        return self.digest != other.digest and self._is_of_others(other)
 
     def is_replayed_by(self, use: str) -> bool:
         """Whether a browser has the event that no page was made for: out of a stored copy."""
@@ -70,7 +100,11 @@ class Use(NamedTuple):
         And what is known then.
         """
         seen, one, order = self.seen, other.uses, other.uses[_ORDER]
-        known = Use(self.uses, self.digest or other.digest, self.place)
+        known = self._replace(digest=self.digest or other.digest)
+        own_id = order[:1] in ("u", "s")
+        if own_id and self._is_told_otherwise(other):
+            kept = len(seen) < MOST_USES and one.strip("-")
+            return "told", known._replace(uses=self.uses + one) if kept else known
         if self.digest and other.digest and self.digest != other.digest:
             return "value", known
         orders = [use[_ORDER] for use in seen if use[_ORDER].startswith("o")]
@@ -86,7 +120,7 @@ class Use(NamedTuple):
             return "", known
         if len(seen) < MOST_USES:
             return "", known._replace(uses=self.uses + one)
-        if order.startswith("u"):
+        if own_id:
             return "own_id", known
         return ("visitor" if visitor else "order" if another else ""), known
 

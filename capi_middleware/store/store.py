@@ -714,7 +714,12 @@ class Store:
                 if not items:
                     continue
                 if kind == "append":
-                    items = list(_joined(db, items, hour, counters))
+                    beaten: list[int] = []
+                    items = list(_joined(db, items, hour, counters, beaten))
+                    if beaten:
+                        db.run("set_aside", keys=beaten)
+                        db.run("unsend", keys=beaten)
+                        db.run("unlease", keys=beaten)
                 changed = db.many(kind, list(map(_COLUMNS[kind], items)), now=db.now)
                 if kind == "sight":
                     replayed += len(items) - changed
@@ -768,10 +773,13 @@ def _count_given_up(
     db.run("count_given_up", hour=hour, kind=kind, reason=reason, **those)
 
 
-def _joined(db: Transaction, rows: Sequence[Row], hour: int, counters: Counters) -> Sequence[Row]:
+def _joined(
+    db: Transaction, rows: Sequence[Row], hour: int, counters: Counters, beaten: list[int]
+) -> Sequence[Row]:
     """`rows` with all uses of their event_ids; those of several events are counted as reused.
 
-    An id that is unique by itself is looked up only where a page's own code names it.
+    An id that is unique by itself is looked up only where a page's own code names it. `beaten` gets
+    the keys of those in the ledger whose place one of `rows` takes.
     """
     asked = {
         row.event_id
@@ -781,18 +789,29 @@ def _joined(db: Transaction, rows: Sequence[Row], hour: int, counters: Counters)
     if not asked:
         return rows
     known = _used(db, asked)
-    joined = []
+    joined: list[Row] = []
     for row in rows:
         if row.event_id in asked:
             name, pixel_id = row.event_name, row.pixel_id
             uses = known.setdefault(row.event_id, {})
-            before, said = (
-                uses.get((name, pixel_id)),
-                Use(row.uses, row.digest, row.route or row.page),
-            )
-            others = [other for other, pixel in uses if pixel == pixel_id and other != name]
-            why = ""
-            if before is None:
+            before = uses.get((name, pixel_id))
+            said = Use(row.uses, row.digest, row.route or row.page, row.server)
+            others = [
+                other
+                for (other, pixel), use in uses.items()
+                if pixel == pixel_id and other != name and use.server != "unsigned"
+            ]
+            why, is_new = "", before is None or before.server in BROWSER_ONLY
+            if before is not None and before.yields_to(said):
+                beaten.append(before.key)
+                identity = row.event_id, name, pixel_id
+                joined = [
+                    one
+                    for one in joined
+                    if (one.event_id, one.event_name, one.pixel_id) != identity
+                ]
+                why = "" if is_new else f"told {said.place}".rstrip()
+            elif before is None or is_new:
                 why = f"name {min(others)}" if others else ""
             elif not is_unique(row.event_id):
                 why, said = before.joined(said)
@@ -813,19 +832,18 @@ def _count_replays(
     for one in sightings:
         name, pixel_id = one.event_name, one.pixel_id
         use = known.get(one.event_id, {}).get((name, pixel_id))
-        if use is not None and use.is_replayed_by(one.uses):
+        if use is None or use.server in BROWSER_ONLY or one.server in BROWSER_ONLY[1:]:
+            continue  # of an id that is not ours anybody may tell
+        if use.is_replayed_by(one.uses):
             counters[hour, "reused", f"replay {use.place}".rstrip(), name, pixel_id] += 1
 
 
-def _used(db: Transaction, event_ids: Set[str]) -> dict[str, dict[tuple[str, str], Use | None]]:
-    """What is known of these, by event_name and pixel; None where only a browser told of it."""
-    found: dict[str, dict[tuple[str, str], Use | None]] = {}
+def _used(db: Transaction, event_ids: Set[str]) -> dict[str, dict[tuple[str, str], Use]]:
+    """What is known of these, by event_name and pixel."""
+    found: dict[str, dict[tuple[str, str], Use]] = {}
     if event_ids:
-        for event_id, name, pixel_id, server, digest, place, uses in db.read(
-            "used", event_ids=sorted(event_ids)
-        ):
-            use = None if server in BROWSER_ONLY else Use(uses, digest, place)
-            found.setdefault(event_id, {})[name, pixel_id] = use
+        for event_id, name, pixel_id, *known in db.read("used", event_ids=sorted(event_ids)):
+            found.setdefault(event_id, {})[name, pixel_id] = Use(*known)
     return found
 
 

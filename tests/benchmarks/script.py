@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from playwright.sync_api import Route, sync_playwright
 
-from capi_middleware.events import PageEvent
+from capi_middleware.events import PageEvent, PageKey
 from capi_middleware.page import tag as pixel
 from tests.benchmarks.measure import Trial, constant
 from tests.support import browsers
@@ -30,7 +30,7 @@ def _tag() -> str:
     event = PageEvent("ViewContent", event_id, {"content_ids": ["kettle"]}, ("1234567890",))
     maker = pixel.TagMaker(prefix="/_capi", script_url=f"{_ORIGIN}/fbevents.js", mirror=False)
     pixels = pixel.pixel_entries({"1234567890": None})
-    return maker.tag(pixels, [event], key=("ViewContent", event_id)).decode()
+    return maker.tag(pixels, [event], key=PageKey("ViewContent", event_id)).decode()
 
 
 def _in_chromium(figure: str) -> Callable[[float], float]:

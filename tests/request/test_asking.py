@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse, Response
 
 from capi_middleware import EventRoute, UserData
 from capi_middleware.config.settings import Config
+from capi_middleware.events import PageKey
 from capi_middleware.request.asking import MARK_DAYS
 from tests.request.test_events import PAGE, Site
 from tests.support.blocks import block_of, question
@@ -57,7 +58,7 @@ def shown(site: Site, path: str, **more: Any) -> list[str]:
     return asks(site, question(text, f"http://testserver{path}", **more))
 
 
-def open_key(site: Site) -> tuple[str, str]:
+def open_key(site: Site) -> PageKey:
     return site.capi.issuer.new_key()
 
 

@@ -65,7 +65,9 @@ def beacon(browser: TestClient, event: dict[str, Any], outcome: str = "sent") ->
     assert answer.status_code == 204
 
 
-def tell(browser: TestClient, key: list[str], *calls: tuple[str, str], at: str = "/x") -> None:
+def tell(
+    browser: TestClient, key: list[str], *calls: tuple[str, str], at: str = "/products/1"
+) -> None:
     """The page's own pixel code fired events of these (name, eventID)."""
     said = {
         "u": f"http://testserver{at}",
@@ -244,8 +246,8 @@ def test_an_id_of_the_site_on_seven_visits_is_counted(mirror: Any, browsers: int
     for n in range(7):
         browser = site.browser(n % browsers)
         _, key = told(browser.get("/products/1").text)
-        tell(browser, key, ("Lead", "lead-1"))
-    assert site.reused() == {("Lead", "own_id /x"): 3}
+        tell(browser, key, ("Lead", "lead-x1"))
+    assert site.reused() == {("Lead", "own_id /products/{id}"): 3}
 
 
 def test_an_id_of_the_site_for_each_order_is_no_reuse() -> None:
@@ -272,7 +274,7 @@ def test_our_id_under_another_name_is_counted_with_ours() -> None:
     browser = site.browser(1)
     [event], _ = told(browser.get("/orders/7/thanks").text)
     _, key = told(browser.get("/x").text)
-    tell(browser, key, ("purchase", event["i"]))
+    tell(browser, key, ("purchase", event["i"]), at="/x")
     assert site.reused() == {("purchase", "name Purchase"): 1}
 
 
@@ -283,7 +285,7 @@ def test_a_visitor_is_kept_as_a_hash_of_each_event_alone() -> None:
     site = Site(routes=[view_content(), EventRoute("GET /products/{sku}", "Lead")])
     site.browser(1).get("/products/1")
     with site.capi.store._engine.transaction("read") as reading:
-        kept = [uses for (*_, uses) in reading.read("used", event_ids=_ids(site))]
+        kept = [uses for (_, _, _, uses, *_) in reading.read("used", event_ids=_ids(site))]
     assert [len(one) for one in kept] == [16, 16]
     assert len({half for one in kept for half in (one[:8], one[8:])}) == 4
 

@@ -1,9 +1,11 @@
 """One event_id for several events is counted by every store in the same way."""
 
+from typing import Literal
+
 import pytest
 
 from capi_middleware.events import Row, Sighting
-from capi_middleware.store.records import Use
+from capi_middleware.store.records import Settlement, Use
 from capi_middleware.store.store import Store
 from capi_middleware.testing import MemoryStore
 from tests.support.stores import NOON, PIXEL, row, store_rows
@@ -42,6 +44,40 @@ def test_every_store_joins_what_is_known_of_an_id_in_one_group_and_over_many(sto
     }
     [known] = [one for one in store.find(["k1"]) if one.event_name == "Purchase"]
     assert (known.server, known.browser) == ("pending", "not_rendered")
+
+
+def told(browser: int, value: str, about: str) -> Row:
+    """What a page's own code told of, under an id of the site's own."""
+    said = use(browser, about, address=browser)
+    return row("order-7", digest=value, uses=said, payload=value.encode(), page="/o/{id}")
+
+
+def sent(store: Store, outcome: Literal["delivered", "pending"] = "delivered") -> list[bytes]:
+    lease = store.lease(PIXEL, limit=9, seconds=60)
+    store.settle(lease.lease_id, [Settlement(one.key, outcome) for one in lease.events])
+    return [one.payload for one in lease.events]
+
+
+@pytest.mark.parametrize("state", ["waits", "held", "sent"])
+def test_the_page_of_an_order_takes_the_place_of_what_another_visitor_told(
+    store: Store, state: str
+) -> None:
+    store_rows(store, told(1, "lie", "u0000001"))
+    if state == "held":
+        store.lease(PIXEL, limit=9, seconds=60)
+    elif state == "sent":
+        assert sent(store) == [b"lie"]
+    store_rows(store, told(2, "true", "s0000002"))
+    store_rows(store, told(1, "lie", "u0000003"), told(2, "true", "s0000002"))
+    assert sent(store) == [b"true"]
+    assert counted(store) == {("Purchase", "told /o/{id}"): 2}
+    found = sorted((one.server, one.n) for one in store.tallies(0, NOON * 2).rows)
+    assert found == [("delivered", 2 if state == "sent" else 1)]
+
+
+def test_both_in_one_group_are_one_event_of_the_page_of_the_order(store: Store) -> None:
+    store_rows(store, told(1, "lie", "u0000001"), told(2, "true", "s0000002"))
+    assert sent(store) == [b"true"]
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def event_id_reused(facts: Facts) -> Flags:
         shared = total - words["empty"]
         lost = surely_above(shared, shared + event.server, _LOST)
         severity: Severity = "critical" if lost else "warning" if total >= MIN_EVENTS else "info"
-        if word in ("value", "order") and severity == "info":
+        if word in ("value", "order", "told") and severity == "info":
             severity = "warning"
         yield flag(
             severity, event.place, value=total, where=f" at {place}" if place else "",
