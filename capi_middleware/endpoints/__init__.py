@@ -4,3 +4,5 @@
 BODY_LIMIT = 64 * 1024
 #: How long such a body may take, in seconds.
 BODY_SECONDS = 5.0
+#: How long while another one of the same address is waited for: threads are few, see Patience.
+SECOND_BODY_SECONDS = 0.5

@@ -6,9 +6,9 @@ import threading
 from contextlib import suppress
 from io import BufferedReader
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
-from capi_middleware.endpoints import BODY_LIMIT, BODY_SECONDS
+from capi_middleware.endpoints import BODY_LIMIT, BODY_SECONDS, SECOND_BODY_SECONDS
 
 #: More digits than any length has; int() refuses endless ones.
 _LONGEST_LENGTH = 18
@@ -19,7 +19,7 @@ _CONNECTIONS = ("gunicorn.socket", "werkzeug.socket")
 def read_body(environ: dict[str, Any]) -> bytes | None:
     """The whole body; None when it is longer than BODY_LIMIT.
 
-    Raises TimeoutError where it takes longer than BODY_SECONDS.
+    Raises TimeoutError where it takes too long, see Patience.
     """
     stream: Any = environ.get("wsgi.input")
     given = environ.get("CONTENT_LENGTH") or ""
@@ -56,18 +56,27 @@ def _ends(environ: dict[str, Any], stream: object) -> bool:
 class Patience:
     """A context in which a body is read: after BODY_SECONDS it is over, and TimeoutError raised.
 
-    For servers that read from the connection when the app does; others have the body by then, or
-    a limit of their own.
+    One network address is waited for in one thread at a time: its other bodies have
+    SECOND_BODY_SECONDS. For servers that read from the connection when the app does; others have
+    the body by then, or a limit of their own.
     """
+
+    #: The addresses that are waited for.
+    _awaited: ClassVar[set[str]] = set()
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._connection = _connection(environ)
+        self._address: str = environ.get("REMOTE_ADDR") or ""
+        self._is_first = False
         self._timer: threading.Timer | None = None
         self._over = False
 
     def __enter__(self) -> None:
         if self._connection is not None:
-            self._timer = threading.Timer(BODY_SECONDS, self._end)
+            self._is_first = self._address not in self._awaited
+            self._awaited.add(self._address)
+            seconds = BODY_SECONDS if self._is_first else SECOND_BODY_SECONDS
+            self._timer = threading.Timer(seconds, self._end)
             self._timer.daemon = True
             with suppress(RuntimeError):  # no thread can be had: then it takes what it takes
                 self._timer.start()
@@ -82,10 +91,12 @@ class Patience:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._is_first:
+            self._awaited.discard(self._address)
         if self._connection is not None:
             self._connection.close()
         if self._over and (kind is None or issubclass(kind, Exception)):
-            raise TimeoutError(f"found no whole body within {BODY_SECONDS} seconds") from error
+            raise TimeoutError("found no whole body in time") from error
 
 
 def leave_body(environ: dict[str, Any]) -> None:

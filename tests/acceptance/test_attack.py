@@ -2,15 +2,16 @@
 
 import pytest
 
-from tests.attack.driving import SERVERS, Attack, folder
+from tests.attack.driving import Attack, folder
+from tests.attack.stores import STORES
 
 SECONDS = 8.0
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_an_attack_changes_nothing_and_learns_nothing(server: str) -> None:
-    with folder() as place:
-        attack = Attack(server, place, seed=20)
+@pytest.mark.parametrize(("server", "kind"), [("uvicorn", "sqlite"), ("gunicorn", "postgres")])
+def test_an_attack_changes_nothing_and_learns_nothing(server: str, kind: str) -> None:
+    with folder() as place, STORES[kind](place) as store:
+        attack = Attack(server, store, place, seed=20)
         attack.run(SECONDS)
     assert attack.wrong == []
     assert attack.asked > 50

@@ -1,10 +1,12 @@
-"""`python -m tests.attack [--seconds N] [--seed S]`: attack each server for a half of the time."""
+"""`python -m tests.attack [--seconds N] [--seed S]`: each server and each store for a fourth."""
 
 import argparse
 import sys
 import time
+from itertools import product
 
 from tests.attack.driving import SERVERS, Attack, folder
+from tests.attack.stores import STORES
 
 
 def main() -> int:
@@ -14,12 +16,13 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=int(time.time()))
     given = options.parse_args()
     wrong = []
-    for server in SERVERS:
-        with folder() as place:
-            attack = Attack(server, place, given.seed)
-            attack.run(given.seconds / len(SERVERS))
-        print(f"{server}: {attack.asked:,} requests, {len(attack.planted.values)} planted values")
-        wrong += [f"{server}, seed {given.seed}: {one}" for one in attack.wrong]
+    for server, kind in product(SERVERS, STORES):
+        with folder() as place, STORES[kind](place) as store:
+            attack = Attack(server, store, place, given.seed)
+            attack.run(given.seconds / len(SERVERS) / len(STORES))
+        on = f"{server}, {kind}"
+        print(f"{on}: {attack.asked:,} requests, {len(attack.planted.values)} planted values")
+        wrong += [f"{on}, seed {given.seed}: {one}" for one in attack.wrong]
     print("\n".join(wrong) or "nothing changed and nothing was learned")
     return 1 if wrong else 0
 

@@ -3,13 +3,12 @@
 import os
 import re
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -20,11 +19,11 @@ from capi_middleware.testing import FakeMeta
 from tests.attack.fuzzing import Asked, Fuzzer
 from tests.attack.planted import Planted
 from tests.attack.site import TOKEN, answer_to
+from tests.attack.stores import Attacked, Rows
 from tests.support.configs import SECRET, make_config
 from tests.support.configs import TOKEN as GRAPH_TOKEN
 from tests.support.stores import Clock
 
-Rows = list[tuple[object, ...]]
 ROOT = Path(__file__).parents[2]
 SERVERS = {
     "uvicorn": ["-m", "uvicorn", "tests.attack.site:asgi_app", "--log-level", "error",
@@ -42,6 +41,9 @@ _TAG = re.compile(
 )
 _EVENT = re.compile(rb'\["(\w{1,40})","(t[\w.-]+)"')
 _ALERT_HOURS = 3
+#: Where half a body is sent to, and how often: the server has four threads.
+_STALLED = ("b", "t", "nothing-here", "parity")
+_STALLS = 3
 
 
 def ask(address: tuple[str, int], data: bytes) -> bytes:
@@ -71,12 +73,11 @@ def folder() -> Iterator[Path]:
 
 
 @contextmanager
-def serving(server: str, folder: Path, graph: str) -> Iterator[tuple[str, int]]:
+def serving(server: str, store: str, folder: Path, graph: str) -> Iterator[tuple[str, int]]:
     """The site behind a real server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         os.set_inheritable(listener.fileno(), True)
-        environ = {**os.environ, "STORE": f"sqlite:///{folder / 'capi.db'}", "GRAPH": graph,
-                   "FOLDER": str(folder)}  # fmt: skip
+        environ = {**os.environ, "STORE": store, "GRAPH": graph, "FOLDER": str(folder)}
         command = [one.format(fd=listener.fileno()) for one in SERVERS[server]]
         with (folder / "server.txt").open("wb") as log:
             process = subprocess.Popen(
@@ -91,10 +92,10 @@ def serving(server: str, folder: Path, graph: str) -> Iterator[tuple[str, int]]:
 
 
 class Attack:
-    """An attack of some `seconds` on a server, in a `folder`. `wrong` says what went wrong."""
+    """An attack on a server and its store, in a `folder`. `wrong` says what went wrong."""
 
-    def __init__(self, server: str, folder: Path, seed: int) -> None:
-        self._server, self._folder = server, folder
+    def __init__(self, server: str, store: Attacked, folder: Path, seed: int) -> None:
+        self._server, self._store, self._folder = server, store, folder
         random = Random(seed)
         self.planted = Planted(random)
         self._fuzzer = Fuzzer(random, self.planted)
@@ -102,13 +103,12 @@ class Attack:
         self.wrong: list[str] = []
         self.asked = 0
         self._answers: list[bytes] = []
-        self._database = folder / "capi.db"
 
     def run(self, seconds: float) -> None:
         """Attack, and look what is left of it."""
         meta = FakeMeta()
         with meta.serve() as graph:
-            with serving(self._server, self._folder, graph) as address:
+            with serving(self._server, self._store.url, self._folder, graph) as address:
                 self._ask(address, Asked("GET", "/"))
                 end = time.monotonic() + seconds
                 while time.monotonic() < end and len(self.wrong) < 9:
@@ -117,7 +117,8 @@ class Attack:
                     for _ in range(_ROW // 2):
                         self._ask(address, self._fuzzer.near())
                     self._refused(address)
-                self._settle(lambda: self._events("server = 'pending'"))
+                self._stall(address)
+                self._settle(self._store.waiting)
                 for name in ("parity", "parity.json", "parity.csv", "metrics"):
                     headers = {"Authorization": f"Bearer {TOKEN}"}
                     status, _ = self._ask(address, Asked("GET", f"/_capi/{name}", headers))
@@ -162,33 +163,29 @@ class Attack:
         """What must change nothing changes nothing."""
         # Ends after its commit, and what came before is in it.
         self._ask(address, Asked("GET", f"/thanks/{self.asked}?amount=1"))
-        before = self._settle(self._state)
+        before = self._settle(self._store.state)
         asked = [self._fuzzer.refused() for _ in range(_ROW)]
         for one in asked:
             self._ask(address, one)
-        after = self._settle(self._state)
+        after = self._settle(self._store.state)
         if before != after:
             self.wrong.append(f"{before} became {after} by one of {asked!r:.600}")
 
+    def _stall(self, address: tuple[str, int]) -> None:
+        """Half a body to all that might read one: nobody else waits for the rest of it."""
+        half, length = b'{"e":', "Content-Length: 60000"
+        with ExitStack() as stalled:
+            for where in _STALLED * _STALLS:
+                asked = Asked("POST", f"/_capi/{where}", {"Content-Type": "text/plain"}, half)
+                data = asked.wire().replace(b"Content-Length: 5", length.encode())
+                connection = stalled.enter_context(socket.create_connection(address, timeout=60))
+                connection.sendall(data)
+            try:
+                self._ask(address, Asked("GET", "/"))
+            except TimeoutError:
+                self.wrong.append("a page waits for bodies that do not come")
+
     # -- what is looked at -----------------------------------------------------------------------
-
-    def _read(self, query: str) -> Rows:
-        if not self._database.exists():
-            return []
-        uri = f"file:{self._database}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=60)) as db:
-            return db.execute(query).fetchall()
-
-    def _state(self) -> Rows:
-        """All rows without the state of their delivery, and the errors."""
-        return self._read(
-            "SELECT count(*), max(key), total(length(browser) + length(browser_digest) + match_keys"
-            " + length(uses) + length(digest)), total(browser_at),"
-            " (SELECT total(n) FROM counts WHERE kind = 'error') FROM events"
-        )
-
-    def _events(self, condition: str) -> Rows:
-        return self._read(f"SELECT count(*) FROM events WHERE {condition}")
 
     def _settle(self, look: Callable[[], Rows]) -> Rows:
         """What is there when nothing changes any more: page views wait for company."""
@@ -202,12 +199,12 @@ class Attack:
 
     def _alert(self) -> None:
         """Tell all that there is to tell: what a webhook gets is an alert as JSON."""
-        config = make_config(store=f"sqlite:///{self._database}", on_alert=self._told)
+        config = make_config(store=self._store.url, on_alert=self._told)
         store = open_store(config.store, queue_limit=100)
         for hours in range(_ALERT_HOURS):
             now = time.time() + hours * 3600
             Alerting(config, store, Shield(store.count), lambda: True, Clock(now)).check()
-        errors = self._read("SELECT reason, n FROM counts WHERE kind = 'error'")
+        errors = self._store.errors()
         if errors:
             self.wrong.append(f"errors of ours: {errors}")
         store.close()
@@ -217,6 +214,7 @@ class Attack:
 
     def _look_for_leaks(self, meta: FakeMeta) -> None:
         places = {one.name: one.read_bytes() for one in self._folder.iterdir() if one.is_file()}
+        places |= self._store.left()
         places["answers"] = b"\n".join(self._answers)
         places["Meta"] = repr([one.event for one in meta.received.server]).encode()
         secrets = (SECRET, GRAPH_TOKEN, TOKEN)

@@ -13,8 +13,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
-from capi_middleware import CAPI, CAPIMiddleware, EventRoute, track, wsgi
+from capi_middleware import CAPI, CAPIMiddleware, EventRoute, asgi, track, wsgi
 from capi_middleware.delivery import courier
+from capi_middleware.endpoints import bodies
 from tests.support.configs import make_config
 
 TOKEN = "a-report-token-of-the-attack"
@@ -35,6 +36,9 @@ if "STORE" in os.environ:
     provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=spans)))
     trace.set_tracer_provider(provider)
     courier.POLL_SECONDS = 0.2
+    # Whoever waits for the rest of a body here waits until the test has failed.
+    for module in (bodies, asgi):
+        vars(module)["BODY_SECONDS"] = 600.0
 
 capi = CAPI(
     make_config(

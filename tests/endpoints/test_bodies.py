@@ -151,3 +151,21 @@ def test_a_whole_body_keeps_its_connection(line: Line) -> None:
     assert bodies.read_body(environ) == b"{}"
     line.theirs.sendall(b"more")
     assert line.ours.recv(4) == b"more"
+
+
+def test_bodies_that_do_not_come_hold_one_thread_for_an_address(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 600.0)
+    monkeypatch.setattr(bodies, "SECOND_BODY_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    capi, given = CAPI(make_config()), {"CONTENT_LENGTH": "9", "REMOTE_ADDR": "192.0.2.1"}
+    with theirs, ours, ours.makefile("rb") as stream:
+        environ = {**environ_for(ASKED), **given, "wsgi.input": stream, "gunicorn.socket": ours}
+        with bodies.Patience({**given, "gunicorn.socket": line.ours}):
+            assert answered(capi, environ) == 408  # while the first is still waited for
+        line.theirs.sendall(b'{"e":[1]}')
+        environ = {**environ_for(ASKED), **given, "wsgi.input": line.stream}
+        assert answered(capi, environ) == 400  # whole, and no beacon
