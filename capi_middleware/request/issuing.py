@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from decimal import Decimal
 from functools import lru_cache
-from hmac import compare_digest
 from typing import Any, ClassVar, Protocol
 from urllib.parse import quote
 
@@ -51,6 +50,7 @@ from capi_middleware.signing import (
     Minter,
     TextSigner,
     ValueDigest,
+    equal,
     page_digest,
     use_digest,
 )
@@ -253,7 +253,7 @@ class Issuer:
         """Whether the app answered the page of this key, which is ours, at this path."""
         event = PageEvent(key.event_name, key.event_id, {}, ())
         wanted = page_key([event], path, self.page_digest)
-        return wanted is not None and key.page.isascii() and compare_digest(key.page, wanted.page)
+        return wanted is not None and equal(key.page, wanted.page)
 
     def pixels_knowing(self, known: Sequence[Mapping[str, Any]]) -> list[PixelEntry]:
         """The pixels of a page; with advanced_matching also what user_data is `known`."""
