@@ -34,8 +34,8 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "beacon: calls": (52, None),
     "courier round of one event: calls": (210, None),
     # 17,359 when the house was done; what came after it brought its own, lately erasure, who is
-    # internal, and delivery before the answer.
-    "lines": (24_400, None),
+    # internal, delivery before the answer, what strangers tell, and four more consent banners.
+    "lines": (24_600, None),
     # A courier is two files: its thread, and its rounds.
     "files": (130, None),
     "modules at the root": (12, 12),
