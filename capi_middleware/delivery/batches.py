@@ -36,6 +36,8 @@ class Caution:
         self.bytes: int = MOST_BYTES
         #: How many events are worth leasing for one request.
         self.lease: int = BATCH
+        #: Fresh conversions were refused together with others: next time they go out alone.
+        self.apart: bool = False
         #: More was too large for something on the way.
         self._most_bytes = MOST_BYTES
         #: Requests since it last went up or down.
@@ -47,6 +49,7 @@ class Caution:
     def delivered(self, n: int, *, searching: bool) -> None:
         """A request with `n` events got through."""
         self._all += n
+        self.apart = False
         if searching:
             return
         if n * 2 > self.events:
@@ -99,9 +102,9 @@ def next_batch(events: Sequence[LeasedEvent], caution: Caution) -> list[LeasedEv
         return suspects
     half, first = suspects[: min(len(suspects) // 2, BATCH)], list(events)
     if suspects:
-        # Those before them are fresh, and only bad as rarely as any.
-        fresh = events[: next(at for at, one in enumerate(events) if one.suspect > 0)]
-        first = [one for one in fresh if not one.suspect]
+        # Of the others only fresh ones go along, which are bad as rarely as any.
+        first = [one for one in events if one.fresh and not one.suspect]
+        half = [] if first and caution.apart else half
     wanted = first[: min(caution.events, BATCH - len(half))] + half
     n, left = 0, caution.bytes - _ENVELOPE
     while n < len(wanted) and (left := left - len(wanted[n].payload) - 1) >= 0:

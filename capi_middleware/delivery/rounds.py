@@ -94,6 +94,8 @@ class Rounds:
         self._unsure = 0
         #: The one that is left of those that were refused together, as all others got through.
         self._left_over = 0
+        #: What the last refusal of several was.
+        self._refusal = ""
         #: They are taken for it: single events are tried first.
         self._doubts = False
         #: When the log told last that much is refused, by `now`.
@@ -278,7 +280,7 @@ class Rounds:
                 self._caution.delivered(len(batch), searching=searching)
                 self._record(lease, [Settlement(one.key, "delivered") for one in batch])
                 self._left_over = 0
-                if searching:
+                if searching and self._refusal == "unsure":
                     left = [one.key for one in self._held.values() if one.suspect > 0]
                     self._left_over = left[0] if len(left) == 1 else 0
                 if self._failures or self._told is not None:
@@ -307,16 +309,22 @@ class Rounds:
     def _suspect(self, lease: Lease, batch: Sequence[LeasedEvent], outcome: Outcome) -> None:
         """Remember that one of a batch at least is bad: one of its suspects where it has any.
 
-        Of the other suspects nobody knows any more.
+        Of the other suspects nobody knows any more. Fresh ones beside them go out alone next time,
+        and become suspects if that is refused, too.
         """
         batch = [one for one in batch if one.key in self._held]
-        marks = {one.key: CLEARED for one in self._held.values() if one.suspect > 0}
-        if suspects := [one for one in batch if one.suspect > 0]:
-            for one in suspects:
-                del marks[one.key]
+        suspects, marks = {one.key for one in batch if one.suspect > 0}, dict[int, int]()
+        held = [one.key for one in self._held.values() if one.suspect > 0]
+        old = [one for one in batch if not one.fresh] if outcome.kind == "invalid" else []
+        if suspects:
+            marks = {key: CLEARED for key in held if key not in suspects}
         elif batch:
-            self._caution.refused(len(batch))
-            marks |= dict.fromkeys([one.key for one in batch], batch[0].key)
+            new = old or batch
+            marks = {one.key: new[0].key for one in new}
+            if not held:
+                self._caution.refused(len(batch))
+        self._caution.apart = 0 < len(suspects or old) < len(batch)
+        self._refusal = outcome.kind
         self._searches = True
         if marks:
             reason = outcome.reason

@@ -75,7 +75,7 @@ WITH fresh AS (
     LIMIT :limit - (SELECT COUNT(*) FROM fresh) - (SELECT COUNT(*) FROM old)
     FOR UPDATE OF events SKIP LOCKED
 )
-SELECT key, event_id, event_name, event_time, payload, attempts, suspect,
+SELECT key, event_id, event_name, event_time, payload, attempts, suspect, part = 0,
        event_time < :surely - CASE WHEN uncertain > 0 OR browser = 'sent' THEN {dedupe}
                     ELSE {oldest} END
 FROM (

@@ -65,7 +65,8 @@ SELECT key, pixel_id, :lease_id, :until FROM events
 WHERE server = 'pending' AND key = ANY(:due)
 
 -- name: leased
-SELECT events.key, event_id, event_name, event_time, payload, attempts, suspect
+SELECT events.key, event_id, event_name, event_time, payload, attempts, suspect,
+    rank = 0 AND due_at > :now - {fresh}
 FROM json_each(:due) AS due CROSS JOIN events ON events.key = due.value
 CROSS JOIN payloads ON payloads.key = due.value
 WHERE events.key IN (SELECT key FROM leases WHERE lease_id = :lease_id) ORDER BY due.key

@@ -159,6 +159,7 @@ class LeasedEvent(Private, Struct, frozen=True):
 
     `suspect` numbers the events that Meta refused together, of which at least one is bad; 0 where
     it was in no such batch, CLEARED where it was and is not suspected more than others.
+    `fresh`: see Store.lease.
     """
 
     key: int
@@ -168,6 +169,7 @@ class LeasedEvent(Private, Struct, frozen=True):
     payload: bytes
     attempts: int
     suspect: int = 0
+    fresh: bool = False
 
 
 class Lease(Private, Struct, frozen=True):

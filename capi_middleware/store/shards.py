@@ -29,7 +29,6 @@ from capi_middleware.store.records import (
     Freshness,
     Known,
     Lease,
-    LeasedEvent,
     Look,
     Pause,
     Remembered,
@@ -145,15 +144,10 @@ class Shards(Store):
                 leases[part] = part.lease(pixel_id, limit=room, seconds=seconds, surely=surely)
 
         list(self._usable(claim, (*self._parts[first:], *self._parts[:first])))
-        # Nothing but the fresh events of parts that have suspects goes before these.
-        fresh, rest = list[LeasedEvent](), list[LeasedEvent]()
-        for one in leases.values():
-            at = next((n for n, event in enumerate(one.events) if event.suspect > 0), 0)
-            fresh += one.events[:at]
-            rest += one.events[at:]
-        rest.sort(key=lambda event: (event.suspect <= 0, event.event_name == "PageView"))
+        events = [event for one in leases.values() for event in one.events]
+        events.sort(key=lambda one: (not one.fresh, one.suspect <= 0, one.event_name == "PageView"))
         ids = (leases[one].lease_id if one in leases else "" for one in self._parts)
-        return Lease(":".join(ids), fresh + rest)
+        return Lease(":".join(ids), events)
 
     def settle(self, lease_id: str, settlements: Sequence[Settlement]) -> int:
         """See Store.settle. A part that is away is told when it is back."""

@@ -226,7 +226,7 @@ class SqliteEngine(Engine):
         if due == expired:
             return [], due != _NONE
         with self.transaction("read") as db:
-            found = db.read("leased", due=due, lease_id=lease_id)
+            found = db.read("leased", due=due, lease_id=lease_id, now=db.now)
         return [LeasedEvent(*columns) for columns in found], expired != _NONE
 
     def look(self, pixel_ids: Sequence[str], every: float) -> Look:

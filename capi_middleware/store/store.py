@@ -419,9 +419,9 @@ class Store:
     ) -> Lease:
         """Claim up to `limit` due events of a pixel for `seconds`, and some that it suspects.
 
-        First come FRESH conversions, the newest where there are more; then, whatever the limit,
-        those that Meta refused together; then other conversions and last page views, each those
-        due longest first.
+        First come FRESH conversions (`fresh`), the newest where there are more; then, whatever the
+        limit, those that Meta refused together; then other conversions and last page views, each
+        those due longest first.
 
         Events whose lease ran out are due again. Never hands one event to two living leases.
         Due events older than OLDEST_EVENT become "expired" instead, as do those older than

@@ -242,7 +242,6 @@ def test_a_before_send_that_cannot_work_is_refused_at_start_up(wrong: Any) -> No
 
 def test_it_costs_nothing_where_it_is_not_set() -> None:
     capi = CAPI(make_config(delivery=True))
-    assert [courier._rounds._before_send for courier in capi._deliverer._couriers.values()] == [
-        None
-    ]
+    couriers = capi._deliverer._couriers.values()
+    assert [courier._rounds._before_send for courier in couriers] == [None]
     assert Config.before_send is None

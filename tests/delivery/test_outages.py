@@ -119,7 +119,7 @@ def test_after_an_outage_the_fresh_goes_first_and_then_the_oldest_in_full_reques
     clock.now += 2 * DAY
     store_rows(store, event(waiting, clock.now))
     while store.depth().get("pending"):
-        clock.now += courier._step()
+        clock.advance(courier._step())
 
     first, *others = meta.taken
     assert first[0] == waiting

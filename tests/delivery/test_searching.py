@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from capi_middleware.delivery.batches import LEAST_BYTES, MOST_BYTES
-from capi_middleware.delivery.courier import Courier
+from capi_middleware.delivery.courier import POLL_SECONDS, Courier
 from capi_middleware.events import Count
 from capi_middleware.meta.codes import REFUSALS, Outcome
 from capi_middleware.store.store import Store
@@ -92,7 +92,7 @@ def work(store: Store, clock: Clock, meta: Meta, *, steps: int = 1000, killed: b
     for _ in range(steps):
         if killed:
             courier = courier_of(store, clock, meta)
-        clock.now += courier._step()
+        clock.advance(courier._step())
         meta.come()
         depth = store.depth()
         if not depth.get("pending") and clock.now >= meta.until:
@@ -212,6 +212,47 @@ def test_a_fresh_conversion_goes_before_a_backlog(store: MemoryStore, clock: Clo
     meta = Meta(store, clock, set(), SURE)
     courier_of(store, clock, meta)._step()
     assert b"order" in meta.sent[0]
+
+
+def backlog(store: Store, clock: Clock) -> None:
+    """A thousand events that wait for longer than any that come now."""
+    waiting(store)
+    clock.now += 3600
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_conversion_that_comes_while_bad_events_are_searched_for_waits_for_a_fourth_request(
+    store: MemoryStore, clock: Clock, place: int
+) -> None:
+    backlog(store, clock)
+    meta = Meta(store, clock, {b"%d" % place}, SURE)
+    meta.seconds, meta.rate, meta.until = 1.0, 1.0, clock.now + 30  # one comes with each request
+    work(store, clock, meta)
+
+    gone = {one: at for at, batch in enumerate(meta.sent) for one in batch}  # the last time
+    assert [at for n in range(30) if (at := gone[b"new%d" % n]) > n + 3] == []
+    assert store.depth() == {"delivered": 1029, "dead": 1}
+
+
+def test_a_conversion_that_was_refused_beside_a_backlog_is_no_suspect_and_goes_out_alone(
+    store: MemoryStore, clock: Clock
+) -> None:
+    backlog(store, clock)
+    store_rows(store, row("order", payload=b"order"))
+    meta = Meta(store, clock, {b"0"}, SURE)
+    work(store, clock, meta, steps=2)
+    assert [b"order" in batch for batch in meta.sent] == [True, True]
+    assert meta.sent[1] == [b"order"]
+
+
+def test_a_bad_conversion_beside_a_backlog_is_found_in_few_requests_and_alone_dies(
+    store: MemoryStore, clock: Clock
+) -> None:
+    backlog(store, clock)
+    store_rows(store, *(row(f"order{n}", payload=b"order%d" % n) for n in range(20)))
+    assert work(store, clock, Meta(store, clock, {b"order7"}, SURE)) <= 21
+    assert [one.event_id for one in store.dead_letters(limit=9)] == ["order7"]
+    assert store.depth() == {"delivered": 1019, "dead": 1}
 
 
 def test_events_that_are_all_bad_are_asked_for_ever_more_slowly_and_that_is_told(
@@ -340,7 +381,8 @@ def test_a_body_that_is_too_large_is_halved_until_it_passes_and_stays_so(
     assert store.depth() == {"delivered": 900}
     assert max(bodies(meta)[3:]) <= 200_000
     assert len(meta.sent) < 15
-    assert clock.now < NOON + len(meta.sent) * meta.seconds + 1  # at once: no event waited
+    waited = clock.now - NOON - len(meta.sent) * meta.seconds - POLL_SECONDS  # the last look
+    assert waited < 0.1
 
 
 def test_an_event_that_is_too_large_alone_waits_while_others_go_out(
@@ -378,10 +420,10 @@ def test_bodies_shrink_after_time_outs_until_they_fit_the_line_and_grow_again(
     meta.send = slow  # type: ignore[method-assign]
     courier = courier_of(store, clock, meta)
     while store.depth().get("delivered", 0) < 500:
-        clock.now += courier._step()
+        clock.advance(courier._step())
     assert min(bodies(meta)) >= LEAST_BYTES
     assert sum(size > line[0] for size in bodies(meta)) < len(bodies(meta)) / 5
     line[0], sent = 10**9, len(meta.sent)
     while store.depth().get("pending"):
-        clock.now += courier._step()
+        clock.advance(courier._step())
     assert max(bodies(meta)[sent:]) > 300_000

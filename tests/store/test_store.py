@@ -73,7 +73,7 @@ def test_an_appended_event_is_leased_as_it_was_given(store: Store) -> None:
 
     (event,) = lease(store).events
 
-    assert event == LeasedEvent(event.key, "e1", "Purchase", NOON - 1.25, b'{"a":1}', 0)
+    assert event == LeasedEvent(event.key, "e1", "Purchase", NOON - 1.25, b'{"a":1}', 0, fresh=True)
 
 
 def test_append_without_wait_returns_nothing_and_is_committed_by_flush(store: Store) -> None:
@@ -914,7 +914,9 @@ def test_a_requeued_dead_letter_goes_out_again_the_same(store: Store) -> None:
 
     assert store.requeue([letter.key]) == 1
     assert store.requeue([letter.key]) == 0
-    assert lease(store).events == [LeasedEvent(letter.key, "e1", "Purchase", NOON, b'{"a":1}', 0)]
+    assert lease(store).events == [
+        LeasedEvent(letter.key, "e1", "Purchase", NOON, b'{"a":1}', 0, fresh=True)
+    ]
     assert woken == [1]
     assert store.requeue() == 1
 
