@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from capi_middleware.alerts.watch import CHECK_SECONDS, Alerting
 from capi_middleware.capture.carrying import brings
 from capi_middleware.config.pixels import Pixel
-from capi_middleware.config.routes import RouteIndex, check_event_name
+from capi_middleware.config.routes import RouteIndex
 from capi_middleware.config.settings import Config
 from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.courier import Courier
@@ -22,16 +22,15 @@ from capi_middleware.delivery.daemon import Housekeeping, Job, hindrance
 from capi_middleware.delivery.deliverer import Deliverer
 from capi_middleware.delivery.telemetry import ClockCheck, passing
 from capi_middleware.errors import CapiError, ConfigError, StoreError
-from capi_middleware.events import Event, EventName
+from capi_middleware.events import STANDARD_EVENTS, Event, EventName
 from capi_middleware.insights.looking import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.insights.looking import Lookout
-from capi_middleware.meta.custom_data import custom_data_of
+from capi_middleware.meta.event_object import ActionSource, Moment, Send, page_wanted, told
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.store.opening import open_store
-from capi_middleware.store.records import OLDEST_EVENT
 from capi_middleware.store.store import Store
 from capi_middleware.store.writer import at_fork
 
@@ -95,37 +94,49 @@ class CAPI:
         value: float | Decimal | str | None = None,
         currency: str | None = None,
         contents: Sequence[Any] | None = None,
-        event_time: float | None = None,
+        event_time: Moment | None = None,
+        send: Send | None = None,
+        pixels: Sequence[str] | None = None,
+        action_source: ActionSource | None = None,
         **custom_data: Any,
     ) -> Event:
         """Queue the server copy of an event outside of a request: a webhook, a job.
 
         `visitor`: who it belongs to, from `current_visitor()` or `Visitor.loads()`; a denied
         consent is honoured and counted. The same `dedupe_key` and `event_name` give the same
-        event_id as in the request. `event_time`: when it happened in Unix seconds, now by default;
-        Meta takes the last seven days. `user_data`, `value`, `currency`, `contents` and other
-        keyword arguments (custom_data) are as in `track()`. Returns the Event after it is on disk
-        (see Config.durability). Raises ConfigError for a bad event_name, ValueError for an
-        event_time that Meta refuses, BadVisitor for a visitor that this site did not sign, and
-        StoreError when the commit failed, or where no thread can work.
+        event_id as in the request. `action_source` says where it happened: it is "website" for a
+        visitor's page, else it must be given here or in the Config. All other arguments
+        (`user_data`, `value`, `currency`, `contents`, `event_time`, `send`, `pixels` and those that
+        are not named, custom_data) are as in `track()`. Returns the Event after it is on disk (see
+        Config.durability). Raises ConfigError for a bad event_name, ValueError for an event that
+        does not say where it happened and for what Meta refuses of it, BadVisitor for a visitor
+        that this site did not sign, and StoreError when the commit failed, or where no thread can
+        work.
         """
-        check_event_name(event_name, "track")
+        if type(event_name) is not str or event_name not in STANDARD_EVENTS:
+            event_name = self.issuer.named(event_name)
         if not self.start():
             raise StoreError("found a process where no thread can work, expected one: see the log")
         issuer = self.issuer
         if visitor is not None:
             visitor = issuer.checked(visitor)
         event = issuer.new_event(event_name, dedupe_key, None)
-        if event_time is not None:
-            # A clock that is a minute ahead is no error; Meta refuses more.
-            if not event.event_time - OLDEST_EVENT <= event_time <= event.event_time + 60:
-                raise ValueError(
-                    f"event_time: found {event_time!r}, expected Unix seconds of the last seven "
-                    "days, less an hour for the way to Meta"
-                )
-            event.event_time = min(event_time, event.event_time)
-        given = custom_data_of(value, currency, contents, custom_data)
+        given, said = told(
+            {"value": value, "currency": currency, "contents": contents, "event_time": event_time,
+             "send": send, "pixels": pixels, "action_source": action_source}, custom_data,
+        )  # fmt: skip
         issuer.fill(event, given, user_data)
+        if said.get("send") == "browser":
+            raise ValueError("send: found 'browser' where no page is, expected 'server'")
+        has_page = issuer.has_page(event, visitor, said.get("event_source_url"))
+        if not has_page and said.get("action_source") in (None, "website"):
+            where = said.get("action_source") or (visitor is None and self.config.action_source)
+            if where == "website" or (visitor is None and not where):
+                raise ValueError(page_wanted(f"CAPI.track({event.event_name!r})", where))
+            if where:
+                said["action_source"] = where
+        if said:
+            issuer.say(event, said, strict=True)
         if self.config.debug:
             issuer.check(event)
         if visitor is not None and visitor.consent == "denied":
@@ -304,12 +315,12 @@ class CAPI:
         config = self.config
         clock = ClockCheck(pixel.id, self.store.count)
 
+        code, until = config.test_event(pixel)
+
         def connect() -> Any:
             return GraphClient(
                 config.graph_url, config.graph_version, pixel.id, pixel.access_token,
-                app_secret=pixel.app_secret,
-                test_code=pixel.test_event_code or config.test_event_code,
-                check_date=clock,
+                app_secret=pixel.app_secret, test_code=code, test_until=until, check_date=clock,
             )  # fmt: skip
 
         region, count = config.default_region, self.store.count
@@ -347,6 +358,10 @@ def track(
     value: float | Decimal | str | None = None,
     currency: str | None = None,
     contents: Sequence[Any] | None = None,
+    event_time: Moment | None = None,
+    send: Send | None = None,
+    pixels: Sequence[str] | None = None,
+    action_source: ActionSource | None = None,
     **custom_data: Any,
 ) -> Event:
     """Add an event to the present request, or fill in the one that a route made of it.
@@ -357,15 +372,29 @@ def track(
         dedupe_key: the same key and name give the same event_id everywhere, e.g. an order number.
         value, currency: the amount and its ISO 4217 code; Purchase needs both.
         contents: the items, each a mapping with at least "id".
-        custom_data: anything else for Meta's custom_data.
+        event_time: when it happened, Unix seconds or an aware datetime, now by default; Meta takes
+            the last 7 days, of a "physical_store" 62.
+        send: which copies go out, "both", "server" or "browser"; both by default.
+        pixels: ids of the pixels it goes to; all that take it by default.
+        action_source: where it happened, one of Meta's nine words; "website" by default. Others
+            have no browser copy.
+        custom_data: anything else. event_source_url, referrer_url, opt_out, customer_segmentation,
+            original_event_data, attribution_data and messaging_channel are fields of Meta's event
+            object; all other names go to Meta's custom_data. One that is almost the name of a
+            parameter or match key is refused.
 
     Returns the Event with its event_id. Raises CapiError outside of a request: use
-    `CAPI(config).track` there.
+    `CAPI(config).track` there. Raises ConfigError for a bad event_name, and with debug ValueError
+    for what is else left out and counted.
     """
     exchange = _present("track()")
-    check_event_name(event_name, "track")
-    given = custom_data_of(value, currency, contents, custom_data)
-    return exchange.track(event_name, given, user_data, dedupe_key)
+    if type(event_name) is not str or event_name not in STANDARD_EVENTS:
+        event_name = exchange.issuer.named(event_name)
+    given, said = told(
+        {"value": value, "currency": currency, "contents": contents, "event_time": event_time,
+         "send": send, "pixels": pixels, "action_source": action_source}, custom_data,
+    )  # fmt: skip
+    return exchange.track(event_name, given, user_data, dedupe_key, said)
 
 
 def current_visitor() -> Visitor:

@@ -19,9 +19,13 @@ EventName = StandardEvent | str
 #: The outcome of a browser copy that is known to have left.
 SENT = "sent"
 
-#: Why a browser copy is missing. The first four are vague: a better answer may replace them.
+#: What has no twin by nature: an event beyond the page, or one that only the server shall send.
+UNPAIRED = "unpaired"
+
+#: Why a browser copy is missing. The first five are vague: a better answer may replace them.
 BROWSER_CAUSES = (
     "not_rendered",
+    "unpaired",
     "not_run",
     "unknown",
     "left_early",
@@ -35,11 +39,11 @@ BROWSER_CAUSES = (
     "bot",
     "replay",
 )
-VAGUE_BROWSER_CAUSES = BROWSER_CAUSES[:4]
+VAGUE_BROWSER_CAUSES = BROWSER_CAUSES[:5]
 
-#: What the pixel script may report in a beacon (`not_rendered`, `not_run` and `replay` are ours).
+#: What the pixel script may report in a beacon (the first three and `replay` are ours).
 BEACON_OUTCOMES = frozenset(
-    {SENT, *BROWSER_CAUSES} - {"not_rendered", "not_run", "replay"},
+    {SENT, *BROWSER_CAUSES} - {"not_rendered", UNPAIRED, "not_run", "replay"},
 )
 
 #: States of a server copy. `leased` is shown as pending, `dead` as rejected; `stopped` is one that
@@ -78,7 +82,8 @@ class Event(Private, Struct):
     only hashed values and the keys that Meta wants unhashed. `custom_data` is what both copies
     carry. `pixel_ids` are the pixels it goes to. `send` names the copies that go out. `route` is
     the match of the EventRoute that made it, "" for other events. `told` is what shows of one that
-    a page's own code made, see Told.
+    a page's own code made, see Told. `details` are other fields of Meta's event object that were
+    given, by their names: action_source, opt_out …
     """
 
     event_id: str
@@ -90,6 +95,7 @@ class Event(Private, Struct):
     send: Literal["both", "server", "browser"] = "both"
     route: str = ""
     told: Told = ""
+    details: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Event({self.event_name!r}, event_id={self.event_id!r})"

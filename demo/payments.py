@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 from capi_middleware import CAPI, UserData, Visitor
 from capi_middleware.errors import BadVisitor
+from capi_middleware.meta.event_object import ActionSource
 
 #: Stripe takes 500 characters for a value of its metadata; a visitor's text may be longer.
 _LONGEST, _KEY = 500, "capi_visitor"
@@ -51,12 +52,13 @@ def stripe(capi: CAPI, body: bytes, signature: str, secret: str) -> int:
     found, kind = event["data"]["object"], event["type"]
     if kind == "invoice.paid":
         first = found["billing_reason"] == "subscription_create"
+        source: ActionSource = "other" if first else "system_generated"
         subscription = (found.get("parent") or {}).get("subscription_details") or {}
         metadata = subscription.get("metadata") or found.get("metadata") or {}
         _track(
             capi, "Subscribe" if first else "Purchase", found["id"], metadata,
             _amount(found["amount_paid"], found["currency"]), found["currency"],
-            event["created"], found.get("customer_email"),
+            event["created"], found.get("customer_email"), source,
         )  # fmt: skip
     elif (
         kind in ("checkout.session.completed", "checkout.session.async_payment_succeeded")
@@ -99,14 +101,16 @@ def paddle(capi: CAPI, body: bytes, signature: str, secret: str) -> int:
             capi, name, order or found["id"], custom,
             _amount(found["details"]["totals"]["grand_total"], currency), currency,
             datetime.fromisoformat(event["occurred_at"]).timestamp(), None,
+            "system_generated" if renews else "other",
         )  # fmt: skip
     return DONE
 
 
 def _track(
     capi: CAPI, event_name: str, key: str, metadata: Mapping[str, str], value: Decimal,
-    currency: str, event_time: float, email: str | None,
+    currency: str, event_time: float, email: str | None, action_source: ActionSource = "other",
 ) -> None:  # fmt: skip
+    """`action_source` is for a payment whose visitor nobody knows, and for every renewal."""
     if not value:
         return  # a free trial, or paid with credit
     parts: list[str] = []
@@ -114,9 +118,12 @@ def _track(
         parts.append(str(part))
 
     def send(visitor: Visitor | None) -> None:
+        # Nobody was on the site when it was renewed by itself.
+        known = visitor is not None and action_source != "system_generated"
         capi.track(
             event_name, visitor=visitor, user_data=UserData(em=email), dedupe_key=key,
             value=value, currency=currency.upper(), event_time=event_time,
+            action_source=None if known else action_source,
         )  # fmt: skip
 
     try:

@@ -13,7 +13,7 @@ from capi_middleware import CAPI, Config, Pixel, UserData
 atexit.register(print, "the host's end")
 secret, pixel, token, url = sys.argv[1:]
 capi = CAPI(Config(secret, [Pixel(pixel, token)], store="memory:", graph_url=url))
-capi.track("Lead", user_data=UserData(em="jane@example.com"))
+capi.track("Lead", user_data=UserData(em="jane@example.com"), action_source="other")
 close = capi.close
 capi.close = lambda: print("closing") or close()
 """

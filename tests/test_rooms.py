@@ -25,7 +25,8 @@ store = sys.argv[2]
 meta = FakeMeta()
 with meta.serve() as url:
     pixels = [Pixel("123", access_token="t")]
-    config = Config("a-key-of-32-letters-for-a-test-!", pixels, store=store, graph_url=url)
+    config = Config("a-key-of-32-letters-for-a-test-!", pixels, store=store, graph_url=url,
+                    action_source="system_generated")
     capi = CAPI(config)
     EVENT = capi.track("Lead", user_data=UserData(em="a@b.example", **json.loads(sys.argv[3])))
     assert capi.flush(20)

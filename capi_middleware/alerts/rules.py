@@ -127,7 +127,8 @@ def told_of(
     own = {
         one.event_name
         for one in events
-        if one.server or one.pending or not one.missing_server.keys() <= _BROWSERS_WORD
+        if one.server + one.unpaired + one.pending
+        or not one.missing_server.keys() <= _BROWSERS_WORD
     }
     return [
         flag

@@ -144,7 +144,7 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
     yield from _store(config)
     if send or _is_tested(config):
         for pixel in config.pixels:
-            yield _send(config, pixel, code or pixel.test_event_code or config.test_event_code)
+            yield _send(config, pixel, code or _test_code(config, pixel))
     if url:
         yield from _page(config, url)
 
@@ -176,8 +176,14 @@ def _keys(config: Config) -> Iterator[Finding]:
         yield _found("key_differs")
 
 
+def _test_code(config: Config, pixel: Pixel) -> str | None:
+    """The test_event_code that a pixel's events have now."""
+    code, until = config.test_event(pixel)
+    return code if time.time() < until else None
+
+
 def _is_tested(config: Config) -> bool:
-    return any((config.test_event_code, *(pixel.test_event_code for pixel in config.pixels)))
+    return any(_test_code(config, pixel) for pixel in config.pixels)
 
 
 def _settings(config: Config) -> Iterator[Finding]:
@@ -280,7 +286,7 @@ def _send(config: Config, pixel: Pixel, code: str | None) -> Finding:
         app_secret=pixel.app_secret, test_code=code,
     )  # fmt: skip
     try:
-        status, answer = client.ask([encode(event, None)])
+        status, answer = client.ask([encode(event, None, "system_generated")])
     except NoAnswer as failure:
         meaning, fix = meaning_of(str(failure))
         return _found("not_sent", id=pixel.id, failure=failure, meaning=meaning, fix=fix)

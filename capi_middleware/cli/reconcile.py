@@ -19,6 +19,7 @@ from capi_middleware.cli.orders import USUAL, NotPaid, Order, Orders, read_order
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
+from capi_middleware.meta.event_object import ACTION_SOURCES, ActionSource
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.report.window import iso
 from capi_middleware.signing import Minter
@@ -221,12 +222,17 @@ def _column_options(command: Any) -> Any:
 @click.option("--currency", default="", help="For lines that name none.")
 @click.option("--timezone", help="Of times without an offset, e.g. Europe/Berlin.")
 @click.option("--replay", is_flag=True, help="Queue what is missing and may be sent.")
+@click.option(
+    "--action-source",
+    type=click.Choice(ACTION_SOURCES),
+    help='Where replayed orders happened; Config\'s without it, else "other".',
+)
 @click.option("--consented", is_flag=True, help="All visitors of the file agreed to be tracked.")
 @terminal.JSON
 @click.pass_obj
 def reconcile(
     source: str, /, file: Path, event: str, currency: str, timezone: str | None, replay: bool,
-    consented: bool, as_json: bool, **columns: str | None,
+    action_source: ActionSource | None, consented: bool, as_json: bool, **columns: str | None,
 ) -> None:  # fmt: skip
     """Compare paid orders (CSV) with the ledger: which never reached Meta, and why.
 
@@ -248,7 +254,8 @@ def reconcile(
             raise click.UsageError(f"--event: found {event!r}, expected one that a pixel takes")
         ledger = Ledger(capi.config, capi.store, event, read.orders, consented=consented)
         judged = [one for order in read.orders for one in ledger.judge(order)]
-        queued = _replay(capi, event, judged) if replay else frozenset()
+        where: ActionSource = action_source or capi.config.action_source or "other"
+        queued = _replay(capi, event, judged, where) if replay else frozenset()
         unpaid = _sent_unpaid(capi, event, read)
     # At another pixel the same order may be a dead letter: there its row stays as it is.
     judged = [
@@ -261,7 +268,9 @@ def reconcile(
     sys.exit(2 if not read.orders else 1 if missing or read.bad_lines else 0)
 
 
-def _replay(capi: CAPI, event: str, judged: Sequence[Judged]) -> frozenset[str]:
+def _replay(
+    capi: CAPI, event: str, judged: Sequence[Judged], action_source: ActionSource
+) -> frozenset[str]:
     """Queue each order that may be sent, once; the ids of those that are on their way.
 
     A full store drops what it cannot take.
@@ -274,6 +283,7 @@ def _replay(capi: CAPI, event: str, judged: Sequence[Judged]) -> frozenset[str]:
             made = capi.track(
                 event, user_data=who, dedupe_key=order.id, value=order.value,
                 currency=order.currency or None, event_time=order.time,
+                action_source=action_source,
             )  # fmt: skip
         except (CapiError, ValueError) as error:
             click.echo(f"line {order.line}: not queued ({error})", err=True)

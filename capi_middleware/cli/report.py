@@ -80,6 +80,10 @@ def _print(found: Report) -> None:
             if causes := one.missing(side):
                 parts = ", ".join(f"{n:,} {cause}" for cause, n in causes.items())
                 print_line(f"{one.event_name} at pixel {one.pixel_id}, no {side} copy: {parts}")
+        if one.unpaired:
+            print_line(
+                f"{one.event_name} at pixel {one.pixel_id}: {one.unpaired:,} beyond the page"
+            )
     for flag in found.flags:
         who = " ".join(filter(None, (flag.event_name, flag.pixel_id)))
         print_line(f"{flag.severity}: {who}{': ' if who else ''}{flag.explanation}", flag.fix)

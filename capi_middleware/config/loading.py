@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import fields
+from datetime import datetime
 from typing import Any, NoReturn
 
 from capi_middleware.errors import ConfigError
@@ -42,6 +43,23 @@ def read_no_environment(key: str, value: object) -> None:
     if isinstance(value, str) and value.startswith("env:"):
         expected = f"os.environ[{value[4:]!r}] in Python; only files and mappings read it so"
         fail(key, f"the text {value!r}", expected)
+
+
+def moment(key: str, given: object) -> datetime | None:
+    """A setting that ends something: an aware datetime, or the same as ISO 8601 text.
+
+    Raises ConfigError for one that names no moment.
+    """
+    found = given
+    if isinstance(given, str):
+        try:
+            found = datetime.fromisoformat(given)
+        except ValueError:
+            found = None
+    if given is not None and (not isinstance(found, datetime) or found.tzinfo is None):
+        expected = "a moment with its time zone, such as 2030-01-31T18:00:00Z"
+        fail(key, repr(given), expected)
+    return found if isinstance(found, datetime) else None
 
 
 def tables(kind: type[Any], given: Any, key: str) -> list[Any]:

@@ -43,6 +43,10 @@ def on_network(kind: str) -> bool:
     return kind in _NETWORK or kind.startswith("fuse.")
 
 
+#: So many notices at most: what is said of could come from visitors.
+_MOST_SUBJECTS = 200
+
+
 class Notices:
     """Each notice is one warning in the log "capi_middleware". Some are for `debug` alone."""
 
@@ -55,6 +59,12 @@ class Notices:
         notice = _NOTICES.get(topic)
         if notice is not None and (self._debug or not notice.debug_only):
             self._once(topic, notice.text)
+
+    def about(self, topic: str, subject: str, **words: str) -> None:
+        """Say once what is known of a topic, about each of a bounded number of subjects."""
+        if len(self._said) < _MOST_SUBJECTS:
+            text = _NOTICES[topic].text.format(subject=subject, **words)
+            self._once(f"{topic} {subject}", text)
 
     def about_store(self, url: str) -> None:
         """Say it when the file of an SQLite store is where it cannot last."""

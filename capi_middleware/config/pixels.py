@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
 
-from capi_middleware.config.loading import fail, kind_of, read_no_environment
+from capi_middleware.config.loading import fail, kind_of, moment, read_no_environment
 from capi_middleware.config.routes import check_event_name
 
 
@@ -19,6 +20,7 @@ class Pixel:
         read_token: reads Meta's own numbers of it; the access_token by default, but one made in
             Events Manager may often only post.
         test_event_code: sends everything to the Test Events tab as well; events still count.
+        test_event_until: when that ends, an aware datetime or ISO 8601 text; never by default.
         name: how the report calls it.
         events: the event_names that go there; all by default.
     """
@@ -29,6 +31,7 @@ class Pixel:
     app_secret: str | None = field(default=None, repr=False)
     read_token: str | None = field(default=None, repr=False)
     test_event_code: str | None = None
+    test_event_until: datetime | str | None = None
     name: str | None = None
     events: Sequence[str] | None = None
 
@@ -44,6 +47,8 @@ class Pixel:
             is_token = isinstance(token, str) and token.strip() and token.isascii()
             if not is_token and (token is not None or name == "access_token"):
                 fail(f"pixels.{name} of pixel {number}", kind_of(token), f"its {name}")
+        until = moment(f"pixels.test_event_until of pixel {number}", self.test_event_until)
+        object.__setattr__(self, "test_event_until", until)
         if isinstance(self.events, str):
             fail(f"pixels.events of pixel {number}", repr(self.events), "a list of event_names")
         for name in self.events or ():

@@ -20,6 +20,12 @@ from capi_middleware.config.expressions import (
 from capi_middleware.config.loading import fail
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import EventName
+from capi_middleware.meta.event_object import (
+    FIELDS,
+    ActionSource,
+    read_fields,
+    standard_name,
+)
 from capi_middleware.meta.user_data import unknown_keys
 
 #: The converters of Starlette's path templates: pattern, Python value, a value that matches.
@@ -112,6 +118,12 @@ class EventRoute:
             taking the request may return a UserData.
         pixels: ids of the pixels it goes to; all by default.
         send: which copies go out.
+        action_source: where it happened, one of Meta's nine words; "website" by default. Others
+            have no browser copy.
+        event_time: when it happened, Unix seconds or an aware datetime; mostly an expression.
+        event_source_url, referrer_url, opt_out, customer_segmentation, original_event_data,
+            attribution_data, messaging_channel: fields of Meta's event object; values may be
+            expressions or callables.
 
     Raises ConfigError when it cannot work.
     """
@@ -125,6 +137,15 @@ class EventRoute:
     user_data: Mapping[str, Any] | Callable[[Any], Any] | None = None
     pixels: Sequence[str] | None = None
     send: Literal["both", "server", "browser"] = "both"
+    action_source: ActionSource | None = None
+    event_time: Any = None
+    event_source_url: Any = None
+    referrer_url: Any = None
+    opt_out: Any = None
+    customer_segmentation: Any = None
+    original_event_data: Any = None
+    attribution_data: Any = None
+    messaging_channel: Any = None
 
     method: str = field(init=False, repr=False)
     path: PathTemplate = field(init=False, repr=False, compare=False)
@@ -165,8 +186,25 @@ class EventRoute:
                 for name in ("dedupe_key", "custom_data", "user_data")
                 if getattr(self, name) is not None
             }
+            said = {
+                name: parse(value)
+                for name in ("event_time", *FIELDS)
+                if (value := getattr(self, name, None)) is not None
+            }
+            if said:
+                templates["said"] = said
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
+        known_now = {
+            name: getattr(self, name)
+            for name in said
+            if name in FIELDS and _is_constant(said[name])
+        }
+        for name, why in read_fields(known_now)[1].items():
+            raise ConfigError(f"{where}: {name}: {why}")
+        send = self.send
+        if self.action_source not in (None, "website") and send == "both":
+            send = "server"
         every = list(leaves(templates))
         known = path_template.pattern.groupindex
         for leaf in every:
@@ -177,6 +215,7 @@ class EventRoute:
         reads_body, form_fields = body_fields(templates)
         vars(self).update(  # frozen for everybody else
             method=method,
+            send=send,
             path=path_template,
             templates=templates,
             callables=tuple(leaf for leaf in every if isinstance(leaf, Call)),
@@ -184,9 +223,7 @@ class EventRoute:
                 one for one in range(100, 600) if {str(one), f"{one // 100}xx"} & statuses
             ),
             constants=frozenset(
-                name
-                for name, template in templates.items()
-                if not any(isinstance(leaf, Call | Expression) for leaf in leaves(template))
+                name for name, template in templates.items() if _is_constant(template)
             ),
             reads_body=reads_body,
             form_fields=form_fields,
@@ -202,10 +239,25 @@ class EventRoute:
         )
 
 
-def check_event_name(name: object, where: str) -> None:
-    """Raises ConfigError unless `name` can be an event_name: 1 to 50 printable characters."""
-    if not isinstance(name, str) or not 1 <= len(name) <= 50 or not name.isprintable():
+def _is_constant(template: Template) -> bool:
+    return not any(isinstance(leaf, Call | Expression) for leaf in leaves(template))
+
+
+def event_name_of(name: object, where: str) -> str:
+    """`name` without blanks around it. Raises ConfigError unless it can be an event_name."""
+    plain = name.strip() if isinstance(name, str) else ""
+    if not 1 <= len(plain) <= 50 or not plain.isprintable():
         fail(where, f"event_name {name!r}", "1 to 50 printable characters such as 'Purchase'")
+    return plain
+
+
+def check_event_name(name: object, where: str) -> None:
+    """Raises ConfigError for an event_name that cannot be one, or is almost a standard event's."""
+    plain = event_name_of(name, where)
+    meant = standard_name(plain) or plain
+    if meant != name:
+        own = f"{meant!r}, or for an event of your own a name that is less like it"
+        fail(where, f"event_name {name!r}", own)
 
 
 class Match(Struct, frozen=True, eq=False):

@@ -1,9 +1,11 @@
 """Config: everything the owner of a site decides, checked once at start-up."""
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
+from datetime import datetime
 from inspect import iscoroutinefunction
 from ipaddress import ip_network
 from itertools import pairwise
@@ -20,6 +22,7 @@ from capi_middleware.config.loading import (
     from_environment,
     kind_of,
     make,
+    moment,
     read_no_environment,
     tables,
 )
@@ -27,6 +30,7 @@ from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import EventRoute
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
+from capi_middleware.meta.event_object import ACTION_SOURCES, ActionSource
 from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.meta.user_data import unknown_keys
 from capi_middleware.meta.versions import NEWEST
@@ -98,7 +102,10 @@ class Config:
         retention_days: how long settled events stay in the store.
         remember_orders_days: how long it is known that an event with a dedupe_key was tracked; no
             copy of it leaves after the 48 hours in which Meta removes duplicates.
+        action_source: where events happen that have no page, one of Meta's nine words: of jobs
+            and webhooks without a visitor, which must say it themselves without this.
         test_event_code: for all pixels that name none.
+        test_event_until: when that ends, an aware datetime or ISO 8601 text; never by default.
         ad_account: whose opportunity score and recommendations are read, "act_123" or "123".
         insights_hours: how often Meta's own numbers are read while events are delivered, where an
             ad_account or a read_token is configured; 0 for never.
@@ -137,7 +144,9 @@ class Config:
     queue_limit: int = 100_000
     retention_days: int = 35
     remember_orders_days: int = 761
+    action_source: ActionSource | None = None
     test_event_code: str | None = None
+    test_event_until: datetime | str | None = None
     ad_account: str | None = None
     insights_hours: int = 6
     alert_webhook: str | None = None
@@ -165,6 +174,12 @@ class Config:
         """What tells one way to post to a pixel from others, without telling its access token."""
         what = f"{self.graph_version} {pixel.access_token} {pixel.app_secret or ''}"
         return token_mark(self.secrets[0], what)
+
+    def test_event(self, pixel: Pixel) -> tuple[str | None, float]:
+        """The test_event_code of a pixel, and the Unix time in seconds when it ends (or inf)."""
+        own = pixel if pixel.test_event_code else self
+        until = own.test_event_until
+        return own.test_event_code, until.timestamp() if isinstance(until, datetime) else math.inf
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -289,6 +304,10 @@ class Config:
                 fail(name, repr(value), f"a whole number of at least {least}")
             if kind == Sequence[str] and isinstance(value, str):
                 fail(name, repr(value), "a list")
+        until = moment("test_event_until", self.test_event_until)
+        object.__setattr__(self, "test_event_until", until)
+        if self.action_source not in (None, *ACTION_SOURCES):
+            fail("action_source", repr(self.action_source), f"one of {', '.join(ACTION_SOURCES)}")
         if not re.fullmatch(r"[A-Z]{2}", str(self.default_region)):
             fail("default_region", repr(self.default_region), "an ISO country code such as 'US'")
         for host in self.hosts:

@@ -53,17 +53,6 @@ def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     return cleaned, wrong
 
 
-def custom_data_of(
-    value: Any, currency: str | None, contents: Sequence[Any] | None, more: dict[str, Any]
-) -> dict[str, Any]:
-    """The custom_data of a track() call: what was given of its arguments."""
-    given = {"value": value, "currency": currency, "contents": contents, **more}
-    for key in [*given]:
-        if given[key] is None:
-            del given[key]
-    return given
-
-
 def refused_by_meta(event_name: str, data: Mapping[str, Any]) -> bool:
     """Whether the Graph API would refuse an event with this cleaned custom_data."""
     if "value" in data:
@@ -244,6 +233,8 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     ),
     **dict.fromkeys(("content_type", "order_id", "item_number"), _text),
 }  # fmt: skip
+#: The names of these fields.
+DOCUMENTED = frozenset(_FIELDS)
 _CONTENT_FIELDS: dict[str, Callable[[Any], Any]] = {
     "id": _text,
     "quantity": _number,

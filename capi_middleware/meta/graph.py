@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,7 +25,8 @@ _USAGE = ("call_count", "total_cputime", "total_time", "acc_id_util_pct")
 class GraphClient:
     """Posts batches for one pixel with its access token. One per courier thread; not shared.
 
-    `app_secret` signs each request. `check_date` gets the Date header of each answer of Meta's own.
+    `app_secret` signs each request. `test_code` goes along until `test_until`, Unix time in
+    seconds. `check_date` gets the Date header of each answer of Meta's own.
     """
 
     def __init__(
@@ -36,15 +38,16 @@ class GraphClient:
         *,
         app_secret: str | None = None,
         test_code: str | None = None,
+        test_until: float = math.inf,
         check_date: Callable[[str | None], None] = lambda date: None,
     ) -> None:
         self._check_date = check_date
         self._root = f"{graph_url.rstrip('/')}/"
         self._url = f"{self._root}{version}/{pixel_id}/events"
         more = proof(token, app_secret)
-        if test_code:
-            more["test_event_code"] = test_code
-        self._more = b"," + json.dumps(more)[1:-1].encode() if more else b""
+        self._more = _fields(more)
+        self._test = _fields({**more, "test_event_code": test_code}) if test_code else self._more
+        self._test_until = test_until
         self._headers = {**bearer(token), "Content-Type": "application/json"}
         self._http = HTTPClient(ANSWER_LIMIT)
 
@@ -78,7 +81,8 @@ class GraphClient:
         return None
 
     def _post(self, payloads: Sequence[bytes]) -> Answer:
-        content = body_of(payloads, self._more)
+        more = self._test if time.time() < self._test_until else self._more
+        content = body_of(payloads, more)
         return self._http.send(
             "POST", self._url, seconds=DEADLINE, headers=self._headers, content=content
         )
@@ -99,6 +103,11 @@ def proof(token: str, app_secret: str | None) -> dict[str, str]:
         return {}
     digest = hmac.new(app_secret.encode(), token.encode(), hashlib.sha256).hexdigest()
     return {"appsecret_proof": digest}
+
+
+def _fields(more: Mapping[str, str]) -> bytes:
+    """Fields of a request body as they follow another in JSON."""
+    return b"," + json.dumps(more)[1:-1].encode() if more else b""
 
 
 def body_of(payloads: Sequence[bytes], more: bytes = b"") -> bytes:

@@ -1,12 +1,13 @@
 """Payload: one event as the Graph API wants it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from capi_middleware.events import Event
+from capi_middleware.meta.event_object import FIELDS
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.private import Private
 
@@ -20,7 +21,7 @@ class EventObject(Private, Struct, omit_defaults=True):
     event_name: str
     event_time: int
     event_id: str
-    action_source: Literal["website", "system_generated"]
+    action_source: str
     user_data: dict[str, Any]
     custom_data: dict[str, Any] | None = None
     event_source_url: str | None = None
@@ -28,9 +29,15 @@ class EventObject(Private, Struct, omit_defaults=True):
     data_processing_options: list[str] | None = None
     data_processing_options_country: int | None = None
     data_processing_options_state: int | None = None
+    opt_out: bool | None = None
+    customer_segmentation: str | None = None
+    original_event_data: dict[str, Any] | None = None
+    attribution_data: dict[str, Any] | None = None
+    messaging_channel: str | None = None
 
 
 _decode = msgspec.json.Decoder(EventObject).decode
+_DETAILS = tuple(name for name in EventObject.__struct_fields__ if name in FIELDS)
 
 
 def known_of(visitor: Visitor) -> dict[str, str]:
@@ -47,30 +54,31 @@ def known_of(visitor: Visitor) -> dict[str, str]:
     return known
 
 
-def encode(event: Event, visitor: Visitor | None) -> bytes:
+def encode(event: Event, visitor: Visitor | None, action_source: str = "website") -> bytes:
     """The event object as JSON bytes. `event.user_data` must be complete.
 
-    event_time in whole seconds, GMT. action_source is "website" for an event with a page, else
-    "system_generated" (Meta wants event_source_url and a user agent for website events).
+    event_time in whole seconds, GMT. The page of the visitor belongs to a "website" event alone;
+    what the app gave (`event.details`) goes before all.
     """
     user_data = event.user_data
     made = EventObject(
         event.event_name,
         int(event.event_time),
         event.event_id,
-        "system_generated",
+        action_source,
         user_data,
         event.custom_data or None,
     )
     if visitor is not None:
-        if visitor.event_source_url and "client_user_agent" in user_data:
-            made.action_source = "website"
+        if action_source == "website":
             made.event_source_url = visitor.event_source_url
-        made.referrer_url = visitor.referrer_url
+            made.referrer_url = visitor.referrer_url
         if visitor.consent == "limited":
             made.data_processing_options = ["LDU"]
             made.data_processing_options_country = visitor.data_processing_options_country
             made.data_processing_options_state = visitor.data_processing_options_state
+    for name in event.details:
+        setattr(made, name, event.details[name])
     return dumps(made)
 
 
@@ -84,6 +92,7 @@ def read_event(body: bytes, pixel_id: str) -> Event:
         (pixel_id,),
         made.custom_data or {},
         made.user_data,
+        details={name: value for name in _DETAILS if (value := getattr(made, name)) is not None},
     )
 
 
@@ -122,7 +131,7 @@ def with_changes(
 
 
 def with_time(body: bytes, event_time: int) -> bytes:
-    """The event object with another time."""
+    """The event object with a time that is not later."""
     made = _decode(body)
-    made.event_time = event_time
+    made.event_time = min(made.event_time, event_time)
     return dumps(made)

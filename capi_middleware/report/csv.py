@@ -10,7 +10,7 @@ from capi_middleware.report.model import SIDES, EventReport, Report
 
 _COUNTS = (
     "server", "browser", "matched", "server_only", "browser_only", "coverage", "ratio", "pending",
-    "repeated", "differing", "unsigned",
+    "repeated", "differing", "unsigned", "unpaired",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from capi_middleware.config.settings import Config
 from capi_middleware.report.html import filled
 from capi_middleware.report.model import EventReport, FreshnessSeconds, Place, Report
-from capi_middleware.report.numbers import copies_of, together, totals
+from capi_middleware.report.numbers import Copies, copies_of, together, totals
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import Window
 from capi_middleware.store.records import Tallies, Tally
@@ -70,10 +70,16 @@ def metrics_text(report: Report, all_time: Tallies) -> str:
         flags=Counter((flag.code, flag.severity) for flag in report.flags),
         health=report.health,
         versions=report.graph_versions,
-        all_time=[(place, copies_of(rows[place])) for place in sorted(rows)],
+        all_time=[(place, _accepted(rows[place])) for place in sorted(rows)],
         reasons=reasons,
         labels=_labels,
     )
+
+
+def _accepted(rows: list[Tally]) -> Copies:
+    """The copies of these rows, with those that have no twin by nature."""
+    accepted = sum(one.n for one in rows if one.server == "delivered")
+    return copies_of(rows)._replace(server=accepted)
 
 
 def _sum(name: str, events: list[EventReport]) -> EventReport:
@@ -86,6 +92,7 @@ def _sum(name: str, events: list[EventReport]) -> EventReport:
         coverage=copies.coverage,
         ratio=copies.ratio,
         pending=sum(one.pending for one in events),
+        unpaired=sum(one.unpaired for one in events),
         suppressed=totals(item for one in events for item in one.suppressed.items()),
         missing_browser=totals(item for one in events for item in one.missing_browser.items()),
         missing_server=totals(item for one in events for item in one.missing_server.items()),

@@ -42,10 +42,13 @@ class MatchKeyShares(Struct, frozen=True):
 
 
 class MatchKeysByOrigin(Struct, frozen=True):
-    """Events of which a page carried the browser copy, and those that only the server knows."""
+    """Events of which a page carried the browser copy, those that only the server knows, and those
+    that have no twin by nature.
+    """
 
     browser: MatchKeyShares
     server_only: MatchKeyShares
+    unpaired: MatchKeyShares = MatchKeyShares(0, {})
 
 
 class MatchKeyAdvice(Struct, frozen=True, kw_only=True):
@@ -76,10 +79,12 @@ class EventReport(Struct, frozen=True, kw_only=True):
     in none of them. `unmapped_pages` are the pages whose own pixel code fires what no rule on the
     server makes, the busiest first. `repeated` events look like another of the same visitor, with
     the same value, seconds before. `unsigned` are those that only beacons told of, under event_ids
-    that are not ours: anybody may make them up, so they are in no other number. `pending` are all
-    the server copies that wait for delivery, `suppressed` the events that were never made.
-    `match_keys` are shares of `server`, keys of share 0 left out; they say what the events carry
-    and are not Meta's event match quality.
+    that are not ours: anybody may make them up, so they are in no other number. `unpaired` are the
+    accepted events that have no browser twin by nature: they happened beyond the page (in a shop,
+    on the phone, in a CRM) or were tracked for the server alone, and are in no other number.
+    `pending` are all the server copies that wait for delivery, `suppressed` the events that were
+    never made. `match_keys` are shares of `server`, keys of share 0 left out; they say what the
+    events carry and are not Meta's event match quality.
     """
 
     event_name: str
@@ -100,6 +105,7 @@ class EventReport(Struct, frozen=True, kw_only=True):
     repeated: int
     differing: int
     unsigned: int
+    unpaired: int = 0
     match_keys: dict[str, float]
     match_keys_by_origin: MatchKeysByOrigin
     freshness_seconds: FreshnessSeconds

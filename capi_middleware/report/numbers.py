@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from capi_middleware.events import SENT, Count
+from capi_middleware.events import SENT, UNPAIRED, Count
 from capi_middleware.meta.match_keys import MATCH_KEYS, match_keys_of
 from capi_middleware.report.causes import server_cause
 from capi_middleware.report.model import (
@@ -62,9 +62,14 @@ class Copies(NamedTuple):
 
 
 def copies_of(rows: Iterable[Tally | Slice]) -> Copies:
-    """How many of these events Meta accepted, the browser is known to have sent, and both."""
+    """How many of these events Meta accepted, the browser is known to have sent, and both.
+
+    What has no twin by nature is apart, see EventReport.
+    """
     server = browser = matched = 0
     for one in rows:
+        if one.browser == UNPAIRED:
+            continue
         if one.browser == SENT:
             browser += one.n
         if one.server == "delivered":
@@ -138,7 +143,9 @@ def events_of(tallies: Tallies) -> tuple[list[EventReport], dict[Place, dict[str
 
 
 def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
-    delivered = [row for row in group.rows if row.server == "delivered"]
+    every = [row for row in group.rows if row.server == "delivered"]
+    delivered = [row for row in every if row.browser != UNPAIRED]
+    unpaired = _match_keys(row for row in every if row.browser == UNPAIRED)
     copies = copies_of(group.rows)
     return EventReport(
         event_name=name,
@@ -161,10 +168,12 @@ def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
         differing=group.differing,
         unsigned=sum(group.counted("unsigned").values()),
         unmapped_pages=group.counted("unmapped"),
+        unpaired=unpaired.events,
         match_keys=_match_keys(delivered).keys,
         match_keys_by_origin=MatchKeysByOrigin(
             browser=_match_keys(row for row in delivered if row.browser != "not_rendered"),
             server_only=_match_keys(row for row in delivered if row.browser == "not_rendered"),
+            unpaired=unpaired,
         ),
         freshness_seconds=_freshness(group.freshness),
     )
@@ -249,11 +258,18 @@ def goal(target: float) -> str:
 
 
 def verdict(event: EventReport) -> tuple[str, str]:
-    """A word ("on target", "below target" or "no data") and a sentence about one event."""
+    """A word for one event, and a sentence.
+
+    "on target", "below target", "beyond the page" or "no data".
+    """
     if event.coverage is not None:
         return (
             "on target" if event.coverage >= TARGET else "below target",
             f"{covered(event)} ({percent(event.coverage)}, target {goal(TARGET)})",
+        )
+    if event.unpaired and not event.server:
+        return "beyond the page", (
+            f"{event.unpaired:,} accepted; they have no browser copy to be compared with"
         )
     return "no data", (
         f"{event.server:,} server events and 0 browser events, so there is no coverage to tell"

@@ -18,11 +18,15 @@ from capi_middleware.store.orders import MOMENT, Question
 
 
 class Draft(Private, Struct, eq=False):
-    """An event in the making: from a matched route, from track(), or from both."""
+    """An event in the making: from a matched route, from track(), or from both.
+
+    `said` is what track() said of it, which goes before what its route says.
+    """
 
     event: Event
     match: Match | None = None
     tracked: bool = False
+    said: Mapping[str, Any] = {}
 
 
 class Drafts(Private, Struct, eq=False):
@@ -132,11 +136,11 @@ class Drafts(Private, Struct, eq=False):
             called: dict[Call, Any] = {}
             for call in route.callables:
                 called[call] = await visit.ask(call, waits)
-            event: Event | None = None
+            draft: Draft | None = None
             for one in self.events:
                 if one.match is match:
-                    event = one.event
-            if event is None:
+                    draft = one
+            if draft is None:
                 key = None
                 if "dedupe_key" in route.templates:
                     key = self._key(visit, match, called)
@@ -149,6 +153,11 @@ class Drafts(Private, Struct, eq=False):
                 self.events.append(draft)
                 if event.event_id[0] == "k":
                     self.recall(draft)
+            event = draft.event
+            if "said" in route.templates:
+                told = self._filled(visit, match, "said", called) or {}
+                told = {key: one for key, one in told.items() if key not in draft.said}
+                issuer.say(event, told, strict=issuer.config.debug)
             filled = self._filled(visit, match, "custom_data", called)
             if filled or name == "Purchase":
                 event.custom_data = issuer.custom_data(name, filled or {}) | event.custom_data

@@ -186,10 +186,17 @@ class Exchange(Private):
         custom_data: Mapping[str, Any],
         user_data: UserData | None,
         dedupe_key: object,
+        said: Mapping[str, Any] = {},
     ) -> Event:
-        """Add an event, or fill in the one that a route already made of this request."""
+        """Add an event, or fill in the one that a route already made of this request.
+
+        `said` as Issuer.say() takes it.
+        """
         drafts = self._drafts
         draft = drafts.track(self.visit(), event_name, custom_data, user_data, dedupe_key)
+        if said:
+            draft.said = {**draft.said, **said}
+            self.issuer.say(draft.event, said, strict=self.issuer.config.debug)
         if drafts.orders and (self._started or self._ended):
             drafts.silence_now()
         if self._ended:

@@ -19,14 +19,15 @@ from capi_middleware.capture.client import AGENT_READ, Client, Hosts, Proxies, r
 from capi_middleware.capture.consent import ConsentRule, InternalRule
 from capi_middleware.capture.limits import OFTEN, Allowance, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
-from capi_middleware.capture.urls import PATH_SAFE, URL_READ
+from capi_middleware.capture.urls import PATH_SAFE, URL_READ, scrub_url
 from capi_middleware.config.expressions import Template, body_fields, parse
 from capi_middleware.config.notices import Notices
-from capi_middleware.config.routes import EventRoute
+from capi_middleware.config.routes import EventRoute, event_name_of
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import BadVisitor, ConfigError, StoreError
 from capi_middleware.events import (
     STANDARD_EVENTS,
+    UNPAIRED,
     Count,
     Event,
     PageEvent,
@@ -35,7 +36,16 @@ from capi_middleware.events import (
     ServerState,
 )
 from capi_middleware.meta import payload
-from capi_middleware.meta.custom_data import clean, refused_by_meta
+from capi_middleware.meta.custom_data import DOCUMENTED, clean, refused_by_meta
+from capi_middleware.meta.event_object import (
+    FIELDS,
+    MAX_AGE,
+    max_age,
+    meant_by,
+    moment_of,
+    read_fields,
+    standard_name,
+)
 from capi_middleware.meta.match_keys import BITS
 from capi_middleware.meta.personal import parts_of_path
 from capi_middleware.meta.user_data import UserData, unknown_keys
@@ -138,6 +148,8 @@ class Issuer:
         self.drop_parameters: frozenset[str] = frozenset(map(str.lower, config.drop_parameters))
         #: Those that the site says are harmless.
         self.keep_parameters: frozenset[str] = frozenset(map(str.lower, config.keep_parameters))
+        #: Where an event happened that has no page.
+        self._without_page: str = config.action_source or "other"
         self.tags: TagMaker = TagMaker(
             prefix=config.prefix, script_url=config.pixel_script_url, mirror=self.mirror.on
         )
@@ -193,6 +205,8 @@ class Issuer:
 
     def custom_data(self, event_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The usable custom_data; what is not usable is counted, or raised in debug."""
+        if not DOCUMENTED.issuperset(given):
+            given = self._own_properties(event_name, given)
         cleaned, wrong = clean(event_name, given)
         if not wrong:
             return cleaned
@@ -205,6 +219,74 @@ class Issuer:
             )
         self.left_out(event_name, given_wrong)
         return cleaned
+
+    def _own_properties(self, event_name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`given` without what is almost a parameter or match key: it is no custom_data."""
+        meant = {key: meant_by(key) for key in given if key not in DOCUMENTED and type(key) is str}
+        refused = [key for key, other in meant.items() if other]
+        if not refused:
+            return given
+        if self.config.debug:
+            shown = ", ".join(f"{key!r} (expected {meant[key]})" for key in refused)
+            raise ValueError(
+                f"{event_name}: found custom_data {shown}; a property of your own needs a name "
+                "that is less like it"
+            )
+        for key in refused:
+            self.notices.about("keyword", key, expected=meant[key])
+        self.left_out(event_name, refused)
+        return {key: value for key, value in given.items() if key not in refused}
+
+    def named(self, event_name: object) -> str:
+        """An event_name of track(), without blanks around it. Raises ConfigError for a bad one."""
+        name = event_name_of(event_name, "track")
+        meant = standard_name(name) or name
+        if meant != event_name:
+            self.notices.about("event_name", repr(event_name), expected=repr(meant))
+        return name
+
+    def say(self, event: Event, said: Mapping[str, Any], *, strict: bool) -> None:
+        """Give an event what its route or track() says of Meta's event object.
+
+        `said` are event_time, send, pixels and FIELDS, by name. What Meta would refuse is left out
+        and counted, or raises ValueError where `strict`.
+        """
+        found, wrong = read_fields({name: said[name] for name in said if name in FIELDS})
+        for name in ("event_source_url", "referrer_url"):
+            if name in found:
+                found[name] = scrub_url(found[name], self.drop_parameters, self.keep_parameters)
+        event.details = event.details | found
+        if (moment := said.get("event_time")) is not None:
+            at, source = moment_of(moment), event.details.get("action_source")
+            oldest = event.event_time - max_age(source) + 3600
+            # A clock that is a minute ahead is no error; Meta refuses more.
+            if at is not None and oldest <= at <= event.event_time + 60:
+                event.event_time = min(at, event.event_time)
+            else:
+                wrong["event_time"] = _bad_time(moment, at, source)
+        if (send := said.get("send")) is not None:
+            if send in ("both", "server", "browser"):
+                event.send = send
+            else:
+                wrong["send"] = f"found {send!r}, expected 'both', 'server' or 'browser'"
+        if event.details.get("action_source", "website") != "website" and event.send == "both":
+            event.send = "server"
+        if (pixels := said.get("pixels")) is not None:
+            ids = [pixels] if isinstance(pixels, str | int) else pixels
+            ids = tuple(map(str, ids))
+            event.pixel_ids = self.config.pixel_ids(event.event_name, ids)
+            if unknown := sorted(set(ids) - set(event.pixel_ids)):
+                wrong["pixels"] = (
+                    f"found {unknown}, expected some of "
+                    f"{list(self.config.pixel_ids(event.event_name))}"
+                )
+        if not wrong:
+            return
+        if strict:
+            raise ValueError("; ".join(f"{name}: {why}" for name, why in wrong.items()))
+        for name, why in wrong.items():
+            self.notices.about("field", name, expected=why)
+        self.left_out(event.event_name, wrong)
 
     def fill(
         self, event: Event, custom_data: Mapping[str, Any], user_data: UserData | None
@@ -354,11 +436,12 @@ class Issuer:
 
     def _rows(self, events: Sequence[Event], visitor: Visitor | None, browser: str) -> list[Row]:
         page = agent = ""
+        url: str | None = None
         known: dict[str, str] = {}
         who: Sequence[str | None] = (None, None)
         if visitor is not None:
-            if visitor.event_source_url:
-                url = visitor.event_source_url
+            url = visitor.event_source_url
+            if url:
                 named = _page_name_of if len(url) <= _REMEMBERED else _page_name_of.__wrapped__
                 page = self._listed(named(url), visitor.client_ip_address)
             known = payload.known_of(visitor)
@@ -384,14 +467,23 @@ class Issuer:
                 match_keys |= BITS.get(key, 0)
             body: bytes | None = None
             state: ServerState = "unmapped"
-            digest = ""
+            digest, cause, kept_at = "", browser, event.event_time
+            source = "website" if "client_user_agent" in user_data and url else self._without_page
+            if event.details:
+                source = self.source(event, visitor)
+                if source == "physical_store":
+                    # The store gives up an event after a week; Meta takes these for longer.
+                    kept_at = min(self.clock(), kept_at + max_age(source) - MAX_AGE)
+            alone = source != "website" or (event.send == "server" and not event.route)
+            if alone and browser == "not_rendered":
+                cause = UNPAIRED
             if event.send == "browser":
                 pass
             elif (given or name == "Purchase") and refused_by_meta(name, given):
                 state = "dropped"
                 self.dropped("invalid", name, event.pixel_ids)
             else:
-                body, state = payload.encode(event, visitor), "pending"
+                body, state = payload.encode(event, visitor, source), "pending"
                 if value is not None:
                     digest = self.digest(value, given.get("currency"))
             event_id, use = event.event_id, ""
@@ -404,10 +496,27 @@ class Issuer:
                 use += self._order_of(event, visitor)
             for pixel_id in event.pixel_ids:
                 rows.append(
-                    Row(event.event_id, name, pixel_id, event.event_time, body, state, browser,
+                    Row(event.event_id, name, pixel_id, kept_at, body, state, cause,
                         match_keys, event.route, page, agent, digest, use)
                 )  # fmt: skip
         return rows
+
+    def source(self, event: Event, visitor: Visitor | None) -> str:
+        """Where an event happened: as was said, "website" with a page, else as the config has it.
+
+        Meta wants the address of the page and a user agent with an event of a website.
+        """
+        said: str | None = event.details.get("action_source")
+        if said is not None:
+            return said
+        has_page = self.has_page(event, visitor, event.details.get("event_source_url"))
+        return "website" if has_page else self._without_page
+
+    def has_page(self, event: Event, visitor: Visitor | None, url: str | None) -> bool:
+        """Whether all is known of an event's page; its address may be given as `url`."""
+        url = url or (visitor.event_source_url if visitor else None)
+        known = "client_user_agent" in event.user_data
+        return bool(url and (known or (visitor and visitor.client_user_agent)))
 
     def _order_of(self, event: Event, visitor: Visitor | None) -> str:
         """What an event is about whose event_id others may have: see Use in store/records.py."""
@@ -483,6 +592,18 @@ def names_nothing(dedupe_key: object) -> bool:
 
 def _without_query(visitor: Visitor) -> str:
     return (visitor.event_source_url or "").partition("?")[0]
+
+
+def _bad_time(given: object, at: float | None, source: str | None) -> str:
+    """What is wrong with an event_time, which is `at` where it is one."""
+    found = repr(given) if isinstance(given, int | float) else f"a {type(given).__name__}"
+    if at is None:
+        return f"found {found}, expected Unix seconds or a datetime with a time zone"
+    days = {MAX_AGE: "seven"}.get(max_age(source), "62")
+    return (
+        f"found {found}, expected Unix seconds or a datetime of the last {days} days, less an hour "
+        "for the way to Meta"
+    )
 
 
 def _page_name(path: str) -> str:

@@ -30,9 +30,9 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     uses = CASE excluded.uses WHEN '' THEN events.uses ELSE excluded.uses END,
     server = CASE WHEN events.server IN ({browser_only})
         THEN excluded.server ELSE events.server END,
-    browser = CASE events.browser WHEN 'not_rendered' THEN excluded.browser
+    browser = CASE WHEN events.browser IN ('not_rendered', 'unpaired') THEN excluded.browser
               ELSE events.browser END
-WHERE events.server IN ({browser_only}) OR events.browser = 'not_rendered'
+WHERE events.server IN ({browser_only}) OR events.browser IN ('not_rendered', 'unpaired')
    OR (excluded.uses <> '' AND excluded.uses <> events.uses)
 
 -- name: used

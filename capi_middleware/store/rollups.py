@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from capi_middleware.events import Count
+from capi_middleware.events import UNPAIRED, Count
 from capi_middleware.store.records import Difference, Freshness, Slice, Tallies, Tally
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def keys_of(state: State) -> Iterator[Key]:
     if state.match_keys >= 0:
         yield Key("match_keys", str(state.match_keys), *of_row)
         yield Key("hour", "", *of_row)
-    if state.tenths >= 0:
+    if state.tenths >= 0 and state.browser != UNPAIRED:  # what is uploaded late is not late
         seconds = str(seconds_of(state.tenths))
         yield Key("seconds", seconds, state.pixel_id, state.event_name, "", "")
     if state.route:

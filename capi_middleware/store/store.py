@@ -305,9 +305,9 @@ class Store:
 
         A row that exists already (event_id, event_name, pixel_id) is kept as it was, except that
         a row made by an early sighting (server "unknown") takes over the new server copy, and
-        browser "not_rendered" becomes the new row's cause. Raises StoreFull when the queue in
-        front of the store is full. The commit raises StoreError when it failed; while others keep
-        the database locked it waits.
+        browser "not_rendered" or "unpaired" becomes the new row's cause. Raises StoreFull when
+        the queue in front of the store is full. The commit raises StoreError when it failed; while
+        others keep the database locked it waits.
         """
         return self._writer.submit("append", rows, wait=wait)
 

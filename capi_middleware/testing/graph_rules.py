@@ -14,25 +14,23 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from capi_middleware.meta import codes
+from capi_middleware.meta.event_object import (
+    ACTION_SOURCES,
+    ATTRIBUTION_FIELDS,
+    ATTRIBUTION_METHODS,
+    ATTRIBUTION_MODELS,
+    MESSAGING_CHANNELS,
+    SEGMENTATIONS,
+    identifies,
+    max_age,
+)
 from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.meta.normalising import number
 
-DAY = 86_400
-#: How far back event_time may lie, in seconds; Meta allows store visits more.
-MAX_AGE = 7 * DAY
-MAX_AGE_PHYSICAL_STORE = 62 * DAY
 #: How far ahead of Meta's clock event_time may lie, in seconds. Meta documents no number.
 MAX_AHEAD = 60
 
-ACTION_SOURCES = (
-    "email", "website", "app", "phone_call", "chat", "physical_store", "system_generated",
-    "business_messaging", "other",
-)  # fmt: skip
-#: user_data with no more than one of these sets of keys identifies nobody.
-_TOO_LITTLE = (
-    frozenset({"ct", "country", "st", "zp", "ge", "client_user_agent"}),
-    frozenset({"db", "client_user_agent"}), frozenset({"fn", "ge"}), frozenset({"ln", "ge"}),
-)  # fmt: skip
+_ORIGINAL = {"event_name": str, "event_time": int, "order_id": str, "event_id": str}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CURRENCY = re.compile(r"[A-Za-z]{3}")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -107,7 +105,7 @@ def check_event(event: Any, now: float) -> None:
         need(type(event.get(key, 0)) is int, "Must be an integer", key)
     time = event.get("event_time")
     need(type(time) is int, "Unix time in whole seconds is required", "event_time")
-    oldest = now - (MAX_AGE_PHYSICAL_STORE if source == "physical_store" else MAX_AGE)
+    oldest = now - max_age(source)
     need(time >= oldest, "Event timestamp too old", "event_time", codes.TOO_OLD)
     need(time <= now + MAX_AHEAD, "Event timestamp in the future", "event_time", codes.IN_FUTURE)
     user_data = event.get("user_data")
@@ -119,9 +117,33 @@ def check_event(event: Any, now: float) -> None:
              "event_source_url")  # fmt: skip
         need(user_data.get("client_user_agent"), "A website event needs a user agent",
              "client_user_agent")  # fmt: skip
+    _check_more(event, source)
     data = event.get("custom_data", {})
     need(isinstance(data, Mapping), "Must be an object", "custom_data")
     _check_custom_data(name, data)
+
+
+def _check_more(event: Mapping[str, Any], source: str) -> None:
+    """The fields of the event object that few events have."""
+    for key in ("event_source_url", "referrer_url"):
+        need(isinstance(event.get(key, ""), str), "Must be a string", key)
+    segment = event.get("customer_segmentation")
+    need(segment in (None, *SEGMENTATIONS), "Unknown segment", "customer_segmentation")
+    channel = event.get("messaging_channel")
+    messaging = source == "business_messaging"
+    right = channel in MESSAGING_CHANNELS if messaging else channel is None
+    need(right, "Business messaging needs its channel, others have none", "messaging_channel")
+    original = event.get("original_event_data", {})
+    need(isinstance(original, Mapping), "Must be an object", "original_event_data")
+    for key, value in original.items():
+        need(type(value) is _ORIGINAL.get(key), "Of another type, or unknown", f"original.{key}")
+    credit = event.get("attribution_data", {})
+    need(isinstance(credit, Mapping), "Must be an object", "attribution_data")
+    need(ATTRIBUTION_FIELDS.issuperset(credit), "Unknown field", "attribution_data")
+    for key, words in (("attribution_model", ATTRIBUTION_MODELS),
+                       ("attribution_method", ATTRIBUTION_METHODS)):  # fmt: skip
+        need(credit.get(key) in (None, *words), "Unknown word", key)
+    need(source == "app" or "app_data" not in event, "Only of an app", "app_data")
 
 
 def _check_user_data(user_data: Mapping[str, Any]) -> None:
@@ -135,9 +157,9 @@ def _check_user_data(user_data: Mapping[str, Any]) -> None:
             need(hashed, "User parameter not hashed", name, codes.NOT_HASHED)
         else:
             need(key.plain is number or isinstance(value, str), "Must be a string", name)
-    keys = {key for key, value in user_data.items() if value}
-    enough = not any(keys <= too_little for too_little in _TOO_LITTLE)
-    need(enough, "Not enough customer information", "user_data", codes.TOO_LITTLE)
+    whatsapp = not user_data.get("ctwa_clid") or user_data.get("whatsapp_business_account_id")
+    need(whatsapp, "A ctwa_clid needs a WhatsApp account", "whatsapp_business_account_id")
+    need(identifies(user_data), "Not enough customer information", "user_data", codes.TOO_LITTLE)
 
 
 def _check_custom_data(event_name: str, data: Mapping[str, Any]) -> None:

@@ -141,7 +141,8 @@ CAPI_OF_ALL = CAPI(Config(**environment(), durability=os.environ.get("DURABILITY
 
 def track(times):
     for _ in range(times):
-        CAPI_OF_ALL.track("Lead", user_data=UserData(em="jane@example.com"))
+        CAPI_OF_ALL.track("Lead", user_data=UserData(em="jane@example.com"),
+                          action_source="other")
 
 def forked(then):
     if os.fork() == 0:

@@ -25,7 +25,7 @@ pixels = [Pixel({pixel!r}, access_token={token!r})]
 store = "sqlite:///{folder}/capi.db"
 capi = CAPI(Config("a-key-of-32-letters-for-a-test-!", pixels, store=store, graph_url={url!r}))
 capi.start()
-capi.track("Lead", value=1, currency="EUR")
+capi.track("Lead", value=1, currency="EUR", action_source="system_generated")
 assert capi.flush(20)
 """
 _THEIRS = """

@@ -36,6 +36,7 @@ def folder(tmp_path: Path, fake: FakeMeta) -> Iterator[Path]:
             store = "sqlite:///{tmp_path / "capi.db"}"
             graph_url = "{meta}"
             delivery = false
+            action_source = "system_generated"
             [[pixels]]
             id = "{PIXEL_ID}"
             access_token = "token"

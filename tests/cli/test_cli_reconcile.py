@@ -81,7 +81,7 @@ def test_each_order_is_reached_by_a_channel_or_missing_for_a_reason(shop: Site) 
     assert missing == {
         "D": ("expired, browser: not_run", "too old, or Meta may have counted it"),
         "E": ("no server copy (dropped), browser: not_run", "the ledger holds it without a copy"),
-        "F": ("rejected by Meta, code 100/2804050, browser: not_rendered",
+        "F": ("rejected by Meta, code 100/2804050, browser: unpaired",
               "see dead-letters requeue"),
         "H": ("never tracked", "yes"),
     }  # fmt: skip

@@ -100,10 +100,12 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
             "repeated": 0,
             "differing": 0,
             "unsigned": 0,
+            "unpaired": 0,
             "match_keys": {"em": 0.825, "fbp": 0.95},
             "match_keys_by_origin": {
                 "browser": {"events": 120, "keys": {"em": 0.825, "fbp": 0.95}},
                 "server_only": {"events": 0, "keys": {}},
+                "unpaired": {"events": 0, "keys": {}},
             },
             "freshness_seconds": {"p50": 0.4, "p95": 0.4, "max": 0.4},
         }

@@ -351,6 +351,8 @@ class Site:
         self.file = folder / f"{name}-{door}.db"
         self.delivers = told.pop("delivery")
         self.settings = {**told, "store": f"sqlite:///{self.file}"}
+        if "action_source" in Config.__dataclass_fields__:  # not in every revision
+            self.settings["action_source"] = "system_generated"
         self.capi = CAPI(Config(**self.settings, delivery=False))
         self.prefix: str = told.get("prefix", "/_capi")
         self.plan: Plan

@@ -74,7 +74,7 @@ def counted(rows: Iterable[Raw], what: Callable[[Raw], Any]) -> dict[Any, int]:
 
 
 def freshness_of(row: Raw) -> Any:
-    if row.server != "delivered":
+    if row.server != "delivered" or row.browser == "unpaired":
         return None
     taken = max(0.0, (row.delivered_at or 0.0) - row.event_time)
     return (row.pixel_id, row.event_name, two_digits(taken))

@@ -32,6 +32,7 @@ class Site:
             "store": f"sqlite:///{self.folder / 'capi.db'}",
             "graph_url": self.meta,
             "delivery": False,
+            "action_source": "system_generated",
             **settings,
         }
         lines = [f"{key} = {json.dumps(value)}" for key, value in given.items()]

@@ -18,5 +18,7 @@ def make_config(**settings: Any) -> Config:
         "store": "memory:",
         "report_token": REPORT_TOKEN,
         "delivery": False,
+        # Most tests of jobs are about something else.
+        "action_source": "system_generated",
     }
     return Config(**{**given, **settings})

@@ -232,7 +232,7 @@ def test_the_fake_meta_of_the_plugin_takes_events_on_a_port(fake_meta: FakeMeta)
         graph_url=fake_meta.url,
     )
     capi = CAPI(config)
-    capi.track("Lead", user_data=UserData(em="a@b.example"))
+    capi.track("Lead", user_data=UserData(em="a@b.example"), action_source="other")
     assert capi.flush(10)
     capi.close()
     assert [one.event["event_name"] for one in fake_meta.received.server] == ["Lead"]

@@ -87,6 +87,7 @@ def _lost(facts: Facts, word: str) -> Flags:
         lost = facts.undelivered.get(event.place, {}).get(word, 0)
         if not lost:
             continue
+        accepted = event.server + event.unpaired
         because, fix, refusals = cause.because, cause.fix, facts.refusals.get(event.place)
         if word == "rejected" and refusals:
             reason, n = max(refusals.items(), key=lambda item: item[1])
@@ -94,8 +95,8 @@ def _lost(facts: Facts, word: str) -> Flags:
             of = sum(refusals.values())
             because = f"Meta refused them: {meaning} ({reason}, {n:,} of {of:,})"
         yield flag(
-            "warning" if event.server else "critical", event.place, value=lost, fix=fix,
-            explanation=f"{lost:,} of {lost + event.server:,} server copies did not get through, "
+            "warning" if accepted else "critical", event.place, value=lost, fix=fix,
+            explanation=f"{lost:,} of {lost + accepted:,} server copies did not get through, "
             f"because {because}.",
         )  # fmt: skip
 
@@ -105,7 +106,7 @@ def delivery_stalled(facts: Facts) -> Flags:
     """Server copies of an event wait, and none was delivered."""
     fix = cause_of("server", "pending").fix
     for event in facts.events:
-        if event.pending >= MIN_EVENTS and not event.server:
+        if event.pending >= MIN_EVENTS and not (event.server or event.unpaired):
             yield flag("warning", event.place, value=event.pending, fix=fix)
 
 

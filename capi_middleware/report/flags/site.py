@@ -71,16 +71,17 @@ def graph_version_ends(facts: Facts) -> Flags:
 
 @check
 def test_event_code_on(facts: Facts) -> Flags:
-    """A test code is left on."""
+    """A test code is left on, and has not ended."""
     for pixel in facts.configured:
-        if pixel.test_event_code or (facts.config and facts.config.test_event_code):
+        code, until = facts.config.test_event(pixel) if facts.config else (None, 0.0)
+        if code and facts.upto < until:
             yield flag("warning", ("", pixel.id), value=1)
 
 
 @check
 def pixel_silent(facts: Facts) -> Flags:
     """A pixel got no event while others got some."""
-    total = sum(event.server + event.browser for event in facts.events)
+    total = sum(event.server + event.browser + event.unpaired for event in facts.events)
     heard = {event.pixel_id for event in facts.events}
     for pixel in facts.configured if facts.whole and total >= _SEEN else ():
         if pixel.id not in heard:
