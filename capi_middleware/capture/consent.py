@@ -1,105 +1,23 @@
-"""Consent: what a visitor allows, by the site's rule and Global Privacy Control; who is none.
+"""Consent: what a visitor allows, by the site's rule and Global Privacy Control; who is none."""
 
-What the cookies of consent banners mean: IAB Tech Lab, "Consent string and vendor list formats v2";
-OneTrust, "OneTrust Cookies"; Cookiebot, "Server-side usage of the Cookiebot consent cookie";
-CookieYes, "CookieYes cookies"; Google, "Consent mode reference" (it defines the words, no cookie:
-name yours).
-"""
-
-import base64
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
-from urllib.parse import parse_qsl, unquote, unquote_plus
 
+from capi_middleware.capture.banners import ADDITIONAL, READY_RULES, has_provider, has_vendor
 from capi_middleware.capture.client import Address, Proxies
 from capi_middleware.config.expressions import MISSING, Call, Lookup, fill, parse
 
-_LONGEST = 8192
-# No part of it can start in the middle of another.
-_PAIR = re.compile(r"""(?<![\w-])([\w-]++)['"]?\s*+:\s*+['"]?([\w-]++)""")
 _NO = frozenset({"", "0", "false", "no"})
-_YES = frozenset({"1", "granted", "true", "yes"})
-# How a TC string of version 2 starts, and where its purposes do, in bits.
-_TCF_VERSION_2, _TCF_PURPOSES_AT, _TCF_PURPOSES = "000010", 152, 24
-_TCF_HEAD = 32  # characters that hold them
-_GCS = re.compile(r"G1([01])([01-])")
 
 
-class ReadyRule(NamedTuple):
-    """A known cookie: its usual name, what must be allowed in it, and how to read it."""
+def _jar(lookup: Lookup) -> dict[str, list[str]]:
+    """All that a browser sends, by name: it may have one cookie for each domain and path."""
+    header, jar = lookup("header", ("cookie",)), dict[str, list[str]]()
+    for one in str(header).split(";") if header is not MISSING else ():
+        name, _, value = one.strip().partition("=")
+        jar.setdefault(name, []).append(value.strip('"'))
+    return jar
 
-    cookie: str
-    requires: Sequence[Any]
-    allowed: Callable[[str], frozenset[str] | None]
-
-    def allows(self, value: str, requires: Sequence[Any]) -> bool:
-        """Whether the cookie allows all that is required; an unreadable one allows nothing.
-
-        `allowed` answers None where the cookie says that consent is not needed at all.
-        """
-        if len(value) > _LONGEST:
-            return False
-        try:
-            allowed = self.allowed(value)
-        except (ValueError, RecursionError):
-            allowed = frozenset()
-        return allowed is None or allowed.issuperset(map(str, requires))
-
-
-def _tcf(value: str) -> frozenset[str]:
-    """The purposes with consent, by number."""
-    core = value.partition(".")[0][:_TCF_HEAD]
-    data = base64.urlsafe_b64decode(core + "=" * (-len(core) % 4))
-    bits = "".join(f"{byte:08b}" for byte in data)
-    if not bits.startswith(_TCF_VERSION_2):
-        return frozenset()
-    purposes = bits[_TCF_PURPOSES_AT : _TCF_PURPOSES_AT + _TCF_PURPOSES]
-    return frozenset(str(place) for place, bit in enumerate(purposes, 1) if bit == "1")
-
-
-def _onetrust(value: str) -> frozenset[str]:
-    """The groups that are on: groups=C0001:1,C0002:0,…"""
-    groups = dict(parse_qsl(value, max_num_fields=100)).get("groups", "")
-    pairs = (one.partition(":") for one in unquote(groups).split(","))
-    return frozenset(name.strip() for name, _, on in pairs if on.strip() == "1")
-
-
-def _cookiebot(value: str) -> frozenset[str] | None:
-    """The categories that are true; -1 is a visitor from where no consent is needed."""
-    return None if value.strip() == "-1" else _pairs(value)
-
-
-def _pairs(value: str) -> frozenset[str]:
-    """The names of name:value pairs that say yes."""
-    found = _PAIR.findall(unquote_plus(value))
-    return frozenset(name for name, answer in found if answer.lower() in _YES)
-
-
-def _google(value: str) -> frozenset[str]:
-    """The consent types that are granted, from a JSON object or a gcs value such as G111."""
-    text = unquote(value).strip()
-    if found := _GCS.fullmatch(text):
-        # gcs speaks of storage only; ad_user_data goes with ad_storage.
-        granted = {"ad_storage", "ad_user_data"} if found[1] == "1" else set()
-        return frozenset(granted | ({"analytics_storage"} if found[2] == "1" else set()))
-    told = json.loads(text)
-    if not isinstance(told, dict):
-        return frozenset()
-    states = {name: str(state).lower() in _YES for name, state in told.items()}
-    states.setdefault("ad_user_data", states.get("ad_storage", False))
-    return frozenset(name for name, on in states.items() if on)
-
-
-#: By the name that `consent` takes. Purposes 1, 3, 4, 7: store, profile, select ads, measure them.
-READY_RULES = {
-    "tcf": ReadyRule("euconsent-v2", (1, 3, 4, 7), _tcf),
-    "onetrust": ReadyRule("OptanonConsent", ("C0004",), _onetrust),
-    "cookiebot": ReadyRule("CookieConsent", ("marketing",), _cookiebot),
-    "cookieyes": ReadyRule("cookieyes-consent", ("advertisement",), _pairs),
-    "google": ReadyRule("consentMode", ("ad_storage", "ad_user_data"), _google),
-}
 
 #: Data Processing Options for US Users: the codes of Meta's page. 0 lets Meta locate the visitor.
 _LDU_STATES = {
@@ -107,6 +25,10 @@ _LDU_STATES = {
     "DE": 1007, "NE": 1008, "NH": 1009, "NJ": 1010, "MN": 1011, "MD": 1012, "RI": 1013,
 }  # fmt: skip
 _LDU_COUNTRIES = {"US": 1}
+
+
+#: The strictest first; and how many cookies of one name are looked at.
+_STRICT, _MOST_ALIKE = ("denied", "limited", "granted"), 8
 
 
 class Permission(NamedTuple):
@@ -132,7 +54,7 @@ class ConsentRule:
         self._declared: Mapping[str, Any] = rule if isinstance(rule, Mapping) else {}
         #: Without a rule all is granted.
         self.is_open: bool = rule is None
-        self._ready: ReadyRule | None = READY_RULES.get(self._declared.get("rule", ""))
+        self._rule: str = self._declared.get("rule", "")
         self._templates = {key: parse(value) for key, value in self._declared.items()}
         #: Whether `Sec-GPC: 1` is a denial.
         self.gpc: bool = gpc
@@ -142,11 +64,47 @@ class ConsentRule:
         declared = self._declared
         if not declared:
             return True
-        if self._ready is not None:
-            cookie = lookup("cookie", (declared.get("cookie", self._ready.cookie),))
-            if cookie is MISSING:
-                return False
-            return self._ready.allows(str(cookie), declared.get("requires", self._ready.requires))
+        if self._rule:
+            return self._is_allowed(_jar(lookup))
+        jar = _jar(lookup)
+        most = max(map(len, jar.values()), default=1)
+        if most == 1:
+            return self._answer(lookup)
+        if most > _MOST_ALIKE:
+            return "denied"
+
+        def nth(n: int) -> Lookup:
+            def look(root: str, names: tuple[str, ...]) -> Any:
+                values = jar.get(".".join(names), []) if root == "cookie" else []
+                return values[min(n, len(values) - 1)] if values else lookup(root, names)
+
+            return look
+
+        answers = [self._answer(nth(n)) for n in range(most)]
+        return min(answers, key=lambda one: _STRICT.index(one[0] if type(one) is tuple else one))
+
+    def _is_allowed(self, jar: Mapping[str, Sequence[str]]) -> bool:
+        """What a ready rule says: all cookies of its name have to allow it."""
+        declared, ready = self._declared, READY_RULES[self._rule]
+        if self._rule == "google" and "cookie" not in declared:
+            # Consent mode has no cookie; the banner that sets it has one of its own.
+            said = [
+                rule.allows(value, rule.requires)
+                for rule in READY_RULES.values()
+                for value in jar.get(rule.cookie, ())
+            ]
+            return bool(said) and all(said)
+        values = jar.get(declared.get("cookie", ready.cookie), ())
+        requires, vendor = declared.get("requires", ready.requires), declared.get("vendor")
+        if not values or not all(ready.allows(one, requires) for one in values):
+            return False
+        if isinstance(vendor, str):
+            told = jar.get(ADDITIONAL, ())
+            return bool(told) and all(has_provider(one, vendor[3:]) for one in told)
+        return vendor is None or all(has_vendor(one, vendor) for one in values)
+
+    def _answer(self, lookup: Lookup) -> Any:
+        declared = self._declared
         value, country, state = (
             fill(self._templates.get(key), lookup, {}, {}, [])
             for key in ("value", "country", "state")

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from capi_middleware.capture.banners import banners_in
 from capi_middleware.capture.identity import cookie_domain
 from capi_middleware.cli.terminal import JSON, config_of, plain, print_json, print_line
 from capi_middleware.config.notices import PASSING, filesystem_of, mounts, on_network
@@ -344,6 +345,7 @@ def _page(config: Config, url: str) -> Iterator[Finding]:
     else:
         yield _found("no_tag")
     yield from _others(config, html.replace(data, "", 1))
+    yield from _banner(config, html)
     yield from _policy(url, answer.headers, html)
 
 
@@ -429,6 +431,23 @@ def _others(config: Config, html: str) -> Iterator[Finding]:
         yield _found("tag_manager", id=container)
     if not ids and _LIBRARY.search(html):
         yield _found("library")
+
+
+def _banner(config: Config, html: str) -> Iterator[Finding]:
+    """Which consent banner the page has, and whether the rule reads what it says."""
+    seen, consent = list(banners_in(html)), config.consent
+    named = consent.get("rule") if isinstance(consent, Mapping) else consent
+    told = ", ".join(seen)
+    if not seen:
+        yield _found("no_banner")
+    elif consent is None:
+        yield _found("banner_unheard", told=told, rule=seen[0])
+    elif not isinstance(named, str):
+        yield _found("banner", told=told, rule="your own")
+    elif named in seen or named == "google":
+        yield _found("banner", told=told, rule=f'"{named}"')
+    else:
+        yield _found("banner_other", told=told, rule=named, fitting=seen[0])
 
 
 def _policy(url: str, headers: Mapping[str, str], html: str) -> list[Finding]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from capi_middleware.capture.consent import READY_RULES
+from capi_middleware.capture.banners import READY_RULES, is_vendor
 from capi_middleware.config.expressions import parse
 from capi_middleware.config.loading import (
     fail,
@@ -400,13 +400,18 @@ def _is_drawn(secret: str) -> bool:
 def _check_consent(rule: Mapping[str, Any]) -> None:
     ready = "rule" in rule
     own = {"value", "granted", "limited", "country", "state"}
-    known = {"rule", "requires", "cookie"} if ready else own
+    known = {"rule", "requires", "cookie", "vendor"} if ready else own
     if unknown := set(rule) - known:
         fail("consent", f"the unknown {sorted(unknown)}", f"some of {sorted(known)}")
     if not ready and "value" not in rule:
         fail("consent", sorted(rule), "the key rule; or value, granted and perhaps limited")
     if ready and rule["rule"] not in READY_RULES:
         fail("consent", repr(rule["rule"]), f"one of {list(READY_RULES)}")
+    if "vendor" in rule and not (rule.get("rule") == "tcf" and is_vendor(rule["vendor"])):
+        expected = "with the rule tcf a number of the IAB's list, or 'ac:89' of Google's"
+        fail("consent.vendor", repr(rule["vendor"]), expected)
+    if rule.get("rule") == "google" and "requires" in rule and "cookie" not in rule:
+        fail("consent.requires", "it without cookie", "the cookie that holds the consent mode")
     if isinstance(rule.get("requires"), str):
         fail("consent.requires", repr(rule["requires"]), "a list")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from capi_middleware import CAPI, CAPIMiddleware, EventRoute, UserData, track
-from capi_middleware.capture.consent import READY_RULES
+from capi_middleware.capture.banners import READY_RULES
 from capi_middleware.capture.identity import identify
 from capi_middleware.errors import CapiError
 from capi_middleware.meta.custom_data import clean

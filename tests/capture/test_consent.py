@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capi_middleware import ConfigError
-from capi_middleware.capture.consent import READY_RULES, ConsentRule, Permission
+from capi_middleware.capture.banners import READY_RULES
+from capi_middleware.capture.consent import ConsentRule, Permission
 from capi_middleware.capture.reading import Fields
 from tests.support.configs import make_config
 

@@ -341,3 +341,29 @@ def test_each_finding_of_the_table_is_said_somewhere_and_names_its_fix() -> None
     assert [name for name in table if f'"{name}"' not in code] == []
     assert set(re.findall(r'(?:_found\(|name =)\s*"(\w+)"', code)) <= set(table)
     assert [name for name, one in table.items() if one["level"] != "ok" and not one["fix"]] == []
+
+
+BANNER = HTMLResponse("<script src=https://consent.cookiebot.com/uc.js></script>")
+
+
+@pytest.mark.parametrize(
+    ("rule", "level", "says"),
+    [
+        ("", "warning", "nobody asks"),
+        ('rule = "cookiebot"', "ok", 'the rule is "cookiebot"'),
+        ('rule = "google"', "ok", 'the rule is "google"'),
+        ('rule = "onetrust"', "warning", "another banner's cookie"),
+        ('value = "{cookie.c}"\ngranted = ["1"]', "ok", "your own"),
+    ],
+)
+def test_the_banner_of_a_page_is_named_and_whether_the_rule_fits(
+    shop: Site, rule: str, level: str, says: str
+) -> None:
+    shop.configure(f"[consent]\n{rule}" if rule else "")
+    found = page_findings(shop, BANNER, wrapped=False)["consent"]
+    assert [one[0] for one in found if says in one[1]] == [level]
+
+
+def test_a_page_without_a_banner_says_so(shop: Site) -> None:
+    found = page_findings(shop, HTMLResponse("<p>hi"), wrapped=False)["consent"]
+    assert any("no consent banner" in one[1] for one in found)

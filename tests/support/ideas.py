@@ -9,7 +9,7 @@ from typing import get_args
 import click
 
 import capi_middleware
-from capi_middleware.capture.consent import READY_RULES
+from capi_middleware.capture.banners import READY_RULES
 from capi_middleware.cli import main
 from capi_middleware.events import BEACON_OUTCOMES, BROWSER_CAUSES, SENT, Row, ServerState
 from capi_middleware.meta import codes
