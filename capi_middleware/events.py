@@ -181,14 +181,15 @@ class Count(Struct, frozen=True):
     saved, settled or sums that could not be read; what waited is dropped), reused (one event_id
     for several events, see Use in store/records.py), beside (with another conversion of the visitor
     on the page; `reason` is its name), unsigned (only a beacon told of it, under an event_id that
-    is not ours). `reason` says why, `event_name` and `pixel_id` are "" where
+    is not ours), consent (a page was shown; `reason` is the rule that decided and what, such as
+    "tcf granted"). `reason` says why, `event_name` and `pixel_id` are "" where
     they do not apply.
     """
 
     kind: Literal[
         "suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped",
         "no_event_id", "csp", "repeated", "rested", "skewed", "damaged", "reused",
-        "beside", "unsigned",
+        "beside", "unsigned", "consent",
     ]  # fmt: skip
     reason: str
     event_name: str = ""

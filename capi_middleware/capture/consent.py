@@ -55,6 +55,10 @@ class ConsentRule:
         #: Without a rule all is granted.
         self.is_open: bool = rule is None
         self._rule: str = self._declared.get("rule", "")
+        #: What the report calls it.
+        self.name: str = self._rule or ("own" if self._declared else "")
+        if self.ask is not None:
+            self.name = "callable"
         self._templates = {key: parse(value) for key, value in self._declared.items()}
         #: Whether `Sec-GPC: 1` is a denial.
         self.gpc: bool = gpc
@@ -115,6 +119,10 @@ class ConsentRule:
                 return answer if answer == "granted" else (answer, country, state)
         return "denied"
 
+    def denies(self, headers: Mapping[str, str]) -> bool:
+        """Whether Global Privacy Control denies, whatever the rule says."""
+        return self.gpc and headers.get("sec-gpc", "").strip() == "1"
+
     def decide(self, answer: Any, headers: Mapping[str, str]) -> Permission:
         """What may be done with this visitor's events.
 
@@ -122,7 +130,7 @@ class ConsentRule:
         anything else, None included, is denied: a rule that fails must not send. `Sec-GPC: 1`,
         where the site honours it, is denied too: Meta documents no mapping for it.
         """
-        if self.gpc and headers.get("sec-gpc", "").strip() == "1":
+        if self.denies(headers):
             return DENIED
         given = answer if isinstance(answer, tuple | list) and len(answer) == 3 else (answer, 0, 0)
         answer, country, state = given

@@ -197,7 +197,8 @@ class Report(Struct, frozen=True):
 
     `insights` is what Meta said last, None when it was never asked; `comparisons` put it beside
     our numbers. `graph_versions` are the version of Meta's API that is used, and the newest known
-    if that is another.
+    if that is another. `consent` counts the pages that were shown by the rule that decided about
+    their visitors ("gpc" is Global Privacy Control) and its answer: granted, denied, limited.
     """
 
     window: ReportWindow
@@ -211,3 +212,4 @@ class Report(Struct, frozen=True):
     insights: Insights | None = None
     comparisons: list[Comparison] = []
     graph_versions: list[GraphVersion] = []
+    consent: dict[str, dict[str, int]] = {}

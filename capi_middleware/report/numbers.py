@@ -200,6 +200,16 @@ def _freshness(groups: Iterable[Freshness]) -> FreshnessSeconds:
     return FreshnessSeconds(p50, p95, ordered[-1][0])
 
 
+def decisions(counts: Iterable[Count]) -> dict[str, dict[str, int]]:
+    """How often each rule of consent gave each answer."""
+    rules: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    told = totals((one.reason, one.n) for one in counts if one.kind == "consent")
+    for reason, n in told.items():
+        rule, _, answer = reason.partition(" ")
+        rules[rule][answer] = n
+    return dict(rules)
+
+
 def page_views(pages: Iterable[Slice]) -> dict[str, int]:
     """How often each page was seen: one view is a row for each pixel."""
     rows: defaultdict[tuple[str, str], int] = defaultdict(int)

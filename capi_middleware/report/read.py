@@ -15,7 +15,7 @@ from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.flags.copies import LOOKS_BACK
 from capi_middleware.report.match_keys import advice_on
 from capi_middleware.report.model import TARGET, Health, PixelHealth, Place, Report, ReportWindow
-from capi_middleware.report.numbers import events_of, overall, page_views
+from capi_middleware.report.numbers import decisions, events_of, overall, page_views
 from capi_middleware.report.window import Window, iso
 from capi_middleware.store.records import Backlog, DeadLetter, Pause, Tallies
 from capi_middleware.store.store import Store
@@ -127,6 +127,7 @@ def build(
         trends=trends(hours, start=window.start, end=window.end),
         breakdowns=breakdowns(events, parts),
         health=health,
+        consent=decisions(tallies.counts),
         graph_versions=versions_at(config.graph_version, present) if config is not None else [],
     )
 

@@ -276,6 +276,8 @@ class Exchange(Private):
         if refusal is None and visit.permission is not GRANTED:
             await visit.decide(waits)
             refusal = visit.refusal()
+            if page and not self._asks and visit.noise is None and visit.permission is not None:
+                issuer.decided(visit.permission, visit.headers)
         if refusal is not None and not prefetch:
             self._suppress(refusal, keep_page=self._asks)
             # A page that others may see must not depend on this visitor: its question decides.
@@ -490,6 +492,8 @@ class Exchange(Private):
             matches = [match for match in matches if match.route.event_name not in has]
             drafts.matches, unanswered = issuer.asking.share(matches, names)
         await visit.decide(waits)
+        if is_shared and page is not None and visit.noise is None and visit.permission is not None:
+            issuer.decided(visit.permission, visit.headers)
         is_view = not (self._excluded or a_part or "PageView" in has)
         self._page_view = page_view and issuer.config.page_view and is_view
         refusal = visit.refusal()

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
 from capi_middleware.capture.client import AGENT_READ, Client, Hosts, Proxies, read_client
-from capi_middleware.capture.consent import ConsentRule, InternalRule
+from capi_middleware.capture.consent import ConsentRule, InternalRule, Permission
 from capi_middleware.capture.limits import OFTEN, Allowance, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.urls import PATH_SAFE, URL_READ, scrub_url
@@ -367,6 +367,12 @@ class Issuer:
                 "found a visitor that was changed after signing, expected loads() of it"
             )
         return visitor
+
+    def decided(self, permission: Permission, headers: Mapping[str, str]) -> None:
+        """Count what was decided about the visitor of a page: by which rule, and nobody's name."""
+        rule = "gpc" if self.consent.denies(headers) else self.consent.name
+        if rule:
+            self.count(Count("consent", f"{rule} {permission.consent}"))
 
     # -- orders ----------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ def test_every_metric_has_its_help_and_type_also_without_samples() -> None:
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
     helps = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP ")]
     assert names == helps
-    assert len(set(names)) == 22
+    assert len(set(names)) == 23
     assert text.endswith("\n")
 
 
