@@ -239,6 +239,8 @@ class Exchange(Private):
         page = verdict.inject and not self._excluded
         if self._excluded and method != "HEAD":
             self._count_excluded(visit, status)
+        if visit.scripted and verdict.reason == "not_html":
+            visit.is_call = True
         if method == "HEAD":
             if page:
                 self.headers = rewrite_head(headers)

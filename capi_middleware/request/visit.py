@@ -15,11 +15,18 @@ from capi_middleware.capture.client import (
     headers_of,
     noise,
     read_client,
+    without_port,
 )
 from capi_middleware.capture.consent import DENIED, GRANTED, InternalRule, Permission
-from capi_middleware.capture.identity import Identity, click_of, identify, set_cookie_header
+from capi_middleware.capture.identity import (
+    Identity,
+    click_of,
+    cookie_domain,
+    identify,
+    set_cookie_header,
+)
 from capi_middleware.capture.reading import BodyTee, Fields
-from capi_middleware.capture.urls import scrub_url, source_url
+from capi_middleware.capture.urls import LONGEST_HOST, scrub_url, source_url, urlsplit_safely
 from capi_middleware.config.expressions import Call
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, PageEvent
@@ -76,12 +83,14 @@ class Visit(Private):
     `raw_path` is the path that the browser asked for.
 
     `noise` is why it is no visit, None for a visit. `scripted`: a page's script asks and can read
-    a header of the answer. `permission` is None until the site's rule was asked.
+    a header of the answer. `is_call`: its events happen at the page that calls, not at the address
+    that is called. `permission` is None until the site's rule was asked.
     """
 
     __slots__ = (
         "_brought", "_identity", "_issuer", "_raw_path", "_scope", "_took", "_visitor", "brings",
-        "client", "fields", "has_new_cookies", "headers", "noise", "permission", "scripted",
+        "client", "fields", "has_new_cookies", "headers", "is_call", "noise", "permission",
+        "scripted",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +125,8 @@ class Visit(Private):
             if wanted is None
             else wanted == "empty" and headers.get("sec-fetch-mode") != "navigate"
         )
+        #: What a script reads (GET) may be the page itself: start() knows it by the answer.
+        self.is_call: bool = self.scripted and scope["method"] != "GET"
         #: Whether the request seems to bring events along.
         self.brings: bool = _CARRIED in headers.get("cookie", "")
         rule = issuer.consent
@@ -242,12 +253,16 @@ class Visit(Private):
             scope, client, headers = self._scope, self.client, self.headers
             drop, keep = self._issuer.drop_parameters, self._issuer.keep_parameters
             referer, agent = headers.get("referer"), headers.get("user-agent")
+            calling = self._calling() if self.is_call else None
+            if self.is_call:
+                referer = None  # it is the page that calls: where that came from, nobody says
             kept = self._visitor = Visitor(
                 fbp=fbp,
                 fbc=identity.fbc,
                 client_ip_address=client.ip,
                 client_user_agent=agent and agent[:AGENT_KEPT],
-                event_source_url=source_url(
+                event_source_url=calling
+                or source_url(
                     client.scheme,
                     client.host,
                     self._raw_path,
@@ -261,6 +276,22 @@ class Visit(Private):
                 data_processing_options_state=state,
             )
         return kept
+
+    def _calling(self) -> str | None:
+        """The page of this site whose script calls; None where neither header tells.
+
+        htmx says it whatever the page's Referrer-Policy.
+        """
+        issuer, headers = self._issuer, self.headers
+        told = headers.get("hx-current-url") or headers.get("referer")
+        host = without_port(urlsplit_safely(told).netloc)
+        ours = host == self.client.host.lower() or bool(
+            issuer.hosts.names and issuer.hosts.has(host)
+        )
+        if not ours:
+            domain = cookie_domain(host) if len(host) <= LONGEST_HOST else None
+            ours = domain is not None and domain == cookie_domain(self.client.host)
+        return scrub_url(told, issuer.drop_parameters, issuer.keep_parameters) if ours else None
 
     def origin(self) -> str:
         """The origin of the page as its browser sees it."""

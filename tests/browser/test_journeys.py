@@ -91,6 +91,9 @@ def test_an_event_of_a_scripts_request_is_fired_by_its_page(
     page.evaluate(f"void {script}")
     until(lambda: shop.browser("Lead") == ["sent"])
     assert shop.pairs("Lead") == [(1, 1)]
+    [server] = [one for one in shop.meta.received.server if one.event["event_name"] == "Lead"]
+    [browser] = [one for one in shop.meta.received.browser if one.ev == "Lead"]
+    assert server.event["event_source_url"] == browser.dl == f"{shop.url}/"
 
 
 def test_an_event_of_a_request_that_was_redirected_for_a_script_is_fired_by_its_page(
