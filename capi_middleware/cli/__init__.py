@@ -12,6 +12,7 @@ except ImportError:
 from capi_middleware import __version__
 from capi_middleware.cli.check import check
 from capi_middleware.cli.dead_letters import dead_letters
+from capi_middleware.cli.importing import import_events
 from capi_middleware.cli.init import init
 from capi_middleware.cli.insights import insights
 from capi_middleware.cli.reconcile import reconcile
@@ -36,6 +37,6 @@ def main(context: click.Context, source: str) -> None:
     context.obj = source
 
 
-for _command in (init, check, report, tail, insights, reconcile, deliver, health, dead_letters,
-                migrate, prune, forget):  # fmt: skip
+for _command in (init, check, report, tail, insights, reconcile, import_events, deliver, health,
+                dead_letters, migrate, prune, forget):  # fmt: skip
     main.add_command(_command)

@@ -92,7 +92,7 @@ def read_orders(
                 # Shops write an order of several items in several lines, complete in the first.
                 if given["id"] in seen:
                     continue
-                if "status" in given and _plain(given["status"]) not in _WORDS["paid"]:
+                if "status" in given and plain_name(given["status"]) not in _WORDS["paid"]:
                     found.unpaid += 1
                     if given["id"] and given["status"]:
                         one = NotPaid(given["id"], rows.line_num, given["status"])
@@ -113,7 +113,7 @@ def read_orders(
 def _columns(names: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str, int]:
     """The place of each meaning's column: the chosen one, else the best of the usual names."""
     places: dict[str, int] = {}
-    plain, shown = [_plain(name) for name in names], ", ".join(names[:20]) or "no columns"
+    plain, shown = [plain_name(name) for name in names], ", ".join(names[:20]) or "no columns"
     for meaning, usual in USUAL.items():
         option, wanted = f"--{meaning}-column", chosen.get(meaning)
         if wanted in names:
@@ -135,16 +135,16 @@ def _order(given: Mapping[str, str], line: int, currency: str, zone: tzinfo | No
         raise ValueError("an order id with control characters")
     consent = given.get("consent")
     money = (given.get("currency") or currency).upper()
-    moment, slack = _moment(given["time"], zone)
+    moment, slack = moment_of(given["time"], zone)
     return Order(
         given["id"], line, moment, slack, currency=money,
-        value=_amount(given["value"], money) if given.get("value") else None,
+        value=amount_of(given["value"], money) if given.get("value") else None,
         email=given.get("email", ""), phone=given.get("phone", ""),
-        consent=_plain(consent) in _WORDS["yes"] if consent else None,
+        consent=agreed(consent) if consent else None,
     )  # fmt: skip
 
 
-def _moment(text: str, zone: tzinfo | None) -> tuple[float, float]:
+def moment_of(text: str, zone: tzinfo | None) -> tuple[float, float]:
     """Unix seconds, and how far off they may be."""
     if re.fullmatch(r"\d{9,10}(\.\d+)?", text):
         return float(text), 0.0
@@ -164,7 +164,7 @@ def _moment(text: str, zone: tzinfo | None) -> tuple[float, float]:
     return moment.timestamp(), slack
 
 
-def _amount(text: str, currency: str) -> Decimal:
+def amount_of(text: str, currency: str) -> Decimal:
     """The number in "1.234,56 €", "1,234.56" or "12.50": the last mark separates the cents."""
     digits = re.sub(r"[^\d.,-]", "", text)
     whole, mark, cents = re.fullmatch(r"(.*?)(?:([.,])(\d*))?", digits).groups("")  # type: ignore[union-attr] # matches any text
@@ -182,5 +182,11 @@ def _amount(text: str, currency: str) -> Decimal:
         raise ValueError("a value that is no number") from None
 
 
-def _plain(text: str) -> str:
+def agreed(consent: str) -> bool:
+    """Whether a shop's word means that the visitor agreed."""
+    return plain_name(consent) in _WORDS["yes"]
+
+
+def plain_name(text: str) -> str:
+    """The name of a column, or a word in it: lower case without blanks and marks."""
     return re.sub(r"[^a-z0-9]", "", text.lower())

@@ -51,18 +51,21 @@ def config_of(source: str) -> Config:
     return found
 
 
-def capi_of(source: str, *, delivery: bool) -> CAPI:
-    """The CAPI that `source` names; its errors are lines for people."""
+def capi_of(source: str, *, delivery: bool, **settings: Any) -> CAPI:
+    """The CAPI that `source` names, with other `settings`; its errors are lines for people."""
     try:
-        return CAPI(replace(config_of(source), delivery=delivery))
+        return CAPI(replace(config_of(source), delivery=delivery, **settings))
     except CapiError as error:
         raise click.ClickException(str(error)) from None
 
 
 @contextmanager
-def opened(source: str) -> Iterator[CAPI]:
-    """A CAPI that delivers nothing, its store closed at the end; errors are lines for people."""
-    capi = capi_of(source, delivery=False)
+def opened(source: str, **settings: Any) -> Iterator[CAPI]:
+    """A CAPI that delivers nothing, with other `settings`; errors are lines for people.
+
+    Its store is closed at the end.
+    """
+    capi = capi_of(source, delivery=False, **settings)
     try:
         yield capi
     except CapiError as error:

@@ -256,6 +256,10 @@ class Issuer:
             if name in found:
                 found[name] = scrub_url(found[name], self.drop_parameters, self.keep_parameters)
         event.details = event.details | found
+        by_message = event.details.get("action_source") == "business_messaging"
+        if by_message and "messaging_channel" not in event.details:
+            channels = FIELDS["messaging_channel"].expected
+            wrong.setdefault("messaging_channel", f"found none, expected {channels}")
         if (moment := said.get("event_time")) is not None:
             at, source = moment_of(moment), event.details.get("action_source")
             oldest = event.event_time - max_age(source) + 3600

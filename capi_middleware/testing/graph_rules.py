@@ -173,6 +173,9 @@ def _check_custom_data(event_name: str, data: Mapping[str, Any]) -> None:
         need(value is not None, "A Purchase needs a value", "value", codes.NO_VALUE)
         need(currency, "A Purchase needs a currency", "currency", codes.NO_CURRENCY)
     need(value is None or currency, "A value needs a currency", "currency", codes.VALUE_ALONE)
+    # Meta's page "Conversion Leads": events of a CRM name it.
+    crm = data.get("event_source") != "crm" or isinstance(data.get("lead_event_source"), str)
+    need(crm, "Events of a CRM name it", "lead_event_source")
     contents = data.get("contents", [])
     need(isinstance(contents, list), "Must be a list", "contents")
     named = all(isinstance(item, Mapping) and item.get("id") for item in contents)

@@ -75,7 +75,8 @@ def test_it_gets_the_event_as_it_is_stored_and_what_it_returns_unchanged_goes_ou
     assert delivered(store, asked) == [json.loads(PAYLOAD)]
     assert seen == [
         Event("e1", "Lead", NOON, (PIXEL,), {"value": 5.0, "currency": "EUR"},
-              {"em": [EM], "client_user_agent": "x"})
+              {"em": [EM], "client_user_agent": "x"},
+              details={"action_source": "website", "event_source_url": "https://shop.example/"})
     ]  # fmt: skip
 
 
@@ -225,7 +226,7 @@ def test_each_pixel_is_asked_for_itself_and_the_report_names_what_was_stopped(
         window = last_day(capi.issuer.clock())
         report = read_report(capi.store, capi.config, window, delivering=True)
     assert [one.pixel_id for one in fake_meta.received.server] == [PIXEL_ID]
-    told = {one.pixel_id: (one.server, one.suppressed) for one in report.events}
+    told = {one.pixel_id: (one.unpaired, one.suppressed) for one in report.events}
     assert told == {PIXEL_ID: (1, {}), "99": (0, {"before_send": 1})}
     assert not {"delivery_dropped", "delivery_rejected"} & {one.code for one in report.flags}
 

@@ -105,6 +105,18 @@ def test_a_good_event_is_received() -> None:
         ({"custom_data": {"value": "much", "currency": "EUR"}}, None),
         ({"custom_data": {"value": 1, "currency": "EURO"}}, None),
         ({"data_processing_options": ["X"]}, None),
+        ({"opt_out": "yes"}, None),
+        ({"action_source": "business_messaging"}, None),
+        ({"messaging_channel": "whatsapp"}, None),
+        ({"action_source": "business_messaging", "messaging_channel": "sms"}, None),
+        ({"customer_segmentation": "new"}, None),
+        ({"original_event_data": {"event_time": "1"}}, None),
+        ({"original_event_data": {"when": 1}}, None),
+        ({"attribution_data": {"attribution_model": "mine"}}, None),
+        ({"app_data": {}}, None),
+        ({"user_data": {"ctwa_clid": "c", "client_user_agent": "x"}}, None),
+        ({"custom_data": {"value": 1, "currency": "EUR", "event_source": "crm"}}, None),
+        ({"event_time": NOW - 63 * 86_400, "action_source": "physical_store"}, 2804003),
     ],
 )
 def test_a_bad_event_is_refused_with_its_code(changes: dict[str, Any], subcode: int | None) -> None:
@@ -122,6 +134,23 @@ def test_a_bad_event_is_refused_with_its_code(changes: dict[str, Any], subcode: 
         {"custom_data": {"value": "9.50", "currency": "eur", "order_id": "7"}},
         {"event_name": "Größe gewählt", "custom_data": None},
         {"data_processing_options": []},
+        {"action_source": "business_messaging", "messaging_channel": "instagram"},
+        {"customer_segmentation": "existing_customer_to_product_area", "opt_out": True},
+        {"original_event_data": {"event_name": "Purchase", "event_time": NOW}},
+        {"attribution_data": {"ad_id": "1", "attribution_method": "mir"}},
+        {
+            "user_data": {
+                "ctwa_clid": "c",
+                "whatsapp_business_account_id": "1",
+                "client_user_agent": "x",
+            }
+        },
+        {
+            "event_name": "QualifiedLead",
+            "action_source": "system_generated",
+            "user_data": {"lead_id": 525645896321548},
+            "custom_data": {"event_source": "crm", "lead_event_source": "Our CRM"},
+        },
     ],
 )
 def test_what_meta_accepts_is_accepted(changes: dict[str, Any]) -> None:
