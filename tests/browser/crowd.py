@@ -291,7 +291,7 @@ async def opens_the_receipt_in_two_tabs(visit: Visit) -> None:
     await visit.see(f"/receipt?order={visit.order}", 4)
 
 
-@habit(2, *conversion("Purchase", "browser: not_rendered"))
+@habit(2, *conversion("Purchase", "unpaired"))
 async def pays_somewhere_else(visit: Visit) -> None:
     await asyncio.to_thread(visit.webhook, visit.order)
 

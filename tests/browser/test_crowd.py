@@ -92,6 +92,7 @@ def _told(report: dict[str, Any]) -> Truth:
     for one in report["events"]:
         event, pixel = one["event_name"], names[one["pixel_id"]]
         told[event, pixel, "matched"] = one["matched"]
+        told[event, pixel, "unpaired"] = one["unpaired"]
         for side, field in (
             ("browser", "missing_browser"), ("server", "missing_server"), ("never", "suppressed")
         ):  # fmt: skip
