@@ -8,10 +8,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
+from werkzeug.test import Client
 
-from capi_middleware import CAPI, CAPIMiddleware, EventRoute
+from capi_middleware import CAPI, CAPIMiddleware, EventRoute, wsgi
 from capi_middleware.store.records import Settlement
 from tests.support.configs import PIXEL_ID, make_config
 
@@ -274,6 +275,29 @@ def test_a_key_shows_no_other_address_than_that_of_its_page() -> None:
     assert site.counted("unmapped") == {}
     tell(one, here, "/here", made_up(here, 1))
     assert site.counted("unmapped") == {("Lead", "/here"): 1}
+
+
+def wsgi_app(environ: Any, start: Any) -> list[bytes]:
+    start("200 OK", [("Content-Type", "text/html; charset=utf-8")])
+    return [b"<!doctype html><title>x</title><p>hi"]
+
+
+@pytest.mark.parametrize("door", ["asgi", "wsgi"])
+def test_a_key_shows_the_address_of_its_page_below_a_mount_too(door: str) -> None:
+    capi = CAPI(make_config())
+    app: Any = CAPIMiddleware(Starlette(routes=[Route("/{path:path}", view)]), capi)
+    client: Any = TestClient(Starlette(routes=[Mount("/shop", app)]), base_url="http://a.example")
+    place, more = "/shop", dict[str, Any]()
+    if door == "wsgi":
+        client = Client(wsgi.CAPIMiddleware(wsgi_app, capi))
+        place, more = "", {"base_url": "http://a.example/shop"}
+    agent = {"User-Agent": "Mozilla/5.0"}
+    text = client.get(f"{place}/p/é", headers=agent, **more).text
+    key = json.loads(text.split("data-c>")[1].split("</script>")[0])["k"]
+    said = {"u": "http://a.example/shop/p/%C3%A9?q=1", "k": key, "m": [made_up(key, 1)]}
+    client.post(f"{place}/_capi/t", json=said, headers=agent, **more)
+    counts = capi.store.tallies(0, 1e12).counts
+    assert [one.reason for one in counts if one.kind == "unmapped"] == ["/shop/p/{id}"]
 
 
 def test_an_address_that_a_script_made_gets_a_key_that_shows_none() -> None:
