@@ -59,7 +59,7 @@ def fed() -> dict[str, Feed]:
         "digest": hashed,
         "_judge": answered,
         "_rule": answered,
-        "cookie_domain": called,
+        "_domain_of": called,
         "_header": lambda text: scope_of({**WEB, f"HTTP_{text}": "1"}),
     }
 

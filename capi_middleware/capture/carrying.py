@@ -42,13 +42,17 @@ class Signer(Protocol):
         """The text, None when the signature is not ours."""
 
 
-class _Carried(msgspec.Struct):
-    """`t`: Unix time in seconds; `s`: only a script's request led here; `u`: of which address."""
+class _Carried(msgspec.Struct, omit_defaults=True):
+    """`t`: Unix time in seconds; `s`: only a script's request led here; `u`: of which address.
+
+    `d`: the domain of the cookie, "" where one host has it.
+    """
 
     t: int
     s: bool
     e: list[PageEvent]
     u: str = ""
+    d: str = ""
 
 
 class Carrier:
@@ -85,12 +89,15 @@ class Carrier:
         scripted: bool,
         owner: str,
         address: str = "",
+        domain: str = "",
     ) -> tuple[str, int]:
         """The text, and how many of the events are in it; `address` is what they happened at.
 
+        `domain` is that of its cookie.
+
         It is of use to its `owner` alone, a visitor's fbp; to anybody where that is "".
         """
-        carried = _Carried(int(now), scripted, [], short_hash(address) if address else "")
+        carried = _Carried(int(now), scripted, [], short_hash(address) if address else "", domain)
         return _fitted(
             events,
             lambda some: self._pack(replace(carried, e=some), owner),
@@ -104,10 +111,13 @@ class Carrier:
         signature = self._signer.sign(f"{body}|{owner}").rpartition(".")[2]
         return f"{body}.{signature}"
 
-    def unpack(self, text: str, *, now: float, owner: str) -> tuple[list[PageEvent], bool]:
-        """The events, and whether a script's request led here; raises BadBeacon otherwise."""
+    def unpack(self, text: str, *, now: float, owner: str) -> tuple[list[PageEvent], bool, str]:
+        """The events, whether a script's request led here, and the domain of the cookie.
+
+        Raises BadBeacon for what is not ours, another visitor's or too old.
+        """
         carried = self._unpack(text, now, owner)
-        return carried.e, carried.s
+        return carried.e, carried.s, carried.d
 
     def waited(self, text: str, *, now: float, address: str) -> tuple[list[PageEvent], bool]:
         """The events, and whether they happened at `address`; raises BadBeacon otherwise."""
@@ -203,10 +213,11 @@ def is_navigation(headers: Mapping[str, str]) -> bool:
     return "text/html" in headers.get("accept", "")
 
 
-def set_cookie(value: str, *, secure: bool) -> bytes:
-    """A Set-Cookie line; an empty value removes the cookie."""
+def set_cookie(value: str, domain: str, *, secure: bool) -> bytes:
+    """A Set-Cookie line; an empty value removes the cookie, an empty domain is this host's."""
     age = COOKIE_SECONDS if value else 0
+    where = f"; Domain=.{domain}" if domain else ""
     return (
         f"{COOKIE}={value}; Max-Age={age}; Path=/; HttpOnly; SameSite=Lax"
-        f"{'; Secure' if secure else ''}"
+        f"{where}{'; Secure' if secure else ''}"
     ).encode("ascii")

@@ -39,12 +39,18 @@ class Identity(Private, Struct, frozen=True):
 
 
 def identify(
-    *, cookie_header: str, query: str, referer: str | None, host: str, now_ms: int
+    *,
+    cookie_header: str,
+    query: str,
+    referer: str | None,
+    host: str,
+    now_ms: int,
+    within: str = "",
 ) -> Identity:
     """Read or make fbp and fbc. Existing values stay as they are, with 4 or 5 segments.
 
     A click id comes from the URL, then from the referrer; its case is kept, its dots are written
-    as Meta's pixel writes them. `now_ms`: Unix time in milliseconds.
+    as Meta's pixel writes them. `now_ms`: Unix time in milliseconds; `within`: see cookie_domain.
     """
     fbp = fbc = None
     for found in _COOKIES.finditer(cookie_header):
@@ -67,7 +73,7 @@ def identify(
             click = None
     if fbp is not None and click is None:
         return Identity(fbp, fbc, None, [])
-    domain = cookie_domain(host) if len(host) <= LONGEST_HOST else None
+    domain = cookie_domain(host, within)
     index = domain.count(".") if domain else 0
     new: list[tuple[str, str]] = []
     if fbp is None:
@@ -98,13 +104,22 @@ def _suffixes() -> Any:
     return PublicSuffixList()
 
 
+def cookie_domain(host: str, within: str = "") -> str | None:
+    """The registrable domain of a Host header; None for addresses, localhost and nonsense.
+
+    Instead the narrower domain `within` that the site chose; None for a host that is not below it.
+    """
+    return _domain_of(host, within) if len(host) <= LONGEST_HOST else None
+
+
 @lru_cache(maxsize=256)
-def cookie_domain(host: str) -> str | None:
-    """The registrable domain of a Host header; None for addresses, localhost and nonsense."""
+def _domain_of(host: str, within: str) -> str | None:
     found = _HOST.fullmatch(host.strip())
     if found is None:
         return None
     name = found[1].lower().rstrip(".")
+    if within:
+        return within if name == within or name.endswith(f".{within}") else None
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from capi_middleware.capture.banners import READY_RULES, is_vendor
+from capi_middleware.capture.identity import cookie_domain
 from capi_middleware.config.expressions import parse
 from capi_middleware.config.loading import (
     fail,
@@ -83,6 +84,8 @@ class Config:
         hosts: the site's own, "shop.example", or ".shop.example" with all below it. Requests under
             another Host are no visits, what their pages fetch from each other and frame are. By
             default every host that the app answers under.
+        cookie_domain: the domain of _fbp, _fbc and of events that go on to another host, where the
+            registrable domain is too wide ("eu.shop.example"); hosts outside keep theirs.
         drop_parameters: query parameters, beside those named like secrets and personal data,
             that must not be part of the addresses that Meta gets.
         keep_parameters: query parameters that are harmless although their name or value looks
@@ -133,6 +136,7 @@ class Config:
     default_region: str = "US"
     trusted_proxies: Sequence[str] = ()
     hosts: Sequence[str] = ()
+    cookie_domain: str = ""
     drop_parameters: Sequence[str] = ()
     keep_parameters: Sequence[str] = ()
     exclude: Sequence[str] = USUAL_EXCLUDE
@@ -313,6 +317,11 @@ class Config:
         for host in self.hosts:
             if not isinstance(host, str) or not _HOST.fullmatch(host):
                 fail("hosts", repr(host), "names such as 'shop.example' or '.shop.example'")
+        domain = self.cookie_domain
+        if domain and not (
+            isinstance(domain, str) and _HOST.fullmatch(domain) and cookie_domain(domain)
+        ):
+            fail("cookie_domain", repr(domain), "a domain of yours such as 'eu.shop.example'")
         for path in self.exclude:
             if not isinstance(path, str) or not path.startswith("/"):
                 fail("exclude", repr(path), "paths that start with '/'")

@@ -26,7 +26,7 @@ from capi_middleware.capture.identity import (
     set_cookie_header,
 )
 from capi_middleware.capture.reading import BodyTee, Fields
-from capi_middleware.capture.urls import LONGEST_HOST, scrub_url, source_url, urlsplit_safely
+from capi_middleware.capture.urls import scrub_url, source_url, urlsplit_safely
 from capi_middleware.config.expressions import Call
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, PageEvent
@@ -138,7 +138,7 @@ class Visit(Private):
         self.has_new_cookies: bool = False
         self._identity: Identity | None = None
         self._visitor: Visitor | None = None
-        self._brought: tuple[list[PageEvent], bool] | None = None
+        self._brought: tuple[list[PageEvent], bool, str] | None = None
         self._took = False
 
     # -- what the host's own callables say -------------------------------------------------------
@@ -232,6 +232,7 @@ class Visit(Private):
                 query=self._scope.get("query_string", b"").decode("latin-1"),
                 referer=headers.get("referer"),
                 host=self.client.host,
+                within=self._issuer.config.cookie_domain,
                 now_ms=int(self._issuer.clock() * 1000),
             )
             self.has_new_cookies = bool(self._identity.new_cookies)
@@ -289,7 +290,7 @@ class Visit(Private):
             issuer.hosts.names and issuer.hosts.has(host)
         )
         if not ours:
-            domain = cookie_domain(host) if len(host) <= LONGEST_HOST else None
+            domain = cookie_domain(host)
             ours = domain is not None and domain == cookie_domain(self.client.host)
         return scrub_url(told, issuer.drop_parameters, issuer.keep_parameters) if ours else None
 
@@ -338,10 +339,13 @@ class Visit(Private):
 
     # -- what it brings and takes along ----------------------------------------------------------
 
-    def brought(self) -> tuple[list[PageEvent], bool]:
-        """The events that an earlier redirect sent here, and whether only a script led here."""
+    def brought(self) -> tuple[list[PageEvent], bool, str]:
+        """The events that an earlier redirect sent here, and whether only a script led here.
+
+        Also the domain of the cookie that they came by.
+        """
         if self._brought is None:
-            self._brought = ([], False)
+            self._brought = ([], False, "")
             issuer = self._issuer
             for part in self.headers.get("cookie", "").split(";"):
                 name, _, value = part.strip().partition("=")
@@ -366,7 +370,7 @@ class Visit(Private):
         What a navigation left behind is for the page that it leads to (or for the question of
         that page: `for_page`), not for a script that happens to ask meanwhile.
         """
-        events, for_script = self.brought()
+        events, for_script, _ = self.brought()
         if not events or (self.scripted and not for_script and not for_page):
             return []
         # The next page may be a copy from a cache or in another tab: once in this browser.
@@ -384,7 +388,7 @@ class Visit(Private):
 
     def clearing(self) -> Headers:
         """The Set-Cookie line that ends what was brought."""
-        return [(b"set-cookie", self._next_cookie(""))]
+        return [(b"set-cookie", self._next_cookie("", self.brought()[2]))]
 
     def send_on(
         self, events: Sequence[PageEvent], status: int, theirs: Headers, waiting: str = ""
@@ -399,17 +403,21 @@ class Visit(Private):
         if 300 <= status < 400:
             if not events:
                 return [], 0
-            brought, for_script = self.brought()
+            brought, for_script, domain = self.brought()
+            domain = self._way(theirs) or domain
             known = {event.event_id for event in events}
             value, n = self._issuer.carrier.pack(
                 [*events, *(event for event in brought if event.event_id not in known)],
                 now=self._issuer.clock(),
                 scripted=self.scripted and (for_script or not brought),
                 owner=self.identity().fbp or "",
+                domain=domain,
             )
             # Only this browser may fire them, so it has to be known.
             known_by = self.cookies(theirs) if _has_new_fbp(self.identity()) else []
-            return [(b"set-cookie", self._next_cookie(value)), *known_by], min(n, len(events))
+            return [(b"set-cookie", self._next_cookie(value, domain)), *known_by], min(
+                n, len(events)
+            )
         if not self.scripted:
             return [], 0
         carried = self.carried()
@@ -419,8 +427,18 @@ class Visit(Private):
         self.take(carried)
         return [(carrying.HEADER, value_), *self.cleared()], min(n, len(events))
 
-    def _next_cookie(self, value: str) -> bytes:
-        return carrying.set_cookie(value, secure=self.client.scheme == "https")
+    def _way(self, headers: Headers) -> str:
+        """The domain that this host shares with the one a redirect leads to; "" for this one."""
+        location = next((value for name, value in headers if name.lower() == b"location"), b"")
+        host = urlsplit_safely(location.decode("latin-1")).hostname
+        if not host or host == urlsplit_safely(f"//{self.client.host}").hostname:
+            return ""
+        own, within = self._issuer.config.cookie_domain, self.client.host
+        domain = cookie_domain(within, own)
+        return domain if domain and domain == cookie_domain(host, own) else ""
+
+    def _next_cookie(self, value: str, domain: str) -> bytes:
+        return carrying.set_cookie(value, domain, secure=self.client.scheme == "https")
 
 
 def _has_new_fbp(identity: Identity) -> bool:

@@ -33,7 +33,7 @@ def event(number: int = 1, **data: Any) -> PageEvent:
 def test_what_was_packed_is_unpacked(texts: list[str], scripted: bool) -> None:
     events = [event(n, content_name=text) for n, text in enumerate(texts)]
     value, n = CARRIER.pack(events, now=NOW, scripted=scripted, owner=FBP)
-    found, for_script = CARRIER.unpack(value, now=NOW + 1, owner=FBP)
+    found, for_script, _ = CARRIER.unpack(value, now=NOW + 1, owner=FBP)
     assert (len(found), for_script) == (n, scripted)
     assert [one.event_id for one in found] == [one.event_id for one in events]
 
@@ -110,7 +110,7 @@ def test_a_navigation_of_a_script_is_told_from_a_part_of_a_page(
 
 
 def test_the_cookie_is_for_the_server_alone() -> None:
-    assert set_cookie("v", secure=True) == (
+    assert set_cookie("v", "", secure=True) == (
         b"capi_next=v; Max-Age=300; Path=/; HttpOnly; SameSite=Lax; Secure"
     )
-    assert b"Max-Age=0" in set_cookie("", secure=False)
+    assert b"Max-Age=0" in set_cookie("", "", secure=False)

@@ -292,7 +292,7 @@ def test_an_event_of_a_redirect_rides_to_the_next_page(site: Site) -> None:
     assert (cookie["httponly"], cookie["path"]) == (True, "/")
     issuer = answer.capi.issuer
     fbp = answer.cookies["_fbp"].value
-    (event,), _ = issuer.carrier.unpack(cookie.coded_value, now=issuer.clock(), owner=fbp)
+    (event,), *_ = issuer.carrier.unpack(cookie.coded_value, now=issuer.clock(), owner=fbp)
     assert event.event_name == "Lead"
 
 
