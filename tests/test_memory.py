@@ -13,6 +13,7 @@ from capi_middleware.capture.identity import identify
 from capi_middleware.capture.limits import Allowance, Repeats
 from capi_middleware.capture.urls import scrub_url, source_url
 from capi_middleware.meta.custom_data import clean
+from capi_middleware.meta.event_object import meant_by, standard_name
 from capi_middleware.page.gate import inspect
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.wsgi import scope_of
@@ -60,6 +61,8 @@ def fed() -> dict[str, Feed]:
         "_judge": answered,
         "_rule": answered,
         "_domain_of": called,
+        "_meant_by": meant_by,
+        "_standard_name": standard_name,
         "_header": lambda text: scope_of({**WEB, f"HTTP_{text}": "1"}),
     }
 

@@ -268,6 +268,8 @@ _DOCUMENTED = frozenset({"country", "gender", "postal_code", "event_source", "le
 #: Shorter names have too many neighbours.
 _LEAST, _ALIKE = 7, 0.88
 _EVENTS_ALIKE = 0.86
+#: Longer names are nobody's slip, and are not remembered.
+_MOST = 60
 
 
 def _letters(name: str) -> str:
@@ -283,14 +285,18 @@ _LONG = [name for name in _BY_LETTERS if len(name) >= _LEAST]
 _EVENT_BY_LETTERS = {_letters(name): name for name in sorted(STANDARD_EVENTS)}
 
 
-@lru_cache(maxsize=1024)
 def meant_by(name: str) -> str:
     """What a keyword of track() was meant for that is almost one of ours; "" for one's own."""
+    return _meant_by(name) if len(name) <= _MOST else ""
+
+
+@lru_cache(maxsize=1024)
+def _meant_by(name: str) -> str:
     if name in _ELSEWHERE:
         return _PARAMETERS[name]
     if name in _DOCUMENTED:
         return ""
-    letters = _letters(name[:100])
+    letters = _letters(name)
     found = _BY_LETTERS.get(letters)
     if found is None and len(letters) >= _LEAST:
         close = get_close_matches(letters, _LONG, 1, _ALIKE)
@@ -302,12 +308,16 @@ def meant_by(name: str) -> str:
     return _PARAMETERS.get(found) or (found if "=" in found else f"{found}=…")
 
 
-@lru_cache(maxsize=1024)
 def standard_name(name: str) -> str:
     """The standard event whose name `name` almost is; "" for a standard one and for one's own."""
+    return _standard_name(name) if len(name) <= _MOST else ""
+
+
+@lru_cache(maxsize=1024)
+def _standard_name(name: str) -> str:
     if name in STANDARD_EVENTS:
         return ""
-    letters = _letters(name[:100])
+    letters = _letters(name)
     if letters in _EVENT_BY_LETTERS:
         return _EVENT_BY_LETTERS[letters]
     close = get_close_matches(letters, _EVENT_BY_LETTERS, 1, _EVENTS_ALIKE)
