@@ -76,8 +76,8 @@ WITH fresh AS (
     FOR UPDATE OF events SKIP LOCKED
 )
 SELECT key, event_id, event_name, event_time, payload, attempts, suspect, part = 0,
-       event_time < :surely - CASE WHEN uncertain > 0 OR browser = 'sent' THEN {dedupe}
-                    ELSE {oldest} END
+       event_time < :surely - CASE WHEN browser = 'sent' THEN {dedupe} ELSE {oldest} END
+           OR (uncertain > 0 AND GREATEST(event_time, created_at) < :surely - {dedupe})
 FROM (
     SELECT 0 AS part, * FROM fresh UNION ALL SELECT 1, * FROM suspects
     UNION ALL SELECT 2, * FROM old UNION ALL SELECT 3, * FROM views

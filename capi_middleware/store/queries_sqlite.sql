@@ -11,21 +11,22 @@ UPDATE events SET due_at = :now
 WHERE pixel_id = :pixel_id AND server = 'pending' AND rank IN (0, 1, 2) AND due_at > :now + :wait
 
 -- name: due
--- The keys that are due, in order, and those of them that are too old. See Store.lease.
+-- The keys that are due, in order, and those of them that are too old. See Store.lease. Nobody tried
+-- to send an event before it was stored, whenever it happened.
 WITH suspects AS (
-    SELECT key, event_time, due_at, uncertain, browser, suspect FROM events
+    SELECT key, event_time, created_at, due_at, uncertain, browser, suspect FROM events
     WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 1 AND due_at <= :now
       AND key NOT IN (SELECT key FROM leases)
 ), together AS (
-    SELECT key, event_time, due_at, uncertain, browser FROM suspects
+    SELECT key, event_time, created_at, due_at, uncertain, browser FROM suspects
     WHERE suspect = (SELECT MIN(suspect) FROM suspects)
 )
 SELECT json_group_array(key), json_group_array(key) FILTER (
-    WHERE event_time < :surely - CASE WHEN uncertain OR browser = 'sent' THEN {dedupe}
-                              ELSE {oldest} END
+    WHERE event_time < :surely - CASE WHEN browser = 'sent' THEN {dedupe} ELSE {oldest} END
+       OR (uncertain AND MAX(event_time, created_at) < :surely - {dedupe})
 ) FROM (
     SELECT * FROM (SELECT * FROM (
-        SELECT key, event_time, due_at, uncertain, browser FROM events
+        SELECT key, event_time, created_at, due_at, uncertain, browser FROM events
         WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 0
           AND due_at > :now - {fresh} AND due_at <= :now
           AND key NOT IN (SELECT key FROM leases)
@@ -33,14 +34,14 @@ SELECT json_group_array(key), json_group_array(key) FILTER (
     ) ORDER BY due_at, key)
     UNION ALL SELECT * FROM together
     UNION ALL SELECT * FROM (
-        SELECT key, event_time, due_at, uncertain, browser FROM events
+        SELECT key, event_time, created_at, due_at, uncertain, browser FROM events
         WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 0
           AND due_at <= :now - {fresh}
           AND key NOT IN (SELECT key FROM leases)
         ORDER BY due_at, key LIMIT :limit
     )
     UNION ALL SELECT * FROM (
-        SELECT key, event_time, due_at, uncertain, browser FROM events
+        SELECT key, event_time, created_at, due_at, uncertain, browser FROM events
         WHERE pixel_id = :pixel_id AND server = 'pending' AND rank = 2 AND due_at <= :now
           AND key NOT IN (SELECT key FROM leases)
         ORDER BY due_at, key LIMIT :limit

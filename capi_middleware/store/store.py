@@ -425,9 +425,10 @@ class Store:
 
         Events whose lease ran out are due again. Never hands one event to two living leases.
         Due events older than OLDEST_EVENT become "expired" instead, as do those older than
-        DEDUPE_WINDOW that Meta may have counted: an attempt was uncertain, or the browser copy is
-        known to be sent. `seconds` is at most LONGEST_LEASE. An event that is due later than
-        LONGEST_WAIT from now is due, and all that waits is once the clock went back.
+        DEDUPE_WINDOW that Meta may have counted: an attempt was uncertain (since it was stored,
+        whenever it happened), or the browser copy is known to be sent. `seconds` is at most
+        LONGEST_LEASE. An event that is due later than LONGEST_WAIT from now is due, and all that
+        waits is once the clock went back.
 
         `surely` is a time, in Unix seconds, that has come by another clock: what is too old by ours
         alone is leased and not expired. None where the other is not known yet: it is left alone.

@@ -8,6 +8,7 @@ from typing import Any
 from capi_middleware.capi import living
 from capi_middleware.events import Count, Event, EventName
 from capi_middleware.meta.custom_data import clean, refused_by_meta
+from capi_middleware.meta.event_object import FIELDS
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.store.sqlite import Memory
@@ -80,10 +81,11 @@ class Captured:
     ) -> list[Event]:
         """The events of this `event_name` that hold all that is given: some, or exactly `times`.
 
-        `value`, `currency` and all else but `user_data` and `dedupe_key` is custom_data, compared
-        after the same cleaning as the app's. `user_data` is hashed before it is compared. 0
-        `times` means none. Raises AssertionError with what was tracked, and with what is different
-        in the event that is nearest.
+        `value`, `currency` and all else but `user_data`, `dedupe_key` and fields of Meta's event
+        object (`action_source`, `opt_out` …) is custom_data, compared after the same cleaning as
+        the app's. `user_data` is hashed before it is compared. 0 `times` means none.
+
+        Raises AssertionError with what was tracked, and what is different in the nearest event.
         """
         __tracebackhide__ = True
         differences = [
@@ -156,7 +158,9 @@ def _differences(
     """What in an event is not as expected, one line for each field."""
     cleaned, _ = clean(event.event_name, custom_data)
     rows = [
-        (key, cleaned.get(key, given), event.custom_data.get(key))
+        (key, given, event.details.get(key))
+        if key in FIELDS
+        else (key, cleaned.get(key, given), event.custom_data.get(key))
         for key, given in custom_data.items()
     ]
     given = user_data if user_data is not None else UserData()

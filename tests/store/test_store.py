@@ -779,6 +779,17 @@ def test_an_event_that_meta_may_have_taken_expires_when_it_would_count_twice(
     assert store.depth() == {"expired": 1, "leased": 1}
 
 
+def test_an_event_that_was_told_of_late_may_be_tried_for_as_long_as_others(
+    store: Store, clock: Clock
+) -> None:
+    store_rows(store, row(event_time=NOON - 5 * 86_400))
+    uncertain(store, lease(store))
+    clock.now += 600
+    assert ids(lease(store, seconds=1)) == ["e1"]
+    clock.now += DEDUPE_WINDOW - 600 + 1
+    assert ids(lease(store)) == []
+
+
 def test_an_event_whose_browser_copy_was_counted_expires_with_it(
     store: Store, clock: Clock
 ) -> None:

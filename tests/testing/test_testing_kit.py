@@ -164,6 +164,13 @@ def test_jobs_are_captured_as_well(capi: Captured) -> None:
     capi.assert_tracked("Lead", times=1)
 
 
+def test_a_field_of_the_event_object_is_compared(capi: Captured) -> None:
+    CAPI(make_config()).track("Lead", action_source="phone_call", opt_out=True, plan="gold")
+    capi.assert_tracked("Lead", action_source="phone_call", opt_out=True, plan="gold")
+    with pytest.raises(AssertionError, match="action_source: expected 'chat', found 'phone_call'"):
+        capi.assert_tracked("Lead", action_source="chat")
+
+
 def test_an_app_goes_on_with_its_own_store_after_the_test(tmp_path: Path) -> None:
     app = wrap(f"sqlite:///{tmp_path / 'capi.db'}")
     own = app.capi.store
