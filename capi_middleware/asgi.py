@@ -13,7 +13,7 @@ from msgspec import Struct
 from capi_middleware.capi import CAPI
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.settings import Config
-from capi_middleware.endpoints import BODY_LIMIT, BODY_SECONDS
+from capi_middleware.endpoints import BODY_LIMIT, BODY_SECONDS, EVENTS
 from capi_middleware.errors import ConfigError
 from capi_middleware.page.gate import may_be_page
 from capi_middleware.private import Private
@@ -171,6 +171,8 @@ class CAPIMiddleware:
                 response = self._endpoints.too_slow()
             else:
                 response = await self._endpoints.answer(endpoint, scope, body, _WAITS)
+                if self.capi.sends_first and endpoint in EVENTS:
+                    await in_thread(self.capi.send_now)
         await response(scope, receive, send)
 
 
@@ -296,12 +298,15 @@ class _Response(Private, Struct, eq=False, weakref=False):
                 self._stop_timer()
             # As commit() does, without another coroutine: nearly every page comes by here.
             self.ended = True
-            for commit in exchange.end():
+            commits = exchange.end()
+            for commit in commits:
                 waiting = commit.waiting
                 if waiting is not None:
                     await arrival(commit, waiting)
                 if commit.error is not None or commit.waiting is not None:
                     self.capi.issuer.ended_before(commit)
+            if commits and self.capi.sends_first:
+                await in_thread(self.capi.send_now)
         if self.held is not None:
             start, self.held = self.held, None
             if self.timer is not None:
@@ -391,11 +396,14 @@ class _Response(Private, Struct, eq=False, weakref=False):
     async def commit(self, exchange: Exchange) -> None:
         """Wait until the conversions of this response are on disk."""
         self.ended = True
-        for commit in exchange.end():
+        commits = exchange.end()
+        for commit in commits:
             try:
                 await committed(commit)
             except Exception:
                 self.capi.issuer.ended_before(commit)
+        if commits and self.capi.sends_first:
+            await in_thread(self.capi.send_now)
 
 
 def _routing_around(app: Any) -> str:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: How long closing may take in seconds: servers kill a worker that takes longer to end.
 DRAIN_SECONDS = 5.0
+#: How long an answer waits for Meta at the most with Config(delivery="before_answer"), in seconds.
+ANSWER_SECONDS = 1.0
 #: How often settled events past their retention are deleted, in seconds.
 PRUNE_SECONDS = 3600.0
 #: Every CAPI of this process, for those who test with them.
@@ -75,11 +77,14 @@ class CAPI:
             self._housekeeping.on_duty,
         )
         self.store.on_commit = self._wake
+        #: Whether answers wait for `send_now`.
+        self.sends_first: bool = config.delivery == "before_answer"
         #: Whether it delivers in this process; the doors start it with the first request.
         self.started: bool = False
         self._off = False
         at_fork(after_in_child=self._forget)
         self.issuer.notices.about_store(config.stores[0])
+        self.issuer.notices.about_freezing(config.delivery is True)
         living.add(self)
         # From now on: before what the host registered earlier takes away what `before_send` needs.
         atexit.register(_close, weakref.ref(self))
@@ -149,6 +154,7 @@ class CAPI:
         commit = issuer.issue([event], visitor, "not_rendered")
         if commit is not None:
             commit.result()
+            self.send_now()
         return event
 
     def flush(self, timeout: float = DRAIN_SECONDS) -> bool:
@@ -167,6 +173,12 @@ class CAPI:
             if not delivers or time.monotonic() >= end:
                 return False
             time.sleep(0.02)
+
+    def send_now(self) -> None:
+        """Wait for what can be delivered within ANSWER_SECONDS, where Config.delivery says so."""
+        if self.sends_first and self.store is self._own:
+            with self.issuer.shield.guard("the delivery before an answer"):
+                self._deliverer.deliver_now(ANSWER_SECONDS)
 
     def close(self, timeout: float = DRAIN_SECONDS) -> None:
         """Deliver what can be delivered within `timeout` seconds, then end all threads.

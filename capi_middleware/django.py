@@ -19,7 +19,7 @@ from django.utils.module_loading import import_string
 from capi_middleware import asgi
 from capi_middleware.capi import CAPI
 from capi_middleware.config.settings import Config
-from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.endpoints import BODY_LIMIT, EVENTS
 from capi_middleware.endpoints.bodies import Patience, leave_body
 from capi_middleware.request.exchange import Aside, Exchange, current
 from capi_middleware.request.visit import REQUEST, in_time
@@ -182,7 +182,10 @@ class CAPIMiddleware:
             if path in settings.MIDDLEWARE:
                 import_string(path)(self.get_response).process_request(request)
         given = body if len(body) <= BODY_LIMIT else None
-        return run(self._endpoints.answer(endpoint, _scope(request), given, _WAITS))
+        answer = run(self._endpoints.answer(endpoint, _scope(request), given, _WAITS))
+        if endpoint in EVENTS:
+            self.capi.send_now()
+        return answer
 
 
 def _scope(request: Any) -> dict[str, Any]:

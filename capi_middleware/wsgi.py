@@ -16,6 +16,7 @@ from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.capture.client import HEADER_READ, HEADERS, cut
 from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.settings import Config
+from capi_middleware.endpoints import EVENTS
 from capi_middleware.endpoints.bodies import leave_body, read_body
 from capi_middleware.private import Private
 from capi_middleware.request.exchange import Aside, Exchange, Passage, current
@@ -179,6 +180,8 @@ class CAPIMiddleware:
                 response = endpoints.too_slow()
             else:
                 response = run(endpoints.answer(endpoint, scope, body, WAITS))
+                if endpoint in EVENTS:
+                    self.capi.send_now()
         status = response.status_code
         start_response(f"{status} {HTTPStatus(status).phrase}", _decoded(response.raw_headers))
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else bytes(response.body)]
@@ -340,11 +343,14 @@ class Response(Private, Struct, eq=False, weakref=False):
         """Wait until the conversions of this response are on disk."""
         if self.exchange is None:
             return
-        for commit in self.exchange.end():
+        commits = self.exchange.end()
+        for commit in commits:
             try:
                 wait_for(commit)
             except Exception:
                 self.capi.issuer.ended_before(commit)
+        if commits:
+            self.capi.send_now()
 
     @property
     def waits_for_more(self) -> bool:

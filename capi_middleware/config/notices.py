@@ -1,6 +1,7 @@
 """Notices: what looks wrong with an installation, said once each, as notices.toml has it."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,11 @@ PASSING = frozenset({"tmpfs", "ramfs"})
 _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs",
      "vboxsf"}
+)  # fmt: skip
+#: What AWS Lambda, Google's functions and Cloud Run, Azure's functions and Vercel set.
+_SERVERLESS = (
+    "AWS_LAMBDA_FUNCTION_NAME", "FUNCTION_TARGET", "K_SERVICE", "FUNCTIONS_WORKER_RUNTIME",
+    "VERCEL",
 )  # fmt: skip
 
 
@@ -67,7 +73,11 @@ class Notices:
             self._once(f"{topic} {subject}", text)
 
     def about_store(self, url: str) -> None:
-        """Say it when the file of an SQLite store is where it cannot last."""
+        """Say it when a store is where it cannot last, or ends with the process."""
+        local = url.startswith(("sqlite:///", "memory:"))
+        if local and (variable := serverless()):
+            text = _NOTICES["store_serverless"].text
+            self._once("store", text.format(name=url.partition(":")[0], variable=variable))
         if not url.startswith("sqlite:///"):
             return
         path = Path(url.removeprefix("sqlite:///")).resolve()
@@ -75,6 +85,11 @@ class Notices:
         if kind in PASSING or on_network(kind):
             why = _NOTICES["store_passing" if kind in PASSING else "store_network"].text
             self._once("store", why.format(name=path.name, kind=kind))
+
+    def about_freezing(self, on_thread: bool) -> None:
+        """Say it when events are delivered by a thread of a process that is frozen meanwhile."""
+        if on_thread and (variable := serverless()):
+            self._once("freezing", _NOTICES["freezing"].text.format(variable=variable))
 
     def about_secrets(self, secrets: Sequence[str], store: Store) -> None:
         """Say it when a process that uses the same store signs with none of these keys.
@@ -92,6 +107,11 @@ class Notices:
         if topic not in self._said:
             self._said.add(topic)
             logger.warning(text, extra=about("notice", subject=topic))
+
+
+def serverless() -> str:
+    """The variable that says that this process may be frozen, and its files lost; "" else."""
+    return next((name for name in _SERVERLESS if os.environ.get(name)), "")
 
 
 def filesystem_of(path: Path, mounts: str) -> str:

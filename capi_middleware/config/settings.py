@@ -100,7 +100,9 @@ class Config:
         advanced_matching: hand hashed user_data to the pixel.
         durability: which responses end only after their events are on disk: "conversions" (all
             but PageView), "all", "none".
-        delivery: False where `delivery` runs in another process.
+        delivery: False where `capi-middleware deliver` runs in another process. "before_answer":
+            a response with events ends after they are delivered, or after a second, and
+            CAPI.track() returns then: for processes that are frozen between requests.
         queue_limit: events that may wait in memory for the disk.
         retention_days: how long settled events stay in the store.
         remember_orders_days: how long it is known that an event with a dedupe_key was tracked; no
@@ -144,7 +146,7 @@ class Config:
     mirror: bool | Sequence[str] = False
     advanced_matching: bool = False
     durability: Literal["conversions", "all", "none"] = "conversions"
-    delivery: bool = True
+    delivery: bool | Literal["before_answer"] = True
     queue_limit: int = 100_000
     retention_days: int = 35
     remember_orders_days: int = 761
@@ -312,6 +314,8 @@ class Config:
         object.__setattr__(self, "test_event_until", until)
         if self.action_source not in (None, *ACTION_SOURCES):
             fail("action_source", repr(self.action_source), f"one of {', '.join(ACTION_SOURCES)}")
+        if not isinstance(self.delivery, bool) and self.delivery != "before_answer":
+            fail("delivery", repr(self.delivery), "true, false or 'before_answer'")
         if not re.fullmatch(r"[A-Z]{2}", str(self.default_region)):
             fail("default_region", repr(self.default_region), "an ISO country code such as 'US'")
         for host in self.hosts:

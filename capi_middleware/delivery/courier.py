@@ -55,6 +55,9 @@ class Courier(Daemon):
         #: Whether a thread runs, or waits in line; decided with the lock held.
         self._is_called = False
         self._calling = threading.RLock()
+        #: Nothing that it was woken for can be delivered just now; decided as above.
+        self._idle = threading.Event()
+        self._idle.set()
         #: Somebody waits for all to be delivered: gathering is over.
         self._hurry = threading.Event()
         #: Something else than page views waits.
@@ -94,6 +97,7 @@ class Courier(Daemon):
             self._soon.set()
         with self._calling:
             self._wake.set()
+            self._idle.clear()
             is_called, self._is_called = self._is_called, True
         if not is_called:
             self._call()
@@ -116,6 +120,10 @@ class Courier(Daemon):
         """Deliver what is there without waiting for more."""
         self._hurry.set()
         self._soon.set()
+
+    def is_idle(self, seconds: float) -> bool:
+        """Whether within so many seconds nothing is left that could be delivered just now."""
+        return self._idle.wait(seconds)
 
     def halt(self) -> None:
         """Ask the thread to end after the request in flight."""
@@ -148,6 +156,8 @@ class Courier(Daemon):
                     seconds = POLL_SECONDS
                 # With others in line it asks for another turn instead of waiting.
                 wanted = self._is_in_the_way
+                if seconds and not wanted:
+                    self._rest()
                 woken = self._wake.wait(0.0 if wanted else min(seconds, POLL_SECONDS))
                 if wanted or not (woken or self._rounds.is_unsettled or seconds < POLL_SECONDS):
                     again = seconds < POLL_SECONDS or woken
@@ -157,6 +167,11 @@ class Courier(Daemon):
                     self._gather(woken)
         finally:
             self._leave(again)
+
+    def _rest(self) -> None:
+        with self._calling:
+            if not self._wake.is_set():
+                self._idle.set()
 
     def _leave(self, again: bool) -> None:
         """The thread ends; another one begins if somebody called meanwhile."""

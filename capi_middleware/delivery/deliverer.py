@@ -64,6 +64,17 @@ class Deliverer(Daemon):
         if not waiting:
             self._bell.set()
 
+    def deliver_now(self, seconds: float) -> bool:
+        """Deliver what can be delivered within so many seconds; whether it took no longer."""
+        if self._stop.is_set():
+            return False
+        end = time.monotonic() + seconds
+        for courier in self._couriers.values():
+            courier.wake()
+            courier.hurry()
+        idle = [one.is_idle(max(0.0, end - time.monotonic())) for one in self._couriers.values()]
+        return all(idle)
+
     def hurry(self) -> None:
         """Deliver what is there without waiting for more."""
         for courier in self._couriers.values():

@@ -6,3 +6,5 @@ BODY_LIMIT = 64 * 1024
 BODY_SECONDS = 5.0
 #: How long while another one of the same address is waited for: threads are few, see Patience.
 SECOND_BODY_SECONDS = 0.5
+#: What pages send events to: it has to come from a page of this site.
+EVENTS = frozenset({"b", "t"})

@@ -15,7 +15,7 @@ from capi_middleware.capture.limits import Allowance, Pages
 from capi_middleware.capture.mirroring import is_harmless, made_by
 from capi_middleware.capture.urls import urlsplit_safely
 from capi_middleware.config.settings import named_events
-from capi_middleware.endpoints import BODY_LIMIT
+from capi_middleware.endpoints import BODY_LIMIT, EVENTS
 from capi_middleware.endpoints.reporting import Asked, Reporting, Routes, bare, failed
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import STANDARD_EVENTS, Count, Sighting
@@ -25,8 +25,6 @@ from capi_middleware.request.exchange import Exchange
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Waits
 
-#: What pages send to: it has to come from one of this site.
-_PUBLIC = frozenset({"b", "t"})
 #: What an event takes on the disk at most, in bytes, apart from what its page says of it.
 _ROW_SIZE = 1500
 _FRESH = {"cache-control": "no-store"}
@@ -66,7 +64,7 @@ class Endpoints:
         length = headers.get("content-length", "")
         if len(length) > len(str(BODY_LIMIT)) or (length.isdecimal() and int(length) > BODY_LIMIT):
             return self._too_long()
-        if name in _PUBLIC:
+        if name in EVENTS:
             try:
                 # Whether what it says is signed shows only when it was read.
                 _same_site(headers, self._issuer.client(scope, headers).host, signed=True)

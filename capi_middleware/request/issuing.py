@@ -414,7 +414,7 @@ class Issuer:
         if not rows:
             return None
         durability = self.config.durability
-        wait = durability == "all"
+        wait = durability == "all" or self.config.delivery == "before_answer"
         if durability == "conversions":
             for row in rows:
                 if row.event_name != "PageView":

@@ -30,6 +30,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"durability": "some"}, "durability: found 'some'"),
     ({"privacy": "none"}, "privacy: found 'none'"),
     ({"page_view": "yes"}, "page_view: found a str, expected true or false"),
+    ({"delivery": "later"}, "delivery: found 'later', expected true, false or 'before_answer'"),
+    ({"delivery": 1}, "delivery: found 1"),
     ({"queue_limit": 0}, "queue_limit: found 0"),
     ({"default_region": "usa"}, "default_region: found 'usa'"),
     ({"trusted_proxies": ["10.0.0.0/99"]}, "trusted_proxies: found '10.0.0.0/99'"),

@@ -213,3 +213,34 @@ def test_a_store_in_shared_memory_is_warned_of(
     CAPI(make_config(store=f"sqlite:///{shared_memory / 'capi.db'}"))
     (message,) = said()
     assert "found the store capi.db on tmpfs" in message
+
+
+@pytest.fixture
+def on_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "shop")
+
+
+@pytest.mark.usefixtures("on_lambda")
+@pytest.mark.parametrize(
+    ("store", "delivery", "topics"),
+    [
+        ("memory:", "before_answer", ["found the store memory:"]),
+        ("sqlite:////tmp/capi.db", False, ["found the store sqlite:"]),
+        ("memory:", True, ["found the store memory:", "found delivery on a thread"]),
+        ("postgresql://db.example/capi", "before_answer", []),
+        ("postgresql://db.example/capi", True, ["found delivery on a thread"]),
+    ],
+)
+def test_a_serverless_process_is_told_what_it_loses(
+    store: str, delivery: Any, topics: list[str], said: Callable[[], list[str]]
+) -> None:
+    capi = CAPI(make_config(store=store, delivery=delivery))
+    found = said()
+    assert [one[: len(topic)] for one, topic in zip(found, topics, strict=True)] == topics
+    assert all("AWS_LAMBDA_FUNCTION_NAME" in one for one in found)
+    capi.close()
+
+
+def test_any_other_process_is_told_nothing_of_it(said: Callable[[], list[str]]) -> None:
+    CAPI(make_config(delivery=True)).close()
+    assert said() == []
