@@ -17,6 +17,7 @@ _HARMLESS = frozenset(
 
 _QUOTES = frozenset("\"'`\\")
 _PARTS, _DIGIT = re.compile(r"[^\W_]+"), re.compile(r"\d")
+_NUMBERED = re.compile(r"[^\W\d_]+(\d+)")
 
 
 class Mirror:
@@ -63,11 +64,13 @@ def is_harmless(event_name: str) -> bool:
 def names_order(path: str, event_id: str) -> bool:
     """Whether the address of a page is about what this event_id of the site's own is about.
 
-    The longest part of the id with a digit is a part of the path: "order-1001" and
-    /orders/1001/thanks. Anybody may write what he likes into a query.
+    The longest part of the id with a digit, or the number at its end, is a part of the path:
+    "order-1001", "order1001" and /orders/1001/thanks. Anybody may write what he likes into a query.
     """
     numbers = [one for one in _PARTS.findall(event_id) if _DIGIT.search(one)]
-    return bool(numbers) and max(numbers, key=len) in _PARTS.findall(path)
+    number = max(numbers, key=len, default="")
+    found = _NUMBERED.fullmatch(number)
+    return not {number, found[1] if found else number}.isdisjoint(_PARTS.findall(path))
 
 
 def made_by(key: str, event_id: str) -> bool:

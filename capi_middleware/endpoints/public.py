@@ -43,7 +43,8 @@ class Endpoints:
         self._pages = Pages(events=500, alike=20, sightings=500, names=5, new_names=100)
         #: What pages told of that is part of coverage: so many of one visitor at once, and an hour.
         self._covered = Allowance(rate=100 / 3600, burst=100.0, of_all=1e5)
-        #: How often one address may tell of one event: behind a CDN that nobody named it is many people's.
+        #: How often one address may tell of one event. Behind a CDN that nobody named it is that of
+        #: many.
         self._again = Pages(events=0, alike=0, sightings=30, names=0, new_names=0)
         self._ruled = STANDARD_EVENTS | named_events(issuer.config)
         self._routes: Routes = {

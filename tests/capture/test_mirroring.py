@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capi_middleware.capture.limits import Allowance
-from capi_middleware.capture.mirroring import Mirror, is_harmless, made_by
+from capi_middleware.capture.mirroring import Mirror, is_harmless, made_by, names_order
 from capi_middleware.signing import Minter
 from tests.support.configs import SECRET
 
@@ -92,3 +92,24 @@ def test_a_name_that_is_somebody_s_is_not_heard(name: str) -> None:
 def test_no_name_of_a_stranger_ends_the_quotes_of_a_flag_s_line_of_code(name: str) -> None:
     assert not is_harmless(name)
     assert is_harmless("Lead (form), step 2")
+
+
+@pytest.mark.parametrize(
+    ("event_id", "path", "named"),
+    [
+        ("order-1001", "/orders/1001/thanks", True),
+        ("order1001", "/orders/1001/thanks", True),
+        ("1001", "/de/danke/1001", True),
+        ("shop_A1B2C3", "/o/A1B2C3", True),
+        ("a8098c1a-f86e-11da-bd1a-00112444be1e", "/x/a8098c1a-f86e-11da-bd1a-00112444be1e", True),
+        ("order-1001", "/orders/10012/thanks", False),
+        ("order-1001", "/orders/100/1", False),
+        ("2026-order-10017", "/blog/2026", False),
+        ("A1B2C3", "/o/3", False),
+        ("order-1001", "/thanks", False),
+        ("purchase", "/purchase", False),
+        ("", "/", False),
+    ],
+)
+def test_a_path_names_an_order_by_its_number(event_id: str, path: str, named: bool) -> None:
+    assert names_order(path, event_id) is named
