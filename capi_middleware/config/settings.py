@@ -28,7 +28,7 @@ from capi_middleware.config.loading import (
     tables,
 )
 from capi_middleware.config.pixels import Pixel
-from capi_middleware.config.routes import EventRoute
+from capi_middleware.config.routes import EventRoute, check_event_name
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
 from capi_middleware.meta.event_object import ACTION_SOURCES, ActionSource
@@ -326,6 +326,8 @@ class Config:
             isinstance(domain, str) and _HOST.fullmatch(domain) and cookie_domain(domain)
         ):
             fail("cookie_domain", repr(domain), "a domain of yours such as 'eu.shop.example'")
+        for name in () if isinstance(self.mirror, bool) else self.mirror:
+            check_event_name(name, "mirror")
         for path in self.exclude:
             if not isinstance(path, str) or not path.startswith("/"):
                 fail("exclude", repr(path), "paths that start with '/'")

@@ -14,7 +14,16 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from capi_middleware import CAPI, CAPIMiddleware, Config, EventRoute, UserData, Visitor, track
+from capi_middleware import (
+    CAPI,
+    CAPIMiddleware,
+    Config,
+    EventRoute,
+    Pixel,
+    UserData,
+    Visitor,
+    track,
+)
 from capi_middleware.errors import ConfigError
 from capi_middleware.meta.event_object import (
     ACTION_SOURCES,
@@ -325,6 +334,13 @@ def test_a_name_that_is_almost_a_standard_event_s(name: str, meant: str) -> None
 def test_such_a_name_is_an_error_of_a_route(name: Any) -> None:
     with pytest.raises(ConfigError, match="event_name"):
         EventRoute("GET /", name)
+
+
+def test_such_a_name_is_an_error_of_a_pixel_and_of_mirror_too() -> None:
+    with pytest.raises(ConfigError, match=r"pixels\.events.*'Purchase'"):
+        Pixel("1", access_token="t", events=["Purchse"])
+    with pytest.raises(ConfigError, match=r"mirror: .*'AddToCart'"):
+        make_config(mirror=["addtocart"])
 
 
 def test_a_name_is_trimmed_and_told_once_by_track(caplog: pytest.LogCaptureFixture) -> None:

@@ -488,9 +488,9 @@ class Site:
         block = _BLOCK.search(found["body"])
         if block or found["body"].startswith('{"e":'):
             told = json.loads(block[1] if block else found["body"])
-        if not told:
+        if not isinstance(told.get("e"), list):  # the app's own JSON may begin alike
             return
-        for place, event in enumerate(told.get("e", ())[:4]):
+        for place, event in enumerate(told["e"][:4]):
             self.kept |= {
                 f"ID{place}": event["i"], f"NAME{place}": event["n"], f"PIXEL{place}": event["p"][0]
             }  # fmt: skip
