@@ -6,7 +6,7 @@ A report adds the sums of the whole days and hours of its window and the changes
 yet, so that what it reads does not depend on the number of events.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -23,6 +23,8 @@ KEPT_DAYS = 400
 HOUR, QUARTER, DAY = 1, 6, 24
 #: What `tallies` reads.
 _OF_TALLIES = ("match_keys", "seconds", "differs")
+#: So many changes are folded in one transaction at least, where nobody waits for its end.
+_TOGETHER = 1000
 #: Hours since 1970 that every database can hold.
 _LAST_HOUR = 2**31
 
@@ -69,8 +71,8 @@ class Key(NamedTuple):
     browser: str
 
 
-#: (span, start, key): the sum over `span` hours from hour `start`; span 0 is all time.
-Place = tuple[int, int, Key]
+#: What to add by (span, start), over `span` hours from hour `start`; span 0 is all time.
+Sums = dict[tuple[int, int], dict[Key, int]]
 
 
 class Window(NamedTuple):
@@ -132,22 +134,25 @@ def keys_of(state: State) -> Iterator[Key]:
         yield Key("differs", "", state.pixel_id, state.event_name, "", "")
 
 
-def folded(changes: Iterable[State]) -> Mapping[Place, int]:
-    """What to add to which sum; nothing where changes cancel out."""
-    by_hour: Counter[tuple[int, Key]] = Counter()
-    sums: Counter[Place] = Counter()
+def folded(changes: Iterable[State]) -> Sums:
+    """What to add to which sum."""
+    hours: defaultdict[int, dict[Key, int]] = defaultdict(dict)
+    stored: Counter[Key] = Counter()
     for state in changes:
         if state.n:
+            of_hour = hours[state.hour]
             for key in keys_of(state):
-                by_hour[state.hour, key] += state.n
+                of_hour[key] = of_hour.get(key, 0) + state.n
         if state.rows:
-            sums[0, 0, Key("depth", "", state.pixel_id, "", state.server, "")] += state.rows
-    for (hour, key), n in by_hour.items():
-        sums[HOUR, hour, key] += n
-        if key.facet != "hour":
-            sums[QUARTER, hour - hour % QUARTER, key] += n
-            sums[DAY, hour - hour % DAY, key] += n
-    return {place: n for place, n in sums.items() if n}
+            stored[Key("depth", "", state.pixel_id, "", state.server, "")] += state.rows
+    sums: Sums = {(0, 0): stored}
+    for hour, added in hours.items():
+        longer = {key: n for key, n in added.items() if key[0] != "hour"}
+        sums[HOUR, hour] = added
+        for place in ((QUARTER, hour - hour % QUARTER), (DAY, hour - hour % DAY)):
+            known = sums.get(place, {})
+            sums[place] = known | {key: n + known.get(key, 0) for key, n in longer.items()}
+    return sums
 
 
 def fold(db: "Transaction") -> bool:
@@ -155,21 +160,26 @@ def fold(db: "Transaction") -> bool:
     if not db.alone():
         return False
     states, more = db.take_changes()
+    # Together they cost less: of what many pages told twice as much in 1,000 as in 250.
+    while more and len(states) < _TOGETHER and not db.is_wanted():
+        some, more = db.take_changes()
+        states += some
     add(db, folded(states))
     return more
 
 
-def add(db: "Transaction", sums: Mapping[Place, int]) -> None:
+def add(db: "Transaction", sums: Sums) -> None:
     """Add to sums."""
-    keys = list({key for _, _, key in sums})
+    wanted = [(key, *place, n) for place, added in sums.items() for key, n in added.items() if n]
+    keys = list({key for key, *_ in wanted})
     numbers = _numbers(db, keys)
     new = [key for key in keys if key not in numbers]
     if new:
         db.many("add_keys", new)
         numbers |= _numbers(db, new)
-    added = [(key.facet, span, start, numbers[key], n) for (span, start, key), n in sums.items()]
-    db.many("add", added)
-    db.many("forget_empty", [one[:-1] for one in added if one[-1] < 0])
+    rows = [(key[0], span, start, numbers[key], n) for key, span, start, n in wanted]
+    db.many("add", rows)
+    db.many("forget_empty", [one[:-1] for one in rows if one[-1] < 0])
 
 
 def _numbers(db: "Transaction", keys: Sequence[Key]) -> dict[Key, int]:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
@@ -272,10 +272,10 @@ class Salvage:
         elif table == "orders":
             db.many("remember", rows)
         else:
-            known = {
-                (span, start, self._keys[key]): n for start, span, key, n in rows
-                if key in self._keys and self._keys[key].server != "pending"
-            }  # fmt: skip
+            known: rollups.Sums = defaultdict(dict)
+            for start, span, key, n in rows:
+                if key in self._keys and self._keys[key].server != "pending":
+                    known[span, start][self._keys[key]] = n
             rollups.add(db, known)
             return sum(key not in self._keys for _, _, key, _ in rows)
         return 0

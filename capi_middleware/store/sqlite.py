@@ -123,14 +123,20 @@ class _Transaction(Transaction):
     """See Transaction. `db`: the connection."""
 
     def __init__(
-        self, db: sqlite3.Connection, now: float, yield_to_others: Callable[[], None]
-    ) -> None:
+        self, db: sqlite3.Connection, now: float, go_on_behind: Callable[[], None],
+        turn: Turn | None = None,
+    ) -> None:  # fmt: skip
         self.now: float = now
         self.db: sqlite3.Connection = db
-        self._yield_to_others = yield_to_others
+        self._go_on_behind = go_on_behind
+        self._turn = turn
+
+    def is_wanted(self) -> bool:
+        return self._turn is not None and self._turn.is_wanted()
 
     def give_way(self) -> None:
-        self._yield_to_others()
+        if self.is_wanted():
+            self._go_on_behind()
 
     def pragma(self, text: str) -> int:
         """What a pragma answers, 0 where it has no answer."""
@@ -370,9 +376,8 @@ class File(SqliteEngine):
                 turn = Turn(self.path)
                 self._turns.add(turn)
                 self._begin(db, turn, patience)
-                yield _Transaction(
-                    db, self._clock(), partial(self._yield_to_others, db, turn, patience)
-                )
+                go_on = partial(self._go_on_behind, db, turn, patience)
+                yield _Transaction(db, self._clock(), go_on, turn)
             db.execute("COMMIT")
             if access != "read":
                 self._commits = 0 if access == "idle" else self._commits + 1
@@ -417,11 +422,10 @@ class File(SqliteEngine):
                     raise LockedError(f"{self.path}: its files were replaced meanwhile")
                 return
 
-    def _yield_to_others(self, db: _Connection, turn: Turn, patience: float) -> None:
-        if turn.is_wanted():
-            db.execute("COMMIT")
-            turn.leave()
-            self._begin(db, turn, patience)
+    def _go_on_behind(self, db: _Connection, turn: Turn, patience: float) -> None:
+        db.execute("COMMIT")
+        turn.leave()
+        self._begin(db, turn, patience)
 
     def _check_space(self) -> None:
         try:

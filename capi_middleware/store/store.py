@@ -165,6 +165,10 @@ class Transaction(ABC):
         """Whether nobody else folds or prunes sums until the end of this transaction."""
         return True
 
+    def is_wanted(self) -> bool:
+        """Whether somebody may wait for the end of this transaction."""
+        return True
+
     def give_way(self) -> None:  # noqa: B027 - nobody waits
         """Commit what was done and go on behind them, where others wait for the end."""
 

@@ -6,17 +6,19 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from capi_middleware.store import rollups
 from capi_middleware.store.commits import Commit, wait_for
 from capi_middleware.store.records import Settlement
 from capi_middleware.store.sqlite import File
-from capi_middleware.store.store import STEP_ROWS, Store
+from capi_middleware.store.store import FOLD_STEP, STEP_ROWS, Store
 from capi_middleware.store.turns import Turn
 from tests.support.processes import ROOT, until
-from tests.support.stores import PIXEL, row, sqlite_store
+from tests.support.stores import PIXEL, row, sqlite_store, store_rows
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no queue")
 
@@ -232,3 +234,19 @@ def test_a_long_settlement_lets_those_who_wait_come_between(path: Path) -> None:
     assert seen == [{"delivered": STEP_ROWS, "leased": 2 * STEP_ROWS}]
     assert store.depth() == {"delivered": 3 * STEP_ROWS}
     store.close()
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["nobody waits", "somebody waits"])
+def test_a_fold_takes_many_steps_together_unless_somebody_waits_for_its_end(
+    path: Path, *, waits: bool
+) -> None:
+    engine = File(path)
+    with closing(Store(engine)) as store:
+        store_rows(store, *(row(f"e{n}") for n in range(3 * FOLD_STEP)))
+        with engine.transaction("write") as db:
+            page = Turn(path)
+            if waits:
+                assert not page.wait(0)
+            assert rollups.fold(db) is waits  # whether there is more
+            page.end()
+        assert store.depth() == {"pending": 3 * FOLD_STEP}
