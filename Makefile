@@ -102,7 +102,7 @@ attack: $(VENV)/.installed
 	@$(BIN)/python -m tests.attack --seconds $(SECONDS)
 
 torture-postgres: $(VENV)/.installed
-	@echo "==> 60 scenes of two PostgreSQL servers that fail over; nothing may be lost or counted twice"
+	@echo "==> 66 scenes of PostgreSQL servers that fail over and of a pgbouncer; nothing may be lost or counted twice"
 	@$(BIN)/python -m tests.torture --failover
 
 shape: $(VENV)/.installed

@@ -86,6 +86,7 @@ _BY_TEXT = {
     "starting up|shutting down|recovery mode|not yet accepting": _BY_STATE["57P03"],
     "[Cc]onnection refused|No such file or directory": "nothing listens at that port",
     "host name|Name or service|address associated|resolve": "no such host is known",
+    "server_login_retry": "the pool in front of it cannot reach it",
     "timeout expired|timed out|query_wait_timeout": "no answer came in time",
     "unreachable|No route": "no way leads to that network",
     "closed|terminat|reset by peer|Broken pipe|lost|EOF": "the connection was lost",

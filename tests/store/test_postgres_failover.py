@@ -60,6 +60,8 @@ def url(server: Server) -> str:
         ("read-only for a while", "both"),
         ("tables away", "both"),
         ("not replicated, number used", "address"),
+        ("pgbouncer dies often", "pool"),
+        ("restart behind a paused pgbouncer", "pool"),
     ],
 )
 def test_a_failover_under_load_loses_nothing_and_counts_once(
@@ -122,6 +124,12 @@ def test_why_nobody_can_connect_is_told_apart(url: str, server: Server) -> None:
     assert "nothing listens at that port" in why(f"{refused}/shop")
     assert "no such host is known" in why("postgresql://nowhere.invalid/shop")
     assert "TLS failed" in why(f"{url}?sslmode=require")
+
+
+def test_what_a_pool_says_that_cannot_reach_its_server_is_in_words() -> None:
+    said = "server login has been failing, try again later (server_login_retry)"
+    words = link.words_of(psycopg.errors.ProtocolViolation(said))
+    assert words == "the pool in front of it cannot reach it"
 
 
 def test_each_of_several_hosts_is_told(url: str, server: Server) -> None:

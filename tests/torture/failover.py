@@ -18,6 +18,7 @@ from capi_middleware.events import Count
 from capi_middleware.store.commits import Commit, wait_for
 from capi_middleware.store.records import MOST_FOUND, Settlement
 from capi_middleware.store.store import Store
+from tests.support.pgbouncer import Bouncer, pool
 from tests.support.postgres import execute
 from tests.support.postgres_pair import Address, Pair, Server, address, at, burn
 from tests.support.processes import until
@@ -151,11 +152,12 @@ class Load:
 
 
 class Stage(NamedTuple):
-    """What a scene has: the servers, the load, and the address where there is one."""
+    """What a scene has: the servers, the load, and the address or the pool where there is one."""
 
     pair: Pair
     load: Load
     address: Address | None
+    pool: Bouncer | None = None
 
     def caught_up(self) -> None:
         """Without a synchronous standby a failover loses what was not sent yet: wait for it."""
@@ -409,7 +411,36 @@ def demoted_in_place(stage: Stage, pause: float = 0.5) -> None:
     stage.move()
 
 
-#: What happens, by name; those of the second list need an address that moves.
+def pool_restarts(stage: Stage, number: int = signal.SIGTERM, pause: float = 1.0) -> None:
+    assert stage.pool is not None
+    stage.pool.end(number)
+    time.sleep(pause)
+    stage.pool.start()
+
+
+def pool_dies_often(stage: Stage) -> None:
+    for _ in range(5):
+        pool_restarts(stage, signal.SIGKILL, 0.1)
+        stage.load.runs(5)
+
+
+def pool_pauses(stage: Stage) -> None:
+    """PAUSE, which lets all clients wait without an error, and RESUME, as an operator does."""
+    assert stage.pool is not None
+    stage.pool.tell(b"PAUSE")
+    time.sleep(3.0)
+    stage.pool.tell(b"RESUME")
+
+
+def server_restarts_behind_pause(stage: Stage) -> None:
+    assert stage.pool is not None
+    stage.pool.tell(b"PAUSE")
+    restart(stage, "fast")
+    stage.pool.tell(b"RESUME")
+
+
+#: What happens, by name; those of the second list need an address that moves, those of the third a
+#: pgbouncer.
 ANYWHERE: Mapping[str, Callable[[Stage], None]] = {
     "restart": lambda stage: restart(stage, "fast"),
     "restart at once": lambda stage: restart(stage, "immediate"),
@@ -440,28 +471,40 @@ ADDRESS: Mapping[str, Callable[[Stage], None]] = {
     "demoted in place": demoted_in_place,
     "demoted in place for long": lambda stage: demoted_in_place(stage, 3.0),
 }
+POOL: Mapping[str, Callable[[Stage], None]] = {
+    "pgbouncer restarts": pool_restarts,
+    "pgbouncer dies often": pool_dies_often,
+    "pgbouncer pauses": pool_pauses,
+    "restart behind a paused pgbouncer": server_restarts_behind_pause,
+    "restart behind pgbouncer": lambda stage: restart(stage, "fast"),
+    "crash behind pgbouncer": crash,
+}
 #: (what happens, how the store is reached): by the URL of both, by an address, with a synchronous
-#: standby.
+#: standby, through a pool.
 SCENES: tuple[tuple[str, str], ...] = (
     *((name, "both") for name in ANYWHERE),
     *((name, "address") for name in (*ANYWHERE, *ADDRESS)),
     *((name, "synchronous") for name in ANYWHERE),
+    *((name, "pool") for name in POOL),
 )
 
 
 def play(pair: Pair, name: str, way: str) -> Verdict:
     """Play a scene on fresh tables of `pair`, which has both servers at its end."""
-    happens = ANYWHERE.get(name) or ADDRESS[name]
+    happens = {**ANYWHERE, **ADDRESS, **POOL}[name]
     execute(pair.primary.url, "DROP SCHEMA public CASCADE")
     execute(pair.primary.url, "CREATE SCHEMA public")
     if way == "synchronous":
         pair.synchronous(True)
     with ExitStack() as stack:
         where = stack.enter_context(address(pair.primary)) if way == "address" else None
-        load = Load(at(where.port) if where is not None else pair.url)
+        # Fewer connections than the load has.
+        pooling = stack.enter_context(pool(pair.primary.url, size=4)) if way == "pool" else None
+        url = pooling.url if pooling is not None else pair.url
+        load = Load(at(where.port) if where is not None else url)
         try:
             load.runs()
-            happens(Stage(pair, load, where))
+            happens(Stage(pair, load, where, pooling))
             if way == "synchronous":  # its standby is gone, or has another name
                 pair.synchronous(False)
             load.runs()
