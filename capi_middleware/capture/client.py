@@ -4,26 +4,17 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from capi_middleware.errors import ConfigError
+from capi_middleware.meta.normalising import LONGEST_IP, Address, ip_of, public
 from capi_middleware.private import Private
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-#: Addresses of no visitor: private, shared by a carrier, of the own host, of groups.
-_NOBODY = tuple(
-    ipaddress.ip_network(one)
-    for one in (
-        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
-        "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3",
-        "::/128", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8",
-    )
-)  # fmt: skip
 #: In the scope: header values by name as text, where a door has them at hand.
 HEADERS = "capi_middleware.headers"
 _PORT = re.compile(r":\d*\Z")
@@ -36,8 +27,6 @@ HEADER_READ = 8192
 #: How much of a user agent is looked at, and how much is kept: browsers and crawlers have said who
 #: they are by then.
 AGENT_READ, AGENT_KEPT = 400, 1024
-#: With a zone and a port, within brackets.
-_LONGEST_IP = 80
 _FORWARDED_PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;,"\s]+)\s*')
 _PREFETCH_HEADERS = frozenset({"purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose"})
 #: Of libraries that fetch a page when the mouse is over its link: htmx's preload and Turbo 7 say
@@ -150,14 +139,23 @@ def read_client(
     if host.endswith(_USUAL_PORTS):
         host = without_port(host)
     if not (proxies.networks or proxies.unix):
-        return Client(_public_ip((peer or "")[:_LONGEST_IP]), scheme, host)
+        return Client(_public_ip((peer or "")[:LONGEST_IP]), scheme, host)
     address, hop = _farthest(peer, headers, proxies)
     if hop is None:
-        return Client(_public(address), scheme, host)
+        return Client(public(address), scheme, host)
     scheme, host = hop.get("proto", scheme), hop.get("host", host)
     scheme = _last(headers, "x-forwarded-proto") or scheme
     host = without_port(_last(headers, "x-forwarded-host") or host)
-    return Client(_public(address), "https" if scheme.lower() in ("https", "wss") else "http", host)
+    return Client(public(address), "https" if scheme.lower() in ("https", "wss") else "http", host)
+
+
+def agent_in(headers: Mapping[str, str]) -> str | None:
+    """How the client calls itself, as far as it is kept; its name may be in any script."""
+    agent = headers.get("user-agent")
+    if agent and not agent.isascii():
+        with suppress(UnicodeError):  # it may be Latin-1
+            agent = agent.encode("latin-1").decode()
+    return agent and agent[:AGENT_KEPT]
 
 
 def address_of(peer: str | None, headers: Mapping[str, str], proxies: Proxies) -> Address | None:
@@ -169,12 +167,12 @@ def _farthest(
     peer: str | None, headers: Mapping[str, str], proxies: Proxies
 ) -> tuple[Address | None, Mapping[str, str] | None]:
     """The last address that can be believed, and its hop; None where no proxy is believed."""
-    address = _address((peer or "")[:_LONGEST_IP])
+    address = ip_of((peer or "")[:LONGEST_IP])
     believed = proxies.unix if address is None and not peer else _trusted(address, proxies)
     if not believed:
         return address, None
     for hop in _hops(headers):
-        address = _address(hop.get("for", ""))
+        address = ip_of(hop.get("for", ""))
         if not _trusted(address, proxies):
             return address, hop
     return address, {}
@@ -212,28 +210,9 @@ def _trusted(address: Address | None, proxies: Proxies) -> bool:
     return address is not None and any(address in network for network in proxies.networks)
 
 
-def _public(address: Address | None) -> str | None:
-    if address is None or any(address in network for network in _NOBODY):
-        return None
-    return str(address)
-
-
 @lru_cache(maxsize=1024)
 def _public_ip(text: str) -> str | None:
-    return _public(_address(text))
-
-
-def _address(text: str) -> Address | None:
-    text = text.strip().strip('"')
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return public(ip_of(text))
 
 
 def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:

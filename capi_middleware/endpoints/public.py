@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from starlette.responses import Response
 
 from capi_middleware.capture import beacon
-from capi_middleware.capture.client import HEADERS, Client, headers_of, without_port
+from capi_middleware.capture.client import HEADERS, Client, agent_in, headers_of, without_port
 from capi_middleware.capture.identity import identify
 from capi_middleware.capture.limits import Allowance, Pages
 from capi_middleware.capture.mirroring import is_harmless, made_by
@@ -156,7 +156,7 @@ class Endpoints:
             now_ms=0,
         )  # fmt: skip
         fbp = None if known.new_cookies else known.fbp
-        who = fbp, f"{client.ip} {headers.get('user-agent')}"
+        who = fbp, f"{client.ip} {agent_in(headers)}"
         return [replace(one, uses=self._issuer.use(one.event_id, who)) for one in sightings]
 
     async def _ask(self, asked: Asked) -> Response:

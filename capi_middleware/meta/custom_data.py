@@ -6,11 +6,15 @@ Graph API answers.
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from capi_middleware.meta.normalising import text_of
 from capi_middleware.meta.personal import is_personal, is_unmistakable, names_a_person
 
 _LONGEST = 1000
@@ -31,22 +35,27 @@ def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     None and empty text are left out silently. A Purchase needs value and currency, any value needs
     a currency (Meta refuses both otherwise, subcodes 2804009, 2804010, 2804023), contents need ids
     (2804008). Personal data and secrets are left out, by name and by shape: nothing hashes
-    custom_data, and the page carries it. Never raises.
+    custom_data, and the page carries it. Of a list what is usable is kept. Never raises.
     """
     wrong: list[str] = []
     cleaned: dict[str, Any] = {}
     for key, value in data.items():
         if value is None or (type(value) is str and not value):
             continue
+        field = _FIELDS.get(key)
         try:
-            field = _FIELDS.get(key)
-            item = field(value) if field else _property(key, value)
+            if field is _content or field is _id:
+                item, whole = _list(value, field)
+                if item and not whole:
+                    wrong.append(key)
+            else:
+                item = field(value) if field else _property(key, value)
         except Exception:  # of an object of the host that cannot be read
             item = None
         if item is None:
             wrong.append(key)
         else:
-            plain = type(key) is str and key.isascii() and len(key) <= _LONGEST
+            plain = field or (type(key) is str and key.isascii() and len(key) <= _LONGEST)
             cleaned[key if plain else _name(key)] = item
     if refused_by_meta(event_name, cleaned):
         wrong += [key for key in ("value", "currency") if key not in cleaned and key not in wrong]
@@ -120,53 +129,57 @@ def _free_text(given: Any) -> str | None:
     return None if value is None or is_personal(value) else value
 
 
-def _ids(value: Any) -> list[str] | None:
-    """content_ids: a list of texts; one id is a list of one."""
-    if isinstance(value, str | int):
-        value = [value]
-    if not isinstance(value, Sequence | Set) or isinstance(value, bytes | bytearray):
-        return None
-    ids = []
-    for one in value:
-        if one is None or one == "":
-            continue
-        # The usual case, on a hot path.
-        ready = type(one) is str and one.isascii() and len(one) <= _LONGEST and not _ODD(one)
-        text = one if ready else _text(one)
-        if text is None:
-            return None
-        ids.append(text)
-    return ids[:_MOST_ITEMS] or None
+def _list(value: Any, member: Callable[[Any], Any]) -> tuple[list[Any] | None, bool]:
+    """What is usable of a list, or of a single one, and whether all is.
 
-
-def _contents(value: Any) -> list[dict[str, Any]] | None:
-    """contents: objects with an id; what is wrong with one of them is wrong with all."""
+    It may be a list in a text (JSON), or whatever else can be gone through, as a QuerySet can.
+    """
     if type(value) is not list:
-        if isinstance(value, Mapping):
+        if isinstance(value, str) and value.lstrip()[:1] == "[":
+            value = msgspec.json.decode(value)
+        if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
             value = [value]
-        if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
-            return None
-    items = []
-    for given in value[:_MOST_ITEMS]:
-        if type(given) is not dict and not isinstance(given, Mapping):
-            return None
-        item = {**given} if _is_ready(given) else _converted(given)
-        if item is None:
-            return None
-        items.append(item)
-    return items or None
+    kept = []
+    whole = True
+    for given in islice(value, _MOST_ITEMS):
+        try:
+            one = member(given)
+        except Exception:  # of an object of the host that cannot be read
+            one = None
+        if one is not None:
+            kept.append(one)
+        elif given is not None and given != "":
+            whole = False
+    return kept or None, whole
+
+
+def _id(given: Any) -> str | None:
+    """An id as text: numbers may come from a table that has them as floats."""
+    if type(given) is str and given.isascii() and len(given) <= _LONGEST and not _ODD(given):
+        return given  # the usual case, on a hot path
+    text = given if isinstance(given, str) else text_of(given)
+    return _text(text) if text else None
+
+
+def _content(given: Any) -> dict[str, Any] | None:
+    """An object of contents, with an id; what is wrong with a field is wrong with the object."""
+    if type(given) is dict and _is_ready(given):
+        return {**given}
+    return _converted(given) if isinstance(given, Mapping) else None
 
 
 def _is_ready(item: Mapping[str, Any]) -> bool:
     """Whether an item of contents is as it should be: the usual case, on a hot path."""
     for key, value in item.items():
         kind = type(value)
-        if type(key) is not str or not key.isascii() or len(key) > _LONGEST or _is_ones_own(key):
+        if key not in _CONTENT_FIELDS and (
+            type(key) is not str or not key.isascii() or len(key) > _LONGEST or _is_ones_own(key)
+        ):
             return False
         if kind is str:
             if not value.isascii() or len(value) > _LONGEST or _ODD(value):
                 return False
-            if key != "id" and is_personal(value):
+            if key != "id" and (key in _CONTENT_NUMBERS or is_personal(value)):
                 return False
         elif (kind is not float and kind is not int) or not -_SAFE_INTEGER < value < _SAFE_INTEGER:
             return False
@@ -221,8 +234,8 @@ def _property(key: str, value: Any, depth: int = 0) -> Any:
 _FIELDS: dict[str, Callable[[Any], Any]] = {
     "value": _number,
     "currency": _currency,
-    "contents": _contents,
-    "content_ids": _ids,
+    "contents": _content,  # each of these
+    "content_ids": _id,
     "num_items": _whole,
     "predicted_ltv": _number,
     "net_revenue": _number,
@@ -235,10 +248,10 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 #: The names of these fields.
 DOCUMENTED = frozenset(_FIELDS)
+_CONTENT_NUMBERS = frozenset({"quantity", "item_price"})
 _CONTENT_FIELDS: dict[str, Callable[[Any], Any]] = {
-    "id": _text,
-    "quantity": _number,
-    "item_price": _number,
+    "id": _id,
+    **dict.fromkeys(_CONTENT_NUMBERS, _number),
     "title": _free_text,
     "delivery_category": _delivery,
 }

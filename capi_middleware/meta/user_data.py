@@ -1,23 +1,26 @@
 """UserData: customer information, normalised by Meta's rules and hashed before it is kept."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice
 from typing import Any, TypedDict, Unpack
 from unicodedata import normalize as normalize_form
 
 from capi_middleware.meta.match_keys import MATCH_KEYS, MatchKey
-from capi_middleware.meta.normalising import text_of
+from capi_middleware.meta.normalising import APPENDIX, text_of
 
-#: A value that is a SHA-256 in hex already.
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+#: A value that is a SHA-256 in hex already, maybe one that Meta's parameter builder made.
+_SHA256 = re.compile(rf"([0-9a-fA-F]{{64}})(\.{APPENDIX})?")
 #: MD5 and SHA-1: once asked for by other systems, of no use to Meta, and no name or city either.
 _OTHER_DIGEST = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{40}")
 _DIGEST_OF_NOTHING = sha256(b"").hexdigest()
 
 #: Longer values of the keys that repeat are not remembered, with their country.
 _REMEMBERED = 40
+#: So many values of one key are looked at.
+_MOST = 1000
 
 _NAMES = frozenset(MATCH_KEYS)
 
@@ -68,14 +71,15 @@ class UserData:
     """Customer information for Meta's matching (Customer Information Parameters).
 
     Give raw values: they are normalised and hashed in memory. Each hashed key takes one value or
-    a list of values; one that is a SHA-256 in hex already passes as it is. What cannot be
-    normalised is left out and counted. Raw values stay in this object's memory: its repr shows
-    the keys that are set, never a value.
+    any number of values; one that is a SHA-256 in hex already passes as it is, also with the
+    appendix of Meta's parameter builder. What cannot be normalised is left out and counted, alone.
+    Raw values stay in this object's memory: its repr shows the keys that are set, never a value.
 
     Args:
         em: e-mail address. ph: phone number. fn, ln: first and last name. ge: gender, a word.
         db: birth date, a date or text. ct: city. st: state. zp: postcode.
-        country: ISO 3166-1 code of two or three letters, or the English name.
+        country: ISO 3166-1 code of two or three letters, or the English name; of more than one
+            the first reads phone number, state and postcode.
         external_id: your own id of the customer, the same in every channel; hashed in lower case,
             as Meta's pixel does.
         f5first, f5last, fi: the beginnings of names; dobd, dobm, doby: day, month and year of
@@ -111,15 +115,14 @@ class UserData:
     def hashed(self, default_region: str = "US") -> tuple[dict[str, Any], list[str]]:
         """The Graph API's user_data object, and the keys whose values could not be used.
 
-        `default_region` (ISO 3166-1 alpha-2) reads phone numbers without a country code. Hashed
+        `default_region` (ISO 3166-1 alpha-2) stands for the country where none is given. Hashed
         keys give lists, the partials one digest; never an empty digest, never null.
         """
         hashed: dict[str, Any] = {}
         left_out: list[str] = []
         country = self._given.get("country")
         if country is not None and type(country) is not str:
-            country = next(iter(country), None) if isinstance(country, list | tuple) else None
-            country = str(country) if country is not None else ""
+            country = next(iter(_texts(country, many=True)), None)
         for key, value in self._given.items():
             rule = _LISTED.get(key)
             if rule is not None and type(value) is str:  # the usual case, on a hot path
@@ -129,11 +132,8 @@ class UserData:
                 else:
                     hashed[key] = [one]
             elif value is not None:
-                plain = MATCH_KEYS[key].plain
-                many = plain is None and isinstance(value, list | tuple | set | frozenset)
                 kept: list[Any] = []
-                for item in value if many else (value,):
-                    text = text_of(item)
+                for text in _texts(value, many=MATCH_KEYS[key].plain is None):
                     one = _RULES[key](text, default_region, country) if text else None
                     if one is None:
                         left_out.append(key)
@@ -144,6 +144,25 @@ class UserData:
                 elif kept:
                     hashed[key] = kept if rule is not None else kept[0]
         return hashed, left_out
+
+
+def _texts(value: Any, *, many: bool) -> list[str | None]:
+    """What `value` holds, None for each that is no text: of keys that take `many` also a list."""
+    many = many and isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    texts: list[str | None] = []
+    try:
+        for item in islice(value, _MOST) if many else (value,):
+            texts.append(_text(item))
+    except Exception:  # of what the host's database cannot read now
+        texts.append(None)
+    return texts
+
+
+def _text(item: Any) -> str | None:
+    try:
+        return text_of(item)
+    except Exception:  # such as a date that is none, "NaT"
+        return None
 
 
 Rule = Callable[[str, str, str | None], str | int | None]
@@ -180,9 +199,9 @@ def _rule_of(key: MatchKey) -> Rule:
 
 def _given_digest(value: str, key: MatchKey) -> str | None:
     """The SHA-256 that `value` is already, "" for a digest of no use, None for a raw value."""
-    if _SHA256.fullmatch(value):
-        digest = value.lower()
-        return digest if digest != _DIGEST_OF_NOTHING else ""
+    if given := _SHA256.fullmatch(value):
+        digest = given[1].lower()
+        return digest + (given[2] or "") if digest != _DIGEST_OF_NOTHING else ""
     return "" if not key.free and _OTHER_DIGEST.fullmatch(value) else None
 
 

@@ -81,8 +81,10 @@ def pixel_entries(
 
     `matching` is hashed user_data for the pixel's init.
     """
-    known = {
-        key: matching[key][0] for key in ADVANCED_MATCHING if isinstance(matching.get(key), list)
+    known = {  # the pixel would hash what has an appendix
+        key: matching[key][0][:64]
+        for key in ADVANCED_MATCHING
+        if isinstance(matching.get(key), list)
     }
     return [
         PixelEntry(pixel_id, None if takes is None else list(takes), known or None)

@@ -12,6 +12,7 @@ from capi_middleware.capture.client import (
     AGENT_KEPT,
     Client,
     address_of,
+    agent_in,
     headers_of,
     noise,
     read_client,
@@ -257,6 +258,8 @@ class Visit(Private):
             calling = self._calling() if self.is_call else None
             if self.is_call:
                 referer = None  # it is the page that calls: where that came from, nobody says
+            if agent and not agent.isascii():
+                agent = agent_in(headers)
             kept = self._visitor = Visitor(
                 fbp=fbp,
                 fbc=identity.fbc,

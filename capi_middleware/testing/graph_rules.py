@@ -25,13 +25,14 @@ from capi_middleware.meta.event_object import (
     max_age,
 )
 from capi_middleware.meta.match_keys import MATCH_KEYS
-from capi_middleware.meta.normalising import number
+from capi_middleware.meta.normalising import APPENDIX, number
 
 #: How far ahead of Meta's clock event_time may lie, in seconds. Meta documents no number.
 MAX_AHEAD = 60
 
 _ORIGINAL = {"event_name": str, "event_time": int, "order_id": str, "event_id": str}
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+#: With what Meta's parameter builder joins to it.
+_HASHED = re.compile(rf"[0-9a-f]{{64}}(\.{APPENDIX})?")
 _CURRENCY = re.compile(r"[A-Za-z]{3}")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
@@ -153,7 +154,7 @@ def _check_user_data(user_data: Mapping[str, Any]) -> None:
             continue
         if key.plain is None:
             values = value if isinstance(value, list) else [value]
-            hashed = all(isinstance(one, str) and _SHA256.fullmatch(one) for one in values)
+            hashed = all(isinstance(one, str) and _HASHED.fullmatch(one) for one in values)
             need(hashed, "User parameter not hashed", name, codes.NOT_HASHED)
         else:
             need(key.plain is number or isinstance(value, str), "Must be a string", name)

@@ -98,7 +98,7 @@ def test_a_match_key_given_as_custom_data_is_left_out_and_told(key: str) -> None
         {"contents": [{"id": "1", "title": "for +49 30 1234567"}]},
         {"contents": [{"id": "1", "note": "4111 1111 1111 1111"}]},
         {"order_id": "+49 30 1234567"},
-        {"content_ids": ["1", "+49 30 1234567"]},
+        {"content_ids": ["+49 30 1234567"]},
         {"plan": "415-555-0123"}, {"plan": "123-45-6789"}, {"plan": "52.5200,13.4050"},
         {"plan": "sk_live_4eC39HqLyjWDarjtT1zdp7dc"}, {"content_name": "jane (at) example.com"},
         {"content_category": "call 0151-23456789"}, {"search_string": "3782-822463-10005"},

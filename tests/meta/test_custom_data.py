@@ -1,7 +1,10 @@
 """custom_data: what Meta would refuse is found before it is queued."""
 
+from collections.abc import Iterator
 from decimal import Decimal
+from itertools import count
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -155,3 +158,95 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.ch
 def test_whatever_is_given_what_is_kept_can_be_sent(value: Any) -> None:
     cleaned, _ = clean("Lead", {"plan": value, "contents": value, "content_ids": value})
     assert msgspec.json.encode(cleaned)
+
+
+class Rows:
+    """As a QuerySet: it can be gone through, and is no Sequence."""
+
+    def __init__(self, *rows: Any) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+class Model:
+    def __str__(self) -> str:
+        return "Product object (1)"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (Rows("a", 7), ["a", "7"]),
+        (("a" for _ in range(2)), ["a", "a"]),
+        ({"a": 1}.keys(), ["a"]),
+        ('["a", 7, null]', ["a", "7"]),
+        (" [7]", ["7"]),
+        ([7.0, Decimal("8.00")], ["7", "8"]),
+        (7.0, ["7"]),
+        (UUID(int=1), ["00000000-0000-0000-0000-000000000001"]),
+    ],
+    ids=range(8),
+)
+def test_content_ids_are_read_from_whatever_holds_them(given: Any, kept: list[str]) -> None:
+    assert clean("Lead", {"content_ids": given}) == ({"content_ids": kept}, [])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["jane@example.com", b"b", 1.5, True, [], {"id": "b"}, float("nan"), Unreadable(), Model()],
+    ids=range(9),
+)
+def test_one_bad_content_id_takes_no_other_along(bad: Any) -> None:
+    assert clean("Lead", {"content_ids": ["a", bad, 7]}) == (
+        {"content_ids": ["a", "7"]}, ["content_ids"]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("id_", ["b", 8])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"quantity": "abc"},
+        {"item_price": "1.299,00"},
+        {"quantity": float("nan")},
+        {"quantity": True},
+        {"delivery_category": "drone"},
+        {"title": "for jane@example.com"},
+        {"id": Model()},
+        {"id": None},
+        {"id": ""},
+        {"id": float("nan")},
+    ],
+    ids=range(10),
+)
+def test_one_bad_object_of_contents_takes_no_other_along(id_: object, bad: dict[str, Any]) -> None:
+    contents = [{"id": "a", "quantity": 1}, {"id": id_, **bad}, {"id": 7}]
+    cleaned, wrong = clean("Lead", {"contents": contents})
+    assert cleaned == {"contents": [{"id": "a", "quantity": 1}, {"id": "7"}]}
+    assert wrong == ["contents"]
+
+
+@pytest.mark.parametrize("id_", ["a", 7, 7.0, Decimal(7), UUID(int=7)], ids=repr)
+def test_numbers_in_contents_are_numbers_whatever_the_id_is(id_: object) -> None:
+    item = {"id": id_, "quantity": "2", "item_price": "19.50"}
+    cleaned, wrong = clean("Lead", {"contents": Rows(item)})
+    assert cleaned["contents"][0] | {"id": ""} == {"id": "", "quantity": 2, "item_price": 19.5}
+    assert wrong == []
+
+
+def test_contents_may_be_a_text_of_json() -> None:
+    cleaned, wrong = clean("Lead", {"contents": '[{"id": 7, "quantity": "2"}]'})
+    assert (cleaned, wrong) == ({"contents": [{"id": "7", "quantity": 2}]}, [])
+    assert clean("Lead", {"contents": "[{", "content_ids": "[a"}) == (
+        {},
+        ["contents", "content_ids"],
+    )
+
+
+def test_of_a_list_without_an_end_its_beginning_is_looked_at() -> None:
+    assert len(clean("Lead", {"content_ids": count(1)})[0]["content_ids"]) == 1000

@@ -81,6 +81,21 @@ def test_a_page_is_a_page_view_and_its_routes_events() -> None:
     assert all(event["event_id"] in body for event in events)
 
 
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("Mozilla/5.0 (Браузер) 浏览器/1".encode(), "Mozilla/5.0 (Браузер) 浏览器/1"),
+        ("Mozilla/5.0 (Gerät)".encode("latin-1"), "Mozilla/5.0 (Gerät)"),
+        (b"Mozilla/5.0 " + "é".encode() * 2000, "Mozilla/5.0 " + "é" * 1012),
+    ],
+    ids=["utf-8", "latin-1", "long"],
+)
+def test_a_user_agent_in_any_script_reaches_meta_as_text(sent: bytes, kept: str) -> None:
+    site = Site(page)
+    site.client.get("/", headers={"user-agent": sent})  # type: ignore[dict-item] # httpx takes bytes
+    assert site.sent()[0]["user_data"]["client_user_agent"] == kept
+
+
 def test_a_row_knows_its_route_page_and_browser() -> None:
     site = Site(page, routes=[EventRoute("GET /p/{sku}", "ViewContent")])
     site.client.get("/p/cup-7?utm=1", headers={"user-agent": "Mozilla/5.0 Gecko/1 Firefox/140.0"})
@@ -833,6 +848,15 @@ def test_advanced_matching_hands_hashes_to_the_pixel_and_nothing_raw() -> None:
     assert pixel["am"] == {"em": digests[0], "ph": digests[1]}
     assert "ane@" not in answer.text
     assert "49301234567" not in answer.text
+
+
+def test_the_pixel_gets_digests_without_the_appendix_that_it_would_hash_again() -> None:
+    digest = sha256(b"jane@example.com").hexdigest()
+    made = f"{digest}.AQQCAQMC"
+    site = Site(page, user_data=lambda request: {"em": made}, advanced_matching=True)
+    answer = site.client.get("/")
+    assert data_of(answer.text)["p"][0]["am"] == {"em": digest}
+    assert site.sent()[0]["user_data"]["em"] == [made]
 
 
 def test_without_advanced_matching_the_page_knows_nothing_of_the_visitor() -> None:
