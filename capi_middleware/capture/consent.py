@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from capi_middleware.capture.banners import ADDITIONAL, READY_RULES, has_provider, has_vendor
-from capi_middleware.capture.client import Address, Proxies
+from capi_middleware.capture.client import Proxies
 from capi_middleware.config.expressions import MISSING, Call, Lookup, fill, parse
+from capi_middleware.meta.normalising import Address
 
 _NO = frozenset({"", "0", "false", "no"})
 

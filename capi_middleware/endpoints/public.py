@@ -9,7 +9,14 @@ from msgspec.structs import replace
 from starlette.responses import Response
 
 from capi_middleware.capture import beacon
-from capi_middleware.capture.client import HEADERS, Client, agent_in, headers_of, without_port
+from capi_middleware.capture.client import (
+    AGENT_KEPT,
+    HEADERS,
+    Client,
+    agent_in,
+    headers_of,
+    without_port,
+)
 from capi_middleware.capture.identity import identify
 from capi_middleware.capture.limits import Allowance, Pages
 from capi_middleware.capture.mirroring import is_harmless, made_by
@@ -156,7 +163,10 @@ class Endpoints:
             now_ms=0,
         )  # fmt: skip
         fbp = None if known.new_cookies else known.fbp
-        who = fbp, f"{client.ip} {agent_in(headers)}"
+        agent = headers.get("user-agent")
+        if agent and not (agent.isascii() and len(agent) <= AGENT_KEPT):
+            agent = agent_in(headers)
+        who = fbp, f"{client.ip} {agent}"
         return [replace(one, uses=self._issuer.use(one.event_id, who)) for one in sightings]
 
     async def _ask(self, asked: Asked) -> Response:

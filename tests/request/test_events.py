@@ -92,7 +92,7 @@ def test_a_page_is_a_page_view_and_its_routes_events() -> None:
 )
 def test_a_user_agent_in_any_script_reaches_meta_as_text(sent: bytes, kept: str) -> None:
     site = Site(page)
-    site.client.get("/", headers={"user-agent": sent})  # type: ignore[dict-item] # httpx takes bytes
+    site.client.get("/", headers=[(b"user-agent", sent)])
     assert site.sent()[0]["user_data"]["client_user_agent"] == kept
 
 
