@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import tzinfo
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -107,9 +107,8 @@ def import_events(
             terminal.opened(source, durability="none") as capi,
             file.open(encoding="utf-8-sig", newline="") as text,
         ):
-            head = text.readline()
-            text.seek(0)
-            lines = csv.reader(text, delimiter=max(",;\t", key=head.count))
+            head = text.readline()  # a pipe is read once
+            lines = csv.reader(chain([head], text), delimiter=max(",;\t", key=head.count))
             names = next(lines, [])
             places = _columns(names, chosen, event)
             told = Told(

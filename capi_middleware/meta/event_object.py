@@ -74,7 +74,15 @@ def identifies(user_data: Mapping[str, Any]) -> bool:
 
 
 def moment_of(value: Any) -> float | None:
-    """A Unix time in seconds from a number or an aware datetime; None for anything else."""
+    """A Unix time in seconds from a number or an aware datetime; None for anything else.
+
+    Requests have both as text, such as "1790000000" and "2026-11-28T16:00:00Z".
+    """
+    if isinstance(value, str):
+        try:
+            value = float(value) if value.isdecimal() else datetime.fromisoformat(value)
+        except ValueError:
+            return None
     if isinstance(value, datetime):
         return value.timestamp() if value.tzinfo is not None else None
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):

@@ -1,6 +1,9 @@
 """import: a file of past events, sent once however often it is given."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +16,7 @@ from capi_middleware.testing import FakeMeta
 from capi_middleware.testing.graph_rules import check_event
 from tests.support.commands import Site, site
 from tests.support.configs import PIXEL_ID
+from tests.support.processes import ROOT, until
 
 
 @pytest.fixture
@@ -85,6 +89,23 @@ def test_it_goes_on_where_it_was_ended(shop: Site, monkeypatch: pytest.MonkeyPat
     told = shop.told("import", path)
     assert (told["known"], told["queued"]) == (6, 3)
     assert len({one["event_id"] for one in sent(shop)}) == 9
+
+
+def test_a_killed_import_goes_on_when_the_file_is_given_again(shop: Site) -> None:
+    lines = [f"Lead,r{n},{stamp(minutes=n)},c{n}@example.com\n" for n in range(800)]
+    pipe = shop.folder / "pipe.csv"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "capi_middleware.cli", "--config", str(shop.path), "import"]
+    process = subprocess.Popen([*command, str(pipe)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    with shop.capi() as capi, pipe.open("w") as text:
+        text.write("event,id,time,email\n" + "".join(lines[:700]))
+        text.flush()
+        until("the first are queued", lambda: capi.store.depth() == {"pending": 500}, 60)
+        process.kill()  # while it waits for more
+        assert process.wait(20) == -9
+    told = shop.told("import", write(shop, "event,id,time,email", *map(str.strip, lines)))
+    assert (told["rows"], told["known"], told["queued"]) == (800, 500, 300)
+    assert len({one["event_id"] for one in sent(shop)}) == 800
 
 
 def test_a_dry_run_says_the_same_and_queues_nothing(shop: Site) -> None:

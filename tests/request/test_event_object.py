@@ -150,6 +150,24 @@ def test_a_route_reads_a_field_of_the_request() -> None:
     assert ("left_out", "customer_segmentation") in counts
 
 
+def test_a_route_reads_when_it_happened_as_requests_write_it() -> None:
+    route = EventRoute(
+        "GET /thanks", "Lead", user_data={"em": "a@b.example"}, event_time="{header.x-at}"
+    )
+    capi = CAPI(make_config(page_view=False, routes=[route]))
+    app = Starlette(routes=[Route("/{path:path}", lambda request: HTMLResponse(PAGE))])
+    client = TestClient(CAPIMiddleware(app, capi), headers=AGENT)
+    at = int(capi.issuer.clock()) - 3600
+    texts = [str(at), datetime.fromtimestamp(at, UTC).isoformat(), "2026-11-28T16:00", "soon"]
+    for text in texts:
+        client.get("/thanks", headers={"x-at": text})
+    times = [one["event_time"] for one in sent(capi)]
+    assert times[:2] == [at, at]
+    assert min(times[2:]) > at  # what is no time is left out, and counted
+    left_out = [one.n for one in capi.store.tallies(0, 1e12).counts if one.reason == "event_time"]
+    assert left_out == [2]
+
+
 def test_what_a_view_says_goes_before_what_its_route_says() -> None:
     route = EventRoute("GET /thanks", "Lead", opt_out=True, user_data={"em": "a@b.example"})
     capi = CAPI(make_config(page_view=False, routes=[route]))
