@@ -67,7 +67,8 @@ def rule(enforced: Sequence[str], report_only: Sequence[str], own: Address) -> R
     allow the tag, all by the same nonce where they ask for one. A report-only policy never
     blocks, but its nonce is used where no enforced one exists, to keep its reports quiet.
     `notes` name what is blocked although the tag may run: "script-src" (Meta's library),
-    "img-src" (the pixel), "connect-src" (our beacon).
+    "img-src" (the pixel), "connect-src" (our beacon), "connect-src-meta" (the pixel by fetch, which
+    tells more than an image).
     """
     # Nonces differ from response to response, the rest of the policies does not: it is judged
     # once, with a number in the place of each nonce.
@@ -186,4 +187,6 @@ def _notes(policies: list[Policy], own: Address) -> tuple[str, ...]:
         beacon = _sources(policy, "connect-src", "default-src")
         if beacon is not None and not _reaches(beacon, own, own):
             notes.append("connect-src")
+        elif beacon is not None and not _reaches(beacon, _PIXEL, own):
+            notes.append("connect-src-meta")
     return tuple(dict.fromkeys(notes))

@@ -20,6 +20,10 @@ from capi_middleware.private import Private
 _encode = msgspec.json.Encoder().encode
 #: What a path has as it is in an attribute: a mount may be what the visitor asked for.
 _MOUNT_SAFE = "/:@!$()*+,;=~"
+#: A policy that refuses one of them lets the requests of Meta's library go their own way (1).
+_CARRIED = frozenset({"img-src", "connect-src-meta"})
+#: The site itself can be told by an image alone.
+_BY_IMAGE = 2
 # "<" must not open or close anything inside a script element.
 _ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
 
@@ -63,6 +67,7 @@ class _Block(Private, Struct, omit_defaults=True):
     l: tuple[int, int] | None = None  # noqa: E741 - the script's letter
     w: str = ""
     y: str = ""
+    c: int = 0
 
 
 def below(mount: str, prefix: str) -> str:
@@ -165,6 +170,7 @@ class TagMaker:
         consent: Permission = GRANTED,
         key: PageKey | None = None,
         nonce: str | None = None,
+        refused: Sequence[str] = (),
         origin: str = "",
         has_script: bool = False,
     ) -> bytes:
@@ -173,14 +179,16 @@ class TagMaker:
         `mount` is the path that the app is mounted at. With `ask` the page does not carry all its
         events and the script asks for the others, or for those that are `waiting` until the page is
         shown (signed, see Carrier); `mark` shows that the app answered it. `key` is what shows that
-        later calls come from this page. `nonce` is the page's own CSP nonce.
+        later calls come from this page. `nonce` is the page's own CSP nonce;
+        `refused` is what its policy keeps the script from, see csp.Ruling.notes.
         """
+        way = _BY_IMAGE if "connect-src" in refused else int(not _CARRIED.isdisjoint(refused))
         prefix = below(mount, self._prefix) if mount else self._prefix
         state, limits = (None, None) if consent is GRANTED else told_consent(consent)
         block = _encode(
             _Block(
                 prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits,
-                waiting, mark,
+                waiting, mark, way,
             )
         )  # fmt: skip
         if not block.isascii():

@@ -686,7 +686,7 @@ class Exchange(Private):
             if self._asks:
                 return issuer.tags.tag(
                     issuer.pixels, mount=self._mount, ask=True, waiting=self._waiting,
-                    mark=self._mark, nonce=verdict.nonce,
+                    mark=self._mark, nonce=verdict.nonce, refused=verdict.csp_notes,
                     origin=origin, has_script=has_script,
                 )  # fmt: skip
             if self._page_view:
@@ -709,7 +709,7 @@ class Exchange(Private):
                 pixels, told + carried, mount=self._mount, ask=self._lacks_view,
                 consent=visit.permission or visit.permitted(),
                 key=page_key(told, self._path, issuer.page_digest) or issuer.new_key(self._path),
-                nonce=verdict.nonce,
+                nonce=verdict.nonce, refused=verdict.csp_notes,
                 origin=origin, has_script=has_script,
             )  # fmt: skip
             visitor = visit.visitor(sets_cookies=sets_cookies)

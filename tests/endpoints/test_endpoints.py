@@ -669,6 +669,7 @@ def test_too_many_questions_of_one_visitor_are_refused_and_counted(site: Site) -
         ("script-src 'self'", "Add https://connect.facebook.net to script-src"),
         ("img-src 'self'", "Add https://www.facebook.com to img-src"),
         ("connect-src 'none'", "Add 'self' to connect-src"),
+        ("connect-src 'self'", "Add https://www.facebook.com to connect-src"),
         ("script-src 'none'", "Add 'self' to script-src"),
     ],
 )

@@ -152,8 +152,8 @@ def test_a_wildcard_covers_our_subdomain() -> None:
         "script-src 'self' connect.facebook.net/en_US/ connect.facebook.net/signals/",
         "script-src 'nonce-abc' 'strict-dynamic'",
         "script-src 'self' https:",
-        "img-src https://www.facebook.com/tr/; connect-src 'self'",
-        "connect-src shop.example",
+        "img-src https://www.facebook.com/tr/; connect-src 'self' https://www.facebook.com",
+        "connect-src shop.example https://*.facebook.com",
     ],
 )
 def test_a_policy_that_blocks_nothing_has_no_notes(policy: str) -> None:
@@ -171,6 +171,8 @@ def test_a_policy_that_blocks_nothing_has_no_notes(policy: str) -> None:
         ("img-src https://www.facebook.com/tr", "img-src"),
         ("connect-src 'none'", "connect-src"),
         ("connect-src https://api.shop.example", "connect-src"),
+        ("connect-src 'self'", "connect-src-meta"),
+        ("connect-src shop.example", "connect-src-meta"),
     ],
 )
 def test_what_a_policy_blocks_besides_is_noted(policy: str, note: str) -> None:
@@ -178,7 +180,9 @@ def test_what_a_policy_blocks_besides_is_noted(policy: str, note: str) -> None:
 
 
 def test_the_default_stands_in_for_every_directive() -> None:
-    assert set(enforced("default-src 'self'").notes) == {"script-src", "img-src"}
+    assert set(enforced("default-src 'self'").notes) == {
+        "script-src", "img-src", "connect-src-meta",
+    }  # fmt: skip
 
 
 def test_a_note_of_two_policies_is_made_once() -> None:

@@ -82,6 +82,20 @@ def test_what_a_policy_in_the_page_blocks_besides_is_counted() -> None:
     assert set(site.counts("csp")) == {("", "script-src"), ("", "img-src"), ("", "connect-src")}
 
 
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [
+        ("connect-src 'self' https://www.facebook.com", None),
+        ("connect-src 'self'", 1),
+        ("img-src 'self'", 1),
+        ("connect-src 'none'", 2),
+    ],
+)
+def test_the_script_is_told_what_the_policy_keeps_it_from(text: str, way: int | None) -> None:
+    for site in (site_of(policy(text)), site_of("", **{"content-security-policy": text})):
+        assert block_of(site.client.get("/thanks").text).get("c") == way
+
+
 @pytest.mark.parametrize("how", ["whole", "stream"])
 def test_a_script_put_in_by_hand_gets_its_block_and_is_not_doubled(how: str) -> None:
     site = site_of(SCRIPT, how)

@@ -11,8 +11,8 @@ _FOLDER = Path(capi_middleware.page.__path__[0])
 MADE = _FOLDER / "s.min.js"
 #: What runs before the events are out.
 FIRST = ("common", "events", "outcomes", "start")
-#: One function each: browsers parse its inside when it is called, after the events are out.
-REST = ("mirror", "forms", "routers")
+#: Functions: browsers parse their inside when they are called, after the events are out.
+REST = ("judging", "mirror", "forms", "routers")
 
 
 def source(modules: Sequence[str] = (*FIRST[:-1], *REST, FIRST[-1])) -> str:

@@ -19,7 +19,7 @@ const json = value => {
 	return text;
 };
 // Whether the browser took it.
-const beam = safe((url, body) => navigator.sendBeacon(url, body));
+const beam = safe((url, body) => data.c > 1 || navigator.sendBeacon(url, body));
 const pixel = /\/tr\/?\?/;
 // c.i event_id, c.n name, c.p pixel, c.b without event_id (bare), c.v value and currency of the
 // page's own call; c.is outcome, c.said reported

@@ -23,8 +23,8 @@ const leftover = safe(() => {
 
 // `at` is the address of a page that scripts fetch, maybe before it is shown.
 const fire = (events, at) => {
-	// A tab closed while loading runs pagehide only if somebody listens to this.
-	addEventListener('beforeunload', noop);
+	// A tab closed while loading runs pagehide only if somebody listens to this; WebKit runs this alone.
+	addEventListener('beforeunload', away);
 	for (const e of events) if (!fired(e.i, false, e.o)) for (const p of e.p) {
 		if (copies.some(c => same(c, e.i, e.n) && c.p === p)) continue;
 		// A page has one PageView for a pixel, whose ever it is.
@@ -41,7 +41,7 @@ const fire = (events, at) => {
 const place = more => json({ u: location.href, ...more });
 // A page that others may have got, too, knows neither its events nor this visitor's consent; those
 // of one that was fetched ahead wait until it is shown (w), or a part of it (f); h has it already.
-const tell = (about, wait = 1000) => fetch(site + '/t', {
+const tell = async (about, wait = 1000) => !(data.c > 1) && fetch(site + '/t', {
 	method: 'POST', keepalive: true, body: place({ k: data.k, y: data.y, ...about }),
 }).then(answer => {
 	if (answer.ok || wait > 8000 || answer.status < 500 && answer.status !== 429) return answer.json();

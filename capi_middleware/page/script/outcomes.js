@@ -1,11 +1,11 @@
 // Finds out what became of each copy, and tells the site.
 const lost = {}; // why no event can leave: by pixel, '' for all
-const refused = []; // URLs that the page's CSP refused
+const refused = []; // what the page's CSP refused: its directive and the URL
 const timings = {};
-let listening, late, asImage, probing, observer;
+let listening, late, asImage, observer, cut, send;
 
 const arrived = entry => entry.transferSize || entry.nextHopProtocol;
-const csp = part => refused.some(url => url.includes(part));
+const csp = (part, kind = '') => refused.some(one => one.startsWith(kind) && one.includes(part));
 const locked = safe(name => RegExp(`"(${name})`).test(json(fbq.instance.locks)));
 const see = list => list.forEach(entry => { timings[entry.name] = entry; });
 
@@ -17,18 +17,6 @@ const report = () => {
 		new Image().src = beacon + '?e=' + encodeURIComponent(body);
 };
 
-// What an open copy has come to when time is up.
-const guess = safe((c, end) => {
-	if (c.left) return end;
-	if (locked('consent')) return 'consent';
-	if (end !== 'unknown') return end;
-	if (!fbq.callMethod) return 'script_blocked';
-	if (locked('config:|plugin:')) return 'config_blocked';
-	// A page has one PageView, and it may not have been ours.
-	if (fbq.queue.length || c.n === 'PageView' && (data.a || !own)) return end;
-	return fbq.instance.pixelsByID[c.p].eventCount && 'bot';
-});
-
 const review = end => {
 	late = late || end;
 	for (const c of copies) {
@@ -36,35 +24,13 @@ const review = end => {
 		if (end && !c.is) c.is = guess(c, end) || end;
 	}
 	if (!late && copies.some(c => !c.is)) return;
-	removeEventListener('beforeunload', noop);
+	removeEventListener('beforeunload', away);
 	report();
 };
 const expire = () => setTimeout(safe(review), 6000, 'unknown');
 const settle = (c, outcome) => {
 	if (c.is !== 'sent') c.is = outcome;
 	review();
-};
-
-// An empty answer is an image error, too: can the host be reached at all?
-const probe = url => probing = probing || fetch(url, { mode: 'no-cors', credentials: 'omit' })
-	.then(() => 'sent', () => new Promise(later).then(() => csp(url) ? 'unknown' : 'request_blocked'))
-	.then(outcome => {
-		later(() => { probing = 0; }); // what fails later is asked anew: a blocker may be on by then
-		return outcome;
-	});
-
-const shown = () => performance.getEntriesByType('navigation').every(one => one.loadEventStart);
-const judge = (c, url, loaded) => {
-	see(observer.takeRecords());
-	const entry = timings[url.href];
-	const [part] = /\beid=[^&]*/.exec(url.search) || [url.href]; // as it travels: percent-encoded
-	if (csp(part)) settle(c, 'csp');
-	else if (entry && (loaded || arrived(entry))) settle(c, 'sent');
-	else if (loaded) settle(c, 'request_replaced'); // an extension's redirect has no timing
-	else if (!entry || c.cut || locked('consent')) settle(c, 'unknown');
-	// A page that is stopped while it loads fails its images, too, and never sees its load event.
-	else if (!shown()) on(window, 'load', () => later(() => judge(c, url)));
-	else probe(url.origin + url.pathname + '?id=' + c.p).then(outcome => settle(c, outcome));
 };
 
 const leave = (get, word) => {
@@ -80,24 +46,14 @@ const leave = (get, word) => {
 	fired(c.i, true, c.o);
 	return c;
 };
-const watch = safe((img, src) => {
-	if (!pixel.test(src)) return;
-	if (!observer) { // unlike the page's own list it has no end, and nobody clears it
-		observer = new PerformanceObserver(list => see(list.getEntries()));
-		observer.observe({ entryTypes: ['resource'] });
-	}
-	const url = new URL(src, location), c = leave(name => url.searchParams.get(name));
-	for (const type of ['load', 'error'])
-		on(img, type, () => later(() => judge(c, url, type === 'load')));
-});
-
-// The library's own word: no proof, but the only sign of a form POST.
+// The library's own word: no proof, but the only sign of a form POST that the page's policy keeps
+// from being carried.
 const listen = safe(() => {
 	if (listening || !fbq.callMethod) return;
 	listening = true;
 	fbq.getFbeventsModules('SignalsFBEventsFiredEvent').listen(safe((method, payload) => {
 		const c = leave(name => payload.get(name), true);
-		if (method !== 'GET') settle(c, 'unknown');
+		if (method !== 'GET' && !c.carried) settle(c, 'unknown');
 	}));
 });
 
@@ -107,19 +63,21 @@ const script = ({ target, type }) => {
 	listen();
 	if (id || target === library || /\/fbevents\.js/.test(src)) later(() => {
 		const cause = id ? 'config_blocked' : failed ? 'script_blocked' : 'script_replaced';
-		if (id ? failed || locked('config:' + id) : !fbq.callMethod) lost[id] = csp(src) ? 'csp' : cause;
+		if (id ? failed || locked('config:' + id) : !fbq.callMethod) lost[id] = csp(src) ? 'csp' : failed && gone() ? 'left_early' : cause;
 		review();
 	});
 };
 
 // What must be listened to before the first event.
 const judgement = () => {
-	on(window, 'pagehide', () => { review('left_early'); leftover(); });
+	send = window.fetch.bind(window);
+	asImage = data.c > 1;
+	on(window, 'pagehide', away);
 	on(document, 'load', script);
 	on(document, 'error', script);
-	on(document, 'securitypolicyviolation', ({ disposition, blockedURI: url }) => {
+	on(document, 'securitypolicyviolation', ({ disposition, effectiveDirective: kind, blockedURI: url }) => {
 		if (disposition !== 'enforce') return;
-		refused.push(url);
+		refused.push(kind + url);
 		if (asImage || !url.startsWith(beacon)) return;
 		asImage = true;
 		for (const c of copies) c.said = 0;
@@ -127,11 +85,8 @@ const judgement = () => {
 	});
 	const { stop } = window;
 	window.stop = () => { // what is in flight now fails without a word
-		for (const c of copies) c.cut = c.left && !c.is;
+		cut = Date.now();
 		stop.call(window);
 	};
-	const image = HTMLImageElement.prototype, src = Object.getOwnPropertyDescriptor(image, 'src');
-	const { set } = src;
-	src.set = function (url) { watch(this, url); set.call(this, url); };
-	safe(() => Object.defineProperty(image, 'src', src))(); // frozen by some
+	carriers();
 };

@@ -52,7 +52,7 @@ def csp_blocks(facts: Facts) -> Flags:
         elif (count.kind, count.reason) == ("skipped", "csp"):
             blocked["tag"] += count.n
     for directive, n in blocked.items():
-        severity: Severity = "info" if directive == "connect-src" else "critical"
+        severity: Severity = "info" if directive.startswith("connect-src") else "critical"
         yield flag(severity, value=n, words=directives[directive])
 
 

@@ -1,0 +1,99 @@
+// Carries the requests of Meta's library, so that each tells what became of it.
+// What an open copy has come to when time is up.
+const guess = safe((c, end) => {
+	if (c.left) return end;
+	if (locked('consent')) return 'consent';
+	if (end !== 'unknown') return end;
+	if (!fbq.callMethod) return 'script_blocked';
+	if (locked('config:|plugin:')) return 'config_blocked';
+	// A page has one PageView, and it may not have been ours.
+	if (fbq.queue.length || c.n === 'PageView' && (data.a || !own)) return end;
+	return fbq.instance.pixelsByID[c.p].eventCount && 'bot';
+});
+
+// Loads fail, too, where the page is left or stopped: then it is complete without a load event.
+const gone = () => Date.now() - cut < 1000 || document.readyState === 'complete'
+	&& performance.getEntriesByType('navigation').some(one => !one.loadEventStart);
+const away = safe(() => {
+	cut = Date.now();
+	review('left_early');
+	leftover();
+});
+
+// An extension's redirect has no timing, a delivered request has one: soon.
+const timed = async (url, patience = 20) => {
+	if (!observer) { // unlike the page's own list it has no end, and nobody clears it
+		observer = new PerformanceObserver(list => see(list.getEntries()));
+		observer.observe({ entryTypes: ['resource'] });
+	}
+	see(observer.takeRecords());
+	if (timings[url.href] || !patience) return timings[url.href];
+	await new Promise(later);
+	return timed(url, patience - 1);
+};
+
+// What an image came to shows only if the answer is a picture; fetch() tells of any, and of this
+// very request. Where the page's policy refuses it, `otherwise` sends it as the library meant to.
+const carry = (url, get, how, otherwise) => {
+	if (data.c) return;
+	const c = leave(get);
+	if (!c) return; // of a pixel that is not ours
+	c.carried = true;
+	send(url, { mode: 'no-cors', credentials: 'include', ...how }).then(async answer => {
+		const delivered = answer.type === 'opaque' && (how.method || await timed(url));
+		// What a worker or a script of the page made up has the type "default".
+		settle(c, delivered ? 'sent' : answer.type === 'default' ? 'unknown' : 'request_replaced');
+	}, () => new Promise(later).then(() => {
+		if (!csp(url.href, 'connect')) return settle(c, gone() ? 'left_early' : 'request_blocked');
+		c.carried = false;
+		data.c = 1;
+		otherwise(c);
+	})).catch(noop);
+	return c;
+};
+const judge = async (c, url, loaded) => {
+	const [part] = /\beid=[^&]*/.exec(url.search) || [url.href]; // as it travels: percent-encoded
+	const entry = await timed(url, 1);
+	if (csp(part, 'img')) settle(c, 'csp');
+	else if (entry && (loaded || arrived(entry))) settle(c, 'sent');
+	else settle(c, loaded ? 'request_replaced' : 'unknown');
+};
+const carryImage = safe((img, src, set) => {
+	if (!pixel.test(src)) return;
+	const url = new URL(src, document.baseURI), get = name => url.searchParams.get(name);
+	timed(url, 0);
+	const watch = c => ['load', 'error'].forEach(type =>
+		on(img, type, () => later(() => judge(c, url, type === 'load').catch(noop))));
+	const c = carry(url, get, {}, one => {
+		watch(one);
+		set.call(img, src);
+	});
+	if (!c) watch(leave(get));
+	return c;
+});
+const carryPost = safe((to, body, how, otherwise) => {
+	const url = new URL(to, document.baseURI), get = name => body.get(name);
+	return /\/tr\/?$/.test(url.pathname) && get('ev')
+		&& carry(url, get, { method: 'POST', body, ...how }, c => {
+			otherwise();
+			settle(c, 'unknown');
+		});
+});
+// The library's own ways: images; and what is long in frames (Chromium), by sendBeacon (the others).
+const carriers = () => {
+	const image = HTMLImageElement.prototype, src = Object.getOwnPropertyDescriptor(image, 'src');
+	const { set } = src, form = HTMLFormElement.prototype, { submit } = form, beacon = navigator.sendBeacon;
+	src.set = function (url) { carryImage(this, url, set) || set.call(this, url); };
+	safe(() => Object.defineProperty(image, 'src', src))(); // frozen by some
+	safe(() => { // a form of the library's own, of fields alone
+		form.submit = function () {
+			const body = this.target && safe(() => new URLSearchParams(new FormData(this)))();
+			if (!carryPost(this.action, body, {}, () => submit.call(this))) submit.call(this);
+		};
+	})();
+	if (beacon) safe(() => {
+		navigator.sendBeacon = (...call) =>
+			!!carryPost(...call, { keepalive: true }, () => beacon.apply(navigator, call))
+				|| beacon.apply(navigator, call);
+	})();
+};
