@@ -166,7 +166,7 @@ class Endpoints:
         agent = headers.get("user-agent")
         if agent and not (agent.isascii() and len(agent) <= AGENT_KEPT):
             agent = agent_in(headers)
-        who = fbp, f"{client.ip} {agent}"
+        who = fbp, f"{known.address(client.ip) if known.ip else client.ip} {agent}"
         return [replace(one, uses=self._issuer.use(one.event_id, who)) for one in sightings]
 
     async def _ask(self, asked: Asked) -> Response:

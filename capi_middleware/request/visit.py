@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from capi_middleware.capture.identity import (
     click_of,
     cookie_domain,
     identify,
+    is_same_site,
     set_cookie_header,
 )
 from capi_middleware.capture.reading import BodyTee, Fields
@@ -235,9 +237,21 @@ class Visit(Private):
                 host=self.client.host,
                 within=self._issuer.config.cookie_domain,
                 now_ms=int(self._issuer.clock() * 1000),
+                withheld=self._scope["method"] != "GET" and self._may_hold_back(),
             )
             self.has_new_cookies = bool(self._identity.new_cookies)
         return self._identity
+
+    def _may_hold_back(self) -> bool:
+        """Whether the browser may have cookies that it does not send with what another site posts.
+
+        A payment provider's form that leads back: SameSite=Lax holds back _fbp, not on the way on.
+        """
+        wanted, origin = self.headers.get("sec-fetch-site"), self.headers.get("origin")
+        if wanted is not None:
+            return wanted == "cross-site"
+        within = self._issuer.config.cookie_domain
+        return origin is not None and not is_same_site(origin, self.client.host, within)
 
     def visitor(self, *, sets_cookies: bool) -> Visitor:
         """Who this request comes from.
@@ -260,10 +274,15 @@ class Visit(Private):
                 referer = None  # it is the page that calls: where that came from, nobody says
             if agent and not agent.isascii():
                 agent = agent_in(headers)
+            if identity.ip and client.ip and self._visitor is None:
+                browser, server = (
+                    "IPv6" if ":" in one else "IPv4" for one in (identity.ip, client.ip)
+                )
+                self._issuer.count(Count("ip_family", f"{browser} {server}"))
             kept = self._visitor = Visitor(
                 fbp=fbp,
                 fbc=identity.fbc,
-                client_ip_address=client.ip,
+                client_ip_address=identity.address(client.ip) if identity.ip else client.ip,
                 client_user_agent=agent and agent[:AGENT_KEPT],
                 event_source_url=calling
                 or source_url(
@@ -353,19 +372,23 @@ class Visit(Private):
             for part in self.headers.get("cookie", "").split(";"):
                 name, _, value = part.strip().partition("=")
                 if name == carrying.COOKIE:
-                    try:
-                        self._brought = issuer.carrier.unpack(
-                            value, now=issuer.clock(), owner=self._owner()
-                        )
-                        break
-                    except BadBeacon:
-                        issuer.count(Count("beacon", "carried"))
+                    for owner in (self._owner(), self._caller()):
+                        with suppress(BadBeacon):
+                            self._brought = issuer.carrier.unpack(
+                                value, now=issuer.clock(), owner=owner
+                            )
+                            return self._brought
+                    issuer.count(Count("beacon", "carried"))
         return self._brought
 
     def _owner(self) -> str:
         """Whose events this browser may fire: the fbp that it brings, else one nobody has."""
         identity = self.identity()
         return identity.fbp if identity.fbp and not _has_new_fbp(identity) else "nobody"
+
+    def _caller(self) -> str:
+        """Who owns events instead where the browser holds its cookies back."""
+        return f"{self.client.ip} {self.headers.get('user-agent')}"
 
     def carried(self, *, for_page: bool = False) -> list[PageEvent]:
         """The events that were sent here and that this answer hands to the browser.
@@ -413,7 +436,7 @@ class Visit(Private):
                 [*events, *(event for event in brought if event.event_id not in known)],
                 now=self._issuer.clock(),
                 scripted=self.scripted and (for_script or not brought),
-                owner=self.identity().fbp or "",
+                owner=self.identity().fbp or self._caller(),
                 domain=domain,
             )
             # Only this browser may fire them, so it has to be known.

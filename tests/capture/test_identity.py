@@ -40,7 +40,9 @@ def test_the_same_click_keeps_its_time_and_another_one_gets_its_own() -> None:
     assert ask(cookie_header=header, query="fbclid=same").fbc == f"fb.1.{NOW}.same"
 
 
-@pytest.mark.parametrize("click", ["a%0d%0aSet-Cookie:x", "", "a;b", "a b", "x" * 501, "%00"])
+@pytest.mark.parametrize(
+    "click", ["a%0d%0aSet-Cookie:x", "", "a;b", "a b", "x" * 2001, "%00", "." * 300]
+)
 def test_a_click_id_that_is_none_makes_no_cookie(click: str) -> None:
     assert ask(query=f"fbclid={click}").fbc is None
 
@@ -117,10 +119,94 @@ def test_a_cookie_that_meta_did_not_write_is_absent(cookie: str) -> None:
 def test_a_click_of_the_url_goes_before_that_of_the_referrer() -> None:
     found = ask(query="fbclid=Url", referer="https://www.example.com/l?fbclid=Ref")
     assert found.fbc == f"fb.1.{NOW}.Url"
-    assert ask(referer="https://m.facebook.com/?fbclid=Ref#x").fbc == f"fb.1.{NOW}.Ref"
+    assert ask(referer="https://shop.example.com/?fbclid=Ref#x").fbc == f"fb.1.{NOW}.Ref"
     assert ask(referer="https://www.example.com/#fbclid=Frag").fbc is None
 
 
 @pytest.mark.parametrize("referer", ["http://[bad", "www.example.com/l", "?", ""])
 def test_a_referrer_that_is_no_address_is_no_error(referer: str) -> None:
     assert ask(referer=referer).fbc is None
+
+
+GOOD, OTHER = "fb.1.1600000000000.7", "fb.1.1700000000000.8"
+
+
+@pytest.mark.parametrize("name", ["_fbp", "_fbc"])
+@pytest.mark.parametrize("bad", ["", "null", "undefined", "x.y.z.w", OTHER])
+def test_of_several_cookies_of_one_name_the_first_good_one_counts(name: str, bad: str) -> None:
+    found = ask(cookie_header=f"{name}={GOOD}; {name}={bad}")
+    assert (found.fbp if name == "_fbp" else found.fbc) == GOOD
+    if bad != OTHER:
+        found = ask(cookie_header=f"{name}={bad}; {name}={GOOD}; {name}={bad}")
+        assert (found.fbp if name == "_fbp" else found.fbc) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("query", "click"),
+    [
+        ("fbclid=A&fbclid=B", "A"),
+        ("fbclid=&fbclid=B", "B"),
+        ("fbclid=a%20b&fbclid=B&fbclid=C", "B"),
+        ("FBCLID=A&fbclid=B", "B"),
+        ("fbclid=" + "x" * 500, "x" * 500),
+        ("fbclid=" + "x" * 2000, "x" * 2000),
+    ],
+    ids=range(6),
+)
+def test_the_first_click_of_an_address_counts_however_long(query: str, click: str) -> None:
+    made = ask(query=query).fbc
+    assert made == f"fb.1.{NOW}.{click}"
+    again = ask(cookie_header=f"_fbp={GOOD}; _fbc={made}", query=query)
+    assert (again.fbc, again.new_cookies) == (made, [])
+
+
+@pytest.mark.parametrize(
+    "referer",
+    [
+        "https://www.facebook.com/?fbclid=Ref",
+        "https://other.example/?fbclid=Ref",
+        "https://www.example.com.evil.example/?fbclid=Ref",
+        "https://www.example.com@evil.example/?fbclid=Ref",
+        "https://notexample.com/?fbclid=Ref",
+        "https://evil.example/www.example.com?fbclid=Ref",
+    ],
+)
+def test_the_referrer_of_another_site_gives_no_click(referer: str) -> None:
+    assert ask(referer=referer).fbc is None
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "Shop.Example.com"])
+def test_a_referrer_of_the_site_gives_one_wherever_it_runs(host: str) -> None:
+    found = ask(host=host, referer=f"http://{host.lower()}/landing?fbclid=Ref")
+    assert str(found.fbc).endswith(".Ref")
+
+
+def test_an_older_click_in_a_referrer_does_not_replace_the_cookie() -> None:
+    referer = "https://www.example.com/landing?fbclid=Old"
+    found = ask(cookie_header=f"_fbp={GOOD}; _fbc=fb.1.1600000000000.New", referer=referer)
+    assert (found.fbc, found.new_cookies) == ("fb.1.1600000000000.New", [])
+
+
+def test_where_cookies_may_be_withheld_none_is_made() -> None:
+    found = ask(withheld=True, query="fbclid=A")
+    assert (found.fbp, found.fbc, found.new_cookies) == (None, None, [])
+    assert ask(withheld=True, cookie_header=f"_fbp={GOOD}").fbp == GOOD
+
+
+@pytest.mark.parametrize(
+    ("cookie", "connection", "found"),
+    [
+        ("2001:db8::7", "203.0.113.7", "2001:db8::7"),
+        ("2001:db8::7", "2001:db8::8", "2001:db8::7"),
+        ("203.0.113.5", "2001:db8::8", "2001:db8::8"),
+        ("203.0.113.5.AQQAAQMC", "203.0.113.7", "203.0.113.5"),
+        ("2001%3Adb8%3A%3A7", None, "2001:db8::7"),
+        ("10.0.0.5", "203.0.113.7", "203.0.113.7"),
+        ("nonsense", "203.0.113.7", "203.0.113.7"),
+        ("", None, None),
+    ],
+)
+def test_the_address_is_the_best_of_what_browser_and_connection_say(
+    cookie: str, connection: str | None, found: str | None
+) -> None:
+    assert ask(cookie_header=f"a=1; _fbi={cookie}").address(connection) == found

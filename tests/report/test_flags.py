@@ -226,3 +226,13 @@ def test_the_gravest_flags_come_first() -> None:
         ("warning", "Purchase", "server_missing"),
         ("info", "AddToCart", "server_missing"),
     ]
+
+
+@pytest.mark.parametrize(("differing", "raised"), [(60, True), (4, False)])
+def test_visitors_whose_address_is_of_two_families_are_told(differing: int, raised: bool) -> None:
+    counts = (Count("ip_family", "IPv6 IPv4", n=differing), Count("ip_family", "IPv6 IPv6", n=100))
+    found = flags(tally("delivered", "sent"), counts=counts).get("ip_families_differ")
+    assert (found is not None) is raised
+    if found is not None:
+        assert (found.severity, found.value) == ("info", 0.375)
+        assert "In 60 of 160 page views" in found.explanation

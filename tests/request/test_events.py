@@ -980,3 +980,78 @@ def test_the_question_of_a_public_page_issues_what_only_the_server_sends_too() -
     answer = site.client.post("/_capi/t", json=given)
     assert [one["n"] for one in answer.json()["e"]] == ["PageView"]
     assert names(site.sent()) == ["Contact", "PageView"]
+
+
+# -- a payment provider's form that leads back ---------------------------------------------------
+
+FBP = "fb.1.1700000000000.42"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"sec-fetch-site": "cross-site", "origin": "https://pay.example"},
+        {"origin": "https://pay.example"},
+        {"origin": "null"},
+    ],
+    ids=["browser", "old browser", "old browser that hides"],
+)
+def test_what_another_site_posts_makes_no_fbp_and_overwrites_none(said: dict[str, str]) -> None:
+    def view(request: Request) -> HTMLResponse:
+        track("Purchase", value=9, currency="EUR", send="server")
+        return HTMLResponse(PAGE)
+
+    site = Site(view, page_view=False)
+    answer = site.client.post("/return", headers=said)
+    assert "set-cookie" not in answer.headers
+    assert "fbp" not in site.sent()[0]["user_data"]
+    site.client.post("/return", headers={**said, "cookie": f"_fbp={FBP}"})
+    assert site.sent()[0]["user_data"]["fbp"] == FBP
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"sec-fetch-site": "same-origin", "origin": "http://testserver"},
+        {"sec-fetch-site": "none"},
+        {"origin": "http://testserver"},
+        {},
+    ],
+    ids=["form", "typed", "old browser", "no browser"],
+)
+def test_what_the_site_posts_makes_one(said: dict[str, str]) -> None:
+    answer = Site(page).client.post("/", headers=said)
+    assert "_fbp=" in answer.headers["set-cookie"]
+
+
+@pytest.mark.parametrize(("agent", "n"), [("Mozilla/5.0", 1), ("Mozilla/5.0 another", 0)])
+def test_the_purchase_of_a_payment_return_is_fired_on_the_page_it_leads_to(
+    agent: str, n: int
+) -> None:
+    def view(request: Request) -> Any:
+        if request.method == "GET":
+            return HTMLResponse(PAGE)
+        track("Purchase", value=9, currency="EUR")
+        return RedirectResponse("/thanks", 303)
+
+    site = Site(view, page_view=False)
+    said = {"sec-fetch-site": "cross-site"}
+    answer = site.client.post("/return", headers=said, follow_redirects=False)
+    assert "_fbp" not in str(answer.headers.get_list("set-cookie"))
+    carried = site.client.cookies["capi_next"]
+    headers = {"user-agent": agent, "cookie": f"_fbp={FBP}; capi_next={carried}"}
+    site.client.cookies.clear()
+    body = site.client.get("/thanks", headers=headers).text
+    assert len(data_of(body).get("e", [])) == n
+
+
+def test_where_browser_and_server_see_other_families_of_addresses_it_is_counted() -> None:
+    site = Site(page, trusted_proxies=["unix", "127.0.0.0/8"])
+    site.client = TestClient(site.client.app, headers=AGENT, client=("127.0.0.1", 9))
+    for by_server in ("203.0.113.7", "203.0.113.8", "2001:db8::8"):
+        headers = {"x-forwarded-for": by_server, "cookie": f"_fbp={FBP}; _fbi=2001:db8::7"}
+        site.client.get("/", headers=headers)
+    site.client.get("/", headers={"x-forwarded-for": "203.0.113.7"})
+    addresses = [one["user_data"]["client_ip_address"] for one in site.sent()]
+    assert addresses == ["2001:db8::7"] * 3 + ["203.0.113.7"]
+    assert site.counts("ip_family") == {("", "IPv6 IPv4"): 2, ("", "IPv6 IPv6"): 1}

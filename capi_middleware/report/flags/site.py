@@ -20,6 +20,8 @@ _CONSENT_SHARE = 0.5
 _BOT_SHARE = 0.3
 #: From this share of blocked browser copies it is worth to know.
 _BLOCKED_SHARE = 0.05
+#: More visitors whose address is of two families than this share: Meta warns of it.
+_FAMILY_SHARE = 0.1
 #: From so many views a page is one that people use.
 _SEEN = 20
 
@@ -136,6 +138,14 @@ def bot_share(facts: Facts) -> Flags:
         for causes in (one.suppressed, one.missing_browser)
     )
     return _often(n, sum(map(_made, facts.events)), _BOT_SHARE)
+
+
+@check
+def ip_families_differ(facts: Facts) -> Flags:
+    """Browsers have an IPv6 address that the server does not see, or the other way round."""
+    seen = facts.counted("ip_family").get(("", ""), Counter())
+    same = seen["IPv4 IPv4"] + seen["IPv6 IPv6"]
+    return _often(seen.total() - same, seen.total(), _FAMILY_SHARE)
 
 
 def _made(event: EventReport) -> int:
