@@ -9,13 +9,14 @@ FAULTS ?=
 ROUNDS ?= 1000
 SECONDS ?= 600
 AGAINST ?=
+ONLY ?=
 # How many processes run the tests.
 WORKERS ?= 2
 WITH ?= $(BIN)/python
 # The rooms of the package that need no server and no browser.
 UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
 
-.PHONY: demo test test-doors test-journeys test-wheel test-lowest script attack torture torture-postgres soak shape same bench bench-smoke lint browser pgbouncer npm wrk clean
+.PHONY: demo test test-browsers test-doors test-journeys test-wheel test-lowest script attack torture torture-postgres soak shape same bench bench-smoke lint browser browsers pgbouncer npm wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -28,6 +29,9 @@ $(VENV)/.installed: pyproject.toml
 
 browser: $(VENV)/.installed
 	@$(BIN)/python -m tests.support.browsers
+
+browsers: $(VENV)/.installed
+	@$(BIN)/python -m tests.support.browsers --all
 
 pgbouncer:
 	@test -x /usr/sbin/pgbouncer || command -v pgbouncer >/dev/null || { \
@@ -52,10 +56,15 @@ lint: $(VENV)/.installed
 		|| { cat $(VENV)/verifytypes; exit 1; }
 	@$(BIN)/lint-imports
 
-test: lint browser pgbouncer npm wrk $(VENV)/.bench-installed
-	@echo "==> pytest (real servers, real SQLite files, real Chromium)"
+test: lint browsers pgbouncer npm wrk $(VENV)/.bench-installed
+	@echo "==> pytest (real servers, real SQLite files, real browsers)"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not browser"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m browser
+
+# ONLY=WORDS plays the scenes whose name has them.
+test-browsers: browsers
+	@echo "==> The table of pages, policies, routers and visits in Chromium, Firefox and WebKit"
+	@$(BIN)/python -m tests.browsers --only "$(ONLY)"
 
 test-doors: $(VENV)/.bench-installed
 	@echo "==> Every behaviour of an app behind every server, beside the app without us"

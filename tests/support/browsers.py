@@ -1,4 +1,4 @@
-"""Finds a Chromium for the browser tests, or installs one. `python -m tests.support.browsers`."""
+"""Finds the browsers of the tests, or installs them. `python -m tests.support.browsers [--all]`."""
 
 import os
 import shutil
@@ -19,6 +19,19 @@ FLAGS = [
     "--disable-sync",
     "--disable-default-apps",
 ]
+
+FIREFOX = "/usr/bin/firefox-esr"
+#: What is there once Debian's package is: WebKit's browser for tests is no command of its own.
+DEBIAN = {
+    FIREFOX: "firefox-esr",
+    "/usr/bin/WebKitWebDriver": "webkit2gtk-driver",
+    "/usr/bin/Xvfb": "xvfb",
+}
+
+
+def mini_browser() -> str:
+    """The path of WebKitGTK's MiniBrowser, the newest of those that came with its driver."""
+    return str(max(Path("/usr/lib").glob("*/webkit2gtk-4.*/MiniBrowser")))
 
 
 def find() -> str | None:
@@ -43,9 +56,19 @@ def install() -> str | None:
     playwright = [sys.executable, "-m", "playwright", "install", "--with-deps", "chromium"]
     if subprocess.run(playwright, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
         print("==> That did not work: installing Debian's chromium with apt-get", flush=True)
-        subprocess.run(["apt-get", "update", "-qq"], stdout=subprocess.DEVNULL)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "chromium"], stdout=subprocess.DEVNULL)
+        apt("chromium")
     return find()
+
+
+def apt(*packages: str) -> None:
+    """Install Debian's packages."""
+    subprocess.run(["apt-get", "update", "-qq"], stdout=subprocess.DEVNULL)
+    subprocess.run(["apt-get", "install", "-y", "-qq", *packages], stdout=subprocess.DEVNULL)
+
+
+def missing() -> list[str]:
+    """The packages whose program is not there."""
+    return [package for path, package in DEBIAN.items() if not Path(path).exists()]
 
 
 if __name__ == "__main__":
@@ -53,3 +76,10 @@ if __name__ == "__main__":
     if path is None:
         sys.exit("found no Chromium and could install none; set CAPI_CHROMIUM to its path")
     print(f"==> Browser tests use {path}", flush=True)
+    if "--all" not in sys.argv:
+        sys.exit()
+    if packages := missing():
+        print(f"==> Installing {', '.join(packages)} with apt-get", flush=True)
+        apt(*packages)
+    if packages := missing():
+        sys.exit(f"found no {' and no '.join(packages)}, expected them: apt-get install them")

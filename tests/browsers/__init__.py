@@ -1,0 +1,1 @@
+"""One table of scenes for Chromium, Firefox and WebKit."""

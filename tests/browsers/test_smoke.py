@@ -1,0 +1,40 @@
+"""Some scenes of the table in all three browsers; `make test-browsers` plays all of them."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Playwright
+
+from tests.browsers.drivers import NAMES, Browser, open_browser
+from tests.browsers.play import play
+from tests.browsers.table import TABLE
+
+SMOKE = (
+    "Meta answers emptily",
+    "Meta answers with a picture of a cached page",
+    "Meta has no library",
+    "Meta has no config",
+    "a policy without Meta's pictures",
+    "a policy of this site alone",
+    "headers: no-referrer",
+    "a page with Prototype.js's toJSON",
+    "base code late",
+    "a router: fetch, then pushState",
+    "a worker that asks for the request itself",
+    "left by a link without the library",
+    "a form with a redirect",
+    "a button",
+    "a form that a check stops",
+)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def visitor(request: pytest.FixtureRequest, driver: Playwright) -> Iterator[Browser]:
+    with open_browser(request.param, driver) as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("name", SMOKE)
+def test_a_scene_ends_as_it_must(visitor: Browser, name: str) -> None:
+    wrong, seen = play(TABLE[name], visitor)
+    assert not wrong, seen
