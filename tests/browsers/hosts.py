@@ -8,7 +8,6 @@ from tests.browsers.front import Refuses
 from tests.browsers.scene import (
     CACHES,
     NO_ANSWER,
-    STUB,
     Expects,
     Given,
     Scene,
@@ -166,5 +165,5 @@ def consent() -> Iterator[Scene]:
         )  # fmt: skip
         yield Scene(
             name=f"consent granted later in the page{kind}", head=revoked, headers=headers,
-            acts=[go("/products/7"), run(STUB), run("fbq('consent', 'grant'), 1")],
+            acts=[go("/products/7"), told(1), run("fbq('consent', 'grant'), 1")],
         )  # fmt: skip

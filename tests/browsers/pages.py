@@ -137,7 +137,7 @@ def managers() -> Iterator[Scene]:
         yield Scene(
             name=f"a call past us by {name}",
             head=own_snippet(f"{INIT} window.mine = fbq;", "{meta}"),
-            acts=[go("/"), run(f"{LIBRARY}.then(() => {{ {call} }})")],
+            acts=[go("/"), told(1), run(f"{LIBRARY}.then(() => {{ {call} }})")],
             expects={"PageView": ["1+1 sent"], "Lead": ["0+1 sent"]},
         )
 
@@ -180,7 +180,7 @@ def routers() -> Iterator[Scene]:
         for name, (script, expects) in ROUTERS.items():
             yield Scene(
                 name=f"a router: {name}{kind}", head=head, headers=headers, expects=expects,
-                acts=[go("/"), run(f"{LIBRARY}.then(() => {script}).then(() => 1)")],
+                acts=[go("/"), told(1), run(f"{LIBRARY}.then(() => {script}).then(() => 1)")],
             )  # fmt: skip
     for name, script in NAVIGATION.items():
         handler = f"() => {GET}" if "fetch" in name else "() => Promise.resolve()"
@@ -189,11 +189,12 @@ def routers() -> Iterator[Scene]:
             head=f"<script>window.navigation && navigation.addEventListener('navigate', e =>"
             f" e.intercept({{ handler: {handler} }}))</script>",
             body="<a href=/products/8>go</a>",
-            acts=[go("/"), run(f"{LIBRARY}.then(() => {{ {script} }})")],
+            acts=[go("/"), told(1), run(f"{LIBRARY}.then(() => {{ {script} }})")],
         )  # fmt: skip
     yield Scene(
         name="a router and the way back",
-        acts=[go("/"), run(f"{LIBRARY}.then(() => {PUSH}).then(() => new Promise(done => {{"
+        acts=[go("/"), told(1),
+              run(f"{LIBRARY}.then(() => {PUSH}).then(() => new Promise(done => {{"
                            " addEventListener('popstate', () => done(1));"
                            " setTimeout(() => history.back(), 500) }))")],
         expects={"PageView": ["1+1 sent"] * 3, "ViewContent": ["1+1 sent"]},

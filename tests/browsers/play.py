@@ -30,8 +30,8 @@ class Seen:
     lines: list[str] = field(default_factory=list)
 
 
-def play(scene: Scene, browser: Browser) -> tuple[Counter[str], Seen]:
-    """What is wrong, by figure, and what was seen."""
+def play(scene: Scene, browser: Browser, patience: float = PATIENCE) -> tuple[Counter[str], Seen]:
+    """What is wrong, by figure, and what was seen; `patience` is in seconds."""
     with contextlib.ExitStack() as stack:
         settings, front = dict(scene.config), None
         if scene.refuses:
@@ -45,7 +45,7 @@ def play(scene: Scene, browser: Browser) -> tuple[Counter[str], Seen]:
         browser.fresh()
         for act in scene.acts:
             act(browser, shop)
-        seen, until = _look(shop, scene), time.monotonic() + PATIENCE
+        seen, until = _look(shop, scene), time.monotonic() + patience
         while judge(scene, seen) and time.monotonic() < until:
             browser.pause(0.05)
             seen = _look(shop, scene)

@@ -7,6 +7,7 @@ from playwright.sync_api import Playwright
 
 from tests.browsers.drivers import NAMES, Browser, open_browser
 from tests.browsers.play import play
+from tests.browsers.scene import LONG
 from tests.browsers.table import TABLE
 
 SMOKE = (
@@ -21,7 +22,7 @@ SMOKE = (
     "base code late",
     "a router: fetch, then pushState",
     "a worker that asks for the request itself",
-    "left by a link without the library",
+    "page after page",
     "a form with a redirect",
     "a button",
     "a form that a check stops",
@@ -36,5 +37,5 @@ def visitor(request: pytest.FixtureRequest, driver: Playwright) -> Iterator[Brow
 
 @pytest.mark.parametrize("name", SMOKE)
 def test_a_scene_ends_as_it_must(visitor: Browser, name: str) -> None:
-    wrong, seen = play(TABLE[name], visitor)
+    wrong, seen = play(TABLE[name], visitor, LONG)
     assert not wrong, seen
