@@ -182,7 +182,7 @@ class ByWebDriver:
     def __init__(self, display: str, said: Path) -> None:
         self._said = said
         self._environment = {
-            **os.environ,
+            **_environment(str(said.parent)),
             "DISPLAY": display,
             "GDK_BACKEND": "x11",
             "NO_AT_BRIDGE": "1",  # no accessibility bus
@@ -251,6 +251,11 @@ class ByWebDriver:
             self._service.stop()
 
 
+def _environment(folder: str) -> dict[str, str]:
+    """A browser lives in a folder of its own: that of this process may be another user's by now."""
+    return {**os.environ, "HOME": folder, "XDG_RUNTIME_DIR": folder}
+
+
 def _end(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     try:
@@ -284,7 +289,7 @@ def _firefox() -> Iterator[str]:
         with said.open("wb") as output:
             process = subprocess.Popen(
                 [FIREFOX, "--headless", "--remote-debugging-port=0", "--profile", profile],
-                stdout=output, stderr=output,
+                stdout=output, stderr=output, env=_environment(profile),
             )  # fmt: skip
         try:
             until = time.monotonic() + 60
