@@ -160,7 +160,7 @@ def fold(db: "Transaction") -> bool:
     if not db.alone():
         return False
     states, more = db.take_changes()
-    # Together they cost less: of what many pages told twice as much in 1,000 as in 250.
+    # Together they cost less: of what many pages told half as much again in 500 as in 1,000.
     while more and len(states) < _TOGETHER and not db.is_wanted():
         some, more = db.take_changes()
         states += some

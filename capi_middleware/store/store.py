@@ -68,7 +68,7 @@ logger: logging.Logger = logging.getLogger("capi_middleware.store")
 #: each, and a report reads up to so many of each process.
 FOLD_EVERY = 2000
 #: Changes that any engine folds in one transaction at least, where there are so many.
-FOLD_STEP = 250
+FOLD_STEP = 500
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches: others wait for milliseconds.
 STEP_ROWS = 250
 
