@@ -163,7 +163,7 @@ ROUTERS: dict[str, tuple[str, Expects]] = {
     "a fragment": ("location.hash = 'part'", SAME),
     "pushState to a fragment": ("history.pushState({}, '', '#part')", SAME),
     "a question": ("history.pushState({}, '', '?page=2')", TWO),
-    "a page fetched and not shown": (f"{GET}", SAME),
+    "a page fetched, with its event": (f"{GET}", {**SAME, "ViewContent": ["1+1 sent"]}),
     "a page without events": ("history.pushState({}, '', '/about')", TWO),
 }  # fmt: skip
 NAVIGATION: dict[str, str] = {

@@ -97,7 +97,7 @@ def judge(scene: Scene, seen: Seen) -> Counter[str]:
             found = next((state for state in one.states if states[state] > 0), None)
             if found:
                 states[found] -= 1
-            else:
+            elif "-" not in one.states:
                 missed = one.states == ["sent"] and arrived
                 wrong["missed" if missed else "wrong cause"] += 1
     wrong["console lines"] = len(seen.lines)

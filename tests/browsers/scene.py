@@ -18,7 +18,7 @@ LONG = 60  # seconds: beside others
 Given = Callable[[FakeMeta], object]
 Act = Callable[[Browser, Shop], object]
 #: For each event of a name: copies of the server, copies of the browser ("?": as it comes), and the
-#: state in the ledger: "1+1 sent", "1+0 csp", "1+? left_early|sent".
+#: state in the ledger ("-": there may be none): "1+1 sent", "1+0 csp", "1+? left_early|sent".
 Expects = Mapping[str, Sequence[str]]
 
 
