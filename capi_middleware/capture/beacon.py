@@ -14,12 +14,14 @@ from capi_middleware.private import Private
 _SHOWN = "^[^\\x00-\\x1f\\x7f-\\x9f]+$"
 _Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=_SHOWN)]
 _Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=_SHOWN)]
+# A site's own may be a signed text; an index of PostgreSQL takes no row above 2.7 KB.
+_EventId = Annotated[str, Meta(pattern="^(?:[ -~]{1,1500}|[^\\x00-\\x1f\\x7f-\\x9f]{1,200})$")]
 _URL = Annotated[str, Meta(max_length=4096)]
 _Waiting = Annotated[str, Meta(max_length=6000)]
 
 
 class _Said(Private, Struct, array_like=True, forbid_unknown_fields=True):
-    event_id: _Word
+    event_id: _EventId
     event_name: _Word
     pixel_id: _Word
     outcome: _Word
@@ -47,7 +49,7 @@ class Call(Private, Struct, forbid_unknown_fields=True):
     """
 
     n: _Name
-    i: _Name
+    i: _EventId
     p: list[str]
     d: dict[str, Any] = {}
     b: bool = False

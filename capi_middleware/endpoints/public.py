@@ -147,7 +147,7 @@ class Endpoints:
             elif self._hears(known, name):
                 told += 1
                 accepted.append(replace(sighting, server="unsigned"))
-        if told and not self._has_room(client.ip, told, 0):
+        if told and not self._has_room(client.ip, told, len(body)):
             return bare(429)
         if accepted:
             accepted = self._with_uses(accepted, client, asked.headers)

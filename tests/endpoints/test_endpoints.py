@@ -125,7 +125,7 @@ def test_a_forged_beacon_is_counted_and_changes_nothing(site: Site, change: str)
         b"[" * 50_000,
         b'{"x":' * 10_000,
         json.dumps({"e": [["a", "b", "c", "sent"]] * 65}).encode(),
-        json.dumps({"e": [["a" * 300, "b", "c", "sent"]]}).encode(),
+        json.dumps({"e": [["a" * 1600, "b", "c", "sent"]]}).encode(),
     ],
 )
 def test_a_malformed_beacon_is_refused_and_counted(site: Site, body: bytes) -> None:
