@@ -28,6 +28,7 @@ from capi_middleware.errors import BadBeacon
 from capi_middleware.events import STANDARD_EVENTS, Count, Sighting
 from capi_middleware.page import tag as pixel
 from capi_middleware.report.window import WindowError
+from capi_middleware.request.asking import MARK_DAYS
 from capi_middleware.request.exchange import Exchange
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Waits
@@ -189,13 +190,15 @@ class Endpoints:
             return bare(429)
         if not self._has_room(client.ip, n, len(asked.body)):
             return bare(429)
-        key = question.k if opened else None
+        # A cache may show a page again that is older: it gets what its address may bring.
+        is_ours = opened or self._issuer.opens(question.k, MARK_DAYS * 86400)
+        key = question.k if is_ours else None
         if key is not None and not self._pages.takes_events(key.event_id, n):
             self._refused("page_budget")
             return bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         if question.m:
-            if key is None:
+            if key is None or not opened:
                 raise BadBeacon("found no key of an open page, expected the one in its tag", 403)
             calls = [
                 (call, self._counts(client.ip, key.event_id, call.n))
@@ -205,7 +208,7 @@ class Endpoints:
             await exchange.mirror(calls, key, waits)
             return Response(status_code=204, headers=_FRESH)
         told, headers = await exchange.answer(
-            waits, question.w, mark=question.y, is_open=opened, a_part=question.f, has=question.h
+            waits, question.w, mark=question.y, is_open=is_ours, a_part=question.f, has=question.h
         )
         answer = Response(msgspec.json.encode(told), 200, _FRESH, "application/json")
         answer.raw_headers += headers

@@ -162,12 +162,12 @@ class Issuer:
         """A signed event_id."""
         return self.minter.mint(event_name, self.clock(), dedupe_key)
 
-    def opens(self, key: PageKey | None) -> bool:
-        """Whether `key` shows that a page of ours is still open."""
+    def opens(self, key: PageKey | None, seconds: float = KEY_SECONDS) -> bool:
+        """Whether `key` shows that a page of ours, of the last `seconds`, is still open."""
         if key is None or not self.minter.verifies(key.event_id, key.event_name):
             return False
         minted = self.minter.minted_at(key.event_id)
-        return minted is not None and abs(self.clock() - minted) <= KEY_SECONDS
+        return minted is not None and abs(self.clock() - minted) <= seconds
 
     def new_event(
         self, event_name: str, dedupe_key: object, route: EventRoute | None, event_id: str = ""

@@ -76,3 +76,69 @@ def test_what_is_sent_past_us_is_counted_as_the_browsers_alone(
     until(lambda: len(shop.browser("Contact")) > known and "not_run" not in shop.browser("Contact"))
     assert shop.browser("Contact") == ["sent"] * (known + 1)
     assert shop.pairs("Contact") == [(0, known + 1)]  # bare: told apart by nothing
+
+
+@pytest.fixture
+def alone() -> Iterator[Shop]:
+    """A shop that no other page has to do with."""
+    with open_shop() as shop:
+        yield shop
+
+
+SNIPPET = (
+    "(() => { const f = window.fbq = (...call) => f.callMethod ? f.callMethod(...call)"
+    " : f.queue.push(call); Object.assign(f, {push: f, loaded: true, version: '2.0', queue: []});"
+    "})();"
+)
+
+
+def test_a_second_library_in_the_page_brings_no_second_page_view(
+    page: Page, alone: Shop, until: Until
+) -> None:
+    page.goto(alone.url)
+    until(lambda: alone.pairs("PageView") == [(1, 1)])
+    page.evaluate(f"{SNIPPET}{INIT}{VIEW}fbq('track', 'Search', {{}}, {{eventID: 's1'}});")
+    page.add_script_tag(url=f"{alone.meta_url}/en_US/fbevents.js")
+    until(lambda: alone.pairs("Search"))
+    assert (alone.pairs("PageView"), alone.pairs("Search")) == ([(1, 1)], [(0, 1)])
+
+
+def test_a_wrapper_of_the_page_s_own_costs_no_page_view(
+    page: Page, alone: Shop, until: Until
+) -> None:
+    wrap = (
+        "const old = fbq; window.fbq = Object.assign((...call) => old(...call), old);"
+        "fbq('track', 'PageView', {}, {eventID: 'w1'});"
+    )
+    alone.head = own_snippet(INIT, alone.meta_url)
+    page.goto(alone.url)
+    until(lambda: alone.pairs("PageView") == [(1, 1)])
+    page.evaluate(f"history.pushState({{}}, '', '/wrapped'); {wrap}")
+    until(lambda: len(alone.pairs("PageView")) > 1)
+    assert sorted(alone.pairs("PageView")) == [(0, 1), (1, 1)]
+
+
+def test_what_a_frame_sends_is_counted_as_the_browsers_alone(
+    page: Page, alone: Shop, until: Until
+) -> None:
+    page.goto(alone.url)
+    page.wait_for_function("!!window.fbq && !!fbq.callMethod")
+    page.evaluate(
+        "([url, id]) => { const frame = document.body.appendChild(document.createElement("
+        "'iframe')); new frame.contentWindow.Image().src = `${url}/tr/?id=${id}&ev=Donate`; }",
+        [alone.meta_url, PIXEL_ID],
+    )
+    until(lambda: alone.browser("Donate") == ["sent"])
+    assert alone.browser("Donate") == ["sent"]
+
+
+def test_an_address_for_which_the_page_itself_sends_a_page_view_at_once_has_one(
+    page: Page, alone: Shop, until: Until
+) -> None:
+    page.goto(alone.url)
+    until(lambda: alone.pairs("PageView") == [(1, 1)])
+    page.evaluate("history.pushState({}, '', '/products/8'); fbq('track', 'PageView');")
+    until(lambda: alone.pairs("ViewContent") == [(1, 1)])
+    until(lambda: alone.pairs("PageView") == [(1, 1), (1, 1)])
+    assert alone.pairs("ViewContent") == [(1, 1)]
+    assert alone.pairs("PageView") == [(1, 1), (1, 1)]

@@ -138,6 +138,24 @@ def test_a_mark_lasts_as_long_as_caches_keep_pages(days: int) -> None:
     assert bool(asks(site, given)) == (days <= MARK_DAYS)
 
 
+async def uncached(request: Request) -> Response:
+    return HTMLResponse(PAGE)
+
+
+@pytest.mark.parametrize("days", [0, MARK_DAYS - 1, MARK_DAYS + 2])
+def test_so_does_the_key_of_a_page_that_a_worker_keeps_and_it_brings_no_money(days: int) -> None:
+    site = Site(uncached, routes=ROUTES)
+    issuer = site.capi.issuer
+    block = block_of(site.client.get("/products/cup?amount=5").text)
+    now = issuer.clock()
+    issuer.clock = lambda: now + days * 86400
+    given = {"u": "http://testserver/products/cup?amount=5", "k": block["k"]}
+    told = site.client.post("/_capi/t", json=given).json()["e"]
+    kept = ["PageView", "ViewContent"] if days <= MARK_DAYS else []
+    assert sorted(one["n"] for one in told) == kept
+    assert not [one for one in told if "value" in one["d"]]
+
+
 @pytest.mark.parametrize("part", [0, 1, 2, 3])
 def test_a_changed_mark_is_none(part: int) -> None:
     site = site_of()

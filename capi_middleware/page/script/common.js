@@ -28,4 +28,4 @@ const copies = [];
 const same = (c, id, name) => c.i === id && c.n === name;
 const viewed = {}; // the address of each pixel's last PageView
 const isViewed = p => viewed[p] === bare(location);
-let heard, data, ids, fbq, sites, own, site, beacon, library;
+let asked, heard, data, ids, fbq, sites, own, site, beacon, library;

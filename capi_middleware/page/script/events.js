@@ -15,11 +15,6 @@ const left = safe(() => {
 	sessionStorage.removeItem('_capi_left');
 	return events;
 });
-const leftover = safe(() => {
-	const events = copies.filter(c => !c.left && c.is === 'left_early' && c.n !== 'PageView')
-		.map(({ e, p }) => ({ ...e, p: [p] }));
-	if (events.length) sessionStorage._capi_left = json(events);
-});
 
 // `at` is the address of a page that scripts fetch, maybe before it is shown.
 const fire = (events, at) => {

@@ -1,17 +1,42 @@
 // Fires what the page says in HTML, and what its scripts give to capi.track.
+const early = []; // while the page asks for its events
+const leftover = safe(() => {
+	const events = copies.filter(c => !c.left && c.is === 'left_early' && c.n !== 'PageView')
+		.map(({ e, p }) => ({ ...e, p: [p] }));
+	if (events.length) sessionStorage._capi_left = json(events);
+});
 const forms = () => {
 	const standard = RegExp('^(AddPaymentInfo|AddToCart|AddToWishlist|CompleteRegistration|Contact|'
 		+ 'CustomizeProduct|Donate|FindLocation|InitiateCheckout|Lead|PageView|Purchase|Schedule|Search|'
 		+ 'StartTrial|SubmitApplication|Subscribe|ViewContent)$');
-	const track = (name, given) =>
-		window.fbq(standard.test(name) ? 'track' : 'trackCustom', name, given || {});
+	const track = (name, given) => {
+		const call = [standard.test(name) ? 'track' : 'trackCustom', name, given || {}];
+		fbq ? window.fbq(...call) : early.push(call);
+	};
 	window.capi = window.capi || { track };
 	const say = ({ dataset }) => dataset.capiEvent
 		&& track(dataset.capiEvent, JSON.parse(dataset.capiData || '{}'));
-	on(document, 'click', ({ target }) => {
-		const element = target.closest('[data-capi-event]');
-		if (!element.matches('form')) say(element);
+	// What was clicked may be in the open shadow root of an element, whose submits stay inside.
+	const roots = new WeakSet();
+	const enter = path => path.forEach(root => {
+		if (!(root instanceof ShadowRoot) || roots.has(root)) return;
+		roots.add(root);
+		submits(root, root);
 	});
+	let clicked;
+	const click = e => {
+		const path = e.composedPath(), opens = path.some(({ href }) => href);
+		const element = path.find(({ dataset }) => dataset && 'capiEvent' in dataset);
+		enter(path);
+		// The middle button opens links; the click on a label comes a second time, for its field.
+		if (e.button > 1 || e.button && !opens || !element || element === clicked) return;
+		clicked = element;
+		setTimeout(() => { clicked = 0; });
+		if (!element.matches('form')) say(element);
+	};
+	on(document, 'click', click);
+	on(document, 'auxclick', click);
+	on(document, 'focusin', e => enter(e.composedPath()));
 
 	// A form that is submitted is sent by the browser, unless a script stops it: then by that script,
 	// which asks the site, or it did not pass the page's checks.
@@ -27,12 +52,15 @@ const forms = () => {
 		if (own || !reads && ours(url)) sent(held);
 	});
 	const checked = safe(e => e.defaultPrevented || held === e.target && sent(held));
-	on(document, 'submit', e => {
-		const form = held = e.target;
-		setTimeout(checked, 0, e); // where a check stops it on its way
-		setTimeout(() => { if (held === form) held = 0; }, 5000);
-	});
-	addEventListener('submit', checked); // after the page's own checks
+	const submits = (root, end) => {
+		on(root, 'submit', e => {
+			const form = held = e.target;
+			setTimeout(checked, 0, e); // where a check stops it on its way
+			setTimeout(() => { if (held === form) held = 0; }, 5000);
+		});
+		end.addEventListener('submit', checked); // after the page's own checks
+	};
+	submits(document, window);
 	const { fetch: get } = window, request = XMLHttpRequest.prototype, { open } = request;
 	const form = HTMLFormElement.prototype, { submit } = form;
 	window.fetch = function (what, how) {

@@ -6,7 +6,7 @@ const mirror = () => {
 	// A call that is not ours: its copies are watched, and the site is told of it unless it has `e`.
 	heard = (n, i, p, b, d, more) => {
 		if (!i) [i, b] = [make(), true];
-		for (const one of p) copies.push({ i, n, p: one, b, e: { i, n }, ...more });
+		for (const one of p) copies.push({ i, n, p: one, b, e: { i, n, d }, ...more });
 		if (n === 'PageView') for (const one of p) viewed[one] = bare(location);
 		const body = place({ r: document.referrer, k: data.k, m: [{ n, i, p, d, b }] });
 		if (!(more && more.e) && !beam(site + '/t', body))
@@ -27,11 +27,15 @@ const mirror = () => {
 		const takers = reached.filter(p => single ? p.id === String(rest[0]) : !p.ev || p.ev.includes(name));
 		// A page has one PageView for a pixel, whose ever it is and by whichever call.
 		const once = name === 'PageView' && !fbq.allowDuplicatePageViews;
-		const pixels = takers.map(p => p.id).filter(p => !once || !isViewed(p));
 		// The library takes numbers, too, and an object around the id.
 		const told = given.eventID == null ? given.event_id : given.eventID;
 		const theirs = told == null ? '' : String(told.eventID == null ? told : told.eventID);
+		// The address changed, and its PageView is asked for: with an id.
+		if (once && asked && !theirs) return asked.then(() => window.fbq(...call)) && [];
 		const custom = rest[at + 1] || {}, { value, currency } = custom, v = value == null ? [] : [String(value), String(currency)];
+		// One that comes by a wrapper of the page's own comes a second time.
+		const comes = p => copies.some(c => same(c, theirs, name) && c.p === p && !c.left);
+		const pixels = takers.map(p => p.id).filter(p => !once || !isViewed(p) || comes(p));
 		for (const c of copies) if (same(c, theirs, name)) c.v = v;
 		const again = once && ids.some(p => viewed[p]);
 		if (pixels.length && !copies.some(c => same(c, theirs, name))) {
@@ -51,26 +55,47 @@ const mirror = () => {
 		return pixels.concat(others).map(id => [method.replace('track', 'trackSingle'), id, ...rest]);
 	})() || [call];
 
-	// What Meta's library sent before this script ran: told to the site, as it can be told no id.
-	const missed = () => {
-		const entries = performance.getEntriesByType('resource');
-		see(entries);
-		for (const entry of entries) if (pixel.test(entry.name)) {
-			const get = new URL(entry.name).searchParams, p = get.get('id'), theirs = get.get('eid');
-			if (ids.includes(p)) heard(get.get('ev'), theirs, [p], false, {}, {
-				left: true, is: arrived(entry) ? 'sent' : 'unknown',
-			});
-		}
-	};
+	// What was sent past this script: before it ran, or in a frame. It can be told no id.
+	const missed = entries => entries.filter(entry => pixel.test(entry.name)).forEach(safe(entry => {
+		const url = new URL(entry.name), get = url.searchParams, p = get.get('id'), id = get.get('eid');
+		if (!ids.includes(p) || get.get('es') === 'automatic' || copies.some(c => id && c.i === id)) return;
+		const c = heard(get.get('ev'), id, [p], false, {}, { left: true });
+		if (arrived(entry) || data.c) return settle(c, arrived(entry) ? 'sent' : 'unknown');
+		send(url.origin + url.pathname + '?id=' + p, { mode: 'no-cors', credentials: 'omit' })
+			.then(() => settle(c, 'sent'), () => settle(c, 'unknown'));
+	}));
+	const frame = safe(({ contentWindow: inner }) => { // of this origin, and without a tag of its own
+		if (!inner.document.querySelector('[data-c]')) new inner.PerformanceObserver(list =>
+			missed(list.getEntries())).observe({ type: 'resource', buffered: true });
+	});
 
 	if (!own) {
-		if (data.k) safe(missed)();
+		if (data.k) missed(performance.getEntriesByType('resource'));
 		const queue = fbq.queue || []; // of the library, too, while it waits for its settings
 		queue.splice(0, queue.length, ...[...queue].flatMap(call => adopt(call, true)));
 	}
-	window.fbq = new Proxy(fbq, {
-		apply: (f, self, call) => adopt(call).forEach(one => f.apply(self, one)),
+	let inside, current;
+	const wrapped = new WeakSet();
+	const wrap = given => {
+		if (!given || !given.queue || wrapped.has(given)) return given;
+		const made = new Proxy(given, {
+			apply: (f, self, call) => {
+				if (inside) return f.apply(self, call); // by a wrapper of the page's own
+				inside = true;
+				try { adopt(call).forEach(one => f.apply(self, one)); } finally { inside = false; }
+			},
+		});
+		wrapped.add(made);
+		given.push = made;
+		if (window._fbq === given) window._fbq = made;
+		return made;
+	};
+	current = wrap(fbq);
+	// A second library comes with a function of its own, which gets its queue after its name.
+	Object.defineProperty(window, 'fbq', {
+		configurable: true, enumerable: true, get: () => current = wrap(current), set: f => { current = f; },
 	});
-	fbq.push = window.fbq;
-	if (window._fbq === fbq) window._fbq = window.fbq;
+	document.querySelectorAll('iframe').forEach(frame);
+	on(document, 'load', e => frame(e.target));
+	for (const call of early.splice(0)) window.fbq(...call);
 };

@@ -5,7 +5,7 @@ const routers = () => {
 	// What scripts ask the site for, by address: the names of the events that it brought (h), and
 	// the signed text of those that wait with it until it is shown (w).
 	const flights = {};
-	let here = bare(location), moving;
+	let here = bare(location), moving, settled;
 
 	const hear = (text, at) => {
 		const given = JSON.parse(text || '[]'), events = given.e || (given.w ? [] : given);
@@ -23,15 +23,16 @@ const routers = () => {
 	// A new address is a new page: what did not come with what a script asked for is asked for.
 	const move = () => {
 		clearTimeout(moving);
+		asked = asked || new Promise(done => { settled = () => { asked = 0; done(); }; });
 		moving = later(() => {
 			const from = here, url = here = bare(location);
-			if (url === from) return;
+			if (url === from) return settled();
 			Promise.resolve(flights[url]).then(brought => {
 				delete flights[url];
 				const { h = [], w } = brought || {};
-				if (ids.every(isViewed)) h.push('PageView');
-				return h.includes('PageView') || question({ r: from, w, h });
-			}).catch(noop);
+				const has = ids.every(isViewed) ? h.concat('PageView') : h; // maybe the page's own
+				return h.includes('PageView') || question({ r: from, w, h: has });
+			}).catch(noop).then(settled);
 		});
 	};
 
@@ -60,6 +61,7 @@ const routers = () => {
 	};
 	// Of routers that kept pushState for themselves, and of navigate() and intercept().
 	if (window.navigation) on(navigation, 'currententrychange', move);
+	else setInterval(() => here === bare(location) || move(), 500);
 	for (const name of ['pushState', 'replaceState']) {
 		const change = past[name];
 		past[name] = function () {

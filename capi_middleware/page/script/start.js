@@ -33,14 +33,28 @@ const start = nonce => {
 	if (!own) safe(mirror)(); // its own calls go before ours
 	fire((left() || []).concat(data.e));
 	if (own) safe(mirror)();
-	safe(forms)();
+	if (!data.a) safe(forms)();
 	safe(routers)();
 };
 
-const ask = nonce => tell({ r: document.referrer, w: data.w, h: names(data.e) }).then(given => {
-	Object.assign(data, given, { e: data.e.concat(given.e) });
-	if (data.x !== 'denied') start(nonce);
-}).catch(noop);
+// Whether a cache shows this document again, or for the first time when Meta forgot its ids: it asks.
+// An id has its time in eight of these digits, in milliseconds.
+const digits = '-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz';
+const isOld = safe(() => {
+	const key = data.w || data.k[1], pages = JSON.parse(localStorage._capi_pages || '[]');
+	const age = Date.now() - [...key.slice(1, 9)].reduce((n, one) => n * 64 + digits.indexOf(one), 0);
+	const name = key.slice(-20), known = pages.includes(name);
+	localStorage._capi_pages = json([name, ...pages].slice(0, 200));
+	if (known || !data.w && age > 1728e5) data = { ...data, a: 1, e: [], w: '', x: undefined };
+});
+
+const ask = nonce => {
+	safe(forms)();
+	tell({ r: document.referrer, w: data.w, h: names(data.e) }).then(given => {
+		Object.assign(data, given, { e: data.e.concat(given.e) });
+		if (data.x !== 'denied') start(nonce);
+	}).catch(noop);
+};
 
 safe(() => {
 	const me = document.currentScript, near = me && me.previousElementSibling;
@@ -51,7 +65,10 @@ safe(() => {
 		data = JSON.parse(block.textContent);
 		site = location.origin + data.u;
 		Object.defineProperty(window, '_capi', { value: {} }); // throws the second time
-		const run = () => (data.a ? ask : start)(me && me.nonce);
+		const run = () => {
+			isOld();
+			(data.a ? ask : start)(me && me.nonce);
+		};
 		document.prerendering ? on(document, 'prerenderingchange', run) : run();
 	};
 	go();
