@@ -48,7 +48,7 @@ BLOCKERS: dict[str, tuple[Refuses, str]] = {
     "the library": (asks("/fbevents.js"), "1+0 script_blocked"),
     "the config": (asks("/signals/config/"), "1+0 config_blocked"),
     "the host of tr": (asks("/tr/"), "1+0 request_blocked"),
-    "pictures alone": (asks("/tr/", "sec-fetch-dest: image"), f"1+0 {NO_ANSWER}"),
+    "pictures alone": (asks("/tr/", "sec-fetch-dest: image"), f"1+? {NO_ANSWER}|sent"),
     "what has an event": (asks("&ev="), f"1+0 {NO_ANSWER}"),
     "what has an event_id": (asks("&eid="), f"1+0 {NO_ANSWER}"),
 }
@@ -90,8 +90,9 @@ def hosts() -> Iterator[Scene]:
     )  # fmt: skip
 
 
-#: The tag is left out: a page without it has no PageView.
-NO_TAG: Expects = {"ViewContent": ["1+0 csp"]}
+#: The tag is left out: a page without it has no PageView, and no cookie: of a visitor of 127.0.0.1
+#: nothing is left that Meta takes.
+NO_TAG: Expects = {"ViewContent": ["0+0 csp"]}
 POLICIES: dict[str, tuple[str, str]] = {
     "of the README": ("script-src 'self' {meta}; img-src {meta}; connect-src 'self'", "1+1 sent"),
     "of the README with a default": (
