@@ -17,7 +17,8 @@ _HARMLESS = frozenset(
 
 _QUOTES = frozenset("\"'`\\")
 _PARTS, _DIGIT = re.compile(r"[^\W_]+"), re.compile(r"\d")
-_NUMBERED = re.compile(r"[^\W\d_]+(\d+)")
+#: A shorter one behind letters counts something else: "x1", "v2".
+_NUMBERED = re.compile(r"[^\W\d_]+(\d{3,})")
 
 
 class Mirror:
@@ -64,7 +65,7 @@ def is_harmless(event_name: str) -> bool:
 def names_order(path: str, event_id: str) -> bool:
     """Whether the address of a page is about what this event_id of the site's own is about.
 
-    The longest part of the id with a digit, or the number at its end, is a part of the path:
+    The longest part of the id with a digit, or the long number at its end, is a part of the path:
     "order-1001", "order1001" and /orders/1001/thanks. Anybody may write what he likes into a query.
     """
     numbers = [one for one in _PARTS.findall(event_id) if _DIGIT.search(one)]

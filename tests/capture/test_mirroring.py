@@ -106,6 +106,7 @@ def test_no_name_of_a_stranger_ends_the_quotes_of_a_flag_s_line_of_code(name: st
         ("order-1001", "/orders/100/1", False),
         ("2026-order-10017", "/blog/2026", False),
         ("A1B2C3", "/o/3", False),
+        ("lead-x1", "/products/1", False),
         ("order-1001", "/thanks", False),
         ("purchase", "/purchase", False),
         ("", "/", False),

@@ -223,9 +223,11 @@ def test_pixels_and_tag_managers_on_the_page_are_found(shop: Site) -> None:
 def test_a_policy_that_blocks_the_pixel_is_an_error_with_the_directive(shop: Site) -> None:
     policy = {"content-security-policy": "default-src 'self'; img-src 'self'"}
     found = page_findings(shop, HTMLResponse(HEAD.format(""), headers=policy))["csp"]
-    assert [level for level, _, _ in found] == ["error", "error"]
+    assert [level for level, _, _ in found] == ["error", "error", "warning"]
     fixes = " ".join(fix for _, _, fix in found)
     assert "Add https://connect.facebook.net to script-src" in fixes
+    assert "https://www.facebook.com" in found[2][2]
+    assert "connect-src" in found[2][2]
     assert "Add https://www.facebook.com to img-src" in fixes
     policy = {"content-security-policy": "script-src 'none'"}
     found_ = page_findings(shop, HTMLResponse(HEAD.format(""), headers=policy))
