@@ -46,12 +46,13 @@ BEACON_OUTCOMES = frozenset(
     {SENT, *BROWSER_CAUSES} - {"not_rendered", UNPAIRED, "not_run", "replay"},
 )
 
-#: States of a server copy. `leased` is shown as pending, `dead` as rejected; `stopped` is one that
-#: the host's before_send stopped, or that was forgotten. `unsigned` is none that a browser told of
-#: under an event_id that is not ours: it stays apart from coverage.
+#: States of a server copy. `leased` is shown as pending, `dead` as rejected; `invalid` is one that
+#: Meta would refuse and that never waited; `stopped` one that the host's before_send stopped, or
+#: that was forgotten. `unsigned` is none that a browser told of under an event_id that is not ours:
+#: it stays apart from coverage.
 ServerState = Literal[
-    "pending", "leased", "delivered", "dead", "expired", "dropped", "stopped", "consent", "bot",
-    "unmapped", "unknown", "unsigned",
+    "pending", "leased", "delivered", "dead", "expired", "dropped", "invalid", "stopped",
+    "consent", "bot", "unmapped", "unknown", "unsigned",
 ]  # fmt: skip
 #: Those of an event that only a browser told of: its server copy may come yet.
 BROWSER_ONLY: tuple[ServerState, ...] = ("unknown", "unsigned")

@@ -30,6 +30,7 @@ from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.events import Count, Event
 from capi_middleware.meta.codes import judge, meaning_of, read_error
+from capi_middleware.meta.custom_data import lacking
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.http import STEP_SECONDS, Answer, HTTPClient, NoAnswer
 from capi_middleware.meta.payload import encode
@@ -142,6 +143,9 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
     yield from _settings(config)
     for route in config.routes:
         yield _route(config, route)
+        if missing := lacking(route.event_name, route.custom_data or {}):
+            yield _found("route_without_value", match=route.match, event=route.event_name,
+                         missing=" and no ".join(missing))  # fmt: skip
     yield from _store(config)
     if send or _is_tested(config):
         for pixel in config.pixels:

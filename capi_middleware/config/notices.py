@@ -14,10 +14,11 @@ from capi_middleware.store.store import Store
 
 
 class Notice(Struct, frozen=True):
-    """What is said of a topic, perhaps only where `debug` is set."""
+    """What is said of a topic, perhaps only with `debug`, or as an error each time there."""
 
     text: str
     debug_only: bool = False
+    debug_error: bool = False
 
 
 logger: logging.Logger = logging.getLogger("capi_middleware")
@@ -68,9 +69,12 @@ class Notices:
 
     def about(self, topic: str, subject: str, **words: str) -> None:
         """Say once what is known of a topic, about each of a bounded number of subjects."""
-        if len(self._said) < _MOST_SUBJECTS:
-            text = _NOTICES[topic].text.format(subject=subject, **words)
-            self._once(f"{topic} {subject}", text)
+        notice, key = _NOTICES[topic], f"{topic} {subject}"
+        if notice.debug_error and self._debug:
+            text = notice.text.format(subject=subject, **words)
+            logger.error(text, extra=about("notice", subject=key))
+        elif len(self._said) < _MOST_SUBJECTS:
+            self._once(key, notice.text.format(subject=subject, **words))
 
     def about_store(self, url: str) -> None:
         """Say it when a store is where it cannot last, or ends with the process."""

@@ -62,6 +62,13 @@ def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     return cleaned, wrong
 
 
+def lacking(event_name: str, data: Mapping[str, Any]) -> list[str]:
+    """What the Graph API wants beside this custom_data and does not find: value, currency."""
+    if event_name != "Purchase" and "value" not in data:
+        return []
+    return [key for key in ("value", "currency") if key not in data]
+
+
 def refused_by_meta(event_name: str, data: Mapping[str, Any]) -> bool:
     """Whether the Graph API would refuse an event with this cleaned custom_data."""
     if "value" in data:

@@ -36,7 +36,7 @@ from capi_middleware.events import (
     ServerState,
 )
 from capi_middleware.meta import payload
-from capi_middleware.meta.custom_data import DOCUMENTED, clean, refused_by_meta
+from capi_middleware.meta.custom_data import DOCUMENTED, clean, lacking, refused_by_meta
 from capi_middleware.meta.event_object import (
     FIELDS,
     MAX_AGE,
@@ -490,8 +490,8 @@ class Issuer:
             if event.send == "browser":
                 pass
             elif (given or name == "Purchase") and refused_by_meta(name, given):
-                state = "dropped"
-                self.dropped("invalid", name, event.pixel_ids)
+                state = "invalid"
+                self._refused(event)
             else:
                 body, state = payload.encode(event, visitor, source), "pending"
                 if value is not None:
@@ -569,6 +569,14 @@ class Issuer:
     def dropped(self, reason: str, name: str, pixel_ids: Iterable[str]) -> None:
         """An event is lost: one count for each of its pixels."""
         self.count(*(Count("dropped", reason, name, pixel) for pixel in pixel_ids))
+
+    def _refused(self, event: Event) -> None:
+        """The server copy of an event lacks what Meta refuses it without: counted, and told."""
+        name, missing = event.event_name, " and ".join(lacking(event.event_name, event.custom_data))
+        self.dropped("invalid", name, event.pixel_ids)
+        place = f"EventRoute({event.route!r})" if event.route else "track()"
+        place = "mirror" if event.told else place
+        self.notices.about("refused", f"{name} of {place}", missing=missing)
 
     def page_of(self, path: str, address: str | None) -> str:
         """A page for the counters: its path without what is personal; "" for one too many.

@@ -78,7 +78,7 @@ class Use(NamedTuple):
             return False
         if self.server in BROWSER_ONLY:
             return self._is_of_others(other)
-        if self.server == "unmapped" or (self.server == "dropped" and not self.digest):
+        if self.server == "unmapped" or (self.server in ("dropped", "invalid") and not self.digest):
             return True
         return other._is_of_page and not self._is_of_page and self._is_told_otherwise(other)
 

@@ -72,6 +72,7 @@ def test_routes_that_never_count_are_errors(shop: Site) -> None:
         '[[routes]]\nmatch = "GET /admin/x"\nevent_name = "Lead"\n'
         '[[routes]]\nmatch = "HEAD /x"\nevent_name = "Lead"\n'
         '[[routes]]\nmatch = "GET /thanks"\nevent_name = "Purchase"\n'
+        'custom_data = { value = "{query.total}", currency = "EUR" }\n'
         '[[routes]]\nmatch = "GET /orders/{n}"\nevent_name = "Donate"\ndedupe_key = "x"\n',
         exclude=["/admin/"],
     )
@@ -83,6 +84,19 @@ def test_routes_that_never_count_are_errors(shop: Site) -> None:
             "error",
             "GET /orders/{n} → Donate has the same dedupe_key for all: Meta counts them as one",
         ),
+    ]
+
+
+def test_a_purchase_without_value_and_a_value_without_currency_are_warnings(shop: Site) -> None:
+    shop.configure(
+        '[[routes]]\nmatch = "GET /thanks/{n}"\nevent_name = "Purchase"\ndedupe_key = "{path.n}"\n'
+        '[[routes]]\nmatch = "POST /cart"\nevent_name = "AddToCart"\ncustom_data = { value = 5 }\n'
+        '[[routes]]\nmatch = "POST /lead"\nevent_name = "Lead"\n'
+    )
+    said = [text.partition(":")[0] for level, text, _ in findings(shop)["route"] if level != "ok"]
+    assert said == [
+        "GET /thanks/{n} → Purchase says no value and no currency",
+        "POST /cart → AddToCart says no currency",
     ]
 
 

@@ -28,6 +28,8 @@ from capi_middleware import (
 from capi_middleware.errors import BadVisitor
 from capi_middleware.events import Sighting
 from capi_middleware.page.tag import TagMaker
+from capi_middleware.report.read import read_report
+from capi_middleware.report.window import last_day
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Visit
 from capi_middleware.store.records import Settlement
@@ -404,7 +406,7 @@ def test_a_purchase_that_meta_would_refuse_is_a_counted_drop() -> None:
     site = Site(page)
     site.capi.track("Purchase", value=1)
     assert site.sent() == []
-    assert site.capi.store.depth() == {"dropped": 1}
+    assert site.capi.store.depth() == {"invalid": 1}
     assert site.counts("dropped") == {("Purchase", "invalid"): 1}
 
 
@@ -887,6 +889,38 @@ def test_a_bad_event_is_refused_at_track_in_debug() -> None:
     assert len(errors) == 3
     with pytest.raises(ValueError, match="value and currency"):
         site.capi.track("Purchase", value=5)
+
+
+@pytest.mark.parametrize(
+    ("data", "missing"),
+    [
+        (None, "value and currency"),
+        ({"value": "{query.sum}", "currency": "EUR"}, "value"),
+        ({"value": 12.5}, "currency"),
+    ],
+)
+def test_a_route_whose_purchase_meta_would_refuse_is_one_warning_and_an_error_each_in_debug(
+    data: dict[str, Any] | None, missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    route = EventRoute("GET /thanks", "Purchase", custom_data=data)
+    for debug, levels in ((False, ["WARNING"]), (True, ["ERROR", "ERROR"])):
+        caplog.clear()
+        site = Site(page, debug=debug, routes=[route])
+        for _ in range(2):
+            site.client.get("/thanks?total=jane@example.com")
+        assert names(site.sent()) == ["PageView", "PageView"]
+        told = [one for one in caplog.records if "Purchase of" in one.getMessage()]
+        assert [one.levelname for one in told] == levels
+        start = (
+            f"found a Purchase of EventRoute('GET /thanks') without a usable {missing}, expected"
+        )
+        assert all(one.getMessage().startswith(start) for one in told)
+        assert "jane" not in caplog.text
+        window = last_day(site.capi.issuer.clock())
+        report = read_report(site.capi.store, site.capi.config, window)
+        (flag,) = [one for one in report.flags if one.code == "delivery_dropped"]
+        assert "a Purchase its value and currency" in flag.explanation
+        assert "queue_limit" not in flag.fix
 
 
 def test_a_bad_event_is_counted_and_left_out_in_production() -> None:

@@ -58,8 +58,8 @@ def delivery_expired(facts: Facts) -> Flags:
 
 @check
 def delivery_dropped(facts: Facts) -> Flags:
-    """Server copies were given up."""
-    return _lost(facts, "dropped")
+    """Server copies were given up, or lack what Meta refuses them without."""
+    return _lost(facts, "dropped", "invalid")
 
 
 @check
@@ -81,12 +81,13 @@ def store_damaged(facts: Facts) -> Flags:
         )  # fmt: skip
 
 
-def _lost(facts: Facts, word: str) -> Flags:
-    cause = cause_of("server", word)
+def _lost(facts: Facts, *words: str) -> Flags:
     for event in facts.events:
-        lost = facts.undelivered.get(event.place, {}).get(word, 0)
+        causes = {word: facts.undelivered.get(event.place, {}).get(word, 0) for word in words}
+        lost, word = sum(causes.values()), max(causes, key=causes.__getitem__)
         if not lost:
             continue
+        cause = cause_of("server", word)
         accepted = event.server + event.unpaired
         because, fix, refusals = cause.because, cause.fix, facts.refusals.get(event.place)
         if word == "rejected" and refusals:
