@@ -15,20 +15,26 @@ from typing import Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner
+from playwright.sync_api import Browser
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from capi_middleware import CAPI, CAPIMiddleware, Config, wsgi
 from capi_middleware.cli import main
 from capi_middleware.config.routes import check_event_name
+from capi_middleware.meta.custom_data import lacking
+from capi_middleware.report.read import read_report
+from capi_middleware.report.window import last_day
 from capi_middleware.request.exchange import current
 from capi_middleware.signing import sign_alert
-from capi_middleware.testing import Captured
+from capi_middleware.testing import Captured, FakeMeta
 from tests.support.configs import SECRET, make_config
 from tests.support.exchanges import scope_for
 from tests.support.processes import ROOT
+from tests.support.servers import serve
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -74,7 +80,9 @@ class Stage:
     def __init__(self) -> None:
         self.config: Config | None = None
         self.plain: Any = None
-        user = SimpleNamespace(email="jane@example.com", phone="+1 650 555 1212", id=7)
+        user = SimpleNamespace(
+            email="jane@example.com", phone="+1 650 555 1212", id=7, is_authenticated=True
+        )
         self.names: dict[str, Any] = {
             "__name__": "shop",
             "app": Starlette(),
@@ -133,15 +141,118 @@ def stage(capi: Captured) -> Iterator[Stage]:
     current.reset(token)
 
 
-def test_the_python_blocks_run_one_after_the_other(stage: Stage, capi: Captured) -> None:
+def run_all(stage: Stage, capi: Captured) -> list[Config]:
+    """Execute the python blocks; the configurations that they make."""
+    made: list[Config] = []
     for block in blocks("python"):
         capi.clear()
         try:
             stage.run(block, capi)
         except Exception as error:
             raise AssertionError(f"README.md, line {block.line}: {error}") from error
+        assert capi.refused == [], f"README.md, line {block.line}"
+        made.append(stage.names["config"])
+    return made
+
+
+def test_the_python_blocks_run_one_after_the_other(stage: Stage, capi: Captured) -> None:
+    run_all(stage, capi)
     # Settings as plain data are for Django and Flask: they must make a Config.
     assert Config.from_mapping(stage.plain).routes
+
+
+def test_every_purchase_of_a_route_names_its_order_its_value_and_its_currency(
+    stage: Stage, capi: Captured, tmp_path: Path
+) -> None:
+    run_all(stage, capi)
+    assert stage.config is not None
+    found = [*stage.config.routes, *Config.from_mapping(stage.plain).routes]
+    for n, block in enumerate(blocks("toml")):
+        path = tmp_path / f"{n}.toml"
+        path.write_text(block.text)
+        found += Config.load(path).routes
+    assert [route for route in found if lacking(route.event_name, route.custom_data or {})] == []
+    sold = [route.dedupe_key for route in found if route.event_name == "Purchase"]
+    assert sold == ["{path.order_id}", "{path.id}"]
+
+
+def test_the_user_data_sample_serves_anonymous_visitors(stage: Stage, capi: Captured) -> None:
+    rule = next(one.user_data for one in run_all(stage, capi) if callable(one.user_data))
+    assert rule(stage.names["request"]).hashed()[0].keys() == {"em", "external_id"}
+    assert rule(SimpleNamespace(user=SimpleNamespace(is_authenticated=False))) is None
+
+
+PRODUCT = """<!doctype html><html><head><title>kettle</title></head><body>
+<form method="post" action="/cart"><input name="price" value="19.90"><button>Buy</button></form>"""
+THANKS = "<!doctype html><html><head><title>thanks</title></head><body>Thank you.</body></html>"
+
+
+def shop(policy: str) -> Starlette:
+    """The app that the first sample wraps: it sells a kettle, under the recommended policy."""
+    headers = {"content-security-policy": policy}
+
+    async def product(request: Request) -> HTMLResponse:
+        return HTMLResponse(PRODUCT, headers=headers)
+
+    async def cart(request: Request) -> RedirectResponse:
+        await request.form()
+        return RedirectResponse("/orders/1001/thanks", 303)
+
+    async def thanks(request: Request) -> HTMLResponse:
+        request.state.order = SimpleNamespace(total=Decimal("19.90"))
+        return HTMLResponse(THANKS, headers=headers)
+
+    return Starlette(
+        routes=[
+            Route("/products/{sku}", product),
+            Route("/cart", cart, methods=["POST"]),
+            Route("/orders/{order_id}/thanks", thanks),
+        ]
+    )
+
+
+def test_the_first_sample_under_the_recommended_policy_matches_both_copies_of_all_its_events(
+    browser: Browser,
+) -> None:
+    (policy,) = re.findall(r"\*\*Policy\.\*\* (.*), or a nonce", README)
+    meta = FakeMeta()
+    with serve(meta.app) as meta_url:
+        # What Meta's hosts may do here, the fake one may.
+        policy = "; ".join(f"{one} {meta_url}" for one in re.findall(r"`([^`]+)`", policy))
+        names: dict[str, Any] = {"app": shop(policy)}
+        exec(blocks("python")[0].text, names)
+        config = replace(
+            names["config"], graph_url=meta_url, pixel_script_url=f"{meta_url}/en_US/fbevents.js"
+        )
+        capi = CAPI(config)
+
+        def numbers() -> dict[str, tuple[int, int, int]]:
+            report = read_report(capi.store, config, last_day(capi.issuer.clock()))
+            return {one.event_name: (one.server, one.browser, one.matched) for one in report.events}
+
+        with serve(CAPIMiddleware(shop(policy), capi)) as url:
+            context = browser.new_context()
+            page = context.new_page()
+
+            def matched(**wanted: int) -> None:
+                for _ in range(1200):
+                    if numbers() == {name: (n, n, n) for name, n in wanted.items()}:
+                        return
+                    page.wait_for_timeout(25)
+                raise AssertionError(f"found {numbers()}, expected {wanted} of each")
+
+            page.goto(f"{url}/products/kettle")
+            matched(PageView=1, ViewContent=1)
+            page.get_by_role("button").click()
+            matched(PageView=2, ViewContent=1, AddToCart=1, Purchase=1)
+            context.close()
+        capi.close()
+    sent = [one.event for one in meta.received.server]
+    (sold,) = [event for event in sent if event["event_name"] == "Purchase"]
+    assert sold["custom_data"] == {"value": 19.9, "currency": "EUR"}
+    (hit,) = [one for one in meta.received.browser if one.ev == "Purchase"]
+    assert (hit.cd["value"], hit.cd["currency"]) == ("19.9", "EUR")
+    assert hit.eid == sold["event_id"]
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=where)
