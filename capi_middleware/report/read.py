@@ -12,10 +12,10 @@ from capi_middleware.insights.looking import kept_insights
 from capi_middleware.meta.versions import versions_at
 from capi_middleware.report.breakdowns import APART, Slices, breakdowns, trends
 from capi_middleware.report.flags import Facts, flags_of
-from capi_middleware.report.flags.copies import LOOKS_BACK
 from capi_middleware.report.match_keys import advice_on
 from capi_middleware.report.model import TARGET, Health, PixelHealth, Place, Report, ReportWindow
 from capi_middleware.report.numbers import decisions, events_of, overall, page_views
+from capi_middleware.report.silence import LOOKS_BACK
 from capi_middleware.report.window import Window, iso
 from capi_middleware.store.records import Backlog, DeadLetter, Pause, Tallies
 from capi_middleware.store.store import Store

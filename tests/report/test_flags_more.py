@@ -42,14 +42,14 @@ def hours(ago: range, n: int, *, side: str = "both") -> list[Slice]:
 
 
 def usual(n: int = 20) -> list[Slice]:
-    """The same hours of the seven days before."""
+    """The same hours of the seven days before, of which one is that of the week before."""
     return [one for day in range(1, 8) for one in hours(range(day * 24, day * 24 + 3), n)]
 
 
 def test_copies_that_stop_are_a_sudden_drop() -> None:
     flag = found(slices={"hour": usual()})["sudden_drop"]
     assert (flag.severity, flag.value, flag.target) == ("critical", 0, 60.0)
-    assert "60 on average" in flag.explanation
+    assert "where 60 were expected" in flag.explanation
 
 
 def test_one_copy_that_falls_says_which() -> None:

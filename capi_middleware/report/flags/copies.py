@@ -1,37 +1,36 @@
-"""Flags about the two copies of each event: what is missing, does not fit, or suddenly falls.
+"""Flags about the two copies of each event: what is missing, stops, or does not fit.
 
 A share is judged as it is printed, rounded to three decimals, and only where it is no chance:
 two events raise nothing.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from math import sqrt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from capi_middleware.events import STANDARD_EVENTS
+from capi_middleware.events import SENT, STANDARD_EVENTS, UNPAIRED
 from capi_middleware.report.causes import Cause, cause_of
 from capi_middleware.report.flags.registry import TEXTS, Facts, Flags, check, flag
 from capi_middleware.report.model import EventReport, Place, Severity, Side
 from capi_middleware.report.numbers import (
     MIN_EVENTS,
-    Copies,
-    copies_of,
     goal,
     misses,
     percent,
     share,
     surely_above,
 )
-from capi_middleware.store.records import Slice
+from capi_middleware.report.silence import Span, last_fall, span_of
+from capi_middleware.report.window import iso
 
-#: A drop shows in so many hours together, beside the same hours of so many days before.
-_HOURS, _DAYS = 3, 7
-#: How far the hours of a report reach back for it, in seconds.
-LOOKS_BACK = (_DAYS * 24 + _HOURS + 1) * 3600
-#: Fewer events than these on an average day are too few to miss any.
-_USUAL = 20.0
-#: A drop is less than half of the usual, and by more than chance (standard deviations of Poisson).
-_HALF, _DEVIATIONS = 0.5, 4.0
+#: Where less than this share is left, the copy is gone.
+_GONE = 0.1
+#: Server copies that are there, or on their way: what waits is not missing.
+_THERE = frozenset({"delivered", "pending"})
+#: So many other events are named.
+_NAMED = 5
+#: Copies by event, and by hours since 1970.
+_Hours = defaultdict[Place, Counter[int]]
 #: A share of replays that is chance, and one of lost events that nobody may overlook.
 _CHANCE, _LOST = 0.005, 0.05
 #: What forms mean, and are easily taken for one another.
@@ -50,8 +49,6 @@ _OTHERS_NAMES = {
     "generatelead": "lead", "leads": "lead", "formsubmit": "lead", "subscribed": "subscribe",
     "trialstarted": "starttrial", "viewsearchresults": "search",
 }  # fmt: skip
-#: With fewer days of data nobody knows what is usual.
-_LEAST_DAYS = 3
 
 
 @check
@@ -306,43 +303,91 @@ def _spelled(name: str) -> str:
     return _OTHERS_NAMES.get(letters, letters)
 
 
+class _Drop(NamedTuple):
+    """A fall of copies that are few in `span`; `word` is the side that is missing, or "both"."""
+
+    place: Place
+    hours: Mapping[int, int]
+    side: Side
+    word: str
+    span: Span
+    lasts: bool
+
+
 @check
 def sudden_drop(facts: Facts) -> Flags:
-    """Copies became fewer in the last hours than in the same hours of the days before.
-
-    So nights and mornings are not compared.
-    """
+    """Copies of an event stopped, or became few. What fell alike is told with the busiest event."""
     end = int(facts.upto) // 3600
-    places: defaultdict[Place, defaultdict[int, list[Slice]]]
-    places = defaultdict(lambda: defaultdict(list))
+    every = sorted(_drops(facts, end), key=lambda one: (-sum(one.hours.values()), one.place))
+    # Names that anybody may send must not hide others.
+    known = [one for one in every if one.place[0] in STANDARD_EVENTS]
+    others = [[one] for one in every if one.lasts and one.place[0] not in STANDARD_EVENTS]
+    alike: defaultdict[str, list[_Drop]] = defaultdict(list)
+    for at, one in enumerate(known):
+        if one.lasts and not _is_over(one, known[:at], end):
+            alike[one.word].append(one)
+    for one, *more in [*alike.values(), *others]:
+        gone = any(each.span.found < each.span.expected * _GONE for each in (one, *more))
+        yield flag(
+            "critical" if gone else "warning", one.place,
+            value=one.span.found, target=round(one.span.expected, 1), side=one.side,
+            since=iso(one.span.since * 3600), others=_in_words(more),
+            words=TEXTS["sudden_drop"].words[one.word],
+        )  # fmt: skip
+
+
+def _is_over(drop: _Drop, busier: Iterable[_Drop], end: int) -> bool:
+    """Whether a busier event fell alike and came back, and nothing since says otherwise."""
+    back = max(
+        (one.span.until for one in busier
+         if not one.lasts and one.word == drop.word and one.span.until > drop.span.since),
+        default=None,
+    )  # fmt: skip
+    return back is not None and last_fall(drop.hours, end, back) is None
+
+
+def _in_words(drops: Sequence[_Drop]) -> str:
+    if not drops:
+        return ""
+    parts = [
+        f"{one.place[0]} of pixel {one.place[1]} ({one.span.found:,} of {one.span.expected:,.0f})"
+        for one in drops[:_NAMED]
+    ]
+    parts += [f"{len(drops) - _NAMED} more"] if len(drops) > _NAMED else []
+    return f" So did {', '.join(parts)}."
+
+
+def _drops(facts: Facts, end: int) -> Iterator[_Drop]:
+    server, browser = _copies(facts, end)
+    for place in server.keys() | browser.keys():
+        sides: dict[Side, Counter[int]] = {"server": server[place], "browser": browser[place]}
+        falls = [(one, fall) for one in sides if (fall := last_fall(sides[one], end))]
+        if not falls:
+            continue
+        # The one that lasts, or missed more.
+        side, fall = max(
+            falls, key=lambda one: (one[1].lasts, one[1].span.expected - one[1].span.found)
+        )
+        other = span_of(sides["browser" if side == "server" else "server"], *fall.span[:2])
+        word = "both" if other.found * 2 < other.expected else side
+        yield _Drop(place, sides[side], side, word, *fall)
+
+
+def _copies(facts: Facts, end: int) -> tuple[_Hours, _Hours]:
+    """Server and browser copies of each event by hour; those that only the server shall send, too.
+
+    Other events without a twin by nature come when somebody uploads them.
+    """
+    sends: defaultdict[str, set[str]] = defaultdict(set)
+    for route in facts.config.routes if facts.config is not None else ():
+        sends[route.event_name].add(route.send)
+    server, browser = _Hours(Counter), _Hours(Counter)
     for one in facts.hours:
-        ago = end - 1 - int(one.value) // 3600
-        day, hour = divmod(ago, 24)
-        if ago >= 0 and hour < _HOURS and day <= _DAYS:
-            places[one.event_name, one.pixel_id][day].append(one)
-    for place, hours in places.items():
-        now = copies_of(hours.pop(0, []))
-        fallen = _fallen(now, [copies_of(one) for one in hours.values()])
-        if fallen:
-            left, usual, side = min(fallen, key=lambda one: one[0] / one[1])
-            yield flag(
-                "critical" if left == 0 else "warning", place, value=left, target=round(usual, 1),
-                side=side, hours=_HOURS, usual=usual,
-                words=TEXTS["sudden_drop"].words["both" if len(fallen) == 2 else side],
-            )  # fmt: skip
-
-
-def _fallen(now: Copies, before: Sequence[Copies]) -> list[tuple[int, float, Side]]:
-    """(now, usual, side) of each copy that fell."""
-    if len(before) < _LEAST_DAYS:
-        return []
-    averages = [sum(counts) / len(before) for counts in zip(*before, strict=True)]
-    sides: list[tuple[int, float, Side]] = [
-        (now.server, averages[0], "server"),
-        (now.browser, averages[1], "browser"),
-    ]
-    return [
-        (left, usual, side)
-        for left, usual, side in sides
-        if usual >= _USUAL and left < min(usual * _HALF, usual - _DEVIATIONS * sqrt(usual))
-    ]
+        place, hour = (one.event_name, one.pixel_id), int(one.value) // 3600
+        if hour >= end:
+            continue
+        if one.server in _THERE and (one.browser != UNPAIRED or sends[place[0]] == {"server"}):
+            server[place][hour] += one.n
+        if one.browser == SENT:
+            browser[place][hour] += one.n
+    return server, browser
