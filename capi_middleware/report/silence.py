@@ -10,8 +10,8 @@ from math import ceil, log
 from typing import NamedTuple
 
 _WEEK = 7 * 24
-#: So many weeks before are compared with. The hours of one more are judged: what began before it
-#: is told as if it began with it.
+#: So many weeks before are compared with. The hours of one more are judged: what is few, but not
+#: silent, since before it is told as if it began with it.
 _WEEKS, _JUDGED = 4, _WEEK
 #: How far back hours are read for it, in seconds.
 LOOKS_BACK = (_WEEKS * _WEEK + _JUDGED + 1) * 3600
@@ -66,7 +66,8 @@ def last_fall(hours: Mapping[int, int], end: int, start: int = 0) -> Fall | None
     if not lasts:
         return Fall(span_of(hours, *fall), lasts) if fall[1] else None
     # Where nothing came since, a lull just before is no part of it.
-    silent = max(since, 1 + max(hour for hour in hours if hour < end))
+    silent = 1 + max(hour for hour in hours if hour < end)
+    silent = max(since, silent) if silent > end - _JUDGED else silent
     if sum(_told(hours, hour, begun) for hour in range(silent, end)) >= _SURE:
         since = silent
     return Fall(span_of(hours, since, end), lasts)

@@ -17,6 +17,7 @@ from capi_middleware.alerts.rules import State, decide
 from capi_middleware.report.flags import CHECKS, Facts
 from capi_middleware.report.model import Flag
 from capi_middleware.report.silence import LOOKS_BACK
+from capi_middleware.report.window import iso
 from capi_middleware.store.records import Slice
 from tests.support.configs import make_config
 
@@ -205,3 +206,10 @@ def test_a_clock_that_changes_is_no_silence() -> None:
 def test_the_first_week_of_an_event_tells_nothing() -> None:
     end = MONDAY + READ
     assert not drops(each_hour(end - 160, end - 20, 50), end)
+
+
+def test_a_silence_of_more_than_a_week_is_told_since_it_began() -> None:
+    end = MONDAY + READ
+    [flag] = drops(each_hour(MONDAY, end - 240, 10), end)
+    assert (flag.severity, flag.value) == ("critical", 0)
+    assert f" since {iso((end - 240) * 3600)}," in flag.explanation
