@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from capi_middleware.alerts.watch import CHECK_SECONDS, Alerting
 from capi_middleware.capture.carrying import brings
+from capi_middleware.config.notices import kept_home
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import RouteIndex
 from capi_middleware.config.settings import Config
@@ -60,6 +61,9 @@ class CAPI:
             raise ConfigError(f"found a {type(config).__name__}, expected a Config or a CAPI")
         if Issuer.tap is not None:
             config = replace(config, store="memory:", delivery=False)
+        stays = bool(config.delivery) and kept_home(config.graph_url)
+        if stays:
+            config = replace(config, delivery=False)
         self.config = config
         #: Unix time when `passing()` was 0.0, by the clock of now.
         self._began: float = time.time() - passing()
@@ -83,6 +87,8 @@ class CAPI:
         self.started: bool = False
         self._off = False
         at_fork(after_in_child=self._forget)
+        if stays:
+            self.issuer.notices.say("kept_home")
         self.issuer.notices.about_store(config.stores[0])
         self.issuer.notices.about_freezing(config.delivery is True)
         living.add(self)

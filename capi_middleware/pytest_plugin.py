@@ -1,5 +1,6 @@
 """The pytest plugin of users' tests. It imports what it needs only when a test asks for it."""
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,23 @@ import pytest
 
 if TYPE_CHECKING:
     from capi_middleware.testing import Captured, FakeMeta
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The setting `capi_delivery`."""
+    parser.addini("capi_delivery", "let tests deliver events to Meta", type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests, and the processes that they start, deliver to a fake Meta of this machine alone."""
+    if not config.getini("capi_delivery"):
+        os.environ.setdefault("CAPI_DELIVERY", "off")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Whether events leave for Meta, said once."""
+    is_off = os.environ.get("CAPI_DELIVERY") == "off"
+    return f"capi_middleware: tests {'never post' if is_off else 'may post'} to Meta"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -116,6 +117,12 @@ class Notices:
 def serverless() -> str:
     """The variable that says that this process may be frozen, and its files lost; "" else."""
     return next((name for name in _SERVERLESS if os.environ.get(name)), "")
+
+
+def kept_home(graph_url: str) -> bool:
+    """Whether CAPI_DELIVERY=off keeps events of this process here: all but a fake Meta's."""
+    here = urlsplit(graph_url).hostname in ("127.0.0.1", "::1", "localhost")
+    return os.environ.get("CAPI_DELIVERY") == "off" and not here
 
 
 def filesystem_of(path: Path, mounts: str) -> str:

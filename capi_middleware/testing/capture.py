@@ -8,7 +8,7 @@ from typing import Any
 from capi_middleware.capi import living
 from capi_middleware.events import Count, Event, EventName
 from capi_middleware.meta.custom_data import clean, refused_by_meta
-from capi_middleware.meta.event_object import FIELDS
+from capi_middleware.meta.event_object import FIELDS, standard_name
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.store.sqlite import Memory
@@ -59,6 +59,7 @@ class Captured:
         #: Each (event_name, reason) of what was not tracked: no consent, a bot, a failed view.
         self.suppressed: list[tuple[str, str]] = []
         self._left_out: list[str] = []
+        self._denied_by: list[str] = []
 
     @property
     def events(self) -> list[Event]:
@@ -67,7 +68,7 @@ class Captured:
 
     def clear(self) -> None:
         """Forget what was captured so far."""
-        for found in (self._kept, self.refused, self.suppressed, self._left_out):
+        for found in (self._kept, self.refused, self.suppressed, self._left_out, self._denied_by):
             found.clear()
 
     def assert_tracked(
@@ -94,7 +95,8 @@ class Captured:
             if event.event_name == event_name
         ]
         found = [event for different, event in differences if not different]
-        if (len(found) > 0) if times is None else (len(found) == times):
+        meant = "" if differences else standard_name(event_name)
+        if not meant and ((len(found) > 0) if times is None else (len(found) == times)):
             return found
         wanted = ", ".join([
             *(f"{key}={value!r}" for key, value in custom_data.items()),
@@ -103,6 +105,7 @@ class Captured:
         ])  # fmt: skip
         expected = "at least once" if times is None else f"{times} times"
         lines = [f"{event_name}({wanted}): found it {len(found)} times, expected it {expected}"]
+        lines += [f"did you mean {meant!r}?"] if meant else []
         if differences and not found:
             different, event = min(differences, key=lambda one: len(one[0]))
             lines += ["nearest:", f"  {_shown(event)}", *(f"    {one}" for one in different)]
@@ -111,6 +114,7 @@ class Captured:
             *(f"  {_shown(event)}" for event in self.events),
             *(f"refused: {_shown(event)} needs value and currency" for event in self.refused),
             *(f"suppressed: {name} ({reason})" for name, reason in self.suppressed),
+            *(f"consent denied by: {rule}" for rule in self._denied_by),
             *(f"left out: {what}, missing or unusable" for what in self._left_out),
         ]
         raise AssertionError("\n".join(lines))
@@ -129,6 +133,8 @@ class Captured:
             what = (one.event_name, one.reason)
             if one.kind == "suppressed" and what not in self.suppressed:
                 self.suppressed.append(what)
+            elif one.kind == "consent" and one.reason.endswith(" denied"):
+                self._denied_by.append(one.reason.removesuffix(" denied"))
             elif one.kind == "left_out":
                 self._left_out.append(".".join(filter(None, what)))
 

@@ -1,9 +1,11 @@
 """The testing kit, as a user of the product writes tests with it."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -131,6 +133,68 @@ def test_what_consent_holds_back_is_said(capi: Captured) -> None:
     assert capi.suppressed == [("Purchase", "consent"), ("PageView", "consent")]
     with pytest.raises(AssertionError, match=r"suppressed: Purchase \(consent\)"):
         capi.assert_tracked("Purchase")
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "said"),
+    [
+        ({}, {"sec-gpc": "1"}, ("Purchase (consent)", "consent denied by: gpc")),
+        ({"consent": "onetrust"}, {}, ("Purchase (consent)", "consent denied by: onetrust")),
+        ({}, {"user-agent": "Googlebot/2.1"}, ("Purchase (bot)",)),
+        ({"internal": lambda request: True}, {}, ("Purchase (internal)",)),
+    ],
+)
+def test_a_failure_says_why_an_event_was_suppressed(
+    capi: Captured, settings: dict[str, Any], headers: dict[str, str], said: tuple[str, ...]
+) -> None:
+    visit(wrap(**settings), **headers)
+    with pytest.raises(AssertionError) as failure:
+        capi.assert_tracked("Purchase")
+    assert all(one in str(failure.value) for one in said), str(failure.value)
+
+
+@pytest.mark.parametrize("times", [None, 0])
+def test_a_name_that_is_almost_a_standard_event_s_is_asked_about(
+    app: CAPIMiddleware, capi: Captured, times: int | None
+) -> None:
+    visit(app)
+    with pytest.raises(AssertionError, match="did you mean 'Purchase'"):
+        capi.assert_tracked("Purchse", times=times)
+
+
+TRACKS = """
+from capi_middleware import CAPI, Config, Pixel, UserData
+
+def make(url):
+    return CAPI(Config(secret_key="a-secret-of-more-than-thirty-two-characters", graph_url=url,
+        pixels=[Pixel("1", access_token="t")], store="memory:", action_source="other"))
+
+def test_elsewhere(caplog):
+    capi = make("https://elsewhere.invalid")
+    said = [one for one in caplog.messages if "nothing is delivered" in one]
+    assert (bool(capi.config.delivery), len(said)) == (DELIVERS, 1 - DELIVERS)
+
+def test_here(fake_meta):
+    capi = make(fake_meta.url)
+    capi.track("Lead", user_data=UserData(em="a@b.example"))
+    assert capi.flush(10)
+    capi.close()
+    assert len(fake_meta.received.server) == 1
+"""
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_tests_deliver_to_a_fake_meta_alone_unless_the_project_asks_for_more(
+    tmp_path: Path, asks: bool
+) -> None:
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\ncapi_delivery = {asks}\n")
+    (tmp_path / "test_it.py").write_text(TRACKS.replace("DELIVERS", str(asks)))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
+    clean = {name: value for name, value in os.environ.items() if name != "CAPI_DELIVERY"}
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=clean)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    said = f"tests {'may' if asks else 'never'} post to Meta"
+    assert ended.stdout.count(said) == 1
 
 
 def test_what_meta_would_refuse_is_not_tracked(app: CAPIMiddleware, capi: Captured) -> None:
