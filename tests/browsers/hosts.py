@@ -94,14 +94,20 @@ def hosts() -> Iterator[Scene]:
 #: nothing is left that Meta takes.
 NO_TAG: Expects = {"ViewContent": ["0+0 csp"]}
 POLICIES: dict[str, tuple[str, str]] = {
-    "of the README": ("script-src 'self' {meta}; img-src {meta}; connect-src 'self'", "1+1 sent"),
+    "of the README": (
+        "script-src 'self' {meta}; img-src {meta}; connect-src 'self' {meta}", "1+1 sent",
+    ),
     "of the README with a default": (
-        "default-src 'self'; script-src 'self' {meta}; img-src 'self' {meta}; connect-src 'self'",
+        "default-src 'self'; script-src 'self' {meta}; img-src 'self' {meta};"
+        " connect-src 'self' {meta}",
         "1+1 sent",
     ),
     "with a nonce": (
-        "script-src 'nonce-r4nd0m' 'strict-dynamic'; img-src {meta}; connect-src 'self'",
+        "script-src 'nonce-r4nd0m' 'strict-dynamic'; img-src {meta}; connect-src 'self' {meta}",
         "1+1 sent",
+    ),
+    "that keeps us from asking Meta": (
+        "script-src 'self' {meta}; img-src {meta}; connect-src 'self'", "1+1 sent|unknown",
     ),
     "that lets us ask Meta": ("script-src 'self' {meta}; connect-src 'self' {meta}", "1+1 sent"),
     "that lets nobody ask": ("connect-src 'none'", "1+1 sent|unknown"),
