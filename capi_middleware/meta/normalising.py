@@ -74,6 +74,8 @@ APPENDIX = r"(?:AQ|Ag|Aw|BA|BQ|Bg|[A-Za-z0-9_-]{8})"
 _APPENDIX_OF_ADDRESS = re.compile(rf"(?<=[0-9a-fA-F])\.{APPENDIX}\Z")
 _LONGEST_PLAIN = 500
 _LONGEST_AGENT = 1000
+#: A name with its code and all its titles.
+_LONGEST_COUNTRY = 200
 #: Above it floats are not exact; and so long are the longest of all ids.
 _SAFE, _HUGE = 2**53, 10**38
 #: With a zone, a port and an appendix.
@@ -404,6 +406,8 @@ def text_of(value: Any) -> str | None:
 
 def country_code(text: str) -> str | None:
     """ISO 3166-1 alpha-2 in lower case from a code of two or three letters or an English name."""
+    if len(text) > _LONGEST_COUNTRY:
+        return None
     return _country_of(text) or _agreed(map(_country_of, _parts(text)))
 
 

@@ -56,6 +56,8 @@ PATTERNS = {
     "ampersands": ("&a", ""),
     "slashes": ("/a", ""),
     "commas": ("a,", ""),
+    "titles": ("republicof", ""),
+    "parts": ("CA - ", ""),
     "colons": ("a:", ""),
     "dashes": ("-a", ""),
     "cases": ("aA1", ""),
