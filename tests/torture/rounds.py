@@ -25,6 +25,8 @@ def play(store: str, seed: int, *, processes: int = 2, kills: int = 4) -> Verdic
     fake, history = FakeMeta(), History()
     with serve(fake.app) as graph:
         running = [_Victim(store, graph, f"{seed}-{n}", history) for n in range(processes)]
+        # A loaded machine may take longer to start Python than the first kill waits.
+        until("an event that was accepted", lambda: history.accepted, DRAIN_SECONDS)
         quiet = [_throttle(fake)] if chance.random() < 0.3 else []
         for number in range(kills):
             trouble(fake, chance)
