@@ -308,12 +308,8 @@ class Visit(Private):
         issuer, headers = self._issuer, self.headers
         told = headers.get("hx-current-url") or headers.get("referer")
         host = without_port(urlsplit_safely(told).netloc)
-        ours = host == self.client.host.lower() or bool(
-            issuer.hosts.names and issuer.hosts.has(host)
-        )
-        if not ours:
-            domain = cookie_domain(host)
-            ours = domain is not None and domain == cookie_domain(self.client.host)
+        named = bool(issuer.hosts.names) and issuer.hosts.has(host)
+        ours = named or is_same_site(host, self.client.host)
         return scrub_url(told, issuer.drop_parameters, issuer.keep_parameters) if ours else None
 
     def origin(self) -> str:
