@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import msgspec
@@ -61,7 +62,7 @@ class Journal:
     entries: list[Entry]
     lost: bool
     _path: Path
-    _file: int
+    _file: FileIO
 
     @property
     def answers(self) -> int:
@@ -76,7 +77,12 @@ class Journal:
 
     def leave(self) -> None:
         """Leave it to the next one who looks."""
-        os.close(self._file)
+        self._file.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has deleted or left it."""
+        return not self._file.closed
 
 
 class Journals:
@@ -98,6 +104,8 @@ class Journals:
     def _start_over(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        #: Held while `own` is counted: by one thread at a time. A logging handler may close us.
+        self.counting = threading.RLock()
         self._file: int | None = None
         self._name = ""
         #: What this process's journal is about.
@@ -141,7 +149,7 @@ class Journals:
         self._file, self._name = file, name
 
     def own(self) -> Journal | None:
-        """A journal of this process that is to be counted, then told to `counted`.
+        """A journal of this process that is to be counted and deleted, while `counting` is held.
 
         Nothing that it is about can be lost any more.
         """
@@ -149,15 +157,13 @@ class Journals:
             return None
         with self._lock:
             file = self._file
+            if self._uncounted is not None and not self._uncounted.is_open:
+                self._uncounted = None
             if self._uncounted is None and file and all(one.done() for one in self._commits):
                 path = self._path.with_name(self._name)
                 self._file, self._commits = None, []
                 self._uncounted = _read(path, file, lost=False)
             return self._uncounted
-
-    def counted(self) -> None:
-        """What `own` found was counted, and is deleted."""
-        self._uncounted = None
 
     def left(self) -> Iterator[Journal]:
         """Those whose owners are gone."""
@@ -185,4 +191,4 @@ def _read(path: Path, file: int, *, lost: bool) -> Journal:
     for line in os.pread(file, os.fstat(file).st_size, 0).splitlines():
         with suppress(msgspec.DecodeError):
             entries.append(_decode(line))
-    return Journal(path.name, entries, lost, path, file)
+    return Journal(path.name, entries, lost, path, FileIO(file))

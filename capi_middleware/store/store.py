@@ -381,10 +381,10 @@ class Store:
     def _account(self) -> None:
         """Count what journals hold, each once."""
         self._look()
-        if self._journals is not None and (own := self._journals.own()):
-            with suppress(StoreError):  # another time
-                self._count_journal(own)
-                self._journals.counted()
+        if self._journals is not None:
+            with self._journals.counting, suppress(StoreError):  # another time
+                if own := self._journals.own():
+                    self._count_journal(own)
 
     def _count_journal(self, journal: Journal) -> None:
         try:

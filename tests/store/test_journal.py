@@ -6,8 +6,10 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import httpx
 import psycopg
 import pytest
 
+from capi_middleware.events import Count
 from capi_middleware.store.commits import Commit, Whole, wait_for
 from capi_middleware.store.journal import Journal
 from capi_middleware.store.opening import open_store
@@ -255,6 +258,52 @@ def test_a_loss_is_counted_once_by_a_process_that_lives(path: Path) -> None:
     assert counted(store)["dropped", "store_error"] == 1
     store.close()
     assert not list(path.parent.glob("*-early-*"))
+
+
+def test_a_journal_is_counted_once_by_two_threads_that_come_together(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = sqlite_store(path)
+    assert store._lost(0, [Count("dropped", "store_error")])
+    together = threading.Barrier(2)
+    count = store._count_journal
+
+    def slow(journal: Journal) -> None:
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.5)  # broken where one of them waits for the other
+        count(journal)
+
+    monkeypatch.setattr(store, "_count_journal", slow)
+    with ThreadPoolExecutor() as threads:
+        for one in [threads.submit(store._account) for _ in range(2)]:
+            one.result(30)
+    assert counted(store) == {("dropped", "store_error"): 1}
+    store.close()
+
+
+def test_a_name_that_could_not_be_forgotten_yet_is_no_journal_that_waits(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = sqlite_store(path)
+    assert store._lost(0, [Count("dropped", "store_error")])
+    delete = Journal.delete
+
+    def locked(*_: object) -> None:
+        raise LockedError("busy")
+
+    def then_locked(journal: Journal) -> None:
+        delete(journal)
+        monkeypatch.setattr(store._engine, "transaction", locked)
+
+    monkeypatch.setattr(Journal, "delete", then_locked)
+    store._account()
+    monkeypatch.undo()
+    taken = os.open(path, os.O_RDONLY)  # by the number of the journal's file
+    store._account()
+    os.fstat(taken)
+    os.close(taken)
+    assert counted(store) == {("dropped", "store_error"): 1}
+    store.close()
 
 
 def test_what_a_killed_process_did_not_get_into_postgresql_is_counted_once(
