@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from tests.browser.conftest import Until
 from tests.browser.shop import Shop, open_shop
@@ -59,6 +59,34 @@ def test_a_page_has_one_page_view_whose_twin_has_its_id(
     until(lambda: len(shop.pairs("PageView")) > known)
     page.wait_for_timeout(300)
     assert shop.pairs("PageView") == [(1, 1)] * (known + 1)
+
+
+@pytest.mark.parametrize("answer", ["", "denied", "fails"])
+@pytest.mark.parametrize("given", ["", ", {}, {eventID: 'x1'}"], ids=["bare", "an id"])
+def test_a_library_that_is_ready_while_a_cached_page_asks_sends_each_event_once(
+    page: Page, alone: Shop, until: Until, given: str, answer: str
+) -> None:
+    alone.cache = {"cache-control": "public, max-age=60"}
+    calls = f"{INIT}fbq('track', 'PageView'{given});fbq('track', 'ViewContent');"
+    alone.head = own_snippet(calls, alone.meta_url)
+    libraries: list[Route] = []
+    questions: list[Route] = []
+    page.route("**/fbevents.js", lambda route: libraries.append(route))
+    page.route("**/_capi/t", lambda route: questions.append(route))
+    page.goto(f"{alone.url}/products/7", wait_until="commit")
+    until(lambda: questions and libraries)
+    libraries[0].continue_()
+    page.wait_for_function("fbq.callMethod && !Object.keys(fbq.instance.locks).length")
+    if answer:
+        status = 400 if answer == "fails" else 200
+        questions[0].fulfill(status=status, json={"x": "denied", "e": []} if status == 200 else {})
+        until(lambda: len(alone.meta.received.browser) == 2)
+        found = sorted(hit.ev for hit in alone.meta.received.browser)
+        assert found == ["PageView", "ViewContent"]
+        return
+    questions[0].continue_()
+    until(lambda: alone.browser("PageView") == alone.browser("ViewContent") == ["sent"])
+    assert alone.pairs("PageView") == alone.pairs("ViewContent") == [(1, 1)]
 
 
 @pytest.mark.parametrize("how", ["mine", "again"])

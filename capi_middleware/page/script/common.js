@@ -26,6 +26,7 @@ const pixel = /\/tr\/?\?/;
 const copies = [];
 // An event_id under another name is another event, to Meta as well.
 const same = (c, id, name) => c.i === id && c.n === name;
+const wrapped = new WeakMap(); // our Proxy of the page's function, and that function
 const viewed = {}; // the address of each pixel's last PageView
 const isViewed = p => viewed[p] === bare(location);
 let asked, heard, data, ids, fbq, sites, own, site, beacon, library;

@@ -1,4 +1,40 @@
 // Takes in the page's own pixel calls.
+// While the page asks for its events, its own wait: they could be told no id.
+const waiting = [];
+let adopt = call => (/^track/.test(call[0]) ? waiting.push(call) && [] : [call]);
+const watch = () => {
+	let inside, current = window.fbq;
+	const queue = current && current.queue || []; // of the library, too, while it waits for its settings
+	queue.splice(0, queue.length, ...[...queue].flatMap(call => adopt(call, true)));
+	const wrap = given => {
+		if (!given || !given.queue || wrapped.has(given)) return given;
+		const made = new Proxy(given, {
+			apply: (f, self, call) => {
+				if (inside) return f.apply(self, call); // by a wrapper of the page's own
+				inside = true;
+				try { adopt(call).forEach(one => f.apply(self, one)); } finally { inside = false; }
+			},
+		});
+		wrapped.set(made, given);
+		given.push = made;
+		if (window._fbq === given) window._fbq = made;
+		return made;
+	};
+	// A second library comes with a function of its own, which gets its queue after its name.
+	Object.defineProperty(window, 'fbq', {
+		configurable: true, enumerable: true, get: () => current = wrap(current), set: f => { current = f; },
+	});
+};
+const hold = safe(() => {
+	watch();
+	on(window, 'pagehide', release);
+	setTimeout(safe(release), 3000);
+});
+const release = () => {
+	if (!heard) adopt = call => [call];
+	for (const call of waiting.splice(0)) window.fbq(...call);
+};
+
 const mirror = () => {
 	let made = 0;
 	// An event_id of the page's own.
@@ -17,7 +53,7 @@ const mirror = () => {
 	// A pixel call of the page's own: the calls that it becomes. The events of this page that it
 	// already has are not fired again, its others are told to the site; with data.m they get an
 	// event_id of ours. An event goes only to those of our pixels that take it.
-	const adopt = (call, early) => safe(() => {
+	adopt = (call, early) => safe(() => {
 		const [method, ...rest] = call;
 		if (method === 'init') sites.push(String(rest[0]));
 		if (!/^track(Single)?(Custom)?$/.test(method) || !data.k) return;
@@ -69,33 +105,9 @@ const mirror = () => {
 			missed(list.getEntries())).observe({ type: 'resource', buffered: true });
 	});
 
-	if (!own) {
-		if (data.k) missed(performance.getEntriesByType('resource'));
-		const queue = fbq.queue || []; // of the library, too, while it waits for its settings
-		queue.splice(0, queue.length, ...[...queue].flatMap(call => adopt(call, true)));
-	}
-	let inside, current;
-	const wrapped = new WeakSet();
-	const wrap = given => {
-		if (!given || !given.queue || wrapped.has(given)) return given;
-		const made = new Proxy(given, {
-			apply: (f, self, call) => {
-				if (inside) return f.apply(self, call); // by a wrapper of the page's own
-				inside = true;
-				try { adopt(call).forEach(one => f.apply(self, one)); } finally { inside = false; }
-			},
-		});
-		wrapped.add(made);
-		given.push = made;
-		if (window._fbq === given) window._fbq = made;
-		return made;
-	};
-	current = wrap(fbq);
-	// A second library comes with a function of its own, which gets its queue after its name.
-	Object.defineProperty(window, 'fbq', {
-		configurable: true, enumerable: true, get: () => current = wrap(current), set: f => { current = f; },
-	});
+	if (!own && data.k) missed(performance.getEntriesByType('resource'));
+	if (!data.a) watch();
+	for (const call of waiting.splice(0)) adopt(call, true).forEach(one => fbq(...one));
 	document.querySelectorAll('iframe').forEach(frame);
 	on(document, 'load', e => frame(e.target));
-	for (const call of early.splice(0)) window.fbq(...call);
 };

@@ -19,18 +19,18 @@ const start = nonce => {
 	judgement();
 	own = !window.fbq || !(window.fbq.queue || window.fbq.callMethod); // or a placeholder
 	if (own) stub(nonce);
-	fbq = window.fbq;
+	fbq = wrapped.get(window.fbq) || window.fbq;
 	listen();
 	const call = safe(fbq);
 	if (data.x === 'limited') call('dataProcessingOptions', ['LDU'], ...data.l);
 	sites = Array.from(fbq.queue || []).filter(([method]) => method === 'init').map(([, id]) => id)
 		.concat(safe(() => fbq.callMethod && fbq.getState().pixels.map(p => p.id))() || []).map(String);
+	if (!own) safe(mirror)(); // its own calls go before ours
 	for (const { id, am } of data.p) if (!sites.includes(id)) {
 		if (own) call('set', 'autoConfig', false, id);
 		call('init', id, am);
 	}
 	if (sites.every(id => ids.includes(id))) fbq.disablePushState = true;
-	if (!own) safe(mirror)(); // its own calls go before ours
 	fire((left() || []).concat(data.e));
 	if (own) safe(mirror)();
 	if (!data.a) safe(forms)();
@@ -50,10 +50,13 @@ const isOld = safe(() => {
 
 const ask = nonce => {
 	safe(forms)();
+	hold();
 	tell({ r: document.referrer, w: data.w, h: names(data.e) }).then(given => {
 		Object.assign(data, given, { e: data.e.concat(given.e) });
-		if (data.x !== 'denied') start(nonce);
-	}).catch(noop);
+		if (data.x === 'denied') return;
+		start(nonce);
+		for (const call of early.splice(0)) window.fbq(...call);
+	}).catch(noop).then(release);
 };
 
 safe(() => {
