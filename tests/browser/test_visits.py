@@ -38,6 +38,21 @@ def test_leaving_before_the_answer_is_left_early_and_never_sent(
     assert servers.site.outcomes == [(PIXEL, "left_early")]
 
 
+def test_what_the_page_fires_as_it_is_left_outlives_it(
+    page: Page, servers: Servers, until: Until
+) -> None:
+    servers.site.data["k"] = ["Purchase", ID]
+    servers.site.body = (
+        "<script>onpagehide = () => { for (let n = 0; n < 20; n++)"
+        " fbq('track', 'Lead', {}, {eventID: 'left' + n}); }</script>"
+    )
+    page.goto(servers.site.url)
+    until(lambda: servers.site.beacons)
+    page.goto(f"{servers.site.url}/other")
+    until(lambda: len(servers.meta.received.browser) == 21)
+    assert len({hit.eid for hit in servers.meta.received.browser}) == 21
+
+
 def test_an_event_that_had_no_time_to_leave_is_fired_by_the_next_visit(
     page: Page, servers: Servers, until: Until
 ) -> None:

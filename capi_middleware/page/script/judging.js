@@ -64,7 +64,7 @@ const carryImage = safe((img, src, set) => {
 	timed(url, 0);
 	const watch = c => ['load', 'error'].forEach(type =>
 		on(img, type, () => later(() => judge(c, url, type === 'load').catch(noop))));
-	const c = carry(url, get, {}, one => {
+	const c = carry(url, get, { keepalive: true }, one => {
 		watch(one);
 		set.call(img, src);
 	});
