@@ -130,6 +130,11 @@ ROUTERS = {
         own("const kept = history.pushState.bind(history);"
             + CLICK % "kept({}, '', '/products/7')")
     ),
+    "a pushState that was kept, in a browser without a Navigation API": Router(
+        own("Object.defineProperty(window, 'navigation', {value: undefined});"
+            "const kept = history.pushState.bind(history);"
+            + CLICK % "kept({}, '', '/products/7')")
+    ),
 }  # fmt: skip
 
 
