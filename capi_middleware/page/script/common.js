@@ -3,6 +3,16 @@ const safe = f => function () { try { return f.apply(this, arguments); } catch (
 const later = f => setTimeout(safe(f), 60); // by then CSP reports and timings are in
 const on = (target, type, f) => target.addEventListener(type, safe(f), true);
 const noop = () => {};
+// Puts `f` before a method of the browser's, which runs unless f has an answer.
+const before = (object, name, f) => {
+	const method = object[name];
+	if (method) safe(() => {
+		object[name] = function (...call) {
+			const go = () => method.apply(this, call);
+			return safe(f).call(this, go, ...call) || go();
+		};
+	})();
+};
 const bare = url => {
 	const one = new URL(url, document.baseURI);
 	if (one.search.includes('_pjax=')) one.searchParams.delete('_pjax');

@@ -5,17 +5,29 @@ const leftover = safe(() => {
 		.map(({ e, p }) => ({ ...e, p: [p] }));
 	if (events.length) sessionStorage._capi_left = json(events);
 });
-const forms = () => {
+let held; // the form that is submitted
+const track = (name, given) => {
 	const standard = RegExp('^(AddPaymentInfo|AddToCart|AddToWishlist|CompleteRegistration|Contact|'
 		+ 'CustomizeProduct|Donate|FindLocation|InitiateCheckout|Lead|PageView|Purchase|Schedule|Search|'
 		+ 'StartTrial|SubmitApplication|Subscribe|ViewContent)$');
-	const track = (name, given) => {
-		const call = [standard.test(name) ? 'track' : 'trackCustom', name, given || {}];
-		fbq ? window.fbq(...call) : early.push(call);
-	};
+	const call = [standard.test(name) ? 'track' : 'trackCustom', name, given || {}];
+	fbq ? window.fbq(...call) : early.push(call);
+};
+const say = ({ dataset }) => dataset.capiEvent
+	&& track(dataset.capiEvent, JSON.parse(dataset.capiData || '{}'));
+const sent = safe(form => {
+	if (held === form) held = 0;
+	say(form);
+});
+// A form that is submitted is sent by the browser, unless a script stops it: then by that script,
+// which asks the site, or it did not pass the page's checks.
+const asks = safe((url, method) => {
+	if (!held || url.startsWith(site + '/')) return;
+	const its = url.split('?')[0] === bare(held.getAttribute('action') || '').split('?')[0];
+	if (its || !/^(GET|HEAD)?$/i.test(method || '') && ours(url)) sent(held);
+});
+const forms = () => {
 	window.capi = window.capi || { track };
-	const say = ({ dataset }) => dataset.capiEvent
-		&& track(dataset.capiEvent, JSON.parse(dataset.capiData || '{}'));
 	// What was clicked may be in the open shadow root of an element, whose submits stay inside.
 	const roots = new WeakSet();
 	const enter = path => path.forEach(root => {
@@ -38,19 +50,6 @@ const forms = () => {
 	on(document, 'auxclick', click);
 	on(document, 'focusin', e => enter(e.composedPath()));
 
-	// A form that is submitted is sent by the browser, unless a script stops it: then by that script,
-	// which asks the site, or it did not pass the page's checks.
-	let held;
-	const sent = safe(form => {
-		if (held === form) held = 0;
-		say(form);
-	});
-	const asks = safe((to, method) => {
-		const url = bare(to), path = url.split('?')[0], reads = /^(GET|HEAD)?$/i.test(method || '');
-		if (url.startsWith(site + '/')) return;
-		const own = path === bare(held.getAttribute('action') || '').split('?')[0];
-		if (own || !reads && ours(url)) sent(held);
-	});
 	const checked = safe(e => e.defaultPrevented || held === e.target && sent(held));
 	const submits = (root, end) => {
 		on(root, 'submit', e => {
@@ -61,18 +60,5 @@ const forms = () => {
 		end.addEventListener('submit', checked); // after the page's own checks
 	};
 	submits(document, window);
-	const { fetch: get } = window, request = XMLHttpRequest.prototype, { open } = request;
-	const form = HTMLFormElement.prototype, { submit } = form;
-	window.fetch = function (what, how) {
-		if (held) asks(what.url || what, (how || what).method);
-		return get.apply(this, arguments);
-	};
-	request.open = function (method, url) {
-		if (held) asks(url, method);
-		return open.apply(this, arguments);
-	};
-	form.submit = function () { // without an event
-		sent(this);
-		return submit.call(this);
-	};
+	requests();
 };

@@ -20,12 +20,12 @@ const away = safe(() => {
 	leftover();
 });
 
+// Unlike the page's own list this one has no end, and nobody clears it.
+const timings = {};
+const see = list => list.forEach(entry => { timings[entry.name] = entry; });
+const observer = new PerformanceObserver(list => see(list.getEntries()));
 // An extension's redirect has no timing, a delivered request has one: soon.
 const timed = async (url, patience = 20) => {
-	if (!observer) { // unlike the page's own list it has no end, and nobody clears it
-		observer = new PerformanceObserver(list => see(list.getEntries()));
-		observer.observe({ entryTypes: ['resource'] });
-	}
 	see(observer.takeRecords());
 	if (timings[url.href] || !patience) return timings[url.href];
 	await new Promise(later);
@@ -58,42 +58,35 @@ const judge = async (c, url, loaded) => {
 	else if (entry && (loaded || arrived(entry))) settle(c, 'sent');
 	else settle(c, loaded ? 'request_replaced' : 'unknown');
 };
-const carryImage = safe((img, src, set) => {
+const carryImage = (img, src, go) => {
 	if (!pixel.test(src)) return;
 	const url = new URL(src, document.baseURI), get = name => url.searchParams.get(name);
-	timed(url, 0);
 	const watch = c => ['load', 'error'].forEach(type =>
 		on(img, type, () => later(() => judge(c, url, type === 'load').catch(noop))));
 	const c = carry(url, get, { keepalive: true }, one => {
 		watch(one);
-		set.call(img, src);
+		go();
 	});
 	if (!c) watch(leave(get));
 	return c;
-});
-const carryPost = safe((to, body, how, otherwise) => {
+};
+const carryPost = (to, body, how, otherwise) => {
 	const url = new URL(to, document.baseURI), get = name => body.get(name);
 	return /\/tr\/?$/.test(url.pathname) && get('ev')
-		&& carry(url, get, { method: 'POST', body, ...how }, c => {
+		&& !!carry(url, get, { method: 'POST', body, ...how }, c => {
 			otherwise();
 			settle(c, 'unknown');
 		});
-});
+};
 // The library's own ways: images; and what is long in frames (Chromium), by sendBeacon (the others).
 const carriers = () => {
+	observer.observe({ entryTypes: ['resource'] });
 	const image = HTMLImageElement.prototype, src = Object.getOwnPropertyDescriptor(image, 'src');
-	const { set } = src, form = HTMLFormElement.prototype, { submit } = form, beacon = navigator.sendBeacon;
-	src.set = function (url) { carryImage(this, url, set) || set.call(this, url); };
+	before(src, 'set', function (go, url) { return carryImage(this, url, go); });
 	safe(() => Object.defineProperty(image, 'src', src))(); // frozen by some
-	safe(() => { // a form of the library's own, of fields alone
-		form.submit = function () {
-			const body = this.target && safe(() => new URLSearchParams(new FormData(this)))();
-			if (!carryPost(this.action, body, {}, () => submit.call(this))) submit.call(this);
-		};
-	})();
-	if (beacon) safe(() => {
-		navigator.sendBeacon = (...call) =>
-			!!carryPost(...call, { keepalive: true }, () => beacon.apply(navigator, call))
-				|| beacon.apply(navigator, call);
-	})();
+	before(HTMLFormElement.prototype, 'submit', function (go) { // of fields alone, and without an event
+		sent(this);
+		return this.target && carryPost(this.action, new URLSearchParams(new FormData(this)), {}, go);
+	});
+	before(navigator, 'sendBeacon', (go, to, body) => carryPost(to, body, { keepalive: true }, go));
 };

@@ -1,13 +1,11 @@
 // Finds out what became of each copy, and tells the site.
 const lost = {}; // why no event can leave: by pixel, '' for all
 const refused = []; // what the page's CSP refused: its directive and the URL
-const timings = {};
-let listening, late, asImage, observer, cut, send;
+let listening, late, asImage, cut, send;
 
 const arrived = entry => entry.transferSize || entry.nextHopProtocol;
 const csp = (part, kind = '') => refused.some(one => one.startsWith(kind) && one.includes(part));
 const locked = safe(name => RegExp(`"(${name})`).test(json(fbq.instance.locks)));
-const see = list => list.forEach(entry => { timings[entry.name] = entry; });
 
 const report = () => {
 	const news = copies.filter(c => c.is && c.is !== c.said);
@@ -83,10 +81,6 @@ const judgement = () => {
 		for (const c of copies) c.said = 0;
 		report();
 	});
-	const { stop } = window;
-	window.stop = () => { // what is in flight now fails without a word
-		cut = Date.now();
-		stop.call(window);
-	};
+	before(window, 'stop', () => { cut = Date.now(); }); // what is in flight fails without a word
 	carriers();
 };

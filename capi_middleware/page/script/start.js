@@ -14,9 +14,7 @@ const stub = nonce => {
 };
 
 const start = nonce => {
-	beacon = site + '/b';
 	ids = data.p.map(p => p.id);
-	judgement();
 	own = !window.fbq || !(window.fbq.queue || window.fbq.callMethod); // or a placeholder
 	if (own) stub(nonce);
 	fbq = wrapped.get(window.fbq) || window.fbq;
@@ -67,9 +65,11 @@ safe(() => {
 		if (!block && document.readyState === 'loading') return on(document, 'DOMContentLoaded', go);
 		data = JSON.parse(block.textContent);
 		site = location.origin + data.u;
+		beacon = site + '/b';
 		Object.defineProperty(window, '_capi', { value: {} }); // throws the second time
 		const run = () => {
 			isOld();
+			judgement();
 			(data.a ? ask : start)(me && me.nonce);
 		};
 		document.prerendering ? on(document, 'prerenderingchange', run) : run();
