@@ -35,11 +35,11 @@ const timed = async (url, patience = 20) => {
 // What an image came to shows only if the answer is a picture; fetch() tells of any, and of this
 // very request. Where the page's policy refuses it, `otherwise` sends it as the library meant to.
 const carry = (url, get, how, otherwise) => {
-	if (data.c) return;
 	const c = leave(get);
 	if (!c) return; // of a pixel that is not ours
-	c.carried = true;
-	send(url, { mode: 'no-cors', credentials: 'include', ...how }).then(async answer => {
+	c.carried = !data.c;
+	if (data.c) otherwise(c);
+	else send(url, { mode: 'no-cors', credentials: 'include', keepalive: true, ...how }).then(async answer => {
 		const delivered = answer.type === 'opaque' && (how.method || await timed(url));
 		// What a worker or a script of the page made up has the type "default".
 		settle(c, delivered ? 'sent' : answer.type === 'default' ? 'unknown' : 'request_replaced');
@@ -49,32 +49,28 @@ const carry = (url, get, how, otherwise) => {
 		data.c = 1;
 		otherwise(c);
 	})).catch(noop);
-	return c;
+	return true;
 };
 const judge = async (c, url, loaded) => {
-	const [part] = /\beid=[^&]*/.exec(url.search) || [url.href]; // as it travels: percent-encoded
 	const entry = await timed(url, 1);
-	if (csp(part, 'img')) settle(c, 'csp');
+	if (csp(url.href, 'img')) settle(c, 'csp');
 	else if (entry && (loaded || arrived(entry))) settle(c, 'sent');
 	else settle(c, loaded ? 'request_replaced' : 'unknown');
 };
 const carryImage = (img, src, go) => {
 	if (!pixel.test(src)) return;
-	const url = new URL(src, document.baseURI), get = name => url.searchParams.get(name);
-	const watch = c => ['load', 'error'].forEach(type =>
-		on(img, type, () => later(() => judge(c, url, type === 'load').catch(noop))));
-	const c = carry(url, get, { keepalive: true }, one => {
-		watch(one);
+	const url = new URL(src, document.baseURI);
+	return carry(url, name => url.searchParams.get(name), {}, c => {
+		for (const type of ['load', 'error'])
+			on(img, type, () => later(() => judge(c, url, type === 'load').catch(noop)));
 		go();
 	});
-	if (!c) watch(leave(get));
-	return c;
 };
-const carryPost = (to, body, how, otherwise) => {
-	const url = new URL(to, document.baseURI), get = name => body.get(name);
-	return /\/tr\/?$/.test(url.pathname) && get('ev')
-		&& !!carry(url, get, { method: 'POST', body, ...how }, c => {
-			otherwise();
+const carryPost = (to, body, keepalive, go) => {
+	const url = new URL(to, document.baseURI);
+	if (/\/tr\/?$/.test(url.pathname) && body.has('ev'))
+		return carry(url, name => body.get(name), { method: 'POST', body, keepalive }, c => {
+			go();
 			settle(c, 'unknown');
 		});
 };
@@ -86,7 +82,7 @@ const carriers = () => {
 	safe(() => Object.defineProperty(image, 'src', src))(); // frozen by some
 	before(HTMLFormElement.prototype, 'submit', function (go) { // of fields alone, and without an event
 		sent(this);
-		return this.target && carryPost(this.action, new URLSearchParams(new FormData(this)), {}, go);
+		return this.target && carryPost(this.action, new URLSearchParams(new FormData(this)), false, go);
 	});
-	before(navigator, 'sendBeacon', (go, to, body) => carryPost(to, body, { keepalive: true }, go));
+	before(navigator, 'sendBeacon', (go, to, body) => carryPost(to, body, true, go));
 };

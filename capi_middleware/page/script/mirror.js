@@ -4,7 +4,7 @@ const waiting = [];
 let adopt = call => (/^track/.test(call[0]) ? waiting.push(call) && [] : [call]);
 const watch = () => {
 	let inside, current = window.fbq;
-	const queue = current && current.queue || []; // of the library, too, while it waits for its settings
+	const queue = !own && current?.queue || []; // of the library, too, while it waits for its settings
 	queue.splice(0, queue.length, ...[...queue].flatMap(call => adopt(call, true)));
 	const wrap = given => {
 		if (!given || !given.queue || wrapped.has(given)) return given;
@@ -64,8 +64,7 @@ const mirror = () => {
 		// A page has one PageView for a pixel, whose ever it is and by whichever call.
 		const once = name === 'PageView' && !fbq.allowDuplicatePageViews;
 		// The library takes numbers, too, and an object around the id.
-		const told = given.eventID == null ? given.event_id : given.eventID;
-		const theirs = told == null ? '' : String(told.eventID == null ? told : told.eventID);
+		const told = given.eventID ?? given.event_id, theirs = String(told?.eventID ?? told ?? '');
 		// The address changed, and its PageView is asked for: with an id.
 		if (once && asked && !theirs) return asked.then(() => window.fbq(...call)) && [];
 		const custom = rest[at + 1] || {}, { value, currency } = custom, v = value == null ? [] : [String(value), String(currency)];
@@ -107,7 +106,7 @@ const mirror = () => {
 
 	if (!own && data.k) missed(performance.getEntriesByType('resource'));
 	if (!data.a) watch();
-	for (const call of waiting.splice(0)) adopt(call, true).forEach(one => fbq(...one));
+	for (const call of waiting.splice(0)) adopt(call, true).forEach(one => safe(fbq)(...one));
 	document.querySelectorAll('iframe').forEach(frame);
 	on(document, 'load', e => frame(e.target));
 };

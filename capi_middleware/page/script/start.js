@@ -2,9 +2,7 @@
 
 // Meta's standard queue, until the library takes over.
 const stub = nonce => {
-	const f = window.fbq = function () {
-		f.callMethod ? f.callMethod.apply(f, arguments) : f.queue.push(arguments);
-	};
+	const f = window.fbq = (...call) => (f.callMethod ? f.callMethod(...call) : f.queue.push(call));
 	window._fbq = window._fbq || f;
 	Object.assign(f, { push: f, loaded: true, version: '2.0', queue: [] });
 	library = document.createElement('script');
@@ -53,7 +51,7 @@ const ask = nonce => {
 		Object.assign(data, given, { e: data.e.concat(given.e) });
 		if (data.x === 'denied') return;
 		start(nonce);
-		for (const call of early.splice(0)) window.fbq(...call);
+		for (const call of early) window.fbq(...call);
 	}).catch(noop).then(release);
 };
 
