@@ -89,6 +89,23 @@ def test_a_library_that_is_ready_while_a_cached_page_asks_sends_each_event_once(
     assert alone.pairs("PageView") == alone.pairs("ViewContent") == [(1, 1)]
 
 
+@pytest.mark.parametrize("cache", ["no-store", "public, max-age=60"])
+def test_a_page_view_that_is_on_its_way_when_our_script_comes_is_not_sent_again(
+    page: Page, alone: Shop, until: Until, cache: str
+) -> None:
+    alone.cache = {"cache-control": cache}
+    alone.head = own_snippet(INIT + VIEW, alone.meta_url)
+    alone.meta.fail_next(200, times=None, delay=2, endpoint="tr")
+    scripts: list[Route] = []
+    page.route("**/s.js**", lambda route: scripts.append(route))
+    page.goto(alone.url, wait_until="commit")
+    until(lambda: scripts and alone.meta.received.browser)
+    scripts[0].continue_()
+    until(lambda: sorted(alone.browser("PageView")) == ["sent", "unknown"])
+    assert sorted(alone.browser("PageView")) == ["sent", "unknown"]
+    assert sorted(alone.pairs("PageView")) == [(0, 1), (1, 0)]
+
+
 @pytest.mark.parametrize("how", ["mine", "again"])
 def test_what_is_sent_past_us_is_counted_as_the_browsers_alone(
     page: Page, shop: Shop, until: Until, how: str

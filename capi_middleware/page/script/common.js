@@ -31,8 +31,7 @@ const json = value => {
 // Whether the browser took it.
 const beam = safe((url, body) => data.c > 1 || navigator.sendBeacon(url, body));
 const pixel = /\/tr\/?\?/;
-// c.i event_id, c.n name, c.p pixel, c.b without event_id (bare), c.v value and currency of the
-// page's own call; c.is outcome, c.said reported
+// i event_id, n name, p pixel, b without event_id, v value and currency; is outcome, said reported
 const copies = [];
 // An event_id under another name is another event, to Meta as well.
 const same = (c, id, name) => c.i === id && c.n === name;

@@ -1,6 +1,5 @@
 // Fires the events of this page, and those that come later: each once.
 // Was the id fired in this tab, in 7 days? One made from a dedupe_key ("k..."): in this browser, ever?
-// Its page may come out of a cache when Meta has long forgotten it.
 const fired = safe((id, add, once) => {
 	const memory = once || id[0] === 'k' ? localStorage : sessionStorage;
 	const ids = JSON.parse(memory._capi || '[]').filter(([old, at]) => old[0] === 'k' || at > Date.now() - 6048e5);
@@ -8,26 +7,23 @@ const fired = safe((id, add, once) => {
 	if (add && !known) memory._capi = json([[id, Date.now()], ...ids].slice(0, 200));
 	return known;
 });
-
 // What had no time to leave with the page before this one; a PageView is of its own page alone.
 const left = safe(() => {
 	const events = JSON.parse(sessionStorage._capi_left || '[]');
 	sessionStorage.removeItem('_capi_left');
 	return events;
 });
-
 // `at` is the address of a page that scripts fetch, maybe before it is shown.
 const fire = (events, at) => {
 	// A tab closed while loading runs pagehide only if somebody listens to this; WebKit runs this alone.
 	addEventListener('beforeunload', away);
-	for (const e of events) if (!fired(e.i, false, e.o)) for (const p of e.p) {
-		if (copies.some(c => same(c, e.i, e.n) && c.p === p)) continue;
+	const news = (e, p) => !fired(e.i, false, e.o) && !copies.some(c => same(c, e.i, e.n) && c.p === p);
+	for (const e of events) for (const p of e.p.filter(p => news(e, p))) {
 		// A page has one PageView for a pixel, whose ever it is.
-		const second = e.n === 'PageView' && !at && isViewed(p);
+		const view = e.n === 'PageView', second = view && !at && isViewed(p);
 		copies.push({ i: e.i, n: e.n, p, o: e.o, e, ...second && { left: true, is: 'unknown' } });
-		if (second) continue;
-		if (e.n === 'PageView') viewed[p] = at || bare(location);
-		safe(fbq)(e.c ? 'trackSingleCustom' : 'trackSingle', p, e.n, e.d, { eventID: e.i });
+		if (view) viewed[p] = at || bare(location);
+		if (!second) safe(fbq)(e.c ? 'trackSingleCustom' : 'trackSingle', p, e.n, e.d, { eventID: e.i });
 	}
 	review();
 	expire();

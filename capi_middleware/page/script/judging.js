@@ -10,7 +10,6 @@ const guess = safe((c, end) => {
 	if (fbq.queue.length || c.n === 'PageView' && (data.a || !own)) return end;
 	return fbq.instance.pixelsByID[c.p].eventCount && 'bot';
 });
-
 // Loads fail, too, where the page is left or stopped: then it is complete without a load event.
 const gone = () => Date.now() - cut < 1000 || document.readyState === 'complete'
 	&& performance.getEntriesByType('navigation').some(one => !one.loadEventStart);
@@ -19,7 +18,6 @@ const away = safe(() => {
 	review('left_early');
 	leftover();
 });
-
 // Unlike the page's own list this one has no end, and nobody clears it.
 const timings = {};
 const see = list => list.forEach(entry => { timings[entry.name] = entry; });
@@ -31,7 +29,6 @@ const timed = async (url, patience = 20) => {
 	await new Promise(later);
 	return timed(url, patience - 1);
 };
-
 // What an image came to shows only if the answer is a picture; fetch() tells of any, and of this
 // very request. Where the page's policy refuses it, `otherwise` sends it as the library meant to.
 const carry = (url, get, how, otherwise) => {

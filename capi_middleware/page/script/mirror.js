@@ -25,15 +25,10 @@ const watch = () => {
 		configurable: true, enumerable: true, get: () => current = wrap(current), set: f => { current = f; },
 	});
 };
-const hold = safe(() => {
-	watch();
-	on(window, 'pagehide', release);
-	setTimeout(safe(release), 3000);
-});
-const release = () => {
+const release = safe(() => {
 	if (!heard) adopt = call => [call];
 	for (const call of waiting.splice(0)) window.fbq(...call);
-};
+});
 
 const mirror = () => {
 	let made = 0;
@@ -49,10 +44,8 @@ const mirror = () => {
 			fetch(site + '/t', { method: 'POST', keepalive: true, body }).catch(noop);
 		return copies[copies.length - 1];
 	};
-
-	// A pixel call of the page's own: the calls that it becomes. The events of this page that it
-	// already has are not fired again, its others are told to the site; with data.m they get an
-	// event_id of ours. An event goes only to those of our pixels that take it.
+	// The calls that one of the page's own becomes: to those of our pixels that take the event. What is
+	// not an event of this page is told to the site; with data.m it gets an event_id of ours.
 	adopt = (call, early) => safe(() => {
 		const [method, ...rest] = call;
 		if (method === 'init') sites.push(String(rest[0]));
@@ -67,21 +60,20 @@ const mirror = () => {
 		const told = given.eventID ?? given.event_id, theirs = String(told?.eventID ?? told ?? '');
 		// The address changed, and its PageView is asked for: with an id.
 		if (once && asked && !theirs) return asked.then(() => window.fbq(...call)) && [];
-		const custom = rest[at + 1] || {}, { value, currency } = custom, v = value == null ? [] : [String(value), String(currency)];
+		const custom = rest[at + 1] || {}, { value, currency } = custom;
+		const v = value == null ? [] : [String(value), String(currency)];
 		// One that comes by a wrapper of the page's own comes a second time.
-		const comes = p => copies.some(c => same(c, theirs, name) && c.p === p && !c.left);
+		const known = copies.filter(c => same(c, theirs, name));
+		for (const c of known) c.v = v;
+		const comes = p => known.some(c => c.p === p && !c.left);
 		const pixels = takers.map(p => p.id).filter(p => !once || !isViewed(p) || comes(p));
-		for (const c of copies) if (same(c, theirs, name)) c.v = v;
 		const again = once && ids.some(p => viewed[p]);
-		if (pixels.length && !copies.some(c => same(c, theirs, name))) {
+		if (pixels.length && !known.length) {
 			const twin = early && (once || !theirs) && data.e.find(e => e.n === name && pixels.every(p => e.p.includes(p)));
 			const id = twin ? twin.i : theirs || make(), nameless = !theirs && !twin && !data.m;
 			heard(name, id, pixels, nameless, custom, twin ? { v, e: twin } : { v });
 			expire();
-			if (!nameless && id !== theirs) {
-				rest[at + 1] = custom;
-				rest[at + 2] = { ...given, eventID: id };
-			}
+			if (!nameless) rest.splice(at + 1, 2, custom, { ...given, eventID: id });
 		}
 		if (single) return takers.length && !pixels.length ? [] : [[method, ...rest]];
 		if (!again && takers.length === reached.length) return [[method, ...rest]];
@@ -89,7 +81,6 @@ const mirror = () => {
 		if (once) for (const id of others) viewed[id] = bare(location);
 		return pixels.concat(others).map(id => [method.replace('track', 'trackSingle'), id, ...rest]);
 	})() || [call];
-
 	// What was sent past this script: before it ran, or in a frame. It can be told no id.
 	const missed = entries => entries.filter(entry => pixel.test(entry.name)).forEach(safe(entry => {
 		const url = new URL(entry.name), get = url.searchParams, p = get.get('id'), id = get.get('eid');
@@ -104,7 +95,17 @@ const mirror = () => {
 			missed(list.getEntries())).observe({ type: 'resource', buffered: true });
 	});
 
-	if (!own && data.k) missed(performance.getEntriesByType('resource'));
+	if (!own && data.k) {
+		const began = performance.now();
+		missed(performance.getEntriesByType('resource'));
+		new PerformanceObserver(list => missed(list.getEntries().filter(one => one.startTime < began)))
+			.observe({ type: 'resource' });
+		// What is on its way has no timing yet, but the library counts it.
+		for (const p of ids) {
+			const { eventCount = 0 } = fbq.instance?.pixelsByID[p] || {};
+			if (eventCount > copies.filter(c => c.p === p).length) viewed[p] = bare(location);
+		}
+	}
 	if (!data.a) watch();
 	for (const call of waiting.splice(0)) adopt(call, true).forEach(one => safe(fbq)(...one));
 	document.querySelectorAll('iframe').forEach(frame);

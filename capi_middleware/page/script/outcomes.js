@@ -44,8 +44,7 @@ const leave = (get, word) => {
 	fired(c.i, true, c.o);
 	return c;
 };
-// The library's own word: no proof, but the only sign of a form POST that the page's policy keeps
-// from being carried.
+// The library's own word: no proof, but the only sign where images are frozen.
 const listen = safe(() => {
 	if (listening || !fbq.callMethod) return;
 	listening = true;
@@ -65,7 +64,6 @@ const script = ({ target, type }) => {
 		review();
 	});
 };
-
 // What must be listened to before the first event.
 const judgement = () => {
 	send = window.fetch.bind(window);

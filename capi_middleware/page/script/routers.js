@@ -39,7 +39,6 @@ const routers = () => {
 		brought.w = '';
 		question({ r: document.referrer, w, f: true }).catch(noop);
 	}));
-
 	// A new address is a new page: what did not come with what a script asked for is asked for.
 	const move = () => {
 		clearTimeout(moving);
@@ -55,7 +54,6 @@ const routers = () => {
 			}).catch(noop).then(settled);
 		});
 	};
-
 	// Of routers that kept pushState for themselves, and of navigate() and intercept().
 	if (window.navigation) on(navigation, 'currententrychange', move);
 	else setInterval(() => here === bare(location) || move(), 500);

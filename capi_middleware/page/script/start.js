@@ -1,5 +1,4 @@
 // Reads the block, starts Meta's library and fires; whatever can wait is parsed after that.
-
 // Meta's standard queue, until the library takes over.
 const stub = nonce => {
 	const f = window.fbq = (...call) => (f.callMethod ? f.callMethod(...call) : f.queue.push(call));
@@ -32,7 +31,6 @@ const start = nonce => {
 	if (!data.a) safe(forms)();
 	safe(routers)();
 };
-
 // Whether a cache shows this document again, or for the first time when Meta forgot its ids: it asks.
 // An id has its time in eight of these digits, in milliseconds.
 const digits = '-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz';
@@ -46,7 +44,9 @@ const isOld = safe(() => {
 
 const ask = nonce => {
 	safe(forms)();
-	hold();
+	safe(watch)();
+	on(window, 'pagehide', release);
+	setTimeout(release, 3000);
 	tell({ r: document.referrer, w: data.w, h: names(data.e) }).then(given => {
 		Object.assign(data, given, { e: data.e.concat(given.e) });
 		if (data.x === 'denied') return;
