@@ -68,9 +68,10 @@ def _furnish(shop: Shop, scene: Scene, host: str) -> None:
     shop.bodies = {path: text(one) for path, one in scene.bodies.items()}
     shop.cache = {"cache-control": "no-store", **scene.headers}
     if scene.policy:
-        # The middleware judges the policy by Meta's own hosts, the browser by the one in their place.
-        both = scene.policy.replace("{meta}", "{meta} https://*.facebook.net https://www.facebook.com")
-        policy = scene.policy if "{meta}/" in scene.policy else both
+        # The middleware judges a policy by Meta's own hosts, the browser by the one in their place.
+        hosts = "{meta} https://*.facebook.net https://www.facebook.com"
+        whole = "{meta}/" not in scene.policy
+        policy = scene.policy.replace("{meta}", hosts) if whole else scene.policy
         shop.cache["content-security-policy"] = text(policy)
     scene.meta(shop.meta)
 
