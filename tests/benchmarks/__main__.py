@@ -13,6 +13,7 @@ from pathlib import Path
 
 from capi_middleware import __version__
 from tests.benchmarks import (
+    couriers,
     injecting,
     minting,
     outbox,
@@ -30,8 +31,8 @@ from tests.benchmarks.measure import MORE_IS_BETTER, Result, Row, Trial, measure
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 GROUPS = (
-    requests, serving, injecting, minting, purchase, pages, outbox, postgres, reporting, process,
-    script,
+    requests, serving, injecting, minting, purchase, pages, outbox, couriers, postgres, reporting,
+    process, script,
 )  # fmt: skip
 _BESIDE = (
     "asgi-correlation-id", "django-facebook-capi", "facebook-business", "flask", "gunicorn",
