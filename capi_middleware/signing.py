@@ -121,6 +121,11 @@ class Minter:
         return number / 1000
 
 
+def signed_name(event_name: str, tenant: str) -> str:
+    """What an event_id of a tenant is minted for: it proves no event of another one."""
+    return f"{tenant}/{event_name}" if tenant else event_name
+
+
 def _marked(text: str) -> bytes:
     return b"\0" + _bytes(text)  # no event_id starts so
 

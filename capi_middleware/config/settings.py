@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from datetime import datetime
 from inspect import iscoroutinefunction
@@ -27,7 +27,7 @@ from capi_middleware.config.loading import (
     read_no_environment,
     tables,
 )
-from capi_middleware.config.pixels import Pixel
+from capi_middleware.config.pixels import Pixel, Tenant
 from capi_middleware.config.routes import EventRoute, check_event_name
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
@@ -61,7 +61,8 @@ class Config:
 
     Args:
         secret_key: at least 32 characters drawn by lot; a list: the first signs, all verify.
-        pixels: where events go.
+        pixels: where events go; for a platform whose customers bring pixels of their own a
+            callable that takes the request and returns the key of its tenant (or None).
         routes: which requests are events.
         store: "sqlite:///capi.db", "sqlite:////absolute/path.db", "postgresql://…" or "memory:"; a
             list of postgresql:// URLs, always the same, divides the events among these databases.
@@ -109,6 +110,8 @@ class Config:
             copy of it leaves after the 48 hours in which Meta removes duplicates.
         action_source: where events happen that have no page, one of Meta's nine words: of jobs
             and webhooks without a visitor, which must say it themselves without this.
+        tenant: returns the Tenant of a key (or None), also an asynchronous function; asked when a
+            tenant was not asked for lately, in any thread, and again after some minutes.
         test_event_code: for all pixels that name none.
         test_event_until: when that ends, an aware datetime or ISO 8601 text; never by default.
         ad_account: whose opportunity score and recommendations are read, "act_123" or "123".
@@ -125,7 +128,7 @@ class Config:
     """
 
     secret_key: str | Sequence[str]
-    pixels: Sequence[Pixel]
+    pixels: Sequence[Pixel] | Callable[[Any], str | None]
     routes: Sequence[EventRoute] = ()
     _: KW_ONLY
     store: str | Sequence[str] = "sqlite:///capi.db"
@@ -151,6 +154,7 @@ class Config:
     retention_days: int = 35
     remember_orders_days: int = 761
     action_source: ActionSource | None = None
+    tenant: Callable[[str], Tenant | Awaitable[Tenant | None] | None] | None = None
     test_event_code: str | None = None
     test_event_until: datetime | str | None = None
     ad_account: str | None = None
@@ -173,8 +177,13 @@ class Config:
         self._check_rules()
 
     def __repr__(self) -> str:
-        ids = ", ".join(pixel.id for pixel in self.pixels)
+        ids = ", ".join(pixel.id for pixel in self.fixed_pixels)
         return f"Config(pixels=[{ids}], routes={len(self.routes)}, prefix={self.prefix!r})"
+
+    @property
+    def fixed_pixels(self) -> Sequence[Pixel]:
+        """The pixels of every request; none where each tenant has its own."""
+        return () if callable(self.pixels) else self.pixels
 
     def mark_of(self, pixel: Pixel) -> str:
         """What tells one way to post to a pixel from others, without telling its access token."""
@@ -215,7 +224,7 @@ class Config:
         """The pixels that an event of this `event_name` goes to, or only the `wanted` of them."""
         return tuple(
             pixel.id
-            for pixel in self.pixels
+            for pixel in self.fixed_pixels
             if pixel.takes(event_name) and (wanted is None or pixel.id in wanted)
         )
 
@@ -247,7 +256,8 @@ class Config:
         if not isinstance(given, Mapping):
             fail("the configuration", kind_of(given), "a mapping with the keys of Config")
         data = from_environment(dict(given), "")
-        data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
+        if not callable(data.get("pixels")):
+            data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
         data["routes"] = tables(EventRoute, data.get("routes", []), "routes")
         made: Config = make(cls, data, "")
         return made
@@ -269,6 +279,11 @@ class Config:
             fail("report_token", found, expected)
 
     def _check_pixels(self) -> None:
+        if self.tenant is not None:
+            self._check_tenants()
+            return
+        if callable(self.pixels):
+            fail("tenant", "none beside a callable for pixels", "a function of a tenant's key")
         if isinstance(self.pixels, Pixel) or not self.pixels:
             fail("pixels", kind_of(self.pixels), "a list with at least one Pixel")
         for pixel in self.pixels:
@@ -278,15 +293,28 @@ class Config:
         if len(set(ids)) < len(ids):
             fail("pixels", f"an id twice in {ids}", "each pixel once")
 
+    def _check_tenants(self) -> None:
+        if not callable(self.tenant):
+            fail("tenant", kind_of(self.tenant), "a function that takes the key of a tenant")
+        if self.fixed_pixels:
+            fail("pixels", "a list beside tenant", "a callable taking the request, or no pixels")
+        is_async = iscoroutinefunction(self.pixels) or iscoroutinefunction(
+            getattr(self.pixels, "__call__", None)  # noqa: B004 - its own, which may be async
+        )
+        if is_async:
+            fail("pixels", "an async function", "a function; Config(tenant=...) may be async")
+        if self.ad_account is not None:
+            fail("ad_account", "one beside tenant", "none: tenants have accounts of their own")
+
     def _check_routes(self) -> None:
-        ids = {pixel.id for pixel in self.pixels}
+        ids = {pixel.id for pixel in self.fixed_pixels}
         for place, route in enumerate(self.routes):
             if not isinstance(route, EventRoute):
                 fail("routes", kind_of(route), "EventRoute objects")
             at, name = f"route {route.match!r}", route.event_name
             if strange := set(map(str, route.pixels or ())) - ids:
                 fail(f"{at}: pixels", sorted(strange), f"some of {sorted(ids)}")
-            if not self.pixel_ids(name, route.pixels):
+            if self.tenant is None and not self.pixel_ids(name, route.pixels):
                 one = "one; see Pixel(events=...) and EventRoute(pixels=...)"
                 fail(at, f"no pixel that takes {name!r}", one)
             if f"{route.path.text}/".startswith(f"{self.prefix}/"):
@@ -454,6 +482,6 @@ def named_events(config: Config) -> frozenset[str]:
         [
             *mirror,
             *(route.event_name for route in config.routes),
-            *(name for pixel in config.pixels for name in pixel.events or ()),
+            *(name for pixel in config.fixed_pixels for name in pixel.events or ()),
         ]
     )

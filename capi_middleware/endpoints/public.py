@@ -54,6 +54,7 @@ class Endpoints:
         #: How often one address may tell of one event. Behind a CDN that nobody named it is that of
         #: many.
         self._again = Pages(events=0, alike=0, sightings=30, names=0, new_names=0)
+        self._pixel_ids = frozenset(one.id for one in issuer.config.fixed_pixels)
         self._ruled = STANDARD_EVENTS | named_events(issuer.config)
         self._routes: Routes = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
@@ -131,7 +132,7 @@ class Endpoints:
         if not self._allows(client.ip, len(sightings)):
             return bare(429)
         known = key.event_id if key is not None and self._issuer.opens(key) else None
-        accepted, pixels, told = [], {one.id for one in self._issuer.config.pixels}, 0
+        accepted, pixels, told = [], self._pixel_ids, 0
         for sighting in sightings:
             name, event_id = sighting.event_name, sighting.event_id
             if sighting.pixel_id not in pixels:
@@ -222,7 +223,7 @@ class Endpoints:
 
     def _has_room(self, address: str | None, rows: int, size: int) -> bool:
         """Whether an address may write `rows` more for each pixel, of a text of `size` bytes."""
-        of_all = (rows * _ROW_SIZE + size) * len(self._issuer.config.pixels)
+        of_all = (rows * _ROW_SIZE + size) * len(self._pixel_ids)
         allowed = self._disk.take(address, self._issuer.clock(), of_all)
         if not allowed:
             self._refused("disk_budget")

@@ -58,7 +58,7 @@ def read_health(store: Store, config: Config, *, delivering: bool = True) -> Hea
         store.depth(),
         store.backlog(),
         store.pauses(),
-        marks={one.id: config.mark_of(one) for one in config.pixels},
+        marks={one.id: config.mark_of(one) for one in config.fixed_pixels},
         delivering=delivering,
     )
 

@@ -768,7 +768,7 @@ def _mirrored(issuer: Issuer, call: Call) -> Iterable[Event]:
     event = issuer.new_event(call.n, None, None, event_id=call.i)
     event.custom_data = clean(call.n, mirror.custom_data(call.n, call.d))[0]
     ours = event.pixel_ids if mirror.takes(call.n) and not call.b else ()
-    fired = [one.id for one in issuer.config.pixels if one.id in call.p]
+    fired = [one.id for one in issuer.config.fixed_pixels if one.id in call.p]
     for send, pixel_ids in (
         ("both", tuple(one for one in fired if one in ours)),
         ("browser", tuple(one for one in fired if one not in ours)),

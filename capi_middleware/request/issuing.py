@@ -22,6 +22,7 @@ from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.urls import PATH_SAFE, URL_READ, scrub_url
 from capi_middleware.config.expressions import Template, body_fields, parse
 from capi_middleware.config.notices import Notices
+from capi_middleware.config.pixels import Tenant, Tenants
 from capi_middleware.config.routes import EventRoute, event_name_of
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import BadVisitor, ConfigError, StoreError
@@ -62,6 +63,7 @@ from capi_middleware.signing import (
     ValueDigest,
     equal,
     page_digest,
+    signed_name,
     use_digest,
 )
 from capi_middleware.store.commits import Commit
@@ -108,7 +110,8 @@ class Issuer:
         self.shield: Shield = Shield(lambda counts: self.store.count(counts))
         self.notices: Notices = Notices(config.debug)
         self.minter: Minter = Minter(config.secrets)
-        self._takes = {one.id: one.events for one in config.pixels}
+        self._takes = {one.id: one.events for one in config.fixed_pixels}
+        self.tenants: Tenants | None = None if config.tenant is None else Tenants(config.tenant)
         #: The pixels of every page, as its script reads them.
         self.pixels: list[PixelEntry] = pixel_entries(self._takes)
         self._pixel_ids: dict[str, tuple[str, ...]] = {}
@@ -170,26 +173,51 @@ class Issuer:
         return minted is not None and abs(self.clock() - minted) <= seconds
 
     def new_event(
-        self, event_name: str, dedupe_key: object, route: EventRoute | None, event_id: str = ""
+        self,
+        event_name: str,
+        dedupe_key: object,
+        route: EventRoute | None,
+        event_id: str = "",
+        *,
+        tenant: Tenant | None = None,
     ) -> Event:
         """An event that happens now, for the pixels of its route or all that take it.
 
-        Its event_id is minted, unless the site's own `event_id` is given.
+        Its event_id is minted, unless the site's own `event_id` is given. With a `tenant` it is
+        for the pixels of that one alone, and no order is that of another.
         """
         now = self.clock()
         if dedupe_key is not None and names_nothing(dedupe_key):
             self._refuse_key(event_name, dedupe_key, route)
             dedupe_key = None
-        event_id = event_id or self.minter.mint(event_name, now, dedupe_key)
+        signed = event_name if tenant is None else signed_name(event_name, tenant.key)
+        event_id = event_id or self.minter.mint(signed, now, dedupe_key)
         if route is not None:
             pixel_ids = self._route_pixel_ids[id(route)]
+            if tenant is not None:
+                pixel_ids = tenant.pixel_ids(event_name, route.pixels)
             return Event(event_id, event_name, now, pixel_ids, send=route.send, route=route.match)
+        if tenant is not None:
+            return Event(event_id, event_name, now, tenant.pixel_ids(event_name))
         known = self._pixel_ids.get(event_name)
         if known is None:
             known = self.config.pixel_ids(event_name)
             if event_name in STANDARD_EVENTS:
                 self._pixel_ids[event_name] = known
         return Event(event_id, event_name, now, known)
+
+    def tenant(self, key: str | None) -> Tenant | None:
+        """Whose event a job tracks. May ask the site. Raises ConfigError for nobody's."""
+        if self.tenants is None:
+            if key is not None:
+                raise ConfigError(f"tenant: found {key!r}, expected none without Config(tenant=…)")
+            return None
+        found = None if key is None else self.tenants.get(key)
+        if found is None:
+            raise ConfigError(
+                f"tenant: found {key!r}, expected a key that Config(tenant=…) has a Tenant for"
+            )
+        return found
 
     def _refuse_key(self, event_name: str, dedupe_key: object, route: EventRoute | None) -> None:
         """A key that all orders without a number would share: an event without one, counted."""
@@ -278,12 +306,12 @@ class Issuer:
         if (pixels := said.get("pixels")) is not None:
             ids = [pixels] if isinstance(pixels, str | int) else pixels
             ids = tuple(map(str, ids))
-            event.pixel_ids = self.config.pixel_ids(event.event_name, ids)
-            if unknown := sorted(set(ids) - set(event.pixel_ids)):
-                wrong["pixels"] = (
-                    f"found {unknown}, expected some of "
-                    f"{list(self.config.pixel_ids(event.event_name))}"
-                )
+            known = self.config.pixel_ids(event.event_name)
+            if self.tenants is not None:
+                known = event.pixel_ids
+            event.pixel_ids = tuple(one for one in known if one.partition("@")[0] in ids)
+            if unknown := sorted({*ids} - {one.partition("@")[0] for one in known}):
+                wrong["pixels"] = f"found {unknown}, expected some of {list(known)}"
         if not wrong:
             return
         if strict:
@@ -531,7 +559,10 @@ class Issuer:
     def _order_of(self, event: Event, visitor: Visitor | None) -> str:
         """What an event is about whose event_id others may have: see Use in store/records.py."""
         event_id, order_id = event.event_id, event.custom_data.get("order_id")
-        if event_id[0] != "k" or not self.minter.verifies(event_id, event.event_name):
+        signed = event.event_name
+        if self.tenants is not None and event.pixel_ids:
+            signed = signed_name(signed, event.pixel_ids[0].partition("@")[2])
+        if event_id[0] != "k" or not self.minter.verifies(event_id, signed):
             if event.told == "order" and visitor is not None:
                 return "s" + self.use(event_id, [_without_query(visitor)])[:7]
             return f"u{random.getrandbits(28):07x}"

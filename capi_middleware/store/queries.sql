@@ -162,6 +162,18 @@ SELECT EXISTS (
       AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
 )
 
+-- name: pixels_waiting
+-- One step of the index for each pixel, however many events wait.
+WITH RECURSIVE waiting (pixel_id) AS (
+    SELECT MIN(pixel_id) FROM capi_events WHERE server = 'pending'
+    UNION ALL
+    SELECT (
+        SELECT MIN(pixel_id) FROM capi_events AS events
+        WHERE server = 'pending' AND events.pixel_id > waiting.pixel_id
+    ) FROM waiting WHERE waiting.pixel_id IS NOT NULL
+)
+SELECT pixel_id FROM waiting WHERE pixel_id IS NOT NULL
+
 -- name: pause
 -- Who was told to wait for longer still does, unless the clock went back since. Several that failed
 -- at once are one failure.

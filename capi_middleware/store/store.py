@@ -245,7 +245,7 @@ class Engine(ABC):
         return back
 
     @abstractmethod
-    def look(self, pixel_ids: Sequence[str], every: float) -> Look:
+    def look(self, pixel_ids: Sequence[str] | None, every: float) -> Look:
         """See Store.look."""
 
     def recall(self, first: Sequence[int]) -> Found:
@@ -476,8 +476,10 @@ class Store:
             [(seconds,)] = db.read("next_due", pixel_id=pixel_id, now=db.now)
         return None if seconds is None else float(seconds)
 
-    def look(self, pixel_ids: Sequence[str], *, every: float) -> Look:
+    def look(self, pixel_ids: Sequence[str] | None, *, every: float) -> Look:
         """Which of these pixels have something due, and when this process should look again.
+
+        None for whichever pixels there are.
 
         All processes that look for the same pixels share their looks: `every` seconds one of them
         does, however many they are, and each of them within LONGEST_TURN.
