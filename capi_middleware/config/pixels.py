@@ -85,7 +85,7 @@ class Tenant:
     report_token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.key, str) or not _KEY.fullmatch(self.key):
+        if not is_key(self.key):
             fail("Tenant.key", repr(self.key), "1 to 64 letters, digits, '.', '_' and '-'")
         for pixel in self.pixels:
             if not isinstance(pixel, Pixel):
@@ -108,6 +108,11 @@ class Tenant:
             for pixel in self.pixels
             if pixel.takes(event_name) and (wanted is None or pixel.id in wanted)
         )
+
+
+def is_key(key: object) -> bool:
+    """Whether this may be the key of a tenant."""
+    return isinstance(key, str) and _KEY.fullmatch(key) is not None
 
 
 def own_id(pixel_id: str, tenant: str) -> str:
@@ -154,6 +159,11 @@ class Tenants:
                 self._known.popitem(last=False)
         return found
 
+    def known(self, key: str) -> Tenant | None:
+        """The tenant of this key where nobody needs to be asked."""
+        until, known = self._known.get(key, (0.0, None))
+        return known if self._now() < until else None
+
     def pixel(self, name: str) -> Pixel | None:
         """The pixel that own_id() gave this name, as its tenant has it now."""
         number, _, key = name.partition("@")
@@ -162,7 +172,7 @@ class Tenants:
         return next((one for one in pixels if one.id == number), None)
 
     def _checked(self, key: str) -> Tenant | None:
-        if not _KEY.fullmatch(key):
+        if not is_key(key):
             return None
         answer = self._look_up(key)
         found = _awaited(answer) if isawaitable(answer) else answer

@@ -21,17 +21,19 @@ from capi_middleware.capture.identity import identify
 from capi_middleware.capture.limits import Allowance, Pages
 from capi_middleware.capture.mirroring import is_harmless, made_by
 from capi_middleware.capture.urls import urlsplit_safely
+from capi_middleware.config.pixels import own_id
 from capi_middleware.config.settings import named_events
 from capi_middleware.endpoints import BODY_LIMIT, EVENTS
 from capi_middleware.endpoints.reporting import Asked, Reporting, Routes, bare, failed
 from capi_middleware.errors import BadBeacon
-from capi_middleware.events import STANDARD_EVENTS, Count, Sighting
+from capi_middleware.events import STANDARD_EVENTS, Count, PageKey, Sighting
 from capi_middleware.page import tag as pixel
 from capi_middleware.report.window import WindowError
 from capi_middleware.request.asking import MARK_DAYS
 from capi_middleware.request.exchange import Exchange
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Waits
+from capi_middleware.signing import signed_name
 
 #: What an event takes on the disk at most, in bytes, apart from what its page says of it.
 _ROW_SIZE = 1500
@@ -54,7 +56,8 @@ class Endpoints:
         #: How often one address may tell of one event. Behind a CDN that nobody named it is that of
         #: many.
         self._again = Pages(events=0, alike=0, sightings=30, names=0, new_names=0)
-        self._pixel_ids = frozenset(one.id for one in issuer.config.fixed_pixels)
+        #: What we call pixels, by Meta's numbers.
+        self._pixels: Mapping[str, str] = {one.id: one.id for one in issuer.config.fixed_pixels}
         self._ruled = STANDARD_EVENTS | named_events(issuer.config)
         self._routes: Routes = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
@@ -132,12 +135,17 @@ class Endpoints:
         if not self._allows(client.ip, len(sightings)):
             return bare(429)
         known = key.event_id if key is not None and self._issuer.opens(key) else None
-        accepted, pixels, told = [], self._pixel_ids, 0
+        accepted, pixels, told, tenant = [], self._pixels, 0, ""
+        if self._issuer.tenants is not None and known is not None:
+            tenant, pixels = await self._pixels_of(key, asked.waits)
         for sighting in sightings:
             name, event_id = sighting.event_name, sighting.event_id
-            if sighting.pixel_id not in pixels:
+            if tenant and sighting.pixel_id in pixels:
+                sighting = replace(sighting, pixel_id=pixels[sighting.pixel_id])
+            elif sighting.pixel_id not in pixels:
                 self._refused("unknown_pixel")
-            elif self._issuer.minter.verifies(event_id, name):
+                continue
+            if self._issuer.minter.verifies(event_id, f"{tenant}/{name}" if tenant else name):
                 if self._again.takes_sighting(f"{event_id} {client.ip}"):
                     accepted.append(sighting)
                 else:
@@ -155,6 +163,15 @@ class Endpoints:
             accepted = self._with_uses(accepted, client, asked.headers)
             await asked.waits.commit(self._issuer.store.sight(accepted))
         return Response(status_code=204, headers=_FRESH)
+
+    async def _pixels_of(self, key: PageKey | None, waits: Waits) -> tuple[str, Mapping[str, str]]:
+        """Whose page has this key, which is ours, and what we call that tenant's pixels."""
+        tenants, whose = self._issuer.tenants, _tenant_of(key)
+        if tenants is None or not whose:
+            return "", {}
+        tenant = tenants.known(whose) or await waits.read(lambda: tenants.get(whose))
+        found = tenant.pixels if tenant is not None else ()
+        return whose, {one.id: own_id(one.id, whose) for one in found}
 
     def _with_uses(
         self, sightings: list[Sighting], client: Client, headers: Mapping[str, str]
@@ -198,13 +215,16 @@ class Endpoints:
             self._refused("page_budget")
             return bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
+        whose = _tenant_of(key) if self._issuer.tenants is not None else ""
+        if whose:
+            exchange.visit().belong(whose)
         if question.m:
             if key is None or not opened:
                 raise BadBeacon("found no key of an open page, expected the one in its tag", 403)
             calls = [
                 (call, self._counts(client.ip, key.event_id, call.n))
                 for call in question.m
-                if self._may_name(call, key.event_id)
+                if self._may_name(call, key.event_id, whose)
             ]
             await exchange.mirror(calls, key, waits)
             return Response(status_code=204, headers=_FRESH)
@@ -223,7 +243,7 @@ class Endpoints:
 
     def _has_room(self, address: str | None, rows: int, size: int) -> bool:
         """Whether an address may write `rows` more for each pixel, of a text of `size` bytes."""
-        of_all = (rows * _ROW_SIZE + size) * len(self._pixel_ids)
+        of_all = (rows * _ROW_SIZE + size) * max(1, len(self._pixels))
         allowed = self._disk.take(address, self._issuer.clock(), of_all)
         if not allowed:
             self._refused("disk_budget")
@@ -234,10 +254,10 @@ class Endpoints:
         alike = self._pages.takes_alike(key, event_name)
         return alike and self._covered.take(address, self._issuer.clock())
 
-    def _may_name(self, call: beacon.Call, key: str) -> bool:
+    def _may_name(self, call: beacon.Call, key: str, tenant: str) -> bool:
         """An event_id that the page made, or one of the site's own; ours are in the store."""
         return (
-            not self._issuer.minter.verifies(call.i, call.n)
+            not self._issuer.minter.verifies(call.i, signed_name(call.n, tenant))
             and _may_be_of(key, call.i)
             and self._hears(key, call.n)
         )
@@ -253,6 +273,12 @@ class Endpoints:
 
     def _refused(self, reason: str) -> None:
         self._issuer.count(Count("beacon", reason))
+
+
+def _tenant_of(key: PageKey | None) -> str:
+    """The key of the tenant whose page has this `key`; its signature must have been verified."""
+    whose, found, _ = key.event_name.partition("/") if key is not None else ("", "", "")
+    return whose if found else ""
 
 
 def _may_be_of(key: str, event_id: str) -> bool:

@@ -16,6 +16,7 @@ from capi_middleware.capture.consent import GRANTED, Permission
 from capi_middleware.events import STANDARD_EVENTS, Event, PageEvent, PageKey
 from capi_middleware.meta.match_keys import ADVANCED_MATCHING
 from capi_middleware.private import Private
+from capi_middleware.signing import signed_name
 
 _encode = msgspec.json.Encoder().encode
 #: What a path has as it is in an attribute: a mount may be what the visitor asked for.
@@ -103,17 +104,20 @@ def page_events(events: Sequence[Event]) -> list[PageEvent]:
     for event in events:
         name = event.event_name
         is_custom = 0 if name in STANDARD_EVENTS else 1
-        told.append(PageEvent(name, event.event_id, event.custom_data, event.pixel_ids, is_custom))
+        pixel_ids = event.pixel_ids
+        if pixel_ids and "@" in pixel_ids[0]:  # a tenant's: the page has no other
+            pixel_ids = tuple([one.partition("@")[0] for one in pixel_ids])
+        told.append(PageEvent(name, event.event_id, event.custom_data, pixel_ids, is_custom))
     return told
 
 
 def page_key(
-    told: Sequence[PageEvent], path: str | None, digest: Callable[[bytes], Any]
+    told: Sequence[PageEvent], path: str | None, digest: Callable[[bytes], Any], tenant: str = ""
 ) -> PageKey | None:
     """What shows later that a page is ours: an event_id minted for it, if it has one.
 
     `path` is the one below any mount at which the app answered that page, None where a script made
-    the address; `digest` is signing.page_digest().
+    the address; `digest` is signing.page_digest(). `tenant` is the key of whose page it is.
     """
     for event in told:
         event_id = event.event_id
@@ -121,7 +125,8 @@ def page_key(
             page = ""
             if path is not None:
                 page = digest(f"{event_id} {path}".encode("utf-8", "surrogatepass")).hexdigest()
-            return PageKey(event.event_name, event_id, page)
+            name = event.event_name
+            return PageKey(signed_name(name, tenant) if tenant else name, event_id, page)
     return None
 
 

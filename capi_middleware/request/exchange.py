@@ -14,6 +14,7 @@ from capi_middleware.capture.consent import DENIED, GRANTED
 from capi_middleware.capture.mirroring import names_order
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.capture.urls import PATH_SAFE
+from capi_middleware.config.pixels import Tenant, own_id
 from capi_middleware.config.routes import Match
 from capi_middleware.errors import BadBeacon, CapiError
 from capi_middleware.events import Count, Event, PageEvent, PageKey
@@ -193,6 +194,8 @@ class Exchange(Private):
         `said` as Issuer.say() takes it.
         """
         drafts = self._drafts
+        if self.issuer.tenants is not None and (self._started or self._ended):
+            drafts.tenant = self.visit().whose(now=True)
         draft = drafts.track(self.visit(), event_name, custom_data, user_data, dedupe_key)
         if said:
             draft.said = {**draft.said, **said}
@@ -280,6 +283,8 @@ class Exchange(Private):
             refusal = visit.refusal()
             if page and not self._asks and visit.noise is None and visit.permission is not None:
                 issuer.decided(visit.permission, visit.headers)
+        if issuer.tenants is not None and not await self._find_tenant(visit, waits):
+            return False
         if refusal is not None and not prefetch:
             self._suppress(refusal, keep_page=self._asks)
             # A page that others may see must not depend on this visitor: its question decides.
@@ -305,6 +310,24 @@ class Exchange(Private):
             return False
         self._injector = GzipInjector() if verdict.gzip else Injector()
         return True
+
+    async def _find_tenant(self, visit: Visit, waits: Waits) -> bool:
+        """Whether this is a page of somebody's, whose pixels the events of so far get."""
+        drafts = self._drafts
+        await visit.find_tenant(waits)
+        tenant = drafts.tenant = visit.tenant
+        if tenant is None:
+            drafts.matches, self._page_view, self._asks = [], False, False
+            return False
+        for draft in drafts.events:
+            draft.event.pixel_ids = tenant.pixel_ids(draft.event.event_name)
+            if "pixels" in draft.said:
+                self.issuer.say(draft.event, {"pixels": draft.said["pixels"]}, strict=False)
+        return True
+
+    def _pixel_ids(self, name: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The pixels of this request that an event goes to."""
+        return (self._drafts.tenant or self.issuer.config).pixel_ids(name, wanted)
 
     def body(self, chunk: Piece, last: bool) -> list[Piece]:
         """One more piece of the body: what to send now. The first decides about `headers`."""
@@ -413,7 +436,7 @@ class Exchange(Private):
 
     def _refuse(self, reason: str, matches: Sequence[Match]) -> None:
         """Count the events of routes that need the app's own answer to this visitor."""
-        pixel_ids = self.issuer.config.pixel_ids
+        pixel_ids = self._pixel_ids
         routes = [one.route for one in matches]
         self.issuer.suppressed(
             reason, [(one.event_name, pixel_ids(one.event_name, one.pixels)) for one in routes]
@@ -453,6 +476,9 @@ class Exchange(Private):
             route = match.route if match is not None else None
             event = issuer.new_event(one.event_name, None, route, event_id=one.event_id)
             event.custom_data, event.pixel_ids = one.custom_data, one.pixel_ids
+            if issuer.tenants is not None:
+                known = () if drafts.tenant is None else drafts.tenant.pixel_ids(one.event_name)
+                event.pixel_ids = tuple(x for x in known if x.partition("@")[0] in one.pixel_ids)
             drafts.events.append(Draft(event, match, tracked=True))
             if one.event_id[0] == "k":
                 drafts.recall(drafts.events[-1])
@@ -483,6 +509,9 @@ class Exchange(Private):
         """
         issuer, drafts, visit = self.issuer, self._drafts, self.visit()
         told: dict[str, Any] = {"e": []}
+        if issuer.tenants is not None:
+            await visit.find_tenant(waits)
+            drafts.tenant = visit.tenant
         page = issuer.asking.read(mark, self._path, issuer.clock()) if mark else None
         is_shared = not (waiting and self._take_up(waiting, a_part=a_part))
         is_proven = not is_shared or page is not None or is_open
@@ -519,8 +548,9 @@ class Exchange(Private):
                 await waits.commit(commit)
             told["e"] = page_events(events)
             answered = self._path if page is not None and page.is_here else None
-            key = page_key(told["e"], answered, issuer.page_digest)
-            told["k"] = key or issuer.new_key(answered)
+            whose = visit.tenant.key if visit.tenant is not None else ""
+            key = page_key(told["e"], answered, issuer.page_digest, whose)
+            told["k"] = key or issuer.new_key(answered, whose)
             carried = visit.carried(for_page=True)
             visit.take(carried)
             told["e"] += carried
@@ -533,7 +563,7 @@ class Exchange(Private):
         if limits is not None:
             told["l"] = limits
         if issuer.config.advanced_matching and (not is_shared or page is not None):
-            told["p"] = issuer.pixels_knowing(self._known(events))
+            told["p"] = issuer.pixels_knowing(self._known(events), visit.tenant)
         return told, (visit.cookies() if events else []) + visit.cleared()
 
     async def mirror(self, calls: Sequence[tuple[Call, bool]], key: PageKey, waits: Waits) -> None:
@@ -547,9 +577,12 @@ class Exchange(Private):
         drafts.matches = []
         is_signed = issuer.shows(key, self._path)
         await visit.decide(waits)
+        if issuer.tenants is not None:
+            await visit.find_tenant(waits)
+            drafts.tenant = visit.tenant
         refusal = visit.refusal()
         for call, counts in calls:
-            for event in _mirrored(issuer, call):
+            for event in _mirrored(issuer, call, visit.tenant):
                 if not (counts and is_signed) and (refusal or event.send == "browser"):
                     continue
                 is_order = is_signed and names_order(self._path, event.event_id)
@@ -585,7 +618,7 @@ class Exchange(Private):
         kept = [one for one in matches if one.route.status is not None or one in tracked]
         left = [match.route for match in matches if match not in kept]
         if left:
-            pixel_ids = issuer.config.pixel_ids
+            pixel_ids = self._pixel_ids
             names = [(one.event_name, pixel_ids(one.event_name, one.pixels)) for one in left]
             issuer.suppressed("form_page", names)
             issuer.notices.say("form_page")
@@ -597,21 +630,21 @@ class Exchange(Private):
         if visit.noise is None:
             self._refuse("excluded", [one for one in self._unheeded if status in one.route.counted])
             if verdict is not None and verdict.inject and issuer.config.page_view and status < 300:
-                pixel_ids = issuer.config.pixel_ids("PageView")
+                pixel_ids = self._pixel_ids("PageView")
                 issuer.suppressed("excluded", [("PageView", pixel_ids)])
 
     def _suppress(self, reason: str, *, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""
-        drafts, config = self._drafts, self.issuer.config
+        drafts = self._drafts
         names = [(draft.event.event_name, draft.event.pixel_ids) for draft in drafts.events]
         drafted = {name for name, _ in names}
         if not self._asks:
             for match in drafts.matches:
                 name = match.route.event_name
                 if name not in drafted:
-                    names.append((name, config.pixel_ids(name, match.route.pixels)))
+                    names.append((name, self._pixel_ids(name, match.route.pixels)))
         if self._page_view and not keep_page:
-            names.append(("PageView", config.pixel_ids("PageView")))
+            names.append(("PageView", self._pixel_ids("PageView")))
         self.issuer.suppressed(reason, names)
         drafts.events.clear()
         if not keep_page:
@@ -683,9 +716,12 @@ class Exchange(Private):
             if head is not None and head.base:
                 origin = visit.origin()
             has_script = head is not None and head.has_script
+            tenant, pixels = visit.tenant, issuer.pixels
+            if tenant is not None:
+                pixels = issuer.pixels_knowing((), tenant)
             if self._asks:
                 return issuer.tags.tag(
-                    issuer.pixels, mount=self._mount, ask=True, waiting=self._waiting,
+                    pixels, mount=self._mount, ask=True, waiting=self._waiting,
                     mark=self._mark, nonce=verdict.nonce, refused=verdict.csp_notes,
                     origin=origin, has_script=has_script,
                 )  # fmt: skip
@@ -702,13 +738,14 @@ class Exchange(Private):
             if self._handed:
                 told = [*self._handed, *told]
             carried = visit.carried() if visit.brings else []
-            pixels = issuer.pixels
             if issuer.config.advanced_matching:
-                pixels = issuer.pixels_knowing(self._known(events))
+                pixels = issuer.pixels_knowing(self._known(events), tenant)
+            whose = "" if tenant is None else tenant.key
             tag = issuer.tags.tag(
                 pixels, told + carried, mount=self._mount, ask=self._lacks_view,
                 consent=visit.permission or visit.permitted(),
-                key=page_key(told, self._path, issuer.page_digest) or issuer.new_key(self._path),
+                key=page_key(told, self._path, issuer.page_digest, whose)
+                or issuer.new_key(self._path, whose),
                 nonce=verdict.nonce, refused=verdict.csp_notes,
                 origin=origin, has_script=has_script,
             )  # fmt: skip
@@ -762,13 +799,15 @@ class Exchange(Private):
         )
 
 
-def _mirrored(issuer: Issuer, call: Call) -> Iterable[Event]:
+def _mirrored(issuer: Issuer, call: Call, tenant: Tenant | None) -> Iterable[Event]:
     """A call's event, apart for pixels that get a server copy and those that do not."""
     mirror = issuer.mirror
-    event = issuer.new_event(call.n, None, None, event_id=call.i)
+    event = issuer.new_event(call.n, None, None, event_id=call.i, tenant=tenant)
     event.custom_data = clean(call.n, mirror.custom_data(call.n, call.d))[0]
     ours = event.pixel_ids if mirror.takes(call.n) and not call.b else ()
     fired = [one.id for one in issuer.config.fixed_pixels if one.id in call.p]
+    if tenant is not None:
+        fired = [own_id(one.id, tenant.key) for one in tenant.pixels if one.id in call.p]
     for send, pixel_ids in (
         ("both", tuple(one for one in fired if one in ours)),
         ("browser", tuple(one for one in fired if one not in ours)),

@@ -20,9 +20,9 @@ from capi_middleware.capture.consent import ConsentRule, InternalRule, Permissio
 from capi_middleware.capture.limits import OFTEN, Allowance, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.urls import PATH_SAFE, URL_READ, scrub_url
-from capi_middleware.config.expressions import Template, body_fields, parse
+from capi_middleware.config.expressions import Call, Template, body_fields, parse
 from capi_middleware.config.notices import Notices
-from capi_middleware.config.pixels import Tenant, Tenants
+from capi_middleware.config.pixels import Tenant, Tenants, own_id
 from capi_middleware.config.routes import EventRoute, event_name_of
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import BadVisitor, ConfigError, StoreError
@@ -112,6 +112,8 @@ class Issuer:
         self.minter: Minter = Minter(config.secrets)
         self._takes = {one.id: one.events for one in config.fixed_pixels}
         self.tenants: Tenants | None = None if config.tenant is None else Tenants(config.tenant)
+        #: What tells the key of a request's tenant.
+        self.tenant_rule: Call | None = Call(config.pixels) if callable(config.pixels) else None
         #: The pixels of every page, as its script reads them.
         self.pixels: list[PixelEntry] = pixel_entries(self._takes)
         self._pixel_ids: dict[str, tuple[str, ...]] = {}
@@ -309,6 +311,8 @@ class Issuer:
             known = self.config.pixel_ids(event.event_name)
             if self.tenants is not None:
                 known = event.pixel_ids
+                if not known:  # of a tenant who is not known yet: see Exchange
+                    ids = ()
             event.pixel_ids = tuple(one for one in known if one.partition("@")[0] in ids)
             if unknown := sorted({*ids} - {one.partition("@")[0] for one in known}):
                 wrong["pixels"] = f"found {unknown}, expected some of {list(known)}"
@@ -356,10 +360,10 @@ class Issuer:
 
     # -- tags ------------------------------------------------------------------------------------
 
-    def new_key(self, path: str | None = None) -> PageKey:
+    def new_key(self, path: str | None = None, tenant: str = "") -> PageKey:
         """The key of a page that has no event minted for it, see page_key()."""
-        event = PageEvent("", self.mint("", None), {}, ())
-        key = page_key([event], path, self.page_digest)
+        event = PageEvent("", self.mint(signed_name("", tenant), None), {}, ())
+        key = page_key([event], path, self.page_digest, tenant)
         assert key is not None
         return key
 
@@ -369,14 +373,17 @@ class Issuer:
         wanted = page_key([event], path, self.page_digest)
         return wanted is not None and equal(key.page, wanted.page)
 
-    def pixels_knowing(self, known: Sequence[Mapping[str, Any]]) -> list[PixelEntry]:
+    def pixels_knowing(
+        self, known: Sequence[Mapping[str, Any]], tenant: Tenant | None = None
+    ) -> list[PixelEntry]:
         """The pixels of a page; with advanced_matching also what user_data is `known`."""
+        takes = self._takes if tenant is None else {one.id: one.events for one in tenant.pixels}
         if not (self.config.advanced_matching and known):
-            return self.pixels
+            return self.pixels if tenant is None else pixel_entries(takes)
         matching: dict[str, Any] = {}
         for data in known:
             matching |= data
-        return pixel_entries(self._takes, matching)
+        return pixel_entries(takes, matching)
 
     # -- visitors --------------------------------------------------------------------------------
 
@@ -454,13 +461,13 @@ class Issuer:
             self.shield.caught(error, "the store")
             return None
 
-    def rendered(self, events: Iterable[PageEvent]) -> None:
+    def rendered(self, events: Iterable[PageEvent], tenant: Tenant | None) -> None:
         """Events of an earlier request are in what the browser gets now."""
         rows = [
             Row(
                 event.event_id,
                 event.event_name,
-                pixel_id,
+                pixel_id if tenant is None else own_id(pixel_id, tenant.key),
                 self.clock(),
                 None,
                 "unmapped",

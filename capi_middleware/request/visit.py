@@ -31,6 +31,7 @@ from capi_middleware.capture.identity import (
 from capi_middleware.capture.reading import BodyTee, Fields
 from capi_middleware.capture.urls import scrub_url, source_url, urlsplit_safely
 from capi_middleware.config.expressions import Call
+from capi_middleware.config.pixels import Tenant, is_key
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, PageEvent
 from capi_middleware.meta.visitor import Visitor
@@ -91,9 +92,24 @@ class Visit(Private):
     """
 
     __slots__ = (
-        "_brought", "_identity", "_issuer", "_raw_path", "_scope", "_took", "_visitor", "brings",
-        "client", "fields", "has_new_cookies", "headers", "is_call", "noise", "permission",
+        "_brought",
+        "_identity",
+        "_issuer",
+        "_raw_path",
+        "_scope",
+        "_tenant_key",
+        "_took",
+        "_visitor",
+        "brings",
+        "client",
+        "fields",
+        "has_new_cookies",
+        "headers",
+        "is_call",
+        "noise",
+        "permission",
         "scripted",
+        "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -139,6 +155,9 @@ class Visit(Private):
             self.permission = GRANTED
         #: Known after identity().
         self.has_new_cookies: bool = False
+        #: Whose pixels its events go to, after find_tenant() or whose().
+        self.tenant: Tenant | None = None
+        self._tenant_key: str | None = None
         self._identity: Identity | None = None
         self._visitor: Visitor | None = None
         self._brought: tuple[list[PageEvent], bool, str] | None = None
@@ -182,6 +201,42 @@ class Visit(Private):
 
     def _failed(self, error: Exception) -> None:
         self._issuer.shield.caught(error, "a callable of the configuration")
+
+    # -- whose pixels ----------------------------------------------------------------------------
+
+    def belong(self, key: str) -> None:
+        """A page of the tenant with this key asks, as its signature shows."""
+        self._tenant_key = key
+
+    async def find_tenant(self, waits: Waits) -> None:
+        """Find out whose pixels its events go to, without holding up anybody else."""
+        tenants, key = self._issuer.tenants, self.tenant_key()
+        if tenants is None or not key:
+            return
+        try:
+            self.tenant = tenants.known(key) or await waits.read(lambda: tenants.get(key))
+        except Exception as error:
+            self._failed(error)
+
+    def whose(self, *, now: bool) -> Tenant | None:
+        """Its tenant. One who is not known yet has no pixels, unless it must be known `now`."""
+        tenants, key = self._issuer.tenants, self.tenant_key()
+        if self.tenant is None and tenants is not None and key:
+            if not now:
+                return Tenant(key, ())
+            try:
+                self.tenant = tenants.get(key)
+            except Exception as error:
+                self._failed(error)
+        return self.tenant
+
+    def tenant_key(self) -> str:
+        """What the site's rule says of the request; "" for nobody's."""
+        if self._tenant_key is None:
+            rule = self._issuer.tenant_rule
+            key = None if rule is None else self.ask_now(rule)
+            self._tenant_key = str(key) if is_key(key) else ""
+        return self._tenant_key
 
     # -- what may be done ------------------------------------------------------------------------
 
@@ -393,6 +448,9 @@ class Visit(Private):
         that page: `for_page`), not for a script that happens to ask meanwhile.
         """
         events, for_script, _ = self.brought()
+        if self.tenant is not None:
+            ours = {one.id for one in self.tenant.pixels}
+            events = [one for one in events if ours.issuperset(one.pixel_ids)]
         if not events or (self.scripted and not for_script and not for_page):
             return []
         # The next page may be a copy from a cache or in another tab: once in this browser.
@@ -402,7 +460,7 @@ class Visit(Private):
         """The answer has these carried() events: its head must add `cleared`."""
         if events:
             self._took = True
-            self._issuer.rendered(events)
+            self._issuer.rendered(events, self.tenant)
 
     def cleared(self) -> Headers:
         """A Set-Cookie line once the events were taken."""
