@@ -265,6 +265,11 @@ class TenantCourier(Courier):
         self._find = find
         self._has_way = False
 
+    def _leave(self, again: bool) -> None:
+        if not again and self._is_in_the_way:
+            self._rounds.close()  # thousands may have their turn before it is this one's again
+        super()._leave(again)
+
     def _step(self) -> float:
         if not self._has_way:
             way = self._find()
