@@ -88,6 +88,7 @@ class Stage:
             "app": Starlette(),
             "application": lambda environ, start_response: [],
             "user": user,
+            "key": "acme",
             "order": SimpleNamespace(id=1001, total=Decimal("19.90"), visitor=""),
             "request": SimpleNamespace(user=user),
             "client": self,
