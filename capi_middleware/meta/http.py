@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -152,7 +152,7 @@ class HTTPClient:
         return client
 
 
-@lru_cache(maxsize=1)
+@cache
 def _trusted(file: str | None, directory: str | None) -> "ssl.SSLContext":
     """The certificates that httpx believes with SSL_CERT_FILE and SSL_CERT_DIR as they are.
 
