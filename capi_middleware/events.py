@@ -134,7 +134,7 @@ class Row(Private, Struct, frozen=True):
     Event; `page` is the path of the page without what is personal, `agent` the browser's family
     (capture/agents.py), `digest` a keyed hash of the server copy's value and currency, `uses` what
     tells this use of the event_id from others (Use in store/records.py); each is "" where it is
-    not known.
+    not known. `amount` is what it is worth, in the smallest unit of `currency` ("" when unknown).
     """
 
     event_id: str
@@ -150,6 +150,8 @@ class Row(Private, Struct, frozen=True):
     agent: str = ""
     digest: str = ""
     uses: str = ""
+    currency: str = ""
+    amount: int = 0
 
 
 class Sighting(Struct, frozen=True):

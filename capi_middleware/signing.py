@@ -163,7 +163,7 @@ class ValueDigest:
     """Value and currency of an event as a keyed hash, to compare its two copies.
 
     Hashes with the last of `secrets_`, which all processes know while they change to a new first:
-    who has the store learns no amounts from it.
+    who has the store learns from it nothing of what a browser told.
     """
 
     def __init__(self, secrets_: Sequence[str]) -> None:

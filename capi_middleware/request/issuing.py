@@ -37,7 +37,7 @@ from capi_middleware.events import (
     ServerState,
 )
 from capi_middleware.meta import payload
-from capi_middleware.meta.custom_data import DOCUMENTED, clean, lacking, refused_by_meta
+from capi_middleware.meta.custom_data import DOCUMENTED, clean, lacking, refused_by_meta, worth
 from capi_middleware.meta.event_object import (
     FIELDS,
     MAX_AGE,
@@ -513,6 +513,7 @@ class Issuer:
             body: bytes | None = None
             state: ServerState = "unmapped"
             digest, cause, kept_at = "", browser, event.event_time
+            currency, amount = worth(given) if value is not None else ("", 0)
             source = "website" if "client_user_agent" in user_data and url else self._without_page
             if event.details:
                 source = self.source(event, visitor)
@@ -542,7 +543,8 @@ class Issuer:
             for pixel_id in event.pixel_ids:
                 rows.append(
                     Row(event.event_id, name, pixel_id, kept_at, body, state, cause,
-                        match_keys, event.route, page, agent, digest, use)
+                        match_keys, event.route, page, agent, digest, use,
+                        currency, amount)
                 )  # fmt: skip
         return rows
 
