@@ -73,11 +73,11 @@ class Config:
         user_data: customer information for every event: a callable taking the request and
             returning a UserData (or a mapping, or None), or a mapping of expressions. The request
             is Starlette's Request; Django's and Flask's own behind their doors.
-        consent: a ready rule for the cookie of a consent banner ("tcf" or another of the README's
-            list; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...}); a mapping
-            {"value": "{cookie.consent}", "granted": [...], "limited": [...], "state": "CA"}; or a
-            callable taking the request and returning "granted", "denied", "limited" or
-            ("limited", "US", "CA"), or a bool. All are granted by default.
+        consent: a ready rule for the cookie of a consent banner ("tcf" or another of the list in
+            demo/README.md; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...}); a
+            mapping {"value": "{cookie.consent}", "granted": [...], "limited": [...],
+            "state": "CA"}; or a callable taking the request and returning "granted", "denied",
+            "limited" or ("limited", "US", "CA"), or a bool. All are granted by default.
         privacy: "honor-gpc" treats `Sec-GPC: 1` as denied; "ignore-gpc" does not.
         default_region: reads national phone numbers, ISO 3166-1 alpha-2.
         trusted_proxies: networks (CIDR) whose X-Forwarded-* and Forwarded headers are believed;
