@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from capi_middleware.alerts.watch import CHECK_SECONDS, Alerting
 from capi_middleware.capture.carrying import brings
+from capi_middleware.capture.client import headers_of, without_port
 from capi_middleware.config.notices import kept_home
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import RouteIndex
@@ -243,9 +244,11 @@ class CAPI:
     def endpoints(self) -> "Endpoints":
         """What answers under the prefix."""
         # starlette and more, 5 MB: not for a process that has no door.
+        from capi_middleware.endpoints.elsewhere import OpenEndpoints
         from capi_middleware.endpoints.public import Endpoints
 
-        return Endpoints(self.issuer, self.open, self._is_delivering)
+        kind = OpenEndpoints if self.config.origins else Endpoints
+        return kind(self.issuer, self.open, self._is_delivering)
 
     def start(self) -> bool:
         """Start delivery in this process: lazily, and again after a fork.
@@ -295,6 +298,8 @@ class CAPI:
         try:
             mount, path = split_mount(at) if at.get("root_path") else ("", at["path"])
             matches = self._routes.match(scope["method"], path)
+            if matches and self._routes.has_hosts:
+                matches = self._routes.of_host(matches, self._host(scope))
             raw_path = at.get("raw_path") or at["path"].encode()
         except Exception as error:
             # The host's code may call track() in it all the same.
@@ -315,12 +320,17 @@ class CAPI:
             if path.startswith(self._prefix):
                 return path[len(self._prefix) :], None
             matches = self._routes.match(method, path)
+            if matches and self._routes.has_hosts:
+                matches = self._routes.of_host(matches, self._host(scope))
             if matches or method == "HEAD":
                 raw_path = scope.get("raw_path") or scope["path"].encode()
                 return None, self._exchange(self.issuer, scope, path, mount, matches, raw_path)
         if b"fbclid=" in scope.get("query_string", b"") or brings(scope["headers"]):
             return None, self.open(scope)
         return None, None
+
+    def _host(self, scope: MutableMapping[str, Any]) -> str:
+        return without_port(self.issuer.client(scope, headers_of(scope)).host)
 
     @cached_property
     def _exchange(self) -> "type[Exchange]":

@@ -62,7 +62,8 @@ class Question(Private, Struct):
     the key that it was given, as the proof that it is a page of this site. `w` are
     the signed events that waited until something was shown: this page, or with `f` a part of it.
     `y` is the mark that a page without event_ids has: the app itself answered it (see Asking).
-    `h` are the names of the events that the page has already.
+    `h` are the names of the events that the page has already. `c` are cookies of a page of another
+    origin, as its browser would send them.
     """
 
     u: _URL
@@ -73,6 +74,7 @@ class Question(Private, Struct):
     f: bool = False
     y: _Waiting = ""
     h: Annotated[list[_Word], Meta(max_length=64)] = []
+    c: _URL = ""
 
 
 _beacons = msgspec.json.Decoder(_Beacon)

@@ -1,5 +1,6 @@
 """Consent: what a visitor allows, by the site's rule and Global Privacy Control; who is none."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ def _jar(lookup: Lookup) -> dict[str, list[str]]:
     return jar
 
 
+_COOKIE = re.compile(r"\{cookie\.([^}]+)\}")
 #: Data Processing Options for US Users: the codes of Meta's page. 0 lets Meta locate the visitor.
 _LDU_STATES = {
     "CA": 1000, "CO": 1001, "CT": 1002, "FL": 1003, "OR": 1004, "TX": 1005, "MT": 1006,
@@ -63,6 +65,17 @@ class ConsentRule:
         self._templates = {key: parse(value) for key, value in self._declared.items()}
         #: Whether `Sec-GPC: 1` is a denial.
         self.gpc: bool = gpc
+
+    @property
+    def cookies(self) -> list[str]:
+        """The names of the cookies that a rule without a callable reads."""
+        declared = self._declared
+        if self._rule == "google" and "cookie" not in declared:
+            return [rule.cookie for rule in READY_RULES.values()]
+        if self._rule:
+            own = [declared.get("cookie", READY_RULES[self._rule].cookie)]
+            return [*own, ADDITIONAL] if isinstance(declared.get("vendor"), str) else own
+        return _COOKIE.findall(str(declared.get("value", "")))
 
     def read(self, lookup: Lookup) -> Any:
         """The answer of a rule without a callable."""

@@ -28,7 +28,7 @@ from capi_middleware.config.loading import (
     tables,
 )
 from capi_middleware.config.pixels import Pixel, Tenant
-from capi_middleware.config.routes import EventRoute, check_event_name
+from capi_middleware.config.routes import HOST, EventRoute, check_event_name
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
 from capi_middleware.meta.event_object import ACTION_SOURCES, ActionSource
@@ -46,6 +46,7 @@ _SECRET_LENGTH = 32
 _TOKEN_LENGTH = 16
 _PLACEHOLDER = re.compile(r"change.?me|replace.?me|placeholder|your.?(secret|key)|insecure", re.I)
 _HOST = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:]+\]")
+_ORIGIN = re.compile(f"https?://{HOST}")
 _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
 _STORE_HINT = (
     "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… (or a list of these) or memory:"
@@ -85,6 +86,8 @@ class Config:
         hosts: the site's own, "shop.example", or ".shop.example" with all below it. Requests under
             another Host are no visits, what their pages fetch from each other and frame are. By
             default every host that the app answers under.
+        origins: those of pages that this app does not answer, "https://www.shop.example", and that
+            load {prefix}/s.js themselves: their browsers may ask for the events of their addresses.
         cookie_domain: the domain of _fbp, _fbc and of events that go on to another host, where the
             registrable domain is too wide ("eu.shop.example"); hosts outside keep theirs.
         drop_parameters: query parameters, beside those named like secrets and personal data,
@@ -141,6 +144,7 @@ class Config:
     default_region: str = "US"
     trusted_proxies: Sequence[str] = ()
     hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
     cookie_domain: str = ""
     drop_parameters: Sequence[str] = ()
     keep_parameters: Sequence[str] = ()
@@ -349,6 +353,17 @@ class Config:
         for host in self.hosts:
             if not isinstance(host, str) or not _HOST.fullmatch(host):
                 fail("hosts", repr(host), "names such as 'shop.example' or '.shop.example'")
+        for origin in self.origins:
+            usual = ("http:", ":80"), ("https:", ":443")  # browsers leave them out
+            if (
+                not isinstance(origin, str)
+                or not _ORIGIN.fullmatch(origin)
+                or any(
+                    origin.startswith(scheme) and origin.endswith(port) for scheme, port in usual
+                )
+            ):
+                expected = "what browsers send as Origin, each named: 'https://www.shop.example'"
+                fail("origins", repr(origin), expected)
         domain = self.cookie_domain
         if domain and not (
             isinstance(domain, str) and _HOST.fullmatch(domain) and cookie_domain(domain)

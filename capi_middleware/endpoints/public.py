@@ -1,6 +1,6 @@
 """The endpoints answer what comes under the prefix; the doors read the body and wait."""
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Set
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -17,7 +17,7 @@ from capi_middleware.capture.client import (
     headers_of,
     without_port,
 )
-from capi_middleware.capture.identity import identify
+from capi_middleware.capture.identity import identify, is_same_site
 from capi_middleware.capture.limits import Allowance, Pages
 from capi_middleware.capture.mirroring import is_harmless, made_by
 from capi_middleware.capture.urls import urlsplit_safely
@@ -58,6 +58,10 @@ class Endpoints:
         self._again = Pages(events=0, alike=0, sightings=30, names=0, new_names=0)
         #: What we call pixels, by Meta's numbers.
         self._pixels: Mapping[str, str] = {one.id: one.id for one in issuer.config.fixed_pixels}
+        #: Pages that one visitor opens on an origin elsewhere, which nothing but its word shows.
+        self._elsewhere = {
+            one: Allowance(rate=1.0, burst=120.0, of_all=1000.0) for one in issuer.hosts.origins
+        }
         self._ruled = STANDARD_EVENTS | named_events(issuer.config)
         self._routes: Routes = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
@@ -80,9 +84,10 @@ class Endpoints:
         if name in EVENTS:
             try:
                 # Whether what it says is signed shows only when it was read.
-                _same_site(headers, self._issuer.client(scope, headers).host, signed=True)
+                host = self._issuer.client(scope, headers).host
+                _same_site(headers, host, self._issuer.hosts.origins, signed=True)
             except BadBeacon as error:
-                self._refused("malformed")
+                self._refused("origin" if error.status == 403 else "malformed")
                 return bare(error.status)
         return None
 
@@ -193,9 +198,15 @@ class Endpoints:
         client = self._issuer.client(scope, asked.headers)
         question = beacon.read_question(asked.body)
         opened = self._issuer.opens(question.k)
-        _same_site(asked.headers, client.host, signed=opened)
+        origins, origin = self._issuer.hosts.origins, asked.headers.get("origin", "")
+        _same_site(asked.headers, client.host, origins, signed=opened)
         page = urlsplit_safely(question.u)
-        if page.netloc and without_port(page.netloc) != client.host.lower():
+        elsewhere = origin in origins
+        if elsewhere:
+            if f"{page.scheme}://{page.netloc}".lower() != origin:
+                raise BadBeacon("found a page of another origin than the one that asks", 403)
+            scope = _seen_there(scope, page, question.c, self._issuer.address(scope))
+        elif page.netloc and without_port(page.netloc) != client.host.lower():
             # Behind a proxy that sets no Host only the browser knows the address.
             origin = f"{page.scheme}://{page.netloc}"
             if "sec-fetch-site" not in asked.headers or asked.headers.get("origin") != origin:
@@ -214,6 +225,8 @@ class Endpoints:
         if key is not None and not self._pages.takes_events(key.event_id, n):
             self._refused("page_budget")
             return bare(429)
+        if elsewhere and key is None and not self._takes_page(origin, client.ip):
+            return bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
         whose = _tenant_of(key) if self._issuer.tenants is not None else ""
         if whose:
@@ -229,8 +242,16 @@ class Endpoints:
             await exchange.mirror(calls, key, waits)
             return Response(status_code=204, headers=_FRESH)
         told, headers = await exchange.answer(
-            waits, question.w, mark=question.y, is_open=is_ours, a_part=question.f, has=question.h
-        )
+            waits, question.w, mark=question.y, is_open=is_ours or elsewhere, a_part=question.f,
+            has=question.h,
+        )  # fmt: skip
+        if elsewhere:
+            tenant, within = exchange.visit().tenant, self._issuer.config.cookie_domain
+            if tenant is not None:  # the script knows no pixels of one visitor's shop
+                told.setdefault("p", self._issuer.pixels_knowing((), tenant))
+            if headers and not is_same_site(origin, client.host, within):
+                told["c"] = [value.decode("ascii") for _, value in headers]
+                headers = []
         answer = Response(msgspec.json.encode(told), 200, _FRESH, "application/json")
         answer.raw_headers += headers
         return answer
@@ -239,6 +260,13 @@ class Endpoints:
         allowed = self._allowance.take(address, self._issuer.clock(), n)
         if not allowed:
             self._refused("too_many")
+        return allowed
+
+    def _takes_page(self, origin: str, address: str | None) -> bool:
+        """Whether a visitor may open one page more of an origin that is not ours to answer."""
+        allowed = self._elsewhere[origin].take(address, self._issuer.clock())
+        if not allowed:
+            self._refused("origin_budget")
         return allowed
 
     def _has_room(self, address: str | None, rows: int, size: int) -> bool:
@@ -286,8 +314,8 @@ def _may_be_of(key: str, event_id: str) -> bool:
     return not event_id.startswith("m") or made_by(key, event_id)
 
 
-def _same_site(headers: Mapping[str, str], host: str, *, signed: bool) -> None:
-    """Raises BadBeacon for what another site made a browser send.
+def _same_site(headers: Mapping[str, str], host: str, origins: Set[str], *, signed: bool) -> None:
+    """Raises BadBeacon for what another site made a browser send: none of the site's `origins`.
 
     A browser's own word, Sec-Fetch-Site, goes before what a proxy may have made of the Host. Where
     there is none, a page that hides its origin ("null": Referrer-Policy: no-referrer in Firefox and
@@ -296,6 +324,8 @@ def _same_site(headers: Mapping[str, str], host: str, *, signed: bool) -> None:
     if headers.get("content-encoding"):
         raise BadBeacon("found a compressed body, expected a plain one", 415)
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if origin in origins:
+        return
     if site is not None:
         if site not in ("same-origin", "none"):
             raise BadBeacon("found a cross-site request, expected our own", 403)
@@ -310,6 +340,25 @@ def _seen_at(scope: Mapping[str, Any], scheme: str, host: str) -> dict[str, Any]
     headers = [one for one in scope["headers"] if one[0].lower() != b"host"]
     headers.append((b"host", host.encode("latin-1", "ignore")))
     return {**scope, "scheme": scheme, "headers": headers}
+
+
+def _seen_there(scope: Mapping[str, Any], page: Any, cookies: str, address: str) -> dict[str, Any]:
+    """The scope as if the page's own host had been asked, by a visitor of this `address`.
+
+    What proxies say of the host that was asked is not about it.
+    """
+    brought = [value for name, value in scope["headers"] if name.lower() == b"cookie"]
+    kept = [
+        one
+        for one in scope["headers"]
+        if not one[0].lower().startswith((b"x-forwarded-", b"forwarded", b"cookie"))
+    ]
+    if cookies:
+        brought.insert(0, cookies.encode("latin-1", "ignore"))
+    if brought:
+        kept.append((b"cookie", b"; ".join(brought)))
+    there = {**scope, "headers": kept, "client": (address, 0), "root_path": "", "app_root_path": ""}
+    return _seen_at(there, page.scheme, page.netloc)
 
 
 #: What sendBeacon says of itself: a page that is fetched like that is a prefetch.

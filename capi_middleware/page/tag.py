@@ -36,6 +36,12 @@ def script() -> bytes:
 
 
 @cache
+def _before() -> bytes:
+    """What runs before the script on a page without a block: foreign.min.js, made likewise."""
+    return Path(__file__).with_name("foreign.min.js").read_bytes().strip()
+
+
+@cache
 def script_version() -> str:
     """A hash of the script, part of its URL, so that it may be cached for ever."""
     digest = sha256(script()).digest()[:9]
@@ -162,6 +168,15 @@ class TagMaker:
         self._element = _element(prefix, None)
         self._script_url = script_url
         self._mirror = mirror
+
+    def script_elsewhere(self, pixels: Sequence[PixelEntry], cookies: Sequence[str]) -> bytes:
+        """The script for pages that the app does not answer, which have no tag.
+
+        `cookies` are the names of those that say what a visitor allows.
+        """
+        told = {"s": self._script_url, "p": pixels, "e": [], "a": True, "m": self._mirror}
+        text = ascii_json({**told, "n": ["_fbp", "_fbc", *cookies]}).decode("ascii")
+        return b"(%b)(%b);\n%b" % (_before(), ascii_json(text), script())
 
     def tag(
         self,

@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 from msgspec import Struct
 from msgspec.structs import replace
 
+from capi_middleware.capture import carrying
 from capi_middleware.capture.beacon import Call
 from capi_middleware.capture.carrying import is_navigation
 from capi_middleware.capture.consent import DENIED, GRANTED
@@ -23,6 +24,7 @@ from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.gate import (
     Verdict,
+    exposed,
     inspect,
     inspect_head,
     is_public,
@@ -670,6 +672,8 @@ class Exchange(Private):
             headers, n = visit.send_on(events, status, self.headers, self._waiting)
             if headers:
                 self.headers = made_private(self.headers) + headers
+                if visit.headers.get("origin") in self.issuer.hosts.origins:
+                    self.headers = exposed(self.headers, carrying.HEADER)
             redirects = bool(headers) and 300 <= status < 400
             if headers and not redirects:
                 self._handed = events[:n]

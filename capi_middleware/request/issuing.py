@@ -15,7 +15,15 @@ from msgspec.structs import replace
 
 from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
-from capi_middleware.capture.client import AGENT_READ, Client, Hosts, Proxies, read_client
+from capi_middleware.capture.client import (
+    AGENT_READ,
+    Client,
+    Hosts,
+    Proxies,
+    address_of,
+    headers_of,
+    read_client,
+)
 from capi_middleware.capture.consent import ConsentRule, InternalRule, Permission
 from capi_middleware.capture.limits import OFTEN, Allowance, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
@@ -148,7 +156,7 @@ class Issuer:
         self.form_fields: frozenset[str]
         self.reads_body, self.form_fields = body_fields(self.user_data)
         self.proxies: Proxies = Proxies.of(config.trusted_proxies)
-        self.hosts: Hosts = Hosts.of(config.hosts)
+        self.hosts: Hosts = Hosts.of(config.hosts, config.origins)
         #: Query parameters that never leave, in lower case.
         self.drop_parameters: frozenset[str] = frozenset(map(str.lower, config.drop_parameters))
         #: Those that the site says are harmless.
@@ -391,6 +399,11 @@ class Issuer:
         """Where an ASGI http scope comes from, and how the browser calls the site."""
         peer = (scope.get("client") or (None,))[0]
         return read_client(peer, scope.get("scheme", "http"), headers, self.proxies)
+
+    def address(self, scope: Mapping[str, Any]) -> str:
+        """The address that a scope comes from, be it a visitor's or of the site's own network."""
+        peer = (scope.get("client") or (None,))[0]
+        return str(address_of(peer, headers_of(scope), self.proxies) or "")
 
     def signed(self, visitor: Visitor) -> Visitor:
         """The same visitor, ready for dumps()."""

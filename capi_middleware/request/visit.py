@@ -132,11 +132,10 @@ class Visit(Private):
         )
         self.noise: str | None = noise(scope["method"], path, headers)
         hosts = issuer.hosts
-        if hosts.names:
-            if self.noise == "cross_site" and hosts.speak(headers):
-                self.noise = None
-            if not hosts.has(self.client.host):
-                self.noise = "foreign_host"
+        if self.noise == "cross_site" and hosts.speak(headers):
+            self.noise = None
+        if hosts.names and not hosts.has(self.client.host):
+            self.noise = "foreign_host"
         wanted = headers.get("sec-fetch-dest")
         # As in is_scripted(), without a call where the browser says it.
         self.scripted: bool = (
@@ -356,15 +355,18 @@ class Visit(Private):
         return kept
 
     def _calling(self) -> str | None:
-        """The page of this site whose script calls; None where neither header tells.
+        """The page of this site whose script calls; None where no header tells.
 
-        htmx says it whatever the page's Referrer-Policy.
+        htmx says it whatever the page's Referrer-Policy; of another origin there is mostly no more
+        than that.
         """
         issuer, headers = self._issuer, self.headers
-        told = headers.get("hx-current-url") or headers.get("referer")
-        host = without_port(urlsplit_safely(told).netloc)
-        named = bool(issuer.hosts.names) and issuer.hosts.has(host)
-        ours = named or is_same_site(host, self.client.host)
+        told = headers.get("hx-current-url") or headers.get("referer") or headers.get("origin")
+        page = urlsplit_safely(told)
+        host = without_port(page.netloc)
+        ours = issuer.hosts.own(f"{page.scheme}://{host}", host) or is_same_site(
+            host, self.client.host
+        )
         return scrub_url(told, issuer.drop_parameters, issuer.keep_parameters) if ours else None
 
     def origin(self) -> str:
