@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from capi_middleware.capi import current_visitor as current_visitor
     from capi_middleware.capi import track as track
     from capi_middleware.config.pixels import Pixel as Pixel
+    from capi_middleware.config.pixels import Tenant as Tenant
     from capi_middleware.config.routes import EventRoute as EventRoute
     from capi_middleware.config.settings import Config as Config
     from capi_middleware.errors import CapiError as CapiError
@@ -35,6 +36,7 @@ _HOMES = {
     "Event": "events",
     "EventRoute": "config.routes",
     "Pixel": "config.pixels",
+    "Tenant": "config.pixels",
     "UserData": "meta.user_data",
     "Visitor": "meta.visitor",
     "current_visitor": "capi",

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from capi_middleware.alerts.watch import CHECK_SECONDS, Alerting
 from capi_middleware.capture.carrying import brings
+from capi_middleware.capture.client import headers_of, without_port
 from capi_middleware.config.notices import kept_home
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import RouteIndex
 from capi_middleware.config.settings import Config
 from capi_middleware.delivery.before_send import BeforeSend
-from capi_middleware.delivery.courier import Courier
+from capi_middleware.delivery.courier import Courier, TenantCourier
 from capi_middleware.delivery.daemon import Housekeeping, Job, hindrance
 from capi_middleware.delivery.deliverer import Deliverer
+from capi_middleware.delivery.rounds import Way
 from capi_middleware.delivery.telemetry import ClockCheck, passing
 from capi_middleware.errors import CapiError, ConfigError, StoreError
 from capi_middleware.events import STANDARD_EVENTS, Event, EventName
@@ -77,8 +79,9 @@ class CAPI:
         self._housekeeping = Housekeeping(self._jobs(), self.issuer.shield.caught)
         self._deliverer = Deliverer(
             self._own,
-            [self._courier(pixel) for pixel in config.pixels] if config.delivery else [],
+            [self._courier(pixel) for pixel in config.fixed_pixels] if config.delivery else [],
             self._housekeeping.on_duty,
+            self._tenant_courier if config.delivery and config.tenant is not None else None,
         )
         self.store.on_commit = self._wake
         #: Whether answers wait for `send_now`.
@@ -109,6 +112,7 @@ class CAPI:
         send: Send | None = None,
         pixels: Sequence[str] | None = None,
         action_source: ActionSource | None = None,
+        tenant: str | None = None,
         **custom_data: Any,
     ) -> Event:
         """Queue the server copy of an event outside of a request: a webhook, a job.
@@ -116,7 +120,8 @@ class CAPI:
         `visitor`: who it belongs to, from `current_visitor()` or `Visitor.loads()`; a denied
         consent is honoured and counted. The same `dedupe_key` and `event_name` give the same
         event_id as in the request. `action_source` says where it happened: it is "website" for a
-        visitor's page, else it must be given here or in the Config. All other arguments
+        visitor's page, else it must be given here or in the Config. `tenant` is the key of whose
+        event it is, with Config(tenant=…) only. All other arguments
         (`user_data`, `value`, `currency`, `contents`, `event_time`, `send`, `pixels` and those that
         are not named, custom_data) are as in `track()`. Returns the Event after it is on disk (see
         Config.durability). Raises ConfigError for a bad event_name, ValueError for an event that
@@ -131,7 +136,8 @@ class CAPI:
         issuer = self.issuer
         if visitor is not None:
             visitor = issuer.checked(visitor)
-        event = issuer.new_event(event_name, dedupe_key, None)
+        whose = issuer.tenant(tenant)
+        event = issuer.new_event(event_name, dedupe_key, None, tenant=whose)
         given, said = told(
             {"value": value, "currency": currency, "contents": contents, "event_time": event_time,
              "send": send, "pixels": pixels, "action_source": action_source}, custom_data,
@@ -238,9 +244,11 @@ class CAPI:
     def endpoints(self) -> "Endpoints":
         """What answers under the prefix."""
         # starlette and more, 5 MB: not for a process that has no door.
+        from capi_middleware.endpoints.elsewhere import OpenEndpoints
         from capi_middleware.endpoints.public import Endpoints
 
-        return Endpoints(self.issuer, self.open, self._is_delivering)
+        kind = OpenEndpoints if self.config.origins else Endpoints
+        return kind(self.issuer, self.open, self._is_delivering)
 
     def start(self) -> bool:
         """Start delivery in this process: lazily, and again after a fork.
@@ -290,6 +298,8 @@ class CAPI:
         try:
             mount, path = split_mount(at) if at.get("root_path") else ("", at["path"])
             matches = self._routes.match(scope["method"], path)
+            if matches and self._routes.has_hosts:
+                matches = self._routes.of_host(matches, self._host(scope))
             raw_path = at.get("raw_path") or at["path"].encode()
         except Exception as error:
             # The host's code may call track() in it all the same.
@@ -310,12 +320,17 @@ class CAPI:
             if path.startswith(self._prefix):
                 return path[len(self._prefix) :], None
             matches = self._routes.match(method, path)
+            if matches and self._routes.has_hosts:
+                matches = self._routes.of_host(matches, self._host(scope))
             if matches or method == "HEAD":
                 raw_path = scope.get("raw_path") or scope["path"].encode()
                 return None, self._exchange(self.issuer, scope, path, mount, matches, raw_path)
         if b"fbclid=" in scope.get("query_string", b"") or brings(scope["headers"]):
             return None, self.open(scope)
         return None, None
+
+    def _host(self, scope: MutableMapping[str, Any]) -> str:
+        return without_port(self.issuer.client(scope, headers_of(scope)).host)
 
     @cached_property
     def _exchange(self) -> "type[Exchange]":
@@ -330,8 +345,22 @@ class CAPI:
         return path[len(self._prefix) :] if path.startswith(self._prefix) else None
 
     def _courier(self, pixel: Pixel) -> Courier:
+        return Courier(self._own, pixel.id, *self._way(pixel, pixel.id))
+
+    def _tenant_courier(self, pixel_id: str) -> Courier:
+        tenants = self.issuer.tenants
+        assert tenants is not None
+
+        def find() -> Way | None:
+            pixel = tenants.pixel(pixel_id)
+            return None if pixel is None else self._way(pixel, pixel_id)
+
+        return TenantCourier(self._own, pixel_id, find)
+
+    def _way(self, pixel: Pixel, pixel_id: str) -> Way:
+        """How events of a pixel, that we call `pixel_id`, get to Meta."""
         config = self.config
-        clock = ClockCheck(pixel.id, self.store.count)
+        clock = ClockCheck(pixel_id, self.store.count)
 
         code, until = config.test_event(pixel)
 
@@ -342,9 +371,8 @@ class CAPI:
             )  # fmt: skip
 
         region, count = config.default_region, self.store.count
-        hook = config.before_send and BeforeSend(config.before_send, pixel.id, region, count)
-        mark = config.mark_of(pixel)
-        return Courier(self.store, pixel.id, connect, mark, hook, clock.surely)
+        hook = config.before_send and BeforeSend(config.before_send, pixel_id, region, count)
+        return Way(connect, config.mark_of(pixel), hook, clock.surely)
 
     def _jobs(self) -> list[Job]:
         shield = self.issuer.shield

@@ -14,7 +14,7 @@ from itsdangerous import BadSignature, Signer
 
 # What keys are for. One purpose's key is of no use for another: who checks alerts cannot mint.
 _EVENT_ID = "capi.event_id"
-VISITOR, CARRIED, WAITING, HELD, _LOGIN = "visitor", "carried", "waiting", "held", "report"
+VISITOR, CARRIED, WAITING, _LOGIN = "visitor", "carried", "waiting", "report"
 _ALERT, _VALUE, _TOKEN, _SECRET = b"capi.alert", b"capi.value", b"capi.token", b"secret_key"
 _USE, _PAGE = b"capi.use", b"capi.page"
 
@@ -121,6 +121,11 @@ class Minter:
         return number / 1000
 
 
+def signed_name(event_name: str, tenant: str) -> str:
+    """What an event_id of a tenant is minted for: it proves no event of another one."""
+    return f"{tenant}/{event_name}" if tenant else event_name
+
+
 def _marked(text: str) -> bytes:
     return b"\0" + _bytes(text)  # no event_id starts so
 
@@ -158,7 +163,7 @@ class ValueDigest:
     """Value and currency of an event as a keyed hash, to compare its two copies.
 
     Hashes with the last of `secrets_`, which all processes know while they change to a new first:
-    who has the store learns no amounts from it.
+    who has the store learns from it nothing of what a browser told.
     """
 
     def __init__(self, secrets_: Sequence[str]) -> None:

@@ -1,4 +1,7 @@
-"""Every code block of the README does what it says, in the order in which it stands there."""
+"""Every code block of the manual does what it says, in the order in which it stands there.
+
+The sites of its first page are driven by acceptance/test_install.py.
+"""
 
 import inspect
 import json
@@ -11,7 +14,7 @@ from html.parser import HTMLParser
 from importlib.metadata import metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -33,32 +36,9 @@ from capi_middleware.signing import sign_alert
 from capi_middleware.testing import Captured, FakeMeta
 from tests.support.configs import SECRET, make_config
 from tests.support.exchanges import scope_for
+from tests.support.manual import BLOCKS, PAGES, Block, blocks, prose, where
 from tests.support.processes import ROOT
 from tests.support.servers import serve
-
-README = (ROOT / "README.md").read_text("utf-8")
-
-
-class Block(NamedTuple):
-    """A fenced block and where it begins."""
-
-    line: int
-    language: str
-    text: str
-
-
-BLOCKS = [
-    Block(README[: found.start()].count("\n") + 1, found[1], found[2])
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-]
-
-
-def blocks(language: str) -> list[Block]:
-    return [block for block in BLOCKS if block.language == language]
-
-
-def where(block: Block) -> str:
-    return f"line {block.line}"
 
 
 @pytest.fixture(autouse=True)
@@ -69,17 +49,16 @@ def clean_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
-    assert {block.language for block in BLOCKS} == {"python", "toml", "sh", "html", ""}
+    assert {block.language for block in BLOCKS} == {"python", "sh", "html", ""}
     # Without a language: pictures.
     assert all(re.search(r"[│▶·]", block.text) for block in blocks(""))
 
 
 class Stage:
-    """What the README takes for granted: an app, an order, a user, a test client."""
+    """What the manual takes for granted: an app, an order, a user, a test client."""
 
     def __init__(self) -> None:
         self.config: Config | None = None
-        self.plain: Any = None
         user = SimpleNamespace(
             email="jane@example.com", phone="+1 650 555 1212", id=7, is_authenticated=True
         )
@@ -88,6 +67,7 @@ class Stage:
             "app": Starlette(),
             "application": lambda environ, start_response: [],
             "user": user,
+            "key": "acme",
             "order": SimpleNamespace(id=1001, total=Decimal("19.90"), visitor=""),
             "request": SimpleNamespace(user=user),
             "client": self,
@@ -108,10 +88,8 @@ class Stage:
         self.names["Config"] = self.continued
         before = dict(self.names)
         source = "\n" * block.line + block.text
-        exec(compile(source, str(ROOT / "README.md"), "exec"), self.names)
+        exec(compile(source, str(ROOT / block.page), "exec"), self.names)
         self.config = self.config or self.names.get("config")
-        if isinstance(self.names.get("CAPI"), dict):
-            self.plain = self.names["CAPI"]
         for name, thing in list(self.names.items()):
             is_new = inspect.isfunction(thing) and before.get(name) is not thing
             if is_new and thing.__module__ == "shop":
@@ -119,7 +97,7 @@ class Stage:
                 thing(*(stage[one] for one in inspect.signature(thing).parameters))
 
     def get(self, path: str) -> None:
-        """What a test client does: the README's `thanks` view, wrapped."""
+        """What a test client does: the manual's `thanks` view, wrapped."""
 
         async def view(request: Any) -> HTMLResponse:
             self.names["thanks"](request)
@@ -149,31 +127,25 @@ def run_all(stage: Stage, capi: Captured) -> list[Config]:
         try:
             stage.run(block, capi)
         except Exception as error:
-            raise AssertionError(f"README.md, line {block.line}: {error}") from error
-        assert capi.refused == [], f"README.md, line {block.line}"
+            raise AssertionError(f"{where(block)}: {error}") from error
+        assert capi.refused == [], where(block)
         made.append(stage.names["config"])
     return made
 
 
 def test_the_python_blocks_run_one_after_the_other(stage: Stage, capi: Captured) -> None:
-    run_all(stage, capi)
-    # Settings as plain data are for Django and Flask: they must make a Config.
-    assert Config.from_mapping(stage.plain).routes
+    assert run_all(stage, capi)
 
 
 def test_every_purchase_of_a_route_names_its_order_its_value_and_its_currency(
-    stage: Stage, capi: Captured, tmp_path: Path
+    stage: Stage, capi: Captured
 ) -> None:
     run_all(stage, capi)
     assert stage.config is not None
-    found = [*stage.config.routes, *Config.from_mapping(stage.plain).routes]
-    for n, block in enumerate(blocks("toml")):
-        path = tmp_path / f"{n}.toml"
-        path.write_text(block.text)
-        found += Config.load(path).routes
+    found = stage.config.routes
     assert [route for route in found if lacking(route.event_name, route.custom_data or {})] == []
     sold = [route.dedupe_key for route in found if route.event_name == "Purchase"]
-    assert sold == ["{path.order_id}", "{path.id}"]
+    assert sold == ["{path.number}"]
 
 
 def test_the_user_data_sample_serves_anonymous_visitors(stage: Stage, capi: Captured) -> None:
@@ -214,7 +186,8 @@ def shop(policy: str) -> Starlette:
 def test_the_first_sample_under_the_recommended_policy_matches_both_copies_of_all_its_events(
     browser: Browser,
 ) -> None:
-    (policy,) = re.findall(r"\*\*Policy\.\*\* (.*), or a nonce", README)
+    (policy,) = re.findall(r"\*\*Policy\.\*\* (.*), or a nonce", PAGES["demo/README.md"], re.DOTALL)
+    policy = " ".join(policy.split())
     meta = FakeMeta()
     with serve(meta.app) as meta_url:
         # What Meta's hosts may do here, the fake one may.
@@ -255,19 +228,12 @@ def test_the_first_sample_under_the_recommended_policy_matches_both_copies_of_al
     assert hit.eid == sold["event_id"]
 
 
-@pytest.mark.parametrize("block", blocks("toml"), ids=where)
-def test_the_toml_blocks_load(block: Block, tmp_path: Path) -> None:
-    path = tmp_path / "capi.toml"
-    path.write_text(block.text)
-    assert Config.load(path).routes
-
-
 def commands() -> Iterator[str]:
     """Every command of the sh blocks, and those that the text names."""
     for block in blocks("sh"):
         yield from (line.partition("#")[0].strip() for line in block.text.splitlines())
-    text = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
-    yield from re.findall(r"`((?:make|pip install|capi-middleware) [^`]+)`", text)
+    for page in PAGES:
+        yield from re.findall(r"`((?:make|pip install|capi-middleware) [^`]+)`", prose(page))
 
 
 @pytest.mark.parametrize("command", sorted({one for one in commands() if one}))
@@ -293,7 +259,7 @@ def check_pip(words: list[str]) -> None:
 
 
 def check_ours(words: list[str]) -> None:
-    """Its help is asked for, and must name the options that the README gives."""
+    """Its help is asked for, and must name the options that the manual gives."""
     plain = [word for word in words if word.islower() and word.replace("-", "").isalpha()]
     path: list[str] = []
     group: Any = main
@@ -330,5 +296,5 @@ def test_every_element_of_the_html_blocks_names_an_event(block: Block) -> None:
     elements.feed(block.text)
     assert len(elements.events) == len(block.text.splitlines())
     for name, data in elements.events:
-        check_event_name(name, "the README")
+        check_event_name(name, "the manual")
         assert isinstance(data, dict)

@@ -14,7 +14,7 @@ FORGOTTEN = """
 import json, sys
 from pathlib import Path
 from tests.support.ideas import forgotten
-print(json.dumps(forgotten(Path(sys.argv[1], "README.md"))))
+print(json.dumps(forgotten(Path(sys.argv[1], "demo/README.md"))))
 """
 #: A tracked Lead with `extra` keyword arguments, and what a fake Meta and the store have of it.
 TRACKED = """
@@ -144,8 +144,9 @@ def test_each_place_that_a_column_is_missing_in_is_named(scratch: Scratch) -> No
 
 def test_a_consent_rule_is_one_row(scratch: Scratch) -> None:
     scratch.put(CONSENT_RULE, before='    "google": ReadyRule(')
-    assert forgotten(scratch) == ["README.md: the rule moon is not there"]
-    scratch.write("README.md", '| `"google"` |', '| `"moon"` | `moonCookie` | `ads:yes` |\n')
+    assert forgotten(scratch) == ["demo/README.md: the rule moon is not there"]
+    row = '| `"moon"` | `moonCookie` | `ads:yes` |\n'
+    scratch.write("demo/README.md", '| `"google"` |', row)
     shown = """
 import json
 from starlette.applications import Starlette
@@ -228,4 +229,4 @@ print(json.dumps(CliRunner().invoke(main, ["--config", "x.toml", "moon"]).output
 """
     assert scratch.ran(shown) == "brightly, says x.toml\n"
     assert len(scratch.touched) <= 2, scratch.touched
-    assert forgotten(scratch) == ["README.md: the command moon is not there"]
+    assert forgotten(scratch) == ["demo/README.md: the command moon is not there"]

@@ -77,17 +77,23 @@ def cut(name: str, value: str) -> str:
 
 
 class Hosts(NamedTuple):
-    """The site's own hosts, in lower case; without any all are. `below` are as ".shop.example"."""
+    """The site's own hosts, in lower case; without any all are. `below` are as ".shop.example".
+
+    `origins` are those of its pages that the app does not answer.
+    """
 
     names: frozenset[str] = frozenset()
     below: tuple[str, ...] = ()
+    origins: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, hosts: Sequence[str]) -> "Hosts":
+    def of(cls, hosts: Sequence[str], origins: Sequence[str] = ()) -> "Hosts":
         """From names; one that starts with a dot stands for all hosts below it, and itself."""
         given = [host.lower() for host in hosts]
         dotted = tuple(one for one in given if one.startswith("."))
-        return cls(frozenset(one.removeprefix(".") for one in given), dotted)
+        if given:
+            given += [_PORT.sub("", one.partition("://")[2]) for one in origins]
+        return cls(frozenset(one.removeprefix(".") for one in given), dotted, frozenset(origins))
 
     def has(self, host: str) -> bool:
         """Whether a Host, perhaps with a port, is one of them."""
@@ -97,7 +103,11 @@ class Hosts(NamedTuple):
     def speak(self, headers: Mapping[str, str]) -> bool:
         """Whether a page of theirs made the browser ask: known where they are named."""
         said = _ORIGIN.match(headers.get("origin") or headers.get("referer", ""))
-        return bool(self.names) and said is not None and self.has(said[1])
+        return said is not None and self.own(said[0], said[1])
+
+    def own(self, origin: str, host: str) -> bool:
+        """Whether a page of this origin and `host` is the site's, as far as they are named."""
+        return origin in self.origins or (bool(self.names) and self.has(host))
 
 
 class Proxies(NamedTuple):

@@ -1,5 +1,6 @@
 """Consent: what a visitor allows, by the site's rule and Global Privacy Control; who is none."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ def _jar(lookup: Lookup) -> dict[str, list[str]]:
     return jar
 
 
+_COOKIE = re.compile(r"\{cookie\.([^}]+)\}")
 #: Data Processing Options for US Users: the codes of Meta's page. 0 lets Meta locate the visitor.
 _LDU_STATES = {
     "CA": 1000, "CO": 1001, "CT": 1002, "FL": 1003, "OR": 1004, "TX": 1005, "MT": 1006,
@@ -29,30 +31,18 @@ _LDU_COUNTRIES = {"US": 1}
 
 
 #: The strictest first; and how many cookies of one name are looked at.
-_STRICT, _MOST_ALIKE = ("denied", "limited", "granted", "unanswered"), 8
-
-
-#: What a page's script says that its visitor answered.
-Said = Literal["granted", "denied", "limited"]
-#: The cookie in which we keep that, for half a year in seconds; a banner's own goes before it.
-COOKIE, COOKIE_SECONDS = "capi_consent", 15_552_000
+_STRICT, _MOST_ALIKE = ("denied", "limited", "granted"), 8
 
 
 class Permission(NamedTuple):
-    """The answer. `country` and `state` are Meta's codes for limited data use, 0 for "locate".
+    """The answer. `country` and `state` are Meta's codes for limited data use, 0 for "locate"."""
 
-    `waits`: it is denied because nobody has answered yet.
-    """
-
-    consent: Said
+    consent: Literal["granted", "denied", "limited"]
     country: int = 0
     state: int = 0
-    waits: bool = False
 
 
 GRANTED, DENIED = Permission("granted"), Permission("denied")
-WAITS = Permission("denied", waits=True)
-UNANSWERED = "unanswered"
 
 
 class ConsentRule:
@@ -76,25 +66,25 @@ class ConsentRule:
         #: Whether `Sec-GPC: 1` is a denial.
         self.gpc: bool = gpc
 
-    def heard(self) -> tuple[str, Sequence[Any], Any] | None:
-        """What the page's script listens to: a ready rule, what it requires, and the vendor.
-
-        "" is whatever banner there is. None without a rule.
-        """
-        if self.is_open:
-            return None
-        rule = self._rule if self._rule != "google" else ""
-        requires = self._declared.get("requires", READY_RULES[rule].requires if rule else ())
-        return rule, requires, self._declared.get("vendor")
+    @property
+    def cookies(self) -> list[str]:
+        """The names of the cookies that a rule without a callable reads."""
+        declared = self._declared
+        if self._rule == "google" and "cookie" not in declared:
+            return [rule.cookie for rule in READY_RULES.values()]
+        if self._rule:
+            own = [declared.get("cookie", READY_RULES[self._rule].cookie)]
+            return [*own, ADDITIONAL] if isinstance(declared.get("vendor"), str) else own
+        return _COOKIE.findall(str(declared.get("value", "")))
 
     def read(self, lookup: Lookup) -> Any:
         """The answer of a rule without a callable."""
         declared = self._declared
         if not declared:
             return True
-        jar = _jar(lookup)
         if self._rule:
-            return self._is_allowed(jar) or (False if self._is_answered(jar) else UNANSWERED)
+            return self._is_allowed(_jar(lookup))
+        jar = _jar(lookup)
         most = max(map(len, jar.values()), default=1)
         if most == 1:
             return self._answer(lookup)
@@ -131,29 +121,6 @@ class ConsentRule:
             return bool(told) and all(has_provider(one, vendor[3:]) for one in told)
         return vendor is None or all(has_vendor(one, vendor) for one in values)
 
-    def _is_answered(self, jar: Mapping[str, Sequence[str]]) -> bool:
-        """Whether the cookie of a ready rule shows an answer."""
-        declared, ready = self._declared, READY_RULES[self._rule]
-        if "cookie" in declared:
-            return declared["cookie"] in jar
-        if self._rule == "google":
-            return any(rule.is_answered(jar) for rule in READY_RULES.values())
-        return ready.is_answered(jar)
-
-    def said(self, answer: Any, lookup: Lookup, said: Said | None) -> Any:
-        """The `answer` of the rule; where it has none what the page's script `said`, now or before.
-
-        Who says no on the page means it, whatever the rule knows yet.
-        """
-        if said == "denied":
-            return said
-        if answer != UNANSWERED or said is not None:
-            return answer if answer != UNANSWERED else said
-        kept = _jar(lookup).get(COOKIE, ())
-        if not kept or not all(one in _STRICT for one in kept):
-            return answer
-        return min(kept, key=_STRICT.index)
-
     def _answer(self, lookup: Lookup) -> Any:
         declared = self._declared
         value, country, state = (
@@ -164,10 +131,7 @@ class ConsentRule:
             wanted = declared.get(answer, ())
             if value is not MISSING and value in ([wanted] if isinstance(wanted, str) else wanted):
                 return answer if answer == "granted" else (answer, country, state)
-        denied = declared.get("denied")
-        if denied is None or value in ([denied] if isinstance(denied, str) else denied):
-            return "denied"
-        return UNANSWERED
+        return "denied"
 
     def denies(self, headers: Mapping[str, str]) -> bool:
         """Whether Global Privacy Control denies, whatever the rule says."""
@@ -176,10 +140,9 @@ class ConsentRule:
     def decide(self, answer: Any, headers: Mapping[str, str]) -> Permission:
         """What may be done with this visitor's events.
 
-        `answer`: True, False, "granted", "denied", "limited", ("limited", country, state), or
-        "unanswered", which is denied and may be answered yet; anything else, None included, is
-        denied: a rule that fails must not send. `Sec-GPC: 1`, where the site honours it, is denied
-        too: Meta documents no mapping for it.
+        `answer`: True, False, "granted", "denied", "limited", or ("limited", country, state);
+        anything else, None included, is denied: a rule that fails must not send. `Sec-GPC: 1`,
+        where the site honours it, is denied too: Meta documents no mapping for it.
         """
         if self.denies(headers):
             return DENIED
@@ -187,8 +150,6 @@ class ConsentRule:
         answer, country, state = given
         if answer is True or answer == "granted":
             return GRANTED
-        if answer == UNANSWERED:
-            return WAITS
         if answer != "limited":
             return DENIED
         return Permission("limited", *_codes(country, state))

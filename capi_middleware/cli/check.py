@@ -135,7 +135,7 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
     except CapiError as failure:
         yield _found("config_broken", failure=failure)
         return
-    pixels, routes = len(config.pixels), len(config.routes)
+    pixels, routes = len(config.fixed_pixels), len(config.routes)
     yield _found("config", source=source, pixels=pixels, routes=routes)
     if Path(source).is_file():
         yield from _secrets(Path(source))
@@ -148,7 +148,7 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
                          missing=" and no ".join(missing))  # fmt: skip
     yield from _store(config)
     if send or _is_tested(config):
-        for pixel in config.pixels:
+        for pixel in config.fixed_pixels:
             yield _send(config, pixel, code or _test_code(config, pixel))
     if url:
         yield from _page(config, url)
@@ -188,7 +188,7 @@ def _test_code(config: Config, pixel: Pixel) -> str | None:
 
 
 def _is_tested(config: Config) -> bool:
-    return any(_test_code(config, pixel) for pixel in config.pixels)
+    return any(_test_code(config, pixel) for pixel in config.fixed_pixels)
 
 
 def _settings(config: Config) -> Iterator[Finding]:
@@ -209,7 +209,7 @@ def _settings(config: Config) -> Iterator[Finding]:
         yield _found("no_hosts")
     if config.consent is None:
         yield _found("no_consent")
-    for pixel in config.pixels:
+    for pixel in config.fixed_pixels:
         events = "all events" if pixel.events is None else ", ".join(pixel.events)
         yield _found("pixel" if events else "pixel_without_events", id=pixel.id, events=events)
     if not (config.routes or config.page_view or config.mirror):
@@ -427,7 +427,7 @@ def _cache(headers: Mapping[str, str], data: str) -> Finding:
 
 
 def _others(config: Config, html: str) -> Iterator[Finding]:
-    ours = {one.id for one in config.pixels}
+    ours = {one.id for one in config.fixed_pixels}
     ids = dict.fromkeys(_INIT.findall(html))
     for one in ids:
         yield _found("own_pixel" if one in ours else "other_pixel", id=one)

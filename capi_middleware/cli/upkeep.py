@@ -40,7 +40,7 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
-    pixels = ", ".join(pixel.id for pixel in capi.config.pixels)
+    pixels = ", ".join(pixel.id for pixel in capi.config.fixed_pixels)
     click.echo(f"delivering to {pixels}", err=True)
     capi.start()
     waiting = 0
@@ -68,7 +68,7 @@ def _waiting(capi: CAPI) -> int:
 
 def _nothing_is_due(capi: CAPI) -> bool:
     """Whether all that waits has to wait: it was tried, or its pixel rests."""
-    for pixel in capi.config.pixels:
+    for pixel in capi.config.fixed_pixels:
         due = capi.store.next_due(pixel.id)
         rest = capi.store.rest(pixel.id, capi.config.mark_of(pixel))
         if due is not None and due < 0.3 and (rest is None or rest.seconds < 0.3):

@@ -41,6 +41,8 @@ CONVERTERS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     ),
 }
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::([a-zA-Z_]+))?\}")
+#: A host as browsers send it: in lower case, with its port if that is not the usual one.
+HOST = r"([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:[1-9]\d{0,4})?"
 _STATUS = re.compile(r"[1-5](?:xx|\d\d)\Z")
 
 
@@ -105,7 +107,8 @@ class EventRoute:
 
     Args:
         match: method and path, "POST /cart" or "GET /products/{sku}"; "*" as method means any.
-            GET covers HEAD never: a HEAD request shows no page.
+            GET covers HEAD never: a HEAD request shows no page. Before the path there may be the
+            one host it is meant for, "GET https://www.shop.example/products/{sku}".
         event_name: a standard event of Meta or a custom name (1 to 50 characters).
         status: response statuses that count, comma separated: "2xx,3xx", "200". Without it those
             are 2xx and 3xx, but for a page (2xx with HTML) that answers a form: POST, PUT, PATCH or
@@ -148,6 +151,8 @@ class EventRoute:
     messaging_channel: Any = None
 
     method: str = field(init=False, repr=False)
+    #: The host whose requests it takes, as Host says it; "" for every one.
+    host: str = field(init=False, repr=False, compare=False)
     path: PathTemplate = field(init=False, repr=False, compare=False)
     templates: dict[str, Template] = field(init=False, repr=False, compare=False)
     callables: tuple[Call, ...] = field(init=False, repr=False, compare=False)
@@ -163,6 +168,7 @@ class EventRoute:
         if method != "*" and method not in list(HTTPMethod):
             fail(where, f"method {method!r}", "'METHOD /path' with METHOD one of GET, POST, PUT, "
                  "PATCH, DELETE or *")  # fmt: skip
+        host, path = _host_of(path.strip(), where)
         check_event_name(self.event_name, where)
         given = "2xx,3xx" if self.status is None else str(self.status)
         statuses = frozenset(part.strip().lower() for part in given.split(","))
@@ -180,7 +186,7 @@ class EventRoute:
         if isinstance(self.user_data, Mapping) and (unknown := unknown_keys(self.user_data)):
             fail(where, f"the unknown user_data {unknown}", "keys of UserData")
         try:
-            path_template = PathTemplate(path.strip())
+            path_template = PathTemplate(path)
             templates = {
                 name: parse(getattr(self, name))
                 for name in ("dedupe_key", "custom_data", "user_data")
@@ -215,6 +221,7 @@ class EventRoute:
         reads_body, form_fields = body_fields(templates)
         vars(self).update(  # frozen for everybody else
             method=method,
+            host=host,
             send=send,
             path=path_template,
             templates=templates,
@@ -234,9 +241,24 @@ class EventRoute:
         return (
             self.event_name == other.event_name
             and self.method in ("*", other.method)
+            and self.host in ("", other.host)
             and other.counted <= self.counted
             and self.path.match(other.path.sample) is not None
         )
+
+
+def _host_of(path: str, where: str) -> tuple[str, str]:
+    """The host that a route's path begins with, "" for none, and the rest."""
+    scheme, separator, rest = path.partition("://")
+    if not separator or "/" in scheme:
+        return "", path
+    netloc, slash, below = rest.partition("/")
+    host = netloc.lower().removesuffix({"http": ":80", "https": ":443"}.get(scheme, " "))
+    if scheme not in ("http", "https") or not slash or not re.fullmatch(HOST, host):
+        fail(
+            where, f"the address {path!r}", "one such as 'https://www.shop.example/products/{sku}'"
+        )
+    return host, f"/{below}"
 
 
 def _is_constant(template: Template) -> bool:
@@ -286,6 +308,8 @@ class RouteIndex:
 
     def __init__(self, routes: Sequence[EventRoute], reserved: str = "") -> None:
         self._root = _Node()
+        #: Whether what matches depends on the host, see of_host().
+        self.has_hosts: bool = any(route.host for route in routes)
         #: The first segments of the paths of each method; None: any of them may be wanted.
         self._first: dict[str, frozenset[str | None] | None] = {}
         for method in {"*", *(route.method for route in routes)}:
@@ -308,6 +332,10 @@ class RouteIndex:
         """
         first = self._first.get(method, self._first_of_any)
         return first is None or path[1:].partition("/")[0] in first
+
+    def of_host(self, matches: list[Match], host: str) -> list[Match]:
+        """Those of the `matches` whose route takes requests of this host."""
+        return [one for one in matches if one.route.host in ("", host)]
 
     def match(self, method: str, path: str) -> list[Match]:
         """The routes of `method` and `path` (below any mount), in order."""
@@ -332,7 +360,8 @@ class RouteIndex:
         found.sort()
         matches = []
         for _, route in found:
-            if route.method in (method, "*"):
+            # What a browser asks (OPTIONS) before another origin's request is nobody's deed.
+            if route.method == method or (route.method == "*" and method != "OPTIONS"):
                 parameters = route.path.match(path)
                 if parameters is not None:
                     matches.append(Match(route, parameters))

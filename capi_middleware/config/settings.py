@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from datetime import datetime
 from inspect import iscoroutinefunction
@@ -27,8 +27,8 @@ from capi_middleware.config.loading import (
     read_no_environment,
     tables,
 )
-from capi_middleware.config.pixels import Pixel
-from capi_middleware.config.routes import EventRoute, check_event_name
+from capi_middleware.config.pixels import Pixel, Tenant
+from capi_middleware.config.routes import HOST, EventRoute, check_event_name
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import Event
 from capi_middleware.meta.event_object import ACTION_SOURCES, ActionSource
@@ -46,6 +46,7 @@ _SECRET_LENGTH = 32
 _TOKEN_LENGTH = 16
 _PLACEHOLDER = re.compile(r"change.?me|replace.?me|placeholder|your.?(secret|key)|insecure", re.I)
 _HOST = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:]+\]")
+_ORIGIN = re.compile(f"https?://{HOST}")
 _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
 _STORE_HINT = (
     "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… (or a list of these) or memory:"
@@ -61,7 +62,8 @@ class Config:
 
     Args:
         secret_key: at least 32 characters drawn by lot; a list: the first signs, all verify.
-        pixels: where events go.
+        pixels: where events go; for a platform whose customers bring pixels of their own a
+            callable that takes the request and returns the key of its tenant (or None).
         routes: which requests are events.
         store: "sqlite:///capi.db", "sqlite:////absolute/path.db", "postgresql://…" or "memory:"; a
             list of postgresql:// URLs, always the same, divides the events among these databases.
@@ -72,14 +74,11 @@ class Config:
         user_data: customer information for every event: a callable taking the request and
             returning a UserData (or a mapping, or None), or a mapping of expressions. The request
             is Starlette's Request; Django's and Flask's own behind their doors.
-        consent: a ready rule for the cookie of a consent banner ("tcf" or another of the README's
-            list; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...}); a mapping
-            {"value": "{cookie.consent}", "granted": [...], "limited": [...], "state": "CA"}; or a
-            callable taking the request and returning "granted", "denied", "limited" or
-            ("limited", "US", "CA"), or a bool; or "unanswered", which a mapping means where it has
-            "denied": [...] and the value is none of all these. All are granted by default.
-        hold_minutes: how long an open page keeps its events until its visitor answers the banner,
-            or capi.consent("granted") says so; 0: pages before an answer have no tag.
+        consent: a ready rule for the cookie of a consent banner ("tcf" or another of the list in
+            demo/README.md; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...}); a
+            mapping {"value": "{cookie.consent}", "granted": [...], "limited": [...],
+            "state": "CA"}; or a callable taking the request and returning "granted", "denied",
+            "limited" or ("limited", "US", "CA"), or a bool. All are granted by default.
         privacy: "honor-gpc" treats `Sec-GPC: 1` as denied; "ignore-gpc" does not.
         default_region: reads national phone numbers, ISO 3166-1 alpha-2.
         trusted_proxies: networks (CIDR) whose X-Forwarded-* and Forwarded headers are believed;
@@ -87,6 +86,8 @@ class Config:
         hosts: the site's own, "shop.example", or ".shop.example" with all below it. Requests under
             another Host are no visits, what their pages fetch from each other and frame are. By
             default every host that the app answers under.
+        origins: those of pages that this app does not answer, "https://www.shop.example", and that
+            load {prefix}/s.js themselves: their browsers may ask for the events of their addresses.
         cookie_domain: the domain of _fbp, _fbc and of events that go on to another host, where the
             registrable domain is too wide ("eu.shop.example"); hosts outside keep theirs.
         drop_parameters: query parameters, beside those named like secrets and personal data,
@@ -112,6 +113,8 @@ class Config:
             copy of it leaves after the 48 hours in which Meta removes duplicates.
         action_source: where events happen that have no page, one of Meta's nine words: of jobs
             and webhooks without a visitor, which must say it themselves without this.
+        tenant: returns the Tenant of a key (or None), also an asynchronous function; asked when a
+            tenant was not asked for lately, in any thread, and again after some minutes.
         test_event_code: for all pixels that name none.
         test_event_until: when that ends, an aware datetime or ISO 8601 text; never by default.
         ad_account: whose opportunity score and recommendations are read, "act_123" or "123".
@@ -128,7 +131,7 @@ class Config:
     """
 
     secret_key: str | Sequence[str]
-    pixels: Sequence[Pixel]
+    pixels: Sequence[Pixel] | Callable[[Any], str | None]
     routes: Sequence[EventRoute] = ()
     _: KW_ONLY
     store: str | Sequence[str] = "sqlite:///capi.db"
@@ -137,11 +140,11 @@ class Config:
     page_view: bool = True
     user_data: Rule = None
     consent: Rule | str = None
-    hold_minutes: int = 30
     privacy: Literal["honor-gpc", "ignore-gpc"] = "honor-gpc"
     default_region: str = "US"
     trusted_proxies: Sequence[str] = ()
     hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
     cookie_domain: str = ""
     drop_parameters: Sequence[str] = ()
     keep_parameters: Sequence[str] = ()
@@ -155,6 +158,7 @@ class Config:
     retention_days: int = 35
     remember_orders_days: int = 761
     action_source: ActionSource | None = None
+    tenant: Callable[[str], Tenant | Awaitable[Tenant | None] | None] | None = None
     test_event_code: str | None = None
     test_event_until: datetime | str | None = None
     ad_account: str | None = None
@@ -177,8 +181,13 @@ class Config:
         self._check_rules()
 
     def __repr__(self) -> str:
-        ids = ", ".join(pixel.id for pixel in self.pixels)
+        ids = ", ".join(pixel.id for pixel in self.fixed_pixels)
         return f"Config(pixels=[{ids}], routes={len(self.routes)}, prefix={self.prefix!r})"
+
+    @property
+    def fixed_pixels(self) -> Sequence[Pixel]:
+        """The pixels of every request; none where each tenant has its own."""
+        return () if callable(self.pixels) else self.pixels
 
     def mark_of(self, pixel: Pixel) -> str:
         """What tells one way to post to a pixel from others, without telling its access token."""
@@ -219,7 +228,7 @@ class Config:
         """The pixels that an event of this `event_name` goes to, or only the `wanted` of them."""
         return tuple(
             pixel.id
-            for pixel in self.pixels
+            for pixel in self.fixed_pixels
             if pixel.takes(event_name) and (wanted is None or pixel.id in wanted)
         )
 
@@ -251,7 +260,8 @@ class Config:
         if not isinstance(given, Mapping):
             fail("the configuration", kind_of(given), "a mapping with the keys of Config")
         data = from_environment(dict(given), "")
-        data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
+        if not callable(data.get("pixels")):
+            data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
         data["routes"] = tables(EventRoute, data.get("routes", []), "routes")
         made: Config = make(cls, data, "")
         return made
@@ -273,6 +283,11 @@ class Config:
             fail("report_token", found, expected)
 
     def _check_pixels(self) -> None:
+        if self.tenant is not None:
+            self._check_tenants()
+            return
+        if callable(self.pixels):
+            fail("tenant", "none beside a callable for pixels", "a function of a tenant's key")
         if isinstance(self.pixels, Pixel) or not self.pixels:
             fail("pixels", kind_of(self.pixels), "a list with at least one Pixel")
         for pixel in self.pixels:
@@ -282,15 +297,28 @@ class Config:
         if len(set(ids)) < len(ids):
             fail("pixels", f"an id twice in {ids}", "each pixel once")
 
+    def _check_tenants(self) -> None:
+        if not callable(self.tenant):
+            fail("tenant", kind_of(self.tenant), "a function that takes the key of a tenant")
+        if self.fixed_pixels:
+            fail("pixels", "a list beside tenant", "a callable taking the request, or no pixels")
+        is_async = iscoroutinefunction(self.pixels) or iscoroutinefunction(
+            getattr(self.pixels, "__call__", None)  # noqa: B004 - its own, which may be async
+        )
+        if is_async:
+            fail("pixels", "an async function", "a function; Config(tenant=...) may be async")
+        if self.ad_account is not None:
+            fail("ad_account", "one beside tenant", "none: tenants have accounts of their own")
+
     def _check_routes(self) -> None:
-        ids = {pixel.id for pixel in self.pixels}
+        ids = {pixel.id for pixel in self.fixed_pixels}
         for place, route in enumerate(self.routes):
             if not isinstance(route, EventRoute):
                 fail("routes", kind_of(route), "EventRoute objects")
             at, name = f"route {route.match!r}", route.event_name
             if strange := set(map(str, route.pixels or ())) - ids:
                 fail(f"{at}: pixels", sorted(strange), f"some of {sorted(ids)}")
-            if not self.pixel_ids(name, route.pixels):
+            if self.tenant is None and not self.pixel_ids(name, route.pixels):
                 one = "one; see Pixel(events=...) and EventRoute(pixels=...)"
                 fail(at, f"no pixel that takes {name!r}", one)
             if f"{route.path.text}/".startswith(f"{self.prefix}/"):
@@ -308,7 +336,7 @@ class Config:
                 fail(name, kind_of(value), "true or false")
             if get_origin(kind) is Literal and value not in get_args(kind):
                 fail(name, repr(value), " or ".join(map(repr, get_args(kind))))
-            least = 0 if name in ("insights_hours", "hold_minutes") else 1
+            least = 0 if name == "insights_hours" else 1
             is_whole = isinstance(value, int) and not isinstance(value, bool)
             if kind is int and not (is_whole and value >= least):
                 fail(name, repr(value), f"a whole number of at least {least}")
@@ -325,6 +353,17 @@ class Config:
         for host in self.hosts:
             if not isinstance(host, str) or not _HOST.fullmatch(host):
                 fail("hosts", repr(host), "names such as 'shop.example' or '.shop.example'")
+        for origin in self.origins:
+            usual = ("http:", ":80"), ("https:", ":443")  # browsers leave them out
+            if (
+                not isinstance(origin, str)
+                or not _ORIGIN.fullmatch(origin)
+                or any(
+                    origin.startswith(scheme) and origin.endswith(port) for scheme, port in usual
+                )
+            ):
+                expected = "what browsers send as Origin, each named: 'https://www.shop.example'"
+                fail("origins", repr(origin), expected)
         domain = self.cookie_domain
         if domain and not (
             isinstance(domain, str) and _HOST.fullmatch(domain) and cookie_domain(domain)
@@ -418,7 +457,7 @@ def _is_drawn(secret: str) -> bool:
 
 def _check_consent(rule: Mapping[str, Any]) -> None:
     ready = "rule" in rule
-    own = {"value", "granted", "limited", "denied", "country", "state"}
+    own = {"value", "granted", "limited", "country", "state"}
     known = {"rule", "requires", "cookie", "vendor"} if ready else own
     if unknown := set(rule) - known:
         fail("consent", f"the unknown {sorted(unknown)}", f"some of {sorted(known)}")
@@ -458,6 +497,6 @@ def named_events(config: Config) -> frozenset[str]:
         [
             *mirror,
             *(route.event_name for route in config.routes),
-            *(name for pixel in config.pixels for name in pixel.events or ()),
+            *(name for pixel in config.fixed_pixels for name in pixel.events or ()),
         ]
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Set
 from capi_middleware.delivery.before_send import BeforeSend
 from capi_middleware.delivery.daemon import Daemon
 from capi_middleware.delivery.retry import gathering, lingering
-from capi_middleware.delivery.rounds import Client, Rounds
+from capi_middleware.delivery.rounds import Client, Rounds, Way
 from capi_middleware.errors import StoreError
 from capi_middleware.shield import Shield
 from capi_middleware.store.store import Store
@@ -43,8 +43,8 @@ class Courier(Daemon):
         self._pixel_id = pixel_id
         self._shield = Shield(store.count)
         self._rounds = Rounds(
-            store, pixel_id, make_client, token, before_send, lease_seconds=LEASE_SECONDS,
-            surely=surely, now=lambda: self._now(), stops=lambda: self._stop.is_set(),
+            store, pixel_id, Way(make_client, token, before_send, surely),
+            lease_seconds=LEASE_SECONDS, now=lambda: self._now(), stops=lambda: self._stop.is_set(),
         )  # fmt: skip
         #: When it last asked the store for events, in seconds of time.monotonic().
         self._looked = 0.0
@@ -63,6 +63,11 @@ class Courier(Daemon):
         #: Something else than page views waits.
         self._soon = threading.Event()
         self._rounds.forget()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no thread of it runs or waits in line, and nothing is left to write down."""
+        return not (self._is_called or self._rounds.is_unsettled)
 
     @property
     def pixel_id(self) -> str:
@@ -242,6 +247,37 @@ class Courier(Daemon):
             self._looked = self._now()
             seconds = self._rounds.deliver(self._looked)
         return POLL_SECONDS if seconds is None else seconds
+
+
+def _nowhere() -> Client:
+    raise StoreError("found no way to Meta, expected one")
+
+
+class TenantCourier(Courier):
+    """Delivers the events of a tenant's pixel by the way that `find` knows when they are due.
+
+    `find` may take long: it is asked on the courier's thread. None where the tenant has no such
+    pixel (any more): its events wait.
+    """
+
+    def __init__(self, store: Store, pixel_id: str, find: Callable[[], Way | None]) -> None:
+        super().__init__(store, pixel_id, _nowhere)
+        self._find = find
+        self._has_way = False
+
+    def _leave(self, again: bool) -> None:
+        if not again and self._is_in_the_way:
+            self._rounds.close()  # thousands may have their turn before it is this one's again
+        super()._leave(again)
+
+    def _step(self) -> float:
+        if not self._has_way:
+            way = self._find()
+            if way is None:
+                return POLL_SECONDS
+            self._rounds.go(way)
+            self._has_way = True
+        return super()._step()
 
 
 class Threads:

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from capi_middleware.delivery.batches import BATCH, Caution, another, next_batch, oldest
 from capi_middleware.delivery.before_send import BeforeSend
@@ -46,12 +46,24 @@ class Client(Protocol):
         """Close the connection."""
 
 
+class Way(NamedTuple):
+    """How events of a pixel get to Meta.
+
+    `token` tells its access token from others, see Pause; `surely` is Unix time by another clock
+    than the store's, see Store.lease.
+    """
+
+    make_client: Callable[[], Client]
+    token: str = ""
+    before_send: BeforeSend | None = None
+    surely: Callable[[], float | None] = lambda: math.inf
+
+
 class Rounds:
     """Delivers one batch of a pixel after another, on one thread at a time.
 
     Args:
         lease_seconds: how long it holds events.
-        surely: Unix time by another clock than the store's, see Store.lease.
         now: seconds of a clock that only goes forward.
         stops: whether it shall end after the request in flight.
     """
@@ -60,12 +72,9 @@ class Rounds:
         self,
         store: Store,
         pixel_id: str,
-        make_client: Callable[[], Client],
-        token: str,
-        before_send: BeforeSend | None,
+        way: Way,
         *,
         lease_seconds: float,
-        surely: Callable[[], float | None],
         now: Callable[[], float],
         stops: Callable[[], bool],
     ) -> None:
@@ -73,11 +82,8 @@ class Rounds:
         self.pace: Pace = Pace()
         self._store = store
         self._pixel_id = pixel_id
-        self._make_client = make_client
-        self._token = token
-        self._before_send = before_send
+        self.go(way)
         self._lease_seconds = lease_seconds
-        self._surely = surely
         self._now = now
         self._stops = stops
         #: What `surely` said last; infinite before that.
@@ -103,6 +109,10 @@ class Rounds:
         #: When it last asked the store for events, by `now`.
         self._began = 0.0
         self.forget()
+
+    def go(self, way: Way) -> None:
+        """Send by this way from now on."""
+        self._make_client, self._token, self._before_send, self._surely = way
 
     def forget(self) -> None:
         """Begin without what the parent of a forked process has under way."""

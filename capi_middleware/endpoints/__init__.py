@@ -8,3 +8,5 @@ BODY_SECONDS = 5.0
 SECOND_BODY_SECONDS = 0.5
 #: What pages send events to: it has to come from a page of this site.
 EVENTS = frozenset({"b", "t"})
+#: What pages ask for, wherever they come from.
+PAGES = EVENTS | {"s.js", "s.mjs"}

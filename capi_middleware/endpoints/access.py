@@ -17,7 +17,9 @@ _EVERYBODY = 10_000.0
 
 
 class Access:
-    """Knows the report_token. Wrong tokens are limited for each address.
+    """Knows the report_token; that of a tenant (`own`) opens as well what is that tenant's alone.
+
+    Wrong tokens are limited for each address.
 
     All who cannot be told apart (behind a proxy that is not in trusted_proxies, without a peer
     address) share one limit. Where it is spent the right token is refused as well, which would tell
@@ -29,49 +31,59 @@ class Access:
         self._token = config.report_token
         self._debug = config.debug
         self._clock = clock
-        self._logins = login_signer(config.secrets, config.report_token)
+        self._secrets = config.secrets
         self._wrong = Allowance(rate=0.1, burst=10.0, of_all=_EVERYBODY)
         self._crowd = Allowance(rate=2.0, burst=200.0, of_all=1.0)
 
-    @property
-    def served(self) -> bool:
+    def served(self, own: str | None = None) -> bool:
         """Whether there is a report at all."""
-        return self._token is not None or self._debug
+        return self._token is not None or own is not None or self._debug
 
-    def refusal(self, headers: Mapping[str, str], address: str | None) -> int | None:
+    def refusal(
+        self, headers: Mapping[str, str], address: str | None, own: str | None = None
+    ) -> int | None:
         """Why a request may not read, as a status: 404, 401 or 429; None when it may."""
-        if not self.served:
+        if not self.served(own):
             return 404
-        if self._token is None or self._has_login(headers):
+        if (self._token is None and self._debug) or self._has_login(headers, own):
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return 401
-        return self.check(given.strip(), address)
+        return self.check(given.strip(), address, own)
 
-    def check(self, given: str, address: str | None) -> int | None:
+    def check(self, given: str, address: str | None, own: str | None = None) -> int | None:
         """The status that refuses this token (401 or 429); None when it is the right one."""
         now = self._clock()
         wrong = self._wrong if is_told_apart(address) else self._crowd
         if wrong.is_spent(address, now):
             return 429
-        if self._token is not None and equal(self._token, given):
+        tokens = [token for token in (self._token, own) if token is not None]
+        if any([equal(token, given) for token in tokens]):  # noqa: C419 - in the same time
             return None
         wrong.take(address, now)
         return 401
 
-    def log_in(self, answer: Response, *, path: str, secure: bool) -> None:
-        """Give a browser that had the right token its signed cookie, for `path` alone."""
+    def log_in(
+        self, answer: Response, *, path: str, secure: bool, token: str | None = None
+    ) -> None:
+        """Give a browser that had the right token its signed cookie, for `path` alone.
+
+        `token` is the one that it had, the site's by default.
+        """
+        logins = login_signer(self._secrets, token or self._token)
         until = str(int(self._clock()) + LOGIN_SECONDS)
         answer.set_cookie(
-            COOKIE, self._logins.sign(until), max_age=LOGIN_SECONDS, path=path, httponly=True,
-            samesite="strict", secure=secure,
+            COOKIE, logins.sign(until), max_age=LOGIN_SECONDS,
+            path=path, httponly=True, samesite="strict", secure=secure,
         )  # fmt: skip
 
-    def _has_login(self, headers: Mapping[str, str]) -> bool:
+    def _has_login(self, headers: Mapping[str, str], own: str | None) -> bool:
+        tokens = [token for token in (self._token, own) if token is not None]
         for cookie in headers.get("cookie", "").split(";"):
             name, _, value = cookie.strip().partition("=")
-            until = self._logins.unsign(value.strip('"')) if name == COOKIE else None
-            if until is not None and until.isdecimal() and int(until) > self._clock():
-                return True
+            for token in tokens if name == COOKIE else ():
+                until = login_signer(self._secrets, token).unsign(value.strip('"'))
+                if until is not None and until.isdecimal() and int(until) > self._clock():
+                    return True
         return False

@@ -1,6 +1,6 @@
 """The endpoints answer what comes under the prefix; the doors read the body and wait."""
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Set
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -17,21 +17,23 @@ from capi_middleware.capture.client import (
     headers_of,
     without_port,
 )
-from capi_middleware.capture.identity import identify
+from capi_middleware.capture.identity import identify, is_same_site
 from capi_middleware.capture.limits import Allowance, Pages
 from capi_middleware.capture.mirroring import is_harmless, made_by
 from capi_middleware.capture.urls import urlsplit_safely
+from capi_middleware.config.pixels import own_id
 from capi_middleware.config.settings import named_events
 from capi_middleware.endpoints import BODY_LIMIT, EVENTS
 from capi_middleware.endpoints.reporting import Asked, Reporting, Routes, bare, failed
 from capi_middleware.errors import BadBeacon
-from capi_middleware.events import STANDARD_EVENTS, Count, Sighting
+from capi_middleware.events import STANDARD_EVENTS, Count, PageKey, Sighting
 from capi_middleware.page import tag as pixel
 from capi_middleware.report.window import WindowError
 from capi_middleware.request.asking import MARK_DAYS
 from capi_middleware.request.exchange import Exchange
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Waits
+from capi_middleware.signing import signed_name
 
 #: What an event takes on the disk at most, in bytes, apart from what its page says of it.
 _ROW_SIZE = 1500
@@ -54,6 +56,12 @@ class Endpoints:
         #: How often one address may tell of one event. Behind a CDN that nobody named it is that of
         #: many.
         self._again = Pages(events=0, alike=0, sightings=30, names=0, new_names=0)
+        #: What we call pixels, by Meta's numbers.
+        self._pixels: Mapping[str, str] = {one.id: one.id for one in issuer.config.fixed_pixels}
+        #: Pages that one visitor opens on an origin elsewhere, which nothing but its word shows.
+        self._elsewhere = {
+            one: Allowance(rate=1.0, burst=120.0, of_all=1000.0) for one in issuer.hosts.origins
+        }
         self._ruled = STANDARD_EVENTS | named_events(issuer.config)
         self._routes: Routes = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
@@ -76,9 +84,10 @@ class Endpoints:
         if name in EVENTS:
             try:
                 # Whether what it says is signed shows only when it was read.
-                _same_site(headers, self._issuer.client(scope, headers).host, signed=True)
+                host = self._issuer.client(scope, headers).host
+                _same_site(headers, host, self._issuer.hosts.origins, signed=True)
             except BadBeacon as error:
-                self._refused("malformed")
+                self._refused("origin" if error.status == 403 else "malformed")
                 return bare(error.status)
         return None
 
@@ -131,12 +140,17 @@ class Endpoints:
         if not self._allows(client.ip, len(sightings)):
             return bare(429)
         known = key.event_id if key is not None and self._issuer.opens(key) else None
-        accepted, pixels, told = [], {one.id for one in self._issuer.config.pixels}, 0
+        accepted, pixels, told, tenant = [], self._pixels, 0, ""
+        if self._issuer.tenants is not None and known is not None:
+            tenant, pixels = await self._pixels_of(key, asked.waits)
         for sighting in sightings:
             name, event_id = sighting.event_name, sighting.event_id
-            if sighting.pixel_id not in pixels:
+            if tenant and sighting.pixel_id in pixels:
+                sighting = replace(sighting, pixel_id=pixels[sighting.pixel_id])
+            elif sighting.pixel_id not in pixels:
                 self._refused("unknown_pixel")
-            elif self._issuer.minter.verifies(event_id, name):
+                continue
+            if self._issuer.minter.verifies(event_id, f"{tenant}/{name}" if tenant else name):
                 if self._again.takes_sighting(f"{event_id} {client.ip}"):
                     accepted.append(sighting)
                 else:
@@ -154,6 +168,15 @@ class Endpoints:
             accepted = self._with_uses(accepted, client, asked.headers)
             await asked.waits.commit(self._issuer.store.sight(accepted))
         return Response(status_code=204, headers=_FRESH)
+
+    async def _pixels_of(self, key: PageKey | None, waits: Waits) -> tuple[str, Mapping[str, str]]:
+        """Whose page has this key, which is ours, and what we call that tenant's pixels."""
+        tenants, whose = self._issuer.tenants, _tenant_of(key)
+        if tenants is None or not whose:
+            return "", {}
+        tenant = tenants.known(whose) or await waits.read(lambda: tenants.get(whose))
+        found = tenant.pixels if tenant is not None else ()
+        return whose, {one.id: own_id(one.id, whose) for one in found}
 
     def _with_uses(
         self, sightings: list[Sighting], client: Client, headers: Mapping[str, str]
@@ -175,9 +198,15 @@ class Endpoints:
         client = self._issuer.client(scope, asked.headers)
         question = beacon.read_question(asked.body)
         opened = self._issuer.opens(question.k)
-        _same_site(asked.headers, client.host, signed=opened)
+        origins, origin = self._issuer.hosts.origins, asked.headers.get("origin", "")
+        _same_site(asked.headers, client.host, origins, signed=opened)
         page = urlsplit_safely(question.u)
-        if page.netloc and without_port(page.netloc) != client.host.lower():
+        elsewhere = origin in origins
+        if elsewhere:
+            if f"{page.scheme}://{page.netloc}".lower() != origin:
+                raise BadBeacon("found a page of another origin than the one that asks", 403)
+            scope = _seen_there(scope, page, question.c, self._issuer.address(scope))
+        elif page.netloc and without_port(page.netloc) != client.host.lower():
             # Behind a proxy that sets no Host only the browser knows the address.
             origin = f"{page.scheme}://{page.netloc}"
             if "sec-fetch-site" not in asked.headers or asked.headers.get("origin") != origin:
@@ -196,18 +225,33 @@ class Endpoints:
         if key is not None and not self._pages.takes_events(key.event_id, n):
             self._refused("page_budget")
             return bare(429)
+        if elsewhere and key is None and not self._takes_page(origin, client.ip):
+            return bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
+        whose = _tenant_of(key) if self._issuer.tenants is not None else ""
+        if whose:
+            exchange.visit().belong(whose)
         if question.m:
             if key is None or not opened:
                 raise BadBeacon("found no key of an open page, expected the one in its tag", 403)
             calls = [
                 (call, self._counts(client.ip, key.event_id, call.n))
                 for call in question.m
-                if self._may_name(call, key.event_id)
+                if self._may_name(call, key.event_id, whose)
             ]
-            await exchange.mirror(question, calls, key, waits)
+            await exchange.mirror(calls, key, waits)
             return Response(status_code=204, headers=_FRESH)
-        told, headers = await exchange.answer(question, waits, is_open=is_ours)
+        told, headers = await exchange.answer(
+            waits, question.w, mark=question.y, is_open=is_ours or elsewhere, a_part=question.f,
+            has=question.h,
+        )  # fmt: skip
+        if elsewhere:
+            tenant, within = exchange.visit().tenant, self._issuer.config.cookie_domain
+            if tenant is not None:  # the script knows no pixels of one visitor's shop
+                told.setdefault("p", self._issuer.pixels_knowing((), tenant))
+            if headers and not is_same_site(origin, client.host, within):
+                told["c"] = [value.decode("ascii") for _, value in headers]
+                headers = []
         answer = Response(msgspec.json.encode(told), 200, _FRESH, "application/json")
         answer.raw_headers += headers
         return answer
@@ -218,9 +262,16 @@ class Endpoints:
             self._refused("too_many")
         return allowed
 
+    def _takes_page(self, origin: str, address: str | None) -> bool:
+        """Whether a visitor may open one page more of an origin that is not ours to answer."""
+        allowed = self._elsewhere[origin].take(address, self._issuer.clock())
+        if not allowed:
+            self._refused("origin_budget")
+        return allowed
+
     def _has_room(self, address: str | None, rows: int, size: int) -> bool:
         """Whether an address may write `rows` more for each pixel, of a text of `size` bytes."""
-        of_all = (rows * _ROW_SIZE + size) * len(self._issuer.config.pixels)
+        of_all = (rows * _ROW_SIZE + size) * max(1, len(self._pixels))
         allowed = self._disk.take(address, self._issuer.clock(), of_all)
         if not allowed:
             self._refused("disk_budget")
@@ -231,10 +282,10 @@ class Endpoints:
         alike = self._pages.takes_alike(key, event_name)
         return alike and self._covered.take(address, self._issuer.clock())
 
-    def _may_name(self, call: beacon.Call, key: str) -> bool:
+    def _may_name(self, call: beacon.Call, key: str, tenant: str) -> bool:
         """An event_id that the page made, or one of the site's own; ours are in the store."""
         return (
-            not self._issuer.minter.verifies(call.i, call.n)
+            not self._issuer.minter.verifies(call.i, signed_name(call.n, tenant))
             and _may_be_of(key, call.i)
             and self._hears(key, call.n)
         )
@@ -252,13 +303,19 @@ class Endpoints:
         self._issuer.count(Count("beacon", reason))
 
 
+def _tenant_of(key: PageKey | None) -> str:
+    """The key of the tenant whose page has this `key`; its signature must have been verified."""
+    whose, found, _ = key.event_name.partition("/") if key is not None else ("", "", "")
+    return whose if found else ""
+
+
 def _may_be_of(key: str, event_id: str) -> bool:
     """Whether the page with this `key` may have used an event_id that is not ours."""
     return not event_id.startswith("m") or made_by(key, event_id)
 
 
-def _same_site(headers: Mapping[str, str], host: str, *, signed: bool) -> None:
-    """Raises BadBeacon for what another site made a browser send.
+def _same_site(headers: Mapping[str, str], host: str, origins: Set[str], *, signed: bool) -> None:
+    """Raises BadBeacon for what another site made a browser send: none of the site's `origins`.
 
     A browser's own word, Sec-Fetch-Site, goes before what a proxy may have made of the Host. Where
     there is none, a page that hides its origin ("null": Referrer-Policy: no-referrer in Firefox and
@@ -267,6 +324,8 @@ def _same_site(headers: Mapping[str, str], host: str, *, signed: bool) -> None:
     if headers.get("content-encoding"):
         raise BadBeacon("found a compressed body, expected a plain one", 415)
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if origin in origins:
+        return
     if site is not None:
         if site not in ("same-origin", "none"):
             raise BadBeacon("found a cross-site request, expected our own", 403)
@@ -281,6 +340,25 @@ def _seen_at(scope: Mapping[str, Any], scheme: str, host: str) -> dict[str, Any]
     headers = [one for one in scope["headers"] if one[0].lower() != b"host"]
     headers.append((b"host", host.encode("latin-1", "ignore")))
     return {**scope, "scheme": scheme, "headers": headers}
+
+
+def _seen_there(scope: Mapping[str, Any], page: Any, cookies: str, address: str) -> dict[str, Any]:
+    """The scope as if the page's own host had been asked, by a visitor of this `address`.
+
+    What proxies say of the host that was asked is not about it.
+    """
+    brought = [value for name, value in scope["headers"] if name.lower() == b"cookie"]
+    kept = [
+        one
+        for one in scope["headers"]
+        if not one[0].lower().startswith((b"x-forwarded-", b"forwarded", b"cookie"))
+    ]
+    if cookies:
+        brought.insert(0, cookies.encode("latin-1", "ignore"))
+    if brought:
+        kept.append((b"cookie", b"; ".join(brought)))
+    there = {**scope, "headers": kept, "client": (address, 0), "root_path": "", "app_root_path": ""}
+    return _seen_at(there, page.scheme, page.netloc)
 
 
 #: What sendBeacon says of itself: a page that is fetched like that is a prefetch.

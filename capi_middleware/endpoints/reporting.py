@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from capi_middleware.capture.client import Client
+from capi_middleware.config.pixels import Tenant, is_key
 from capi_middleware.endpoints.access import Access
 from capi_middleware.page.tag import below
 from capi_middleware.private import Private
@@ -75,44 +77,73 @@ class Reporting:
         """An endpoint that answers programs with the `form` of what `read` reads."""
 
         async def answer(asked: Asked) -> Response:
-            status = self._access.refusal(asked.headers, self._client(asked).ip)
+            tenant = await self._tenant(asked)
+            own = tenant.report_token if tenant is not None else None
+            status = self._access.refusal(asked.headers, self._client(asked).ip, own)
             if status == 404:
                 return bare(404)
             if status is not None:
                 _, header, told = _REFUSED[status]
                 return failed(status, told, header)
-            made = await self._read(asked, read)
+            made = await self._read(asked, read, tenant)
             return Response(form(made), 200, PRIVATE, media_type)
 
         return answer
 
     async def _page(self, asked: Asked) -> Response:
-        if not self._access.served:
+        tenant = await self._tenant(asked)
+        own = tenant.report_token if tenant is not None else None
+        if not self._access.served(own):
             return bare(404)
         client, nonce = self._client(asked), secrets.token_urlsafe(16)
         prefix = below(asked.scope.get("root_path", ""), self._issuer.config.prefix)
+        named = f"?tenant={tenant.key}" if tenant is not None else ""
         path = f"{prefix}/parity"
         if asked.scope["method"] == "POST":
             given = dict(parse_qsl(asked.body.decode("latin-1"))).get("token", "")
-            status = self._access.check(given, client.ip)
+            status = self._access.check(given, client.ip, own)
             if status is not None:
-                page = report.login_html(path, _REFUSED[status][0], nonce=nonce)
+                page = report.login_html(path + named, _REFUSED[status][0], nonce=nonce)
                 return _html(page, 403 if status == 401 else status, nonce)
-            answer: Response = RedirectResponse(path, 303, headers=PRIVATE)
-            self._access.log_in(answer, path=prefix, secure=client.scheme == "https")
+            answer: Response = RedirectResponse(path + named, 303, headers=PRIVATE)
+            self._access.log_in(answer, path=prefix, secure=client.scheme == "https", token=given)
             return answer
-        status = self._access.refusal(asked.headers, client.ip)
+        status = self._access.refusal(asked.headers, client.ip, own)
         if status is not None:
-            return _html(report.login_html(path, nonce=nonce), status, nonce)
-        made = await self._read(asked, read_report)
+            return _html(report.login_html(path + named, nonce=nonce), status, nonce)
+        made = await self._read(asked, read_report, tenant)
         return _html(report.to_html(made, path=path, query=asked.query, nonce=nonce), 200, nonce)
 
-    def _read(self, asked: Asked, read: Callable[..., T]) -> Awaitable[T]:
+    async def _tenant(self, asked: Asked) -> Tenant | None:
+        """Whose report is asked for: the tenant of the query, else of the request; None for all.
+
+        A tenant that nobody knows has none.
+        """
+        tenants, rule = self._issuer.tenants, self._issuer.tenant_rule
+        if tenants is None:
+            return None
+        key = dict(parse_qsl(asked.query, keep_blank_values=True)).get("tenant")
+        if key is None and rule is not None:
+            with self._issuer.shield.guard("a callable of the configuration"):
+                key = rule.rule(Request(asked.scope))
+        if not is_key(key):
+            return None
+        whose = str(key)
+        found = tenants.known(whose) or await asked.waits.read(lambda: tenants.get(whose))
+        return found or Tenant(whose, ())
+
+    def _read(self, asked: Asked, read: Callable[..., T], tenant: Tenant | None) -> Awaitable[T]:
         """Reads the store: may take long, so a door runs it off its loop."""
         window = parse_window(dict(parse_qsl(asked.query)), time.time())
         store, config = self._issuer.store, self._issuer.config
         return asked.waits.read(
-            lambda: read(store, config, window, delivering=self._is_delivering())
+            lambda: read(
+                store,
+                config,
+                window,
+                delivering=self._is_delivering(),
+                tenant=tenant.key if tenant is not None else "",
+            )
         )
 
     def _client(self, asked: Asked) -> Client:

@@ -70,7 +70,7 @@ def look(
     previous = previous or Insights(fetched_at="", pixels=[])
     before = {one.pixel_id: one for one in previous.pixels}
     pixels = []
-    for pixel in config.pixels:
+    for pixel in config.fixed_pixels:
         seen = before.get(pixel.id) or PixelInsights(pixel_id=pixel.id)
         seen = _quality(reader, pixel, seen, now)
         mine = [one for one in ours if one.pixel_id == pixel.id]
@@ -140,7 +140,7 @@ def _opportunity(
         return None
     if before is None or before.account != account:
         before = Opportunity(account=account)
-    pixel = next((one for one in config.pixels if one.read_token), config.pixels[0])
+    pixel = next((one for one in config.fixed_pixels if one.read_token), config.fixed_pixels[0])
     fields = {"fields": "opportunity_score,opportunity_score_weight"}
     try:
         score = number(reader.get(pixel, account, fields).get("opportunity_score"))
@@ -236,7 +236,7 @@ class Lookout(Daemon):
         self, config: Config, store: Store, caught: Callable[[BaseException, str], None]
     ) -> None:
         super().__init__("capi-insights")
-        wanted = config.ad_account is not None or any(one.read_token for one in config.pixels)
+        wanted = config.ad_account is not None or any(one.read_token for one in config.fixed_pixels)
         self._seconds = config.insights_hours * 3600.0 if wanted else 0.0
         self._config, self._store, self._caught = config, store, caught
         self._forked()

@@ -28,6 +28,31 @@ _ODD = re.compile(r"[@+]").search
 # that were replaced in 2023 to 2026 and that shops still use.
 CURRENCIES = frozenset(Path(__file__).with_name("currencies.txt").read_text("ascii").split())
 
+#: How many decimals a currency has that has not two (ISO 4217).
+_DECIMALS = dict[str, int]()
+for _decimals, _codes in {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}.items():
+    _DECIMALS |= dict.fromkeys(_codes.split(), _decimals)
+#: What is worth more is none of a shop's; millions of these are still summed exactly.
+_MOST_UNITS = 10**12
+
+
+def decimals_of(currency: str) -> int:
+    """How many decimals amounts of a currency have."""
+    return _DECIMALS.get(currency, 2)
+
+
+def worth(data: Mapping[str, Any]) -> tuple[str, int]:
+    """The currency and the value, in its smallest unit, of cleaned custom_data; "" without both."""
+    value, currency = data.get("value"), data.get("currency", "")
+    if value is None or not currency:
+        return "", 0
+    units = value * 10 ** _DECIMALS.get(currency, 2)
+    return (currency, round(units)) if -_MOST_UNITS <= units <= _MOST_UNITS else ("", 0)
+
 
 def clean(event_name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The usable part of `data`, and what is wrong with it as the names of its fields.

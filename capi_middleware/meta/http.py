@@ -1,6 +1,7 @@
 """HTTP: one client, bounded in time and size, for everything that we ask of others."""
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -8,10 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 #: Seconds for one step of a request (connecting, each read); the caller bounds the whole.
@@ -125,7 +129,7 @@ class HTTPClient:
         # It logs each URL at INFO: the host's logs are not ours to fill, nor is it theirs to know.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         try:
-            trusted = httpx.create_ssl_context()
+            trusted = _trusted(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         except OSError:  # SSL_CERT_FILE or SSL_CERT_DIR names nothing that can be read
             raise NoAnswer("certificate", sent=False) from None
         self._proxy = _proxy_to(url)
@@ -146,6 +150,18 @@ class HTTPClient:
         if self._closed.is_set():
             client.close()  # from another thread, just now
         return client
+
+
+@cache
+def _trusted(file: str | None, directory: str | None) -> "ssl.SSLContext":
+    """The certificates that httpx believes with SSL_CERT_FILE and SSL_CERT_DIR as they are.
+
+    To read them takes 20 ms and a megabyte: the pixels of a process share them.
+    """
+
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 class _Way:

@@ -284,6 +284,14 @@ def rewrite(
     return made_private(rewritten) if private else rewritten
 
 
+def exposed(headers: Sequence[Header], name: bytes) -> list[Header]:
+    """Headers that show pages of other origins the one of this name, too, in the same line."""
+    line = b"access-control-expose-headers"
+    told = [value for key, value in headers if key.lower() == line]
+    others = [one for one in headers if one[0].lower() != line]
+    return [*others, (line, b", ".join([*told, name]))]
+
+
 def made_private(headers: Sequence[Header]) -> list[Header]:
     """Headers that let no shared cache keep what is one visitor's: a new list.
 

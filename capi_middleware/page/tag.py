@@ -12,10 +12,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from capi_middleware.capture.consent import GRANTED, UNANSWERED, Permission
+from capi_middleware.capture.consent import GRANTED, Permission
 from capi_middleware.events import STANDARD_EVENTS, Event, PageEvent, PageKey
 from capi_middleware.meta.match_keys import ADVANCED_MATCHING
 from capi_middleware.private import Private
+from capi_middleware.signing import signed_name
 
 _encode = msgspec.json.Encoder().encode
 #: What a path has as it is in an attribute: a mount may be what the visitor asked for.
@@ -32,6 +33,12 @@ _ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
 def script() -> bytes:
     """The pixel script as pages load it: s.min.js, which `make script` makes of script/."""
     return Path(__file__).with_name("s.min.js").read_bytes()
+
+
+@cache
+def _before() -> bytes:
+    """What runs before the script on a page without a block: foreign.min.js, made likewise."""
+    return Path(__file__).with_name("foreign.min.js").read_bytes().strip()
 
 
 @cache
@@ -68,8 +75,6 @@ class _Block(Private, Struct, omit_defaults=True):
     w: str = ""
     y: str = ""
     c: int = 0
-    q: Sequence[Any] | None = None
-    g: str = ""
 
 
 def below(mount: str, prefix: str) -> str:
@@ -105,17 +110,20 @@ def page_events(events: Sequence[Event]) -> list[PageEvent]:
     for event in events:
         name = event.event_name
         is_custom = 0 if name in STANDARD_EVENTS else 1
-        told.append(PageEvent(name, event.event_id, event.custom_data, event.pixel_ids, is_custom))
+        pixel_ids = event.pixel_ids
+        if pixel_ids and "@" in pixel_ids[0]:  # a tenant's: the page has no other
+            pixel_ids = tuple([one.partition("@")[0] for one in pixel_ids])
+        told.append(PageEvent(name, event.event_id, event.custom_data, pixel_ids, is_custom))
     return told
 
 
 def page_key(
-    told: Sequence[PageEvent], path: str | None, digest: Callable[[bytes], Any]
+    told: Sequence[PageEvent], path: str | None, digest: Callable[[bytes], Any], tenant: str = ""
 ) -> PageKey | None:
     """What shows later that a page is ours: an event_id minted for it, if it has one.
 
     `path` is the one below any mount at which the app answered that page, None where a script made
-    the address; `digest` is signing.page_digest().
+    the address; `digest` is signing.page_digest(). `tenant` is the key of whose page it is.
     """
     for event in told:
         event_id = event.event_id
@@ -123,16 +131,17 @@ def page_key(
             page = ""
             if path is not None:
                 page = digest(f"{event_id} {path}".encode("utf-8", "surrogatepass")).hexdigest()
-            return PageKey(event.event_name, event_id, page)
+            name = event.event_name
+            return PageKey(signed_name(name, tenant) if tenant else name, event_id, page)
     return None
 
 
 def told_consent(permission: Permission) -> tuple[str | None, tuple[int, int] | None]:
-    """What the script must know of an answer: nothing (None, None) when it is granted.
+    """What the script must know of the consent: nothing (None, None) when it is granted.
 
     Else its name and, for "limited", Meta's codes (country, state) for limited data use.
     """
-    consent, country, state, _ = permission
+    consent, country, state = permission
     if consent == "granted":
         return None, None
     return consent, (country, state) if consent == "limited" else None
@@ -151,18 +160,23 @@ def _escaped(text: bytes) -> bytes:
 class TagMaker:
     """Makes the tags of one site. `prefix` is the path of our endpoints below any mount.
 
-    With `mirror` the page's own pixel calls get event_ids. `heard` is what the script hears the
-    consent of in the page, see ConsentRule.heard.
+    With `mirror` the page's own pixel calls get event_ids.
     """
 
-    def __init__(
-        self, *, prefix: str, script_url: str, mirror: bool, heard: Sequence[Any] | None = None
-    ) -> None:
+    def __init__(self, *, prefix: str, script_url: str, mirror: bool) -> None:
         self._prefix = prefix
-        self._heard = heard
         self._element = _element(prefix, None)
         self._script_url = script_url
         self._mirror = mirror
+
+    def script_elsewhere(self, pixels: Sequence[PixelEntry], cookies: Sequence[str]) -> bytes:
+        """The script for pages that the app does not answer, which have no tag.
+
+        `cookies` are the names of those that say what a visitor allows.
+        """
+        told = {"s": self._script_url, "p": pixels, "e": [], "a": True, "m": self._mirror}
+        text = ascii_json({**told, "n": ["_fbp", "_fbc", *cookies]}).decode("ascii")
+        return b"(%b)(%b);\n%b" % (_before(), ascii_json(text), script())
 
     def tag(
         self,
@@ -172,7 +186,6 @@ class TagMaker:
         mount: str = "",
         ask: bool = False,
         waiting: str = "",
-        held: str = "",
         mark: str = "",
         consent: Permission = GRANTED,
         key: PageKey | None = None,
@@ -185,18 +198,17 @@ class TagMaker:
 
         `mount` is the path that the app is mounted at. With `ask` the page does not carry all its
         events and the script asks for the others, or for those that are `waiting` until the page is
-        shown (signed, see Carrier), or `held` until its visitor consents; `mark` shows that the app
-        answered it. `key` is what shows that later calls come from this page. `nonce` is the page's
-        own CSP nonce; `refused` is what its policy keeps the script from, see csp.Ruling.notes.
+        shown (signed, see Carrier); `mark` shows that the app answered it. `key` is what shows that
+        later calls come from this page. `nonce` is the page's own CSP nonce;
+        `refused` is what its policy keeps the script from, see csp.Ruling.notes.
         """
         way = _BY_IMAGE if "connect-src" in refused else int(not _CARRIED.isdisjoint(refused))
         prefix = below(mount, self._prefix) if mount else self._prefix
         state, limits = (None, None) if consent is GRANTED else told_consent(consent)
-        state = UNANSWERED if held else state
         block = _encode(
             _Block(
                 prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits,
-                waiting, mark, way, self._heard, held,
+                waiting, mark, way,
             )
         )  # fmt: skip
         if not block.isascii():

@@ -198,8 +198,7 @@ class Report(Struct, frozen=True):
     `insights` is what Meta said last, None when it was never asked; `comparisons` put it beside
     our numbers. `graph_versions` are the version of Meta's API that is used, and the newest known
     if that is another. `consent` counts the pages that were shown by the rule that decided about
-    their visitors ("gpc" is Global Privacy Control) and its answer: granted, denied, limited, held
-    (before an answer), released (of these, answered with a yes), withdrawn.
+    their visitors ("gpc" is Global Privacy Control) and its answer: granted, denied, limited.
     """
 
     window: ReportWindow

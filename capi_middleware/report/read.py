@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from time import time
+from typing import Protocol, TypeVar
 
 from msgspec.structs import replace
 
+from capi_middleware.config.pixels import own_id
 from capi_middleware.config.settings import Config
 from capi_middleware.insights.comparing import beside
 from capi_middleware.insights.looking import kept_insights
@@ -24,11 +26,14 @@ from capi_middleware.store.store import Store
 _LETTERS = 1000
 
 
-def read_report(store: Store, config: Config, window: Window, *, delivering: bool = True) -> Report:
+def read_report(
+    store: Store, config: Config, window: Window, *, delivering: bool = True, tenant: str = ""
+) -> Report:
     """The report on `window`. Reads the store: may take long.
 
-    `delivering` is False when a thread of this process that should deliver has ended. Raises
-    StoreError when the store cannot be read.
+    `delivering` is False when a thread of this process that should deliver has ended. With the key
+    of a `tenant` it is about that one's pixels alone: what counters know of no pixel is left out.
+    Raises StoreError when the store cannot be read.
     """
     store.flush(1.0)
     now = time()
@@ -41,10 +46,17 @@ def read_report(store: Store, config: Config, window: Window, *, delivering: boo
             **{by: store.slices(by, window.start, window.end) for by in APART},
         }
         letters = store.dead_letters(limit=_LETTERS)
-        insights = kept_insights(store)
+        insights = None if tenant else kept_insights(store)
+    if tenant:
+        tallies = tallies_of(tallies, tenant)
+        slices = {by: _of(tenant, found) for by, found in slices.items()}
+        letters = _of(tenant, letters)
+        pixels = _of(tenant, health.pixels)
+        waiting = sum(one.waiting for one in pixels)
+        health = replace(health, pixels=pixels, outbox={"pending": waiting})
     report = build(
         tallies, window, health=health, config=config, slices=slices, refusals=_reasons(letters),
-        now=now,
+        now=now, tenant=tenant,
     )  # fmt: skip
     if insights is None:
         return report
@@ -58,8 +70,30 @@ def read_health(store: Store, config: Config, *, delivering: bool = True) -> Hea
         store.depth(),
         store.backlog(),
         store.pauses(),
-        marks={one.id: config.mark_of(one) for one in config.pixels},
+        marks={one.id: config.mark_of(one) for one in config.fixed_pixels},
         delivering=delivering,
+    )
+
+
+class _Pixels(Protocol):
+    @property
+    def pixel_id(self) -> str: ...
+
+
+P = TypeVar("P", bound=_Pixels)
+
+
+def _of(tenant: str, found: Iterable[P]) -> list[P]:
+    return [one for one in found if one.pixel_id.endswith(own_id("", tenant))]
+
+
+def tallies_of(tallies: Tallies, tenant: str) -> Tallies:
+    """What is about the pixels of the tenant with this key."""
+    return Tallies(
+        _of(tenant, tallies.rows),
+        _of(tenant, tallies.freshness),
+        _of(tenant, tallies.counts),
+        _of(tenant, tallies.differences),
     )
 
 
@@ -83,6 +117,7 @@ def build(
     slices: Slices | None = None,
     refusals: Mapping[Place, Mapping[str, int]] | None = None,
     now: float | None = None,
+    tenant: str = "",
 ) -> Report:
     """The report on `tallies`, which the store gave for `window`.
 
@@ -95,6 +130,7 @@ def build(
         slices: the same rows by facet; those by hour may reach further back, see LOOKS_BACK.
         refusals: the reasons of present dead letters.
         now: Unix time in seconds, for what happened just now; the end of the window by default.
+        tenant: whose report it is: not that of the whole site.
     """
     parts: Slices = {
         facet: [one for one in found if window.holds(one.event_name, one.pixel_id)]
@@ -114,7 +150,7 @@ def build(
         pages=page_views(parts.get("page", ())),
         health=health,
         config=config,
-        whole=window.event is None and window.pixel is None,
+        whole=not tenant and window.event is None and window.pixel is None,
         target=target,
     )
     flags = flags_of(facts)

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from capi_middleware.config.expressions import MISSING, Call, Called, Template, fill, leaves
+from capi_middleware.config.pixels import Tenant
 from capi_middleware.config.routes import Match
 from capi_middleware.events import Event
 from capi_middleware.meta.user_data import UserData
@@ -32,7 +33,8 @@ class Draft(Private, Struct, eq=False):
 class Drafts(Private, Struct, eq=False):
     """The drafts of one request. `matches` are the routes that took it.
 
-    `shared` is the user_data that every event of the request has. `orders` are those that have a
+    `shared` is the user_data that every event of the request has, `tenant` whose they are (None
+    before that is known). `orders` are those that have a
     dedupe_key, until it is known whether they may leave.
     """
 
@@ -40,6 +42,7 @@ class Drafts(Private, Struct, eq=False):
     matches: list[Match]
     events: list[Draft] = []
     shared: dict[str, Any] = {}
+    tenant: Tenant | None = None
     orders: list[tuple[Draft, Question]] = []
 
     def track(
@@ -66,7 +69,7 @@ class Drafts(Private, Struct, eq=False):
         for draft in self.events:
             if draft.event.event_name == "PageView":
                 return
-        event = self._issuer.new_event("PageView", None, None)
+        event = self._issuer.new_event("PageView", None, None, tenant=self.tenant)
         event.user_data = dict(self.shared)
         if event.pixel_ids:
             self.events.insert(0, Draft(event))
@@ -87,7 +90,8 @@ class Drafts(Private, Struct, eq=False):
             called = {template: visit.ask_now(template)} if isinstance(template, Call) else {}
             dedupe_key = self._key(visit, match, called)
         route = match.route if match is not None else None
-        event = self._issuer.new_event(event_name, dedupe_key, route)
+        whose = visit.whose(now=False) if self._issuer.tenants is not None else None
+        event = self._issuer.new_event(event_name, dedupe_key, route, tenant=whose)
         for draft in self.events:
             if draft.event.event_id == event.event_id:
                 return draft
@@ -144,7 +148,7 @@ class Drafts(Private, Struct, eq=False):
                 key = None
                 if "dedupe_key" in route.templates:
                     key = self._key(visit, match, called)
-                event = issuer.new_event(name, key, route)
+                event = issuer.new_event(name, key, route, tenant=self.tenant)
                 if key is not None and event.event_id in [
                     one.event.event_id for one in self.events
                 ]:

@@ -8,12 +8,14 @@ from urllib.parse import quote, unquote
 from msgspec import Struct
 from msgspec.structs import replace
 
-from capi_middleware.capture.beacon import Call, Question
+from capi_middleware.capture import carrying
+from capi_middleware.capture.beacon import Call
 from capi_middleware.capture.carrying import is_navigation
-from capi_middleware.capture.consent import DENIED, GRANTED, UNANSWERED
+from capi_middleware.capture.consent import DENIED, GRANTED
 from capi_middleware.capture.mirroring import names_order
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.capture.urls import PATH_SAFE
+from capi_middleware.config.pixels import Tenant, own_id
 from capi_middleware.config.routes import Match
 from capi_middleware.errors import BadBeacon, CapiError
 from capi_middleware.events import Count, Event, PageEvent, PageKey
@@ -22,6 +24,7 @@ from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.gate import (
     Verdict,
+    exposed,
     inspect,
     inspect_head,
     is_public,
@@ -90,9 +93,9 @@ class Exchange(Private):
 
     __slots__ = (
         "_aside", "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
-        "_head", "_held", "_injector", "_lacks_view", "_mark", "_mount", "_nobodys", "_opened",
-        "_page_view", "_path", "_promised", "_raw_path", "_started", "_tag_failed", "_unheeded",
-        "_verdict", "_visit", "_waiting", "commits", "headers", "issuer", "scope", "tee",
+        "_head", "_injector", "_lacks_view", "_mark", "_mount", "_nobodys", "_opened", "_page_view",
+        "_path", "_promised", "_raw_path", "_started", "_tag_failed", "_unheeded", "_verdict",
+        "_visit", "_waiting", "commits", "headers", "issuer", "scope", "tee",
     )  # fmt: skip
 
     def __init__(
@@ -127,8 +130,6 @@ class Exchange(Private):
         self._head: Head | None = None
         #: Signed events of an answer that was fetched ahead.
         self._waiting = ""
-        #: Signed events of an answer to a visitor who has not answered the banner.
-        self._held = ""
         #: What shows to the question of this page that it was answered.
         self._mark = ""
         self.headers: Headers = []
@@ -195,6 +196,8 @@ class Exchange(Private):
         `said` as Issuer.say() takes it.
         """
         drafts = self._drafts
+        if self.issuer.tenants is not None and (self._started or self._ended):
+            drafts.tenant = self.visit().whose(now=True)
         draft = drafts.track(self.visit(), event_name, custom_data, user_data, dedupe_key)
         if said:
             draft.said = {**draft.said, **said}
@@ -282,15 +285,9 @@ class Exchange(Private):
             refusal = visit.refusal()
             if page and not self._asks and visit.noise is None and visit.permission is not None:
                 issuer.decided(visit.permission, visit.headers)
-        if (
-            refusal == "consent"
-            and not (self._asks or 300 <= status < 400 or status >= 500)
-            and (page or visit.scripted)
-            and issuer.holds(visit.permission)
-            and not is_public(headers)
-        ):
-            await self._hold(visit, waits, status, page=page)
-        elif refusal is not None and not prefetch:
+        if issuer.tenants is not None and not await self._find_tenant(visit, waits):
+            return False
+        if refusal is not None and not prefetch:
             self._suppress(refusal, keep_page=self._asks)
             # A page that others may see must not depend on this visitor: its question decides.
             if not self._asks:
@@ -307,8 +304,7 @@ class Exchange(Private):
             await drafts.complete(visit, waits, page_view=self._page_view)
         if drafts.orders:
             await drafts.silence(waits)
-        waits_here = bool(self._waiting or self._held)
-        if not page or (visit.scripted and not (self._asks and not waits_here)):
+        if not page or (visit.scripted and not (self._asks and not self._waiting)):
             if not prefetch:
                 self._add_page_view()
             self._send_on(visit, status)
@@ -316,6 +312,24 @@ class Exchange(Private):
             return False
         self._injector = GzipInjector() if verdict.gzip else Injector()
         return True
+
+    async def _find_tenant(self, visit: Visit, waits: Waits) -> bool:
+        """Whether this is a page of somebody's, whose pixels the events of so far get."""
+        drafts = self._drafts
+        await visit.find_tenant(waits)
+        tenant = drafts.tenant = visit.tenant
+        if tenant is None:
+            drafts.matches, self._page_view, self._asks = [], False, False
+            return False
+        for draft in drafts.events:
+            draft.event.pixel_ids = tenant.pixel_ids(draft.event.event_name)
+            if "pixels" in draft.said:
+                self.issuer.say(draft.event, {"pixels": draft.said["pixels"]}, strict=False)
+        return True
+
+    def _pixel_ids(self, name: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The pixels of this request that an event goes to."""
+        return (self._drafts.tenant or self.issuer.config).pixel_ids(name, wanted)
 
     def body(self, chunk: Piece, last: bool) -> list[Piece]:
         """One more piece of the body: what to send now. The first decides about `headers`."""
@@ -333,7 +347,7 @@ class Exchange(Private):
                 pieces = injector.insert(tag)
             if first and injector.injected:
                 length = sum(map(len, pieces)) if last else None
-                ids = self._event_ids or bool(self._held)
+                ids = self._event_ids
                 headers = rewrite(self.headers, event_ids=ids, length=length, private=ids)
                 if not self._asks:
                     headers += self._cookies
@@ -343,8 +357,7 @@ class Exchange(Private):
             elif first and not chunk and not last:
                 self.hurry()
             elif first and not (last or injector.is_document is False or injector.untouched):
-                has_ids = not self._asks or bool(self._held)
-                self.headers = rewrite(self.headers, event_ids=has_ids, length=None)
+                self.headers = rewrite(self.headers, event_ids=not self._asks, length=None)
         except Exception as error:
             self._injector = None
             self.issuer.shield.caught(error, "injection")
@@ -362,8 +375,7 @@ class Exchange(Private):
         with self.issuer.shield.guard("the headers"):
             own = visit is not None and not self._asks
             cookies = visit.cookies(self.headers) if visit is not None and own else []
-            ids = own or bool(self._held)
-            headers = rewrite(self.headers, event_ids=ids, length=None, private=ids)
+            headers = rewrite(self.headers, event_ids=own, length=None, private=own)
             headers += cookies
             if visit is not None and own and visit.brings and visit.carried():
                 headers += visit.clearing()
@@ -426,7 +438,7 @@ class Exchange(Private):
 
     def _refuse(self, reason: str, matches: Sequence[Match]) -> None:
         """Count the events of routes that need the app's own answer to this visitor."""
-        pixel_ids = self.issuer.config.pixel_ids
+        pixel_ids = self._pixel_ids
         routes = [one.route for one in matches]
         self.issuer.suppressed(
             reason, [(one.event_name, pixel_ids(one.event_name, one.pixels)) for one in routes]
@@ -445,45 +457,17 @@ class Exchange(Private):
         drafts.matches = []
         self._page_view = False  # the one of the address that is shown
 
-    async def _hold(self, visit: Visit, waits: Waits, status: int, *, page: bool) -> None:
-        """The visitor has not answered the banner: the events wait in the page, without a person.
-
-        Nothing is stored and no cookie is set: who asks with them later says who it is.
-        """
-        drafts, issuer = self._drafts, self.issuer
-        await drafts.complete(visit, waits, page_view=False)
-        if drafts.orders:
-            await drafts.silence(waits)
-        self._asks = page
-        if page:
-            self._mark_page(status)
-        if not visit.scripted:
-            self._add_page_view()
-        events = [draft.event for draft in drafts.events if draft.event.pixel_ids]
-        told = [
-            replace(one, send=event.send)
-            for one, event in zip(page_events(events), events, strict=True)
-        ]
-        if page or told:
-            self._held, _ = issuer.held.pack(
-                told, now=issuer.clock(), scripted=visit.scripted, owner="", address=self._address()
-            )
-        drafts.events.clear()
-        drafts.matches = []
-        self._page_view = False
-
     # -- what a page asks for that was shown already ----------------------------------------------
 
-    def _take_up(self, question: Question) -> bool:
-        """Draft the events that waited until they are shown, or held; whether there are such."""
-        issuer, drafts, a_part = self.issuer, self._drafts, question.f
-        carrier, text = issuer.waiting, question.w
-        if question.g:
-            carrier, text = issuer.held, question.g
+    def _take_up(self, waiting: str, *, a_part: bool) -> bool:
+        """Draft the events that waited until they are shown; whether there are such."""
+        issuer, drafts = self.issuer, self._drafts
         try:
-            events, is_here, at = carrier.waited(text, now=issuer.clock(), address=self._address())
+            events, is_here = issuer.waiting.waited(
+                waiting, now=issuer.clock(), address=self._address()
+            )
         except BadBeacon:
-            issuer.count(Count("beacon", "held" if question.g else "waiting"))
+            issuer.count(Count("beacon", "waiting"))
             return False
         matches = (
             {} if a_part or not is_here else {one.route.event_name: one for one in drafts.matches}
@@ -494,8 +478,9 @@ class Exchange(Private):
             route = match.route if match is not None else None
             event = issuer.new_event(one.event_name, None, route, event_id=one.event_id)
             event.custom_data, event.pixel_ids = one.custom_data, one.pixel_ids
-            if question.g:
-                event.event_time, event.send = float(at), one.send
+            if issuer.tenants is not None:
+                known = () if drafts.tenant is None else drafts.tenant.pixel_ids(one.event_name)
+                event.pixel_ids = tuple(x for x in known if x.partition("@")[0] in one.pixel_ids)
             drafts.events.append(Draft(event, match, tracked=True))
             if one.event_id[0] == "k":
                 drafts.recall(drafts.events[-1])
@@ -509,24 +494,29 @@ class Exchange(Private):
 
     async def answer(
         self,
-        question: Question,
         waits: Waits,
+        waiting: str = "",
         *,
+        mark: str = "",
         is_open: bool = False,
+        a_part: bool = False,
+        has: Sequence[str] = (),
     ) -> tuple[dict[str, Any], Headers]:
         """What a page without event_ids is told when its script asks, and header lines with it.
 
-        That is a page that others may have got too, and that has a mark; an address that the
-        script of an open page made (`is_open`); or one whose events wait (signed) until it is
-        shown, or are held until its visitor consents; a part of a page brings no PageView.
+        That is a page that others may have got too, and that has a `mark`; an address that the
+        script of an open page made (`is_open`); or one whose events are `waiting` (signed) until
+        it is shown; `a_part` of a page brings no PageView. The page `has` events of these names
+        already.
         """
         issuer, drafts, visit = self.issuer, self._drafts, self.visit()
         told: dict[str, Any] = {"e": []}
-        mark, has, a_part = question.y, question.h, question.f or bool(question.g)
+        if issuer.tenants is not None:
+            await visit.find_tenant(waits)
+            drafts.tenant = visit.tenant
         page = issuer.asking.read(mark, self._path, issuer.clock()) if mark else None
-        is_shared = not ((question.w or question.g) and self._take_up(question))
+        is_shared = not (waiting and self._take_up(waiting, a_part=a_part))
         is_proven = not is_shared or page is not None or is_open
-        visit.said = question.x if is_proven else None
         page_view, unanswered = is_proven, list[Match]()
         if is_shared:
             names = page.names if page is not None and page.is_here else None
@@ -535,17 +525,8 @@ class Exchange(Private):
             matches = [match for match in matches if match.route.event_name not in has]
             drafts.matches, unanswered = issuer.asking.share(matches, names)
         await visit.decide(waits)
-        permission = visit.permission
-        if visit.noise is None and permission is not None:
-            asks = page is not None and (is_shared or bool(question.g))
-            if visit.said == "denied" and is_open and not asks:
-                issuer.consented("withdrawn", visit.headers)
-            elif asks:
-                issuer.decided(permission, visit.headers)
-                if visit.said is not None and permission.consent != "denied" and not question.f:
-                    issuer.consented("released", visit.headers)
-        if issuer.holds(permission):
-            return {"e": [], "x": UNANSWERED}, []
+        if is_shared and page is not None and visit.noise is None and visit.permission is not None:
+            issuer.decided(visit.permission, visit.headers)
         is_view = not (self._excluded or a_part or "PageView" in has)
         self._page_view = page_view and issuer.config.page_view and is_view
         refusal = visit.refusal()
@@ -555,12 +536,12 @@ class Exchange(Private):
         elif refusal is None:
             self._refuse("script_address", unanswered)
             await drafts.complete(visit, waits, page_view=self._page_view)
-            for draft in drafts.events if is_shared else ():
-                without_prices(draft.event)
+            if is_shared:
+                for draft in drafts.events:
+                    without_prices(draft.event)
             if drafts.orders:
                 await drafts.silence(waits)
             self._add_page_view()
-            self._age(question)
             carrying = [one for one in drafts.events if one.event.send != "server"]
             events = [draft.event for draft in carrying]
             self._issue(carrying, "not_run", sets_cookies=True)
@@ -569,8 +550,9 @@ class Exchange(Private):
                 await waits.commit(commit)
             told["e"] = page_events(events)
             answered = self._path if page is not None and page.is_here else None
-            key = page_key(told["e"], answered, issuer.page_digest)
-            told["k"] = key or issuer.new_key(answered)
+            whose = visit.tenant.key if visit.tenant is not None else ""
+            key = page_key(told["e"], answered, issuer.page_digest, whose)
+            told["k"] = key or issuer.new_key(answered, whose)
             carried = visit.carried(for_page=True)
             visit.take(carried)
             told["e"] += carried
@@ -583,22 +565,10 @@ class Exchange(Private):
         if limits is not None:
             told["l"] = limits
         if issuer.config.advanced_matching and (not is_shared or page is not None):
-            told["p"] = issuer.pixels_knowing(self._known(events))
-        cookies = (visit.cookies() if events else []) + visit.cleared()
-        return told, cookies + visit.consent_cookies()
+            told["p"] = issuer.pixels_knowing(self._known(events), visit.tenant)
+        return told, (visit.cookies() if events else []) + visit.cleared()
 
-    def _age(self, question: Question) -> None:
-        """Make the events of this question as old as it is, within the time that pages hold them.
-
-        Those that were held as signed are it already.
-        """
-        age = min(question.t, 60 * self.issuer.config.hold_minutes)
-        for draft in self._drafts.events if not question.g else ():
-            draft.event.event_time -= age
-
-    async def mirror(
-        self, question: Question, calls: Sequence[tuple[Call, bool]], key: PageKey, waits: Waits
-    ) -> None:
+    async def mirror(self, calls: Sequence[tuple[Call, bool]], key: PageKey, waits: Waits) -> None:
         """Issue what the own pixel code of the page with this key fired: server copies, if allowed.
 
         What may not be sent from here is written down as the browser's alone, if the app answered
@@ -609,9 +579,12 @@ class Exchange(Private):
         drafts.matches = []
         is_signed = issuer.shows(key, self._path)
         await visit.decide(waits)
+        if issuer.tenants is not None:
+            await visit.find_tenant(waits)
+            drafts.tenant = visit.tenant
         refusal = visit.refusal()
         for call, counts in calls:
-            for event in _mirrored(issuer, call):
+            for event in _mirrored(issuer, call, visit.tenant):
                 if not (counts and is_signed) and (refusal or event.send == "browser"):
                     continue
                 is_order = is_signed and names_order(self._path, event.event_id)
@@ -628,7 +601,6 @@ class Exchange(Private):
             self._suppress(refusal)
             return
         await drafts.complete(visit, waits, page_view=False)
-        self._age(question)
         self._issue(drafts.events, "not_run")
         for commit in self.commits:
             await waits.commit(commit)
@@ -648,7 +620,7 @@ class Exchange(Private):
         kept = [one for one in matches if one.route.status is not None or one in tracked]
         left = [match.route for match in matches if match not in kept]
         if left:
-            pixel_ids = issuer.config.pixel_ids
+            pixel_ids = self._pixel_ids
             names = [(one.event_name, pixel_ids(one.event_name, one.pixels)) for one in left]
             issuer.suppressed("form_page", names)
             issuer.notices.say("form_page")
@@ -660,21 +632,21 @@ class Exchange(Private):
         if visit.noise is None:
             self._refuse("excluded", [one for one in self._unheeded if status in one.route.counted])
             if verdict is not None and verdict.inject and issuer.config.page_view and status < 300:
-                pixel_ids = issuer.config.pixel_ids("PageView")
+                pixel_ids = self._pixel_ids("PageView")
                 issuer.suppressed("excluded", [("PageView", pixel_ids)])
 
     def _suppress(self, reason: str, *, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""
-        drafts, config = self._drafts, self.issuer.config
+        drafts = self._drafts
         names = [(draft.event.event_name, draft.event.pixel_ids) for draft in drafts.events]
         drafted = {name for name, _ in names}
         if not self._asks:
             for match in drafts.matches:
                 name = match.route.event_name
                 if name not in drafted:
-                    names.append((name, config.pixel_ids(name, match.route.pixels)))
+                    names.append((name, self._pixel_ids(name, match.route.pixels)))
         if self._page_view and not keep_page:
-            names.append(("PageView", config.pixel_ids("PageView")))
+            names.append(("PageView", self._pixel_ids("PageView")))
         self.issuer.suppressed(reason, names)
         drafts.events.clear()
         if not keep_page:
@@ -697,9 +669,11 @@ class Exchange(Private):
         redirects = False
         if not is_public(self.headers):
             events = page_events([draft.event for draft in drafts])
-            headers, n = visit.send_on(events, status, self.headers, self._waiting, self._held)
+            headers, n = visit.send_on(events, status, self.headers, self._waiting)
             if headers:
                 self.headers = made_private(self.headers) + headers
+                if visit.headers.get("origin") in self.issuer.hosts.origins:
+                    self.headers = exposed(self.headers, carrying.HEADER)
             redirects = bool(headers) and 300 <= status < 400
             if headers and not redirects:
                 self._handed = events[:n]
@@ -746,11 +720,14 @@ class Exchange(Private):
             if head is not None and head.base:
                 origin = visit.origin()
             has_script = head is not None and head.has_script
+            tenant, pixels = visit.tenant, issuer.pixels
+            if tenant is not None:
+                pixels = issuer.pixels_knowing((), tenant)
             if self._asks:
                 return issuer.tags.tag(
-                    issuer.pixels, mount=self._mount, ask=True, waiting=self._waiting,
-                    held=self._held, mark=self._mark, nonce=verdict.nonce,
-                    refused=verdict.csp_notes, origin=origin, has_script=has_script,
+                    pixels, mount=self._mount, ask=True, waiting=self._waiting,
+                    mark=self._mark, nonce=verdict.nonce, refused=verdict.csp_notes,
+                    origin=origin, has_script=has_script,
                 )  # fmt: skip
             if self._page_view:
                 self._page_view = False
@@ -765,13 +742,14 @@ class Exchange(Private):
             if self._handed:
                 told = [*self._handed, *told]
             carried = visit.carried() if visit.brings else []
-            pixels = issuer.pixels
             if issuer.config.advanced_matching:
-                pixels = issuer.pixels_knowing(self._known(events))
+                pixels = issuer.pixels_knowing(self._known(events), tenant)
+            whose = "" if tenant is None else tenant.key
             tag = issuer.tags.tag(
                 pixels, told + carried, mount=self._mount, ask=self._lacks_view,
                 consent=visit.permission or visit.permitted(),
-                key=page_key(told, self._path, issuer.page_digest) or issuer.new_key(self._path),
+                key=page_key(told, self._path, issuer.page_digest, whose)
+                or issuer.new_key(self._path, whose),
                 nonce=verdict.nonce, refused=verdict.csp_notes,
                 origin=origin, has_script=has_script,
             )  # fmt: skip
@@ -825,13 +803,15 @@ class Exchange(Private):
         )
 
 
-def _mirrored(issuer: Issuer, call: Call) -> Iterable[Event]:
+def _mirrored(issuer: Issuer, call: Call, tenant: Tenant | None) -> Iterable[Event]:
     """A call's event, apart for pixels that get a server copy and those that do not."""
     mirror = issuer.mirror
-    event = issuer.new_event(call.n, None, None, event_id=call.i)
+    event = issuer.new_event(call.n, None, None, event_id=call.i, tenant=tenant)
     event.custom_data = clean(call.n, mirror.custom_data(call.n, call.d))[0]
     ours = event.pixel_ids if mirror.takes(call.n) and not call.b else ()
-    fired = [one.id for one in issuer.config.pixels if one.id in call.p]
+    fired = [one.id for one in issuer.config.fixed_pixels if one.id in call.p]
+    if tenant is not None:
+        fired = [own_id(one.id, tenant.key) for one in tenant.pixels if one.id in call.p]
     for send, pixel_ids in (
         ("both", tuple(one for one in fired if one in ours)),
         ("browser", tuple(one for one in fired if one not in ours)),

@@ -15,13 +15,22 @@ from msgspec.structs import replace
 
 from capi_middleware.capture.agents import agent_of
 from capi_middleware.capture.carrying import Carrier
-from capi_middleware.capture.client import AGENT_READ, Client, Hosts, Proxies, read_client
+from capi_middleware.capture.client import (
+    AGENT_READ,
+    Client,
+    Hosts,
+    Proxies,
+    address_of,
+    headers_of,
+    read_client,
+)
 from capi_middleware.capture.consent import ConsentRule, InternalRule, Permission
 from capi_middleware.capture.limits import OFTEN, Allowance, Repeats
 from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.urls import PATH_SAFE, URL_READ, scrub_url
-from capi_middleware.config.expressions import Template, body_fields, parse
+from capi_middleware.config.expressions import Call, Template, body_fields, parse
 from capi_middleware.config.notices import Notices
+from capi_middleware.config.pixels import Tenant, Tenants, own_id
 from capi_middleware.config.routes import EventRoute, event_name_of
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import BadVisitor, ConfigError, StoreError
@@ -36,7 +45,7 @@ from capi_middleware.events import (
     ServerState,
 )
 from capi_middleware.meta import payload
-from capi_middleware.meta.custom_data import DOCUMENTED, clean, lacking, refused_by_meta
+from capi_middleware.meta.custom_data import DOCUMENTED, clean, lacking, refused_by_meta, worth
 from capi_middleware.meta.event_object import (
     FIELDS,
     MAX_AGE,
@@ -55,7 +64,6 @@ from capi_middleware.request.asking import Asking
 from capi_middleware.shield import Shield
 from capi_middleware.signing import (
     CARRIED,
-    HELD,
     VISITOR,
     WAITING,
     Minter,
@@ -63,6 +71,7 @@ from capi_middleware.signing import (
     ValueDigest,
     equal,
     page_digest,
+    signed_name,
     use_digest,
 )
 from capi_middleware.store.commits import Commit
@@ -109,7 +118,10 @@ class Issuer:
         self.shield: Shield = Shield(lambda counts: self.store.count(counts))
         self.notices: Notices = Notices(config.debug)
         self.minter: Minter = Minter(config.secrets)
-        self._takes = {one.id: one.events for one in config.pixels}
+        self._takes = {one.id: one.events for one in config.fixed_pixels}
+        self.tenants: Tenants | None = None if config.tenant is None else Tenants(config.tenant)
+        #: What tells the key of a request's tenant.
+        self.tenant_rule: Call | None = Call(config.pixels) if callable(config.pixels) else None
         #: The pixels of every page, as its script reads them.
         self.pixels: list[PixelEntry] = pixel_entries(self._takes)
         self._pixel_ids: dict[str, tuple[str, ...]] = {}
@@ -126,8 +138,6 @@ class Issuer:
         self.carrier: Carrier = Carrier(TextSigner(config.secrets, CARRIED))
         #: For events of pages that were fetched ahead.
         self.waiting: Carrier = Carrier.waiting(TextSigner(config.secrets, WAITING))
-        #: For events of pages whose visitor has not answered the banner.
-        self.held: Carrier = Carrier.held(TextSigner(config.secrets, HELD), config.hold_minutes)
         self._visitors = TextSigner(config.secrets, VISITOR)
         #: digest(value, currency) of either copy of an event.
         self.digest: ValueDigest = ValueDigest(config.secrets)
@@ -146,7 +156,7 @@ class Issuer:
         self.form_fields: frozenset[str]
         self.reads_body, self.form_fields = body_fields(self.user_data)
         self.proxies: Proxies = Proxies.of(config.trusted_proxies)
-        self.hosts: Hosts = Hosts.of(config.hosts)
+        self.hosts: Hosts = Hosts.of(config.hosts, config.origins)
         #: Query parameters that never leave, in lower case.
         self.drop_parameters: frozenset[str] = frozenset(map(str.lower, config.drop_parameters))
         #: Those that the site says are harmless.
@@ -154,9 +164,8 @@ class Issuer:
         #: Where an event happened that has no page.
         self._without_page: str = config.action_source or "other"
         self.tags: TagMaker = TagMaker(
-            prefix=config.prefix, script_url=config.pixel_script_url, mirror=self.mirror.on,
-            heard=self.consent.heard() if config.hold_minutes else None,
-        )  # fmt: skip
+            prefix=config.prefix, script_url=config.pixel_script_url, mirror=self.mirror.on
+        )
         #: Unix time in seconds.
         self.clock: Callable[[], float] = clock
 
@@ -174,26 +183,51 @@ class Issuer:
         return minted is not None and abs(self.clock() - minted) <= seconds
 
     def new_event(
-        self, event_name: str, dedupe_key: object, route: EventRoute | None, event_id: str = ""
+        self,
+        event_name: str,
+        dedupe_key: object,
+        route: EventRoute | None,
+        event_id: str = "",
+        *,
+        tenant: Tenant | None = None,
     ) -> Event:
         """An event that happens now, for the pixels of its route or all that take it.
 
-        Its event_id is minted, unless the site's own `event_id` is given.
+        Its event_id is minted, unless the site's own `event_id` is given. With a `tenant` it is
+        for the pixels of that one alone, and no order is that of another.
         """
         now = self.clock()
         if dedupe_key is not None and names_nothing(dedupe_key):
             self._refuse_key(event_name, dedupe_key, route)
             dedupe_key = None
-        event_id = event_id or self.minter.mint(event_name, now, dedupe_key)
+        signed = event_name if tenant is None else signed_name(event_name, tenant.key)
+        event_id = event_id or self.minter.mint(signed, now, dedupe_key)
         if route is not None:
             pixel_ids = self._route_pixel_ids[id(route)]
+            if tenant is not None:
+                pixel_ids = tenant.pixel_ids(event_name, route.pixels)
             return Event(event_id, event_name, now, pixel_ids, send=route.send, route=route.match)
+        if tenant is not None:
+            return Event(event_id, event_name, now, tenant.pixel_ids(event_name))
         known = self._pixel_ids.get(event_name)
         if known is None:
             known = self.config.pixel_ids(event_name)
             if event_name in STANDARD_EVENTS:
                 self._pixel_ids[event_name] = known
         return Event(event_id, event_name, now, known)
+
+    def tenant(self, key: str | None) -> Tenant | None:
+        """Whose event a job tracks. May ask the site. Raises ConfigError for nobody's."""
+        if self.tenants is None:
+            if key is not None:
+                raise ConfigError(f"tenant: found {key!r}, expected none without Config(tenant=…)")
+            return None
+        found = None if key is None else self.tenants.get(key)
+        if found is None:
+            raise ConfigError(
+                f"tenant: found {key!r}, expected a key that Config(tenant=…) has a Tenant for"
+            )
+        return found
 
     def _refuse_key(self, event_name: str, dedupe_key: object, route: EventRoute | None) -> None:
         """A key that all orders without a number would share: an event without one, counted."""
@@ -282,12 +316,14 @@ class Issuer:
         if (pixels := said.get("pixels")) is not None:
             ids = [pixels] if isinstance(pixels, str | int) else pixels
             ids = tuple(map(str, ids))
-            event.pixel_ids = self.config.pixel_ids(event.event_name, ids)
-            if unknown := sorted(set(ids) - set(event.pixel_ids)):
-                wrong["pixels"] = (
-                    f"found {unknown}, expected some of "
-                    f"{list(self.config.pixel_ids(event.event_name))}"
-                )
+            known = self.config.pixel_ids(event.event_name)
+            if self.tenants is not None:
+                known = event.pixel_ids
+                if not known:  # of a tenant who is not known yet: see Exchange
+                    ids = ()
+            event.pixel_ids = tuple(one for one in known if one.partition("@")[0] in ids)
+            if unknown := sorted({*ids} - {one.partition("@")[0] for one in known}):
+                wrong["pixels"] = f"found {unknown}, expected some of {list(known)}"
         if not wrong:
             return
         if strict:
@@ -332,10 +368,10 @@ class Issuer:
 
     # -- tags ------------------------------------------------------------------------------------
 
-    def new_key(self, path: str | None = None) -> PageKey:
+    def new_key(self, path: str | None = None, tenant: str = "") -> PageKey:
         """The key of a page that has no event minted for it, see page_key()."""
-        event = PageEvent("", self.mint("", None), {}, ())
-        key = page_key([event], path, self.page_digest)
+        event = PageEvent("", self.mint(signed_name("", tenant), None), {}, ())
+        key = page_key([event], path, self.page_digest, tenant)
         assert key is not None
         return key
 
@@ -345,14 +381,17 @@ class Issuer:
         wanted = page_key([event], path, self.page_digest)
         return wanted is not None and equal(key.page, wanted.page)
 
-    def pixels_knowing(self, known: Sequence[Mapping[str, Any]]) -> list[PixelEntry]:
+    def pixels_knowing(
+        self, known: Sequence[Mapping[str, Any]], tenant: Tenant | None = None
+    ) -> list[PixelEntry]:
         """The pixels of a page; with advanced_matching also what user_data is `known`."""
+        takes = self._takes if tenant is None else {one.id: one.events for one in tenant.pixels}
         if not (self.config.advanced_matching and known):
-            return self.pixels
+            return self.pixels if tenant is None else pixel_entries(takes)
         matching: dict[str, Any] = {}
         for data in known:
             matching |= data
-        return pixel_entries(self._takes, matching)
+        return pixel_entries(takes, matching)
 
     # -- visitors --------------------------------------------------------------------------------
 
@@ -360,6 +399,11 @@ class Issuer:
         """Where an ASGI http scope comes from, and how the browser calls the site."""
         peer = (scope.get("client") or (None,))[0]
         return read_client(peer, scope.get("scheme", "http"), headers, self.proxies)
+
+    def address(self, scope: Mapping[str, Any]) -> str:
+        """The address that a scope comes from, be it a visitor's or of the site's own network."""
+        peer = (scope.get("client") or (None,))[0]
+        return str(address_of(peer, headers_of(scope), self.proxies) or "")
 
     def signed(self, visitor: Visitor) -> Visitor:
         """The same visitor, ready for dumps()."""
@@ -378,17 +422,9 @@ class Issuer:
 
     def decided(self, permission: Permission, headers: Mapping[str, str]) -> None:
         """Count what was decided about the visitor of a page: by which rule, and nobody's name."""
-        self.consented("held" if self.holds(permission) else permission.consent, headers)
-
-    def consented(self, what: str, headers: Mapping[str, str]) -> None:
-        """Count what became of a page by consent: an answer, held, released or withdrawn."""
         rule = "gpc" if self.consent.denies(headers) else self.consent.name
         if rule:
-            self.count(Count("consent", f"{rule} {what}"))
-
-    def holds(self, permission: Permission | None) -> bool:
-        """Whether events wait in the page until its visitor answers."""
-        return permission is not None and permission.waits and self.config.hold_minutes > 0
+            self.count(Count("consent", f"{rule} {permission.consent}"))
 
     # -- orders ----------------------------------------------------------------------------------
 
@@ -438,13 +474,13 @@ class Issuer:
             self.shield.caught(error, "the store")
             return None
 
-    def rendered(self, events: Iterable[PageEvent]) -> None:
+    def rendered(self, events: Iterable[PageEvent], tenant: Tenant | None) -> None:
         """Events of an earlier request are in what the browser gets now."""
         rows = [
             Row(
                 event.event_id,
                 event.event_name,
-                pixel_id,
+                pixel_id if tenant is None else own_id(pixel_id, tenant.key),
                 self.clock(),
                 None,
                 "unmapped",
@@ -490,6 +526,7 @@ class Issuer:
             body: bytes | None = None
             state: ServerState = "unmapped"
             digest, cause, kept_at = "", browser, event.event_time
+            currency, amount = worth(given) if value is not None else ("", 0)
             source = "website" if "client_user_agent" in user_data and url else self._without_page
             if event.details:
                 source = self.source(event, visitor)
@@ -519,7 +556,8 @@ class Issuer:
             for pixel_id in event.pixel_ids:
                 rows.append(
                     Row(event.event_id, name, pixel_id, kept_at, body, state, cause,
-                        match_keys, event.route, page, agent, digest, use)
+                        match_keys, event.route, page, agent, digest, use,
+                        currency, amount)
                 )  # fmt: skip
         return rows
 
@@ -543,7 +581,10 @@ class Issuer:
     def _order_of(self, event: Event, visitor: Visitor | None) -> str:
         """What an event is about whose event_id others may have: see Use in store/records.py."""
         event_id, order_id = event.event_id, event.custom_data.get("order_id")
-        if event_id[0] != "k" or not self.minter.verifies(event_id, event.event_name):
+        signed = event.event_name
+        if self.tenants is not None and event.pixel_ids:
+            signed = signed_name(signed, event.pixel_ids[0].partition("@")[2])
+        if event_id[0] != "k" or not self.minter.verifies(event_id, signed):
             if event.told == "order" and visitor is not None:
                 return "s" + self.use(event_id, [_without_query(visitor)])[:7]
             return f"u{random.getrandbits(28):07x}"

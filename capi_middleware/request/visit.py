@@ -19,16 +19,7 @@ from capi_middleware.capture.client import (
     read_client,
     without_port,
 )
-from capi_middleware.capture.consent import (
-    COOKIE,
-    COOKIE_SECONDS,
-    DENIED,
-    GRANTED,
-    ConsentRule,
-    InternalRule,
-    Permission,
-    Said,
-)
+from capi_middleware.capture.consent import DENIED, GRANTED, InternalRule, Permission
 from capi_middleware.capture.identity import (
     Identity,
     click_of,
@@ -40,6 +31,7 @@ from capi_middleware.capture.identity import (
 from capi_middleware.capture.reading import BodyTee, Fields
 from capi_middleware.capture.urls import scrub_url, source_url, urlsplit_safely
 from capi_middleware.config.expressions import Call
+from capi_middleware.config.pixels import Tenant, is_key
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import Count, PageEvent
 from capi_middleware.meta.visitor import Visitor
@@ -96,14 +88,28 @@ class Visit(Private):
 
     `noise` is why it is no visit, None for a visit. `scripted`: a page's script asks and can read
     a header of the answer. `is_call`: its events happen at the page that calls, not at the address
-    that is called. `permission` is None until the site's rule was asked; `said` is what the page's
-    script says that its visitor answered.
+    that is called. `permission` is None until the site's rule was asked.
     """
 
     __slots__ = (
-        "_brought", "_identity", "_issuer", "_raw_path", "_scope", "_took", "_visitor", "brings",
-        "client", "fields", "has_new_cookies", "headers", "is_call", "noise", "permission",
-        "said", "scripted",
+        "_brought",
+        "_identity",
+        "_issuer",
+        "_raw_path",
+        "_scope",
+        "_tenant_key",
+        "_took",
+        "_visitor",
+        "brings",
+        "client",
+        "fields",
+        "has_new_cookies",
+        "headers",
+        "is_call",
+        "noise",
+        "permission",
+        "scripted",
+        "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -126,11 +132,10 @@ class Visit(Private):
         )
         self.noise: str | None = noise(scope["method"], path, headers)
         hosts = issuer.hosts
-        if hosts.names:
-            if self.noise == "cross_site" and hosts.speak(headers):
-                self.noise = None
-            if not hosts.has(self.client.host):
-                self.noise = "foreign_host"
+        if self.noise == "cross_site" and hosts.speak(headers):
+            self.noise = None
+        if hosts.names and not hosts.has(self.client.host):
+            self.noise = "foreign_host"
         wanted = headers.get("sec-fetch-dest")
         # As in is_scripted(), without a call where the browser says it.
         self.scripted: bool = (
@@ -144,12 +149,14 @@ class Visit(Private):
         self.brings: bool = _CARRIED in headers.get("cookie", "")
         rule = issuer.consent
         self.permission: Permission | None = None
-        self.said: Said | None = None
         is_open = rule.is_open and issuer.internal is None
         if is_open and self.noise is None and not (rule.gpc and "sec-gpc" in headers):
             self.permission = GRANTED
         #: Known after identity().
         self.has_new_cookies: bool = False
+        #: Whose pixels its events go to, after find_tenant() or whose().
+        self.tenant: Tenant | None = None
+        self._tenant_key: str | None = None
         self._identity: Identity | None = None
         self._visitor: Visitor | None = None
         self._brought: tuple[list[PageEvent], bool, str] | None = None
@@ -194,6 +201,42 @@ class Visit(Private):
     def _failed(self, error: Exception) -> None:
         self._issuer.shield.caught(error, "a callable of the configuration")
 
+    # -- whose pixels ----------------------------------------------------------------------------
+
+    def belong(self, key: str) -> None:
+        """A page of the tenant with this key asks, as its signature shows."""
+        self._tenant_key = key
+
+    async def find_tenant(self, waits: Waits) -> None:
+        """Find out whose pixels its events go to, without holding up anybody else."""
+        tenants, key = self._issuer.tenants, self.tenant_key()
+        if tenants is None or not key:
+            return
+        try:
+            self.tenant = tenants.known(key) or await waits.read(lambda: tenants.get(key))
+        except Exception as error:
+            self._failed(error)
+
+    def whose(self, *, now: bool) -> Tenant | None:
+        """Its tenant. One who is not known yet has no pixels, unless it must be known `now`."""
+        tenants, key = self._issuer.tenants, self.tenant_key()
+        if self.tenant is None and tenants is not None and key:
+            if not now:
+                return Tenant(key, ())
+            try:
+                self.tenant = tenants.get(key)
+            except Exception as error:
+                self._failed(error)
+        return self.tenant
+
+    def tenant_key(self) -> str:
+        """What the site's rule says of the request; "" for nobody's."""
+        if self._tenant_key is None:
+            rule = self._issuer.tenant_rule
+            key = None if rule is None else self.ask_now(rule)
+            self._tenant_key = str(key) if is_key(key) else ""
+        return self._tenant_key
+
     # -- what may be done ------------------------------------------------------------------------
 
     async def decide(self, waits: Waits) -> None:
@@ -208,7 +251,7 @@ class Visit(Private):
                     return
             rule = self._issuer.consent
             answer = rule.read(self.fields) if rule.ask is None else await self.ask(rule.ask, waits)
-            self.permission = self._decided(rule, answer)
+            self.permission = rule.decide(answer, self.headers)
 
     def permitted(self) -> Permission:
         """The visitor's consent as far as it is known: an asynchronous rule counts as denied."""
@@ -222,27 +265,7 @@ class Visit(Private):
                 return DENIED
         rule = self._issuer.consent
         answer = rule.read(self.fields) if rule.ask is None else self.ask_now(rule.ask)
-        return self._decided(rule, answer)
-
-    def _decided(self, rule: ConsentRule, answer: Any) -> Permission:
-        if not rule.is_open:
-            answer = rule.said(answer, self.fields, self.said)
         return rule.decide(answer, self.headers)
-
-    def consent_cookies(self) -> Headers:
-        """Set-Cookie lines that keep what the page `said`; who refuses loses what we set."""
-        if self.said is None:
-            return []
-        secure, domain = self.client.scheme == "https", self._domain()
-        lines = [set_cookie_header(COOKIE, self.said, domain, COOKIE_SECONDS, secure=secure)]
-        if self.said == "denied":
-            for name in ("_fbp", "_fbc", carrying.COOKIE):
-                for where in {domain, None}:
-                    lines.append(set_cookie_header(name, "", where, 0, secure=secure))
-        return [(b"set-cookie", line) for line in lines]
-
-    def _domain(self) -> str | None:
-        return cookie_domain(self.client.host, self._issuer.config.cookie_domain)
 
     def refusal(self) -> str | None:
         """Why no event may leave, None when they may."""
@@ -294,7 +317,7 @@ class Visit(Private):
         fbp = identity.fbp
         if self.has_new_cookies and not sets_cookies and "_fbp" in dict(identity.new_cookies):
             fbp = None
-        consent, country, state, _ = self.permission or self.permitted()
+        consent, country, state = self.permission or self.permitted()
         kept = self._visitor
         if kept is None or kept.fbp != fbp or kept.consent != consent:
             scope, client, headers = self._scope, self.client, self.headers
@@ -332,15 +355,18 @@ class Visit(Private):
         return kept
 
     def _calling(self) -> str | None:
-        """The page of this site whose script calls; None where neither header tells.
+        """The page of this site whose script calls; None where no header tells.
 
-        htmx says it whatever the page's Referrer-Policy.
+        htmx says it whatever the page's Referrer-Policy; of another origin there is mostly no more
+        than that.
         """
         issuer, headers = self._issuer, self.headers
-        told = headers.get("hx-current-url") or headers.get("referer")
-        host = without_port(urlsplit_safely(told).netloc)
-        named = bool(issuer.hosts.names) and issuer.hosts.has(host)
-        ours = named or is_same_site(host, self.client.host)
+        told = headers.get("hx-current-url") or headers.get("referer") or headers.get("origin")
+        page = urlsplit_safely(told)
+        host = without_port(page.netloc)
+        ours = issuer.hosts.own(f"{page.scheme}://{host}", host) or is_same_site(
+            host, self.client.host
+        )
         return scrub_url(told, issuer.drop_parameters, issuer.keep_parameters) if ours else None
 
     def origin(self) -> str:
@@ -424,6 +450,9 @@ class Visit(Private):
         that page: `for_page`), not for a script that happens to ask meanwhile.
         """
         events, for_script, _ = self.brought()
+        if self.tenant is not None:
+            ours = {one.id for one in self.tenant.pixels}
+            events = [one for one in events if ours.issuperset(one.pixel_ids)]
         if not events or (self.scripted and not for_script and not for_page):
             return []
         # The next page may be a copy from a cache or in another tab: once in this browser.
@@ -433,7 +462,7 @@ class Visit(Private):
         """The answer has these carried() events: its head must add `cleared`."""
         if events:
             self._took = True
-            self._issuer.rendered(events)
+            self._issuer.rendered(events, self.tenant)
 
     def cleared(self) -> Headers:
         """A Set-Cookie line once the events were taken."""
@@ -444,19 +473,14 @@ class Visit(Private):
         return [(b"set-cookie", self._next_cookie("", self.brought()[2]))]
 
     def send_on(
-        self,
-        events: Sequence[PageEvent],
-        status: int,
-        theirs: Headers,
-        waiting: str = "",
-        held: str = "",
+        self, events: Sequence[PageEvent], status: int, theirs: Headers, waiting: str = ""
     ) -> tuple[Headers, int]:
         """Headers for `events` that no page carries, and how many of them are on their way.
 
         `theirs` are those that the answer has already.
 
         A redirect sends them, with what it was brought itself, to the page it leads to; any other
-        answer to a script hands them to that script, with those that are `waiting` or `held`.
+        answer to a script hands them to that script, and those that are `waiting` (signed).
         """
         if 300 <= status < 400:
             if not events:
@@ -478,10 +502,10 @@ class Visit(Private):
             )
         if not self.scripted:
             return [], 0
-        carried = [] if held else self.carried()
-        if not (events or carried or waiting or held):
+        carried = self.carried()
+        if not (events or carried or waiting):
             return [], 0
-        value_, n = carrying.as_header([*events, *carried], waiting, held)
+        value_, n = carrying.as_header([*events, *carried], waiting)
         self.take(carried)
         return [(carrying.HEADER, value_), *self.cleared()], min(n, len(events))
 

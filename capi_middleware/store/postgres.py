@@ -249,9 +249,13 @@ class PostgresEngine(Engine):
         """See Engine.shrink: autovacuum does what can be done while others write."""
         return False
 
-    def look(self, pixel_ids: Sequence[str], every: float) -> Look:
-        """See Engine.look: one query."""
-        pixels = sha256(",".join(sorted(pixel_ids)).encode()).hexdigest()
+    def look(self, pixel_ids: Sequence[str] | None, every: float) -> Look:
+        """See Engine.look: one query, or two where any pixel may have events."""
+        pixels = "*"
+        if pixel_ids is None:
+            pixel_ids = [pixel_id for (pixel_id,) in self.link.ask(QUERIES["pixels_waiting"], {})]
+        else:
+            pixels = sha256(",".join(sorted(pixel_ids)).encode()).hexdigest()
         given = {"pixels": pixels, "pixel_ids": [*pixel_ids], "every": every,
                  "look": secrets.token_hex(8),
                  "now": self._clock() if self._clock else None}  # fmt: skip

@@ -5,12 +5,12 @@
 -- name: append
 -- One row may be in it only once. The columns are fields of events.Row.
 INSERT INTO capi_events AS events (event_id, event_name, pixel_id, event_time, server,
-    browser, match_keys, route, page, agent, digest, uses, created_at, due_at)
+    browser, match_keys, route, page, agent, digest, uses, currency, amount, created_at, due_at)
 WITH new MANY (event_id text, event_name text, pixel_id text, event_time float8,
     server text, browser text, match_keys bigint, route text, page text, agent text, digest text,
-    uses text)
+    uses text, currency text, amount bigint)
 SELECT event_id, event_name, pixel_id, event_time, server, browser, match_keys, route,
-    page, agent, digest, uses, :now, :now
+    page, agent, digest, uses, currency, amount, :now, :now
 FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     event_time = CASE WHEN events.server IN ({browser_only})
@@ -27,6 +27,10 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
         THEN excluded.agent ELSE events.agent END,
     digest = CASE WHEN events.server IN ({browser_only})
         THEN excluded.digest ELSE events.digest END,
+    currency = CASE WHEN events.server IN ({browser_only})
+        THEN excluded.currency ELSE events.currency END,
+    amount = CASE WHEN events.server IN ({browser_only})
+        THEN excluded.amount ELSE events.amount END,
     uses = CASE excluded.uses WHEN '' THEN events.uses ELSE excluded.uses END,
     server = CASE WHEN events.server IN ({browser_only})
         THEN excluded.server ELSE events.server END,
@@ -161,6 +165,18 @@ SELECT EXISTS (
       AND rank IN (0, 1) AND due_at <= :now AND event_name <> 'PageView'
       AND NOT EXISTS (SELECT 1 FROM capi_leases AS leases WHERE leases.key = events.key)
 )
+
+-- name: pixels_waiting
+-- One step of the index for each pixel, however many events wait.
+WITH RECURSIVE waiting (pixel_id) AS (
+    SELECT MIN(pixel_id) FROM capi_events WHERE server = 'pending'
+    UNION ALL
+    SELECT (
+        SELECT MIN(pixel_id) FROM capi_events AS events
+        WHERE server = 'pending' AND events.pixel_id > waiting.pixel_id
+    ) FROM waiting WHERE waiting.pixel_id IS NOT NULL
+)
+SELECT pixel_id FROM waiting WHERE pixel_id IS NOT NULL
 
 -- name: pause
 -- Who was told to wait for longer still does, unless the clock went back since. Several that failed
@@ -309,7 +325,7 @@ FROM capi_rollups AS r JOIN capi_rollup_keys AS k ON k.key = r.key
 WHERE r.facet = 'hour' AND r.span = 1 AND r.start >= :start AND r.start < :end
 
 -- name: changes_of_window
-SELECT {state}, CAST(SUM(n) AS bigint), 0 FROM capi_unsummed
+SELECT {state}, CAST(SUM(n) AS bigint), 0, CAST(SUM(amount) AS bigint) FROM capi_unsummed
 WHERE hour >= :start AND hour < :end GROUP BY {state}
 
 -- name: counts

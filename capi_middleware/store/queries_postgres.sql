@@ -139,7 +139,7 @@ WITH taken AS (
     DELETE FROM capi_changes
     WHERE key IN (SELECT key FROM capi_changes ORDER BY key LIMIT :limit) RETURNING *
 )
-SELECT {state}, SUM(n)::bigint, SUM(rows)::bigint, COUNT(*) FROM taken GROUP BY {state}
+SELECT {state}, SUM(n)::bigint, SUM(rows)::bigint, SUM(amount)::bigint, COUNT(*) FROM taken GROUP BY {state}
 
 -- name: remember
 -- One bucket may be in it only once.

@@ -74,14 +74,15 @@ WHERE events.key IN (SELECT key FROM leases WHERE lease_id = :lease_id) ORDER BY
 
 -- name: note
 -- What a settlement changed, for all its rows together: before, they were {waiting}. See trigger.
-INSERT INTO changes ({state}, n, rows)
+INSERT INTO changes ({state}, n, rows, amount)
 WITH settled AS (
-    SELECT {state}, COUNT(*) AS n FROM events
+    SELECT {state}, COUNT(*) AS n, SUM(amount) AS amount FROM events
     WHERE key IN (SELECT key FROM leases WHERE lease_id = :lease_id AND key = ANY(:keys))
       AND key <= (SELECT key FROM summed)
     GROUP BY {state}
 )
-SELECT {state}, n, n FROM settled UNION ALL SELECT {waiting}, -n, -n FROM settled
+SELECT {state}, n, n, amount FROM settled
+UNION ALL SELECT {waiting}, -n, -n, -amount FROM settled
 
 -- name: trigger
 -- Off and on: the triggers fire for nothing that is not summed.
@@ -98,10 +99,10 @@ FROM (SELECT (SELECT COALESCE(MIN(key), 0) FROM changes) AS first_change,
 
 -- name: changes
 -- Apart from the fresh ones, as SQLite sorts what comes from one table for less.
-SELECT {state}, SUM(n), SUM(rows) FROM changes WHERE key <= :to GROUP BY {state}
+SELECT {state}, SUM(n), SUM(rows), SUM(amount) FROM changes WHERE key <= :to GROUP BY {state}
 
 -- name: fresh
-SELECT {state}, COUNT(*), COUNT(*) FROM fresh WHERE key <= :to GROUP BY {state}
+SELECT {state}, COUNT(*), COUNT(*), SUM(amount) FROM fresh WHERE key <= :to GROUP BY {state}
 
 -- name: forget_changes
 DELETE FROM changes WHERE key <= :to
@@ -119,12 +120,12 @@ DELETE FROM rollups INDEXED BY rollups_empty WHERE n = 0 AND facet IN (
 -- Rows of a damaged file; a browser may have told of one again before it came, see sight.
 INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, server, reason,
     attempts, due_at, delivered_at, browser, browser_at, match_keys, uncertain, route, page, agent,
-    digest, browser_digest, uses)
+    digest, browser_digest, uses, currency, amount)
 WITH new MANY (event_id text, event_name text, pixel_id text, event_time float8,
     created_at float8, server text, reason text, attempts bigint, due_at float8,
     delivered_at float8, browser text, browser_at float8, match_keys bigint, uncertain bigint,
     route text, page text, agent text, digest text, browser_digest text,
-    uses text)
+    uses text, currency text, amount bigint)
 SELECT * FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     event_time = excluded.event_time, created_at = excluded.created_at, server = excluded.server,
@@ -132,6 +133,7 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     delivered_at = excluded.delivered_at, match_keys = excluded.match_keys,
     uncertain = excluded.uncertain, route = excluded.route, page = excluded.page,
     agent = excluded.agent, digest = excluded.digest, uses = excluded.uses,
+    currency = excluded.currency, amount = excluded.amount,
     browser = CASE excluded.browser WHEN 'sent' THEN 'sent' ELSE browser END
 WHERE server IN ({browser_only})
 
@@ -143,9 +145,10 @@ WHERE server IN ('pending', 'dead')
 ON CONFLICT (key) DO NOTHING
 
 -- name: rescue_changes
-INSERT INTO changes ({state}, n, rows)
+INSERT INTO changes ({state}, n, rows, amount)
 WITH new MANY (page text, route text, match_keys bigint, agent text, event_name text, server text,
-    browser text, tenths bigint, differs bigint, hour bigint, pixel_id text, n bigint, rows bigint)
+    browser text, tenths bigint, differs bigint, hour bigint, pixel_id text, currency text, n bigint,
+    rows bigint, amount bigint)
 SELECT * FROM new
 
 -- name: remember

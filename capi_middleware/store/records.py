@@ -307,6 +307,7 @@ class Tallies(Struct, frozen=True):
 class Slice(Struct, frozen=True):
     """`n` events of one hour, route, page or browser family that share these states.
 
+    Of the facet "money" `value` is the currency and `n` what they are worth, in its smallest unit.
     `value` of the facet "hour" is the Unix time in seconds, as a whole number, at which it begins.
     """
 

@@ -30,11 +30,13 @@ _LAST_HOUR = 2**31
 
 
 #: What a report can be split by: see keys_of.
-Facet = Literal["hour", "route", "page", "agent"]
+Facet = Literal["hour", "route", "page", "agent", "money"]
 
 
 class State(NamedTuple):
     """What the sums know of a row, or of `n` equal ones; `rows` is how many more are stored.
+
+    `amount` is what these are worth together, in the smallest unit of `currency`.
 
     `hour` is event_time // 3600; `match_keys` is -1 where `tenths` alone count; `tenths` are the
     tenths of a second from event_time to delivery, -1 without one; `differs` is 1 when both copies
@@ -52,8 +54,14 @@ class State(NamedTuple):
     differs: int
     hour: int
     pixel_id: str
+    currency: str
     n: int
     rows: int
+    amount: int
+
+
+#: What equal rows have in common.
+SHARED = State._fields[:-3]
 
 
 #: What a State is while a row waits for delivery, in SQL; all else is the same before and after.
@@ -115,8 +123,17 @@ def seconds_of(tenths: int) -> float:
     return float((tenths + unit // 2) // unit * unit / 10)
 
 
+def parts_of(state: State) -> Iterator[tuple[Key, int]]:
+    """The sums that rows in this state are part of, and what they add to each."""
+    for key in keys_of(state):
+        yield key, state.n
+    if state.currency:
+        of_row = (state.pixel_id, state.event_name, state.server, state.browser)
+        yield Key("money", state.currency, *of_row), state.amount
+
+
 def keys_of(state: State) -> Iterator[Key]:
-    """The sums that a row in this state is part of. What is "" (not known) has none."""
+    """The sums that count a row in this state. What is "" (not known) has none."""
     of_row = (state.pixel_id, state.event_name, state.server, state.browser)
     if state.match_keys >= 0:
         yield Key("match_keys", str(state.match_keys), *of_row)
@@ -139,10 +156,10 @@ def folded(changes: Iterable[State]) -> Sums:
     hours: defaultdict[int, dict[Key, int]] = defaultdict(dict)
     stored: Counter[Key] = Counter()
     for state in changes:
-        if state.n:
+        if state.n or state.amount:
             of_hour = hours[state.hour]
-            for key in keys_of(state):
-                of_hour[key] = of_hour.get(key, 0) + state.n
+            for key, n in parts_of(state):
+                of_hour[key] = of_hour.get(key, 0) + n
         if state.rows:
             stored[Key("depth", "", state.pixel_id, "", state.server, "")] += state.rows
     sums: Sums = {(0, 0): stored}
@@ -208,7 +225,7 @@ def read_tallies(db: "Transaction", start: float, end: float) -> Tallies:
     counts = [Count(*columns) for columns in db.read("counts", **window)]
     rows, freshness, differences = list[Tally](), list[Freshness](), list[Difference]()
     sums = db.read("sums", facets=list(_OF_TALLIES), **window)
-    late = ((key, state.n) for state in _changes(db, window) for key in keys_of(state))
+    late = (part for state in _changes(db, window) for part in parts_of(state))
     for facet, value, pixel_id, event_name, server, browser, n in _added(sums, late):
         if facet == "match_keys" and server == "unsigned":
             counts.append(Count("unsigned", "", event_name, pixel_id, n))
@@ -222,14 +239,14 @@ def read_tallies(db: "Transaction", start: float, end: float) -> Tallies:
 
 
 def read_slices(db: "Transaction", facet: Facet, start: float, end: float) -> list[Slice]:
-    """See Store.slices; of "hour" each sum has its hour as value."""
+    """See Store.slices; of "hour" each sum has its hour as value, of "money" its currency."""
     window = hours(start, end)._asdict()
     hourly = facet == "hour"
     sums = db.read("hours", **window) if hourly else db.read("sums", facets=[facet], **window)
     late = (
-        (key._replace(value=str(state.hour * 3600)) if hourly else key, state.n)
+        (key._replace(value=str(state.hour * 3600)) if hourly else key, n)
         for state in _changes(db, window)
-        for key in keys_of(state)
+        for key, n in parts_of(state)
         if key.facet == facet
     )
     slices = [Slice(*columns) for _, *columns in _added(sums, late)]

@@ -23,7 +23,7 @@ from capi_middleware.errors import StoreError
 from capi_middleware.events import ServerState
 from capi_middleware.shield import about
 from capi_middleware.store import rollups
-from capi_middleware.store.rollups import DAY, HOUR, QUARTER, Key, State, oldest_hour
+from capi_middleware.store.rollups import DAY, HOUR, QUARTER, SHARED, Key, oldest_hour
 from capi_middleware.store.store import Transaction, schema
 from capi_middleware.store.writer import LockedError
 
@@ -39,12 +39,12 @@ _PAUSE = 0.5
 _EVENT = (
     "event_id, event_name, pixel_id, event_time, created_at, server, reason, attempts, due_at, "
     "delivered_at, browser, browser_at, match_keys, uncertain, route, page, agent, digest, "
-    "browser_digest, uses"
+    "browser_digest, uses, currency, amount"
 )
 _FIELDS = _EVENT.split(", ")
 _MAY_BE_NULL = {_FIELDS.index("delivered_at"), _FIELDS.index("browser_at")}
 _SERVER = _FIELDS.index("server")
-_STATE = ", ".join(State._fields[:-2])
+_STATE = ", ".join(SHARED)
 _SENT = f"SELECT key, payload, {_EVENT}, {_STATE} FROM payloads CROSS JOIN events USING (key)"  # noqa: S608 - our own words
 
 
@@ -77,12 +77,12 @@ _WALKS = (
     # Of what could not be read: pages that nothing leads to any more.
     _Walk("leaves", "", "page", 500),
     # What waits is counted when it comes in: its sums and changes stay behind.
-    _Walk("changes", f"SELECT key, {_STATE}, n, 0 FROM changes WHERE server <> 'pending'",  # noqa: S608
+    _Walk("changes", f"SELECT key, {_STATE}, n, 0, amount FROM changes WHERE server <> 'pending'",  # noqa: S608
           "key"),
     *[
         _Walk("sums", f"SELECT start, span, key, n FROM rollups WHERE facet = '{facet}' "  # noqa: S608
               f"AND span = {span}", "start", 1)
-        for facet in ("match_keys", "hour", "seconds", "route", "page", "agent", "differs")
+        for facet in ("match_keys", "hour", "seconds", "route", "page", "agent", "differs", "money")
         for span in (HOUR, QUARTER, DAY)
     ],
     _Walk("counts", "SELECT hour, hour, kind, reason, event_name, pixel_id, n FROM counts "
@@ -261,7 +261,7 @@ class Salvage:
             db.many("rescue_payloads", [(*one[2:5], one[1]) for one in rows if one[1] is not None])
             # They are new here, and counted in the sums that come after them.
             summed = [
-                (*one[width:], -1, 0) for one in rows
+                (*one[width:], -1, 0, -one[1 + len(_FIELDS)]) for one in rows
                 if one[0] <= self._summed and one[2 + _SERVER] != "pending"
             ]  # fmt: skip
             db.many("rescue_changes", summed)

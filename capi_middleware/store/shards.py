@@ -179,7 +179,7 @@ class Shards(Store):
         found = self._usable(lambda part: part.next_due(pixel_id))
         return min((one for one in found if one is not None), default=None)
 
-    def look(self, pixel_ids: Sequence[str], *, every: float) -> Look:
+    def look(self, pixel_ids: Sequence[str] | None, *, every: float) -> Look:
         """See Store.look."""
         looks = list(self._usable(lambda part: part.look(pixel_ids, every=every)))
         due = frozenset[str]().union(*[one.due for one in looks])

@@ -235,9 +235,11 @@ class SqliteEngine(Engine):
             found = db.read("leased", due=due, lease_id=lease_id, now=db.now)
         return [LeasedEvent(*columns) for columns in found], expired != _NONE
 
-    def look(self, pixel_ids: Sequence[str], every: float) -> Look:
+    def look(self, pixel_ids: Sequence[str] | None, every: float) -> Look:
         """See Engine.look. Reading a file costs others nothing: each process looks."""
         with self.transaction("read") as db:
+            if pixel_ids is None:
+                pixel_ids = [pixel_id for (pixel_id,) in db.read("pixels_waiting")]
             due = {pixel_id for (pixel_id,) in db.read("look", pixel_ids=[*pixel_ids], now=db.now)}
             due |= self._put_off(pixel_ids, db.now)
         now = time.monotonic()

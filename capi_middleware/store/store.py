@@ -82,8 +82,8 @@ _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 _MANY = re.compile(r"WITH new MANY \(([^)]*)\)")
 #: What stands in braces.
 _CONSTANTS = {
-    "state": ", ".join(rollups.State._fields[:-2]),
-    "waiting": ", ".join(rollups.WAITING.get(one, one) for one in rollups.State._fields[:-2]),
+    "state": ", ".join(rollups.SHARED),
+    "waiting": ", ".join(rollups.WAITING.get(one, one) for one in rollups.SHARED),
     "dedupe": str(DEDUPE_WINDOW),
     "oldest": str(OLDEST_EVENT),
     "longest": str(LONGEST_LEASE),
@@ -245,7 +245,7 @@ class Engine(ABC):
         return back
 
     @abstractmethod
-    def look(self, pixel_ids: Sequence[str], every: float) -> Look:
+    def look(self, pixel_ids: Sequence[str] | None, every: float) -> Look:
         """See Store.look."""
 
     def recall(self, first: Sequence[int]) -> Found:
@@ -476,8 +476,10 @@ class Store:
             [(seconds,)] = db.read("next_due", pixel_id=pixel_id, now=db.now)
         return None if seconds is None else float(seconds)
 
-    def look(self, pixel_ids: Sequence[str], *, every: float) -> Look:
+    def look(self, pixel_ids: Sequence[str] | None, *, every: float) -> Look:
         """Which of these pixels have something due, and when this process should look again.
+
+        None for whichever pixels there are.
 
         All processes that look for the same pixels share their looks: `every` seconds one of them
         does, however many they are, and each of them within LONGEST_TURN.
@@ -602,7 +604,7 @@ class Store:
             return rollups.read_tallies(db, start, end)
 
     def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
-        """The rows of a window by hour, route, page or browser family.
+        """The rows of a window by hour, route, page or browser family; of money, their sums.
 
         The window is whole hours: `start` is rounded down, `end` (not part of it) up. Rows of
         which the route, page or family is not known are in no slice: what `tallies` has more.

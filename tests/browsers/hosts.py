@@ -94,10 +94,10 @@ def hosts() -> Iterator[Scene]:
 #: nothing is left that Meta takes.
 NO_TAG: Expects = {"ViewContent": ["0+0 csp"]}
 POLICIES: dict[str, tuple[str, str]] = {
-    "of the README": (
+    "of the manual": (
         "script-src 'self' {meta}; img-src {meta}; connect-src 'self' {meta}", "1+1 sent",
     ),
-    "of the README with a default": (
+    "of the manual with a default": (
         "default-src 'self'; script-src 'self' {meta}; img-src 'self' {meta};"
         " connect-src 'self' {meta}",
         "1+1 sent",

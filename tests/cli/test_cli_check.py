@@ -136,7 +136,7 @@ def test_the_file_system_is_that_of_the_deepest_mount(path: str, kind: str) -> N
 
 def test_delivery_that_stands_still_is_found(shop: Site) -> None:
     with shop.capi() as capi:
-        token = capi.config.mark_of(capi.config.pixels[0])
+        token = capi.config.mark_of(capi.config.fixed_pixels[0])
         capi.store.pause(PIXEL_ID, seconds=600, reason="code 190", token=token)
     assert findings(shop)["delivery"][0][0] == "error"
 

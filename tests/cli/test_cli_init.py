@@ -35,7 +35,7 @@ def test_the_file_loads_with_its_environment(
 def test_every_setting_is_in_it_with_its_default(written: Path) -> None:
     text = written.read_text()
     # Tables, and what only Python can say.
-    elsewhere = ("pixels", "routes", "on_alert", "before_send")
+    elsewhere = ("pixels", "routes", "on_alert", "before_send", "tenant")
     head, *tables = re.split(r"^\[\[(?:pixels|routes)\]\]$", text, flags=re.MULTILINE)
     for kind, part in ((Config, head), (Pixel, tables[0]), (EventRoute, "".join(tables[1:]))):
         shown = dict(re.findall(r"^(?:# )?([a-z_]+) = (.+)$", part, flags=re.MULTILINE))

@@ -172,7 +172,7 @@ def test_a_file_says_the_same_as_python(tmp_path: Path) -> None:
     file.write_text(TOML)
     config = Config.load(file)
     assert config.secret_key == SECRET
-    assert config.pixels[0].access_token == TOKEN
+    assert config.fixed_pixels[0].access_token == TOKEN
     assert config.alert_webhook == "https://hooks.example/T123"
     assert [route.match for route in config.routes] == [
         "GET /products/{sku}",

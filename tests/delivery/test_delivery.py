@@ -487,7 +487,7 @@ def test_a_process_whose_clock_is_ahead_counts_it_as_it_delivers() -> None:
         capi.close()
     counts = capi.store.tallies(0, float("inf")).counts
     told = [(one.reason, one.pixel_id, one.n) for one in counts if one.kind == "skewed"]
-    assert told == [("ahead", capi.config.pixels[0].id, 1)]
+    assert told == [("ahead", capi.config.fixed_pixels[0].id, 1)]
 
 
 @pytest.mark.parametrize(

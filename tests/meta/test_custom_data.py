@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capi_middleware.meta.custom_data import clean, refused_by_meta
+from capi_middleware.meta.custom_data import clean, refused_by_meta, worth
 
 ITEM = {"id": "kettle", "quantity": 2, "item_price": Decimal("19.50")}
 
@@ -250,3 +250,31 @@ def test_contents_may_be_a_text_of_json() -> None:
 
 def test_of_a_list_without_an_end_its_beginning_is_looked_at() -> None:
     assert len(clean("Lead", {"content_ids": count(1)})[0]["content_ids"]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("value", "currency", "units"),
+    [
+        (19.99, "EUR", 1999),
+        (0.29, "EUR", 29),
+        (1200, "JPY", 1200),
+        (4.999, "KWD", 4999),
+        (1.2345, "CLF", 12345),
+        (-5.5, "USD", -550),
+        (0, "USD", 0),
+        (10**10, "USD", 10**12),
+    ],
+)
+def test_what_an_event_is_worth_is_told_in_the_smallest_unit(
+    value: float, currency: str, units: int
+) -> None:
+    assert worth({"value": value, "currency": currency}) == (currency, units)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"value": 5}, {"currency": "EUR"}, {"value": 1e308, "currency": "EUR"},
+     {"value": 2**53 - 1, "currency": "EUR"}, {"value": -1e300, "currency": "KWD"}],
+)  # fmt: skip
+def test_what_no_shop_sells_for_is_worth_nothing_that_is_known(data: dict[str, Any]) -> None:
+    assert worth(data) == ("", 0)

@@ -42,7 +42,7 @@ print(json.dumps({
     "flags": json.loads(to_json(made))["flags"],
     "html": to_html(made, path="/", query="", nonce=""),
     "csv": to_csv(made).partition("\\r\\n")[0],
-    "forgotten": forgotten(Path(sys.argv[1], "README.md")),
+    "forgotten": forgotten(Path(sys.argv[1], "demo/README.md")),
 }))
 """
 
@@ -53,7 +53,7 @@ def scratch(tmp_path: Path) -> Scratch:
 
 
 def test_nothing_is_forgotten() -> None:
-    assert forgotten(ROOT / "README.md") == []
+    assert forgotten(ROOT / "demo/README.md") == []
 
 
 def test_the_flags_of_the_demo_are_there() -> None:
@@ -61,22 +61,20 @@ def test_the_flags_of_the_demo_are_there() -> None:
     assert told <= CHECKS.keys()
 
 
-def test_a_new_flag_is_one_function_and_a_word_in_the_readme(scratch: Scratch) -> None:
+def test_a_new_flag_is_one_function(scratch: Scratch) -> None:
     scratch.write(f"{FLAGS}/copies.py", "", NEW_FLAG)
-    scratch.write("README.md", "| `sudden_drop` |", "| `moon_is_full` | how the moon is |\n")
     shown = scratch.ran(SHOW)
     (flag,) = (one for one in shown["flags"] if one["code"] == "moon_is_full")
     assert (flag["event_name"], flag["severity"]) == ("Purchase", "warning")
     assert "It shines." in shown["html"]
     assert shown["forgotten"] == []
-    assert scratch.touched == {f"{FLAGS}/copies.py", "README.md"}
+    assert scratch.touched == {f"{FLAGS}/copies.py"}
 
 
-def test_a_new_cause_is_a_word_and_its_meaning_and_a_word_in_the_readme(scratch: Scratch) -> None:
+def test_a_new_cause_is_a_word_and_its_meaning(scratch: Scratch) -> None:
     scratch.write("capi_middleware/events.py", '    "replay",\n', '    "moonlight",\n')
     scratch.write("capi_middleware/events.py", '{"not_rendered"', '{"moonlight"} - ')
     scratch.write("capi_middleware/report/causes.toml", "[browser.replay]", NEW_CAUSE)
-    scratch.write("README.md", "| `replay` |", "| `moonlight` | the moon |\n")
     shown = scratch.ran(SHOW)
     (flag,) = (one for one in shown["flags"] if one["code"] == "browser_missing")
     assert "because the moon shone on it (moonlight: 9 of 9)" in flag["explanation"]
@@ -84,7 +82,7 @@ def test_a_new_cause_is_a_word_and_its_meaning_and_a_word_in_the_readme(scratch:
     assert "9 moonlight" in shown["html"]
     assert "missing_browser: moonlight" in shown["csv"]
     assert shown["forgotten"] == []
-    files = {"capi_middleware/events.py", "capi_middleware/report/causes.toml", "README.md"}
+    files = {"capi_middleware/events.py", "capi_middleware/report/causes.toml"}
     assert scratch.touched == files
 
 
@@ -98,7 +96,6 @@ def test_each_forgotten_place_is_named(scratch: Scratch) -> None:
         "report/flags/__init__.py: SUBJECTS does not import moon.py",
         "report/flags/copies.py: moon_is_full has no @check",
         "report/flags/texts.toml: no check is called moon_is_old",
-        "README.md, Flags: moon_is_new is not there",
         "report/causes.toml: browser has no moonlight",
         "page/script: nothing says moonlight, see events.BEACON_OUTCOMES",
     ]

@@ -21,9 +21,11 @@ from tests.support.postgres import execute
 from tests.support.stores import NOON, Clock, store_rows
 
 FACETS: tuple[Facet, ...] = ("hour", "route", "page", "agent")
+PLACE = ("pixel_id", "event_name", "state", "browser")
 COLUMNS = (
     "event_time, event_name, pixel_id, CASE WHEN key IN (SELECT key FROM {}leases) THEN 'leased' "
-    "ELSE server END, browser, match_keys, delivered_at, route, page, agent, digest, browser_digest"
+    "ELSE server END, browser, match_keys, delivered_at, route, page, agent, digest, "
+    "browser_digest, currency, amount"
 )
 
 
@@ -42,6 +44,8 @@ class Raw(NamedTuple):
     agent: str
     digest: str
     browser_digest: str
+    currency: str
+    amount: int
 
     @property
     def state(self) -> str:
@@ -112,6 +116,13 @@ def check(store: Store, rows: Iterable[Raw], start: float, end: float) -> None:
         assert {
             (s.value, s.pixel_id, s.event_name, s.server, s.browser): s.n for s in slices
         } == counted(inside, partial(slice_of, facet))  # fmt: skip
+    worth = Counter[tuple[str, ...]]()
+    for row in inside:
+        worth[row.currency, *(str(getattr(row, name)) for name in PLACE)] += row.amount
+    assert {
+        (s.value, s.pixel_id, s.event_name, s.server, s.browser): s.n
+        for s in store.slices("money", start, end)
+    } == {key: n for key, n in worth.items() if n and key[0]}
 
 
 class Operations:
@@ -153,6 +164,8 @@ class Operations:
                     page=choice(["", "/a"]),
                     agent=choice(["", "Chrome", "Safari"]),
                     digest=choice(["", "a", "b", "b"]),
+                    currency=(currency := choice(["", "EUR", "JPY"])),
+                    amount=choice([1, 999]) if currency else 0,
                 )
             )
         store_rows(self.store, *rows)

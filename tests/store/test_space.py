@@ -12,7 +12,7 @@ from capi_middleware.store.sqlite import _Transaction
 from capi_middleware.store.store import Store, Transaction
 from tests.support.stores import NOON, PIXEL, Clock, row, sqlite_store, store_rows
 
-#: What README says that an event takes after its delivery, beside the sums.
+#: What demo/README.md says that an event takes after its delivery, beside the sums.
 BYTES_AN_EVENT = 500
 
 

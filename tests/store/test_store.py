@@ -1079,3 +1079,13 @@ def test_only_who_knows_what_is_kept_replaces_it(store: Store) -> None:
 
     assert store.keep("alerts", b"2", instead_of=b"1")
     assert store.kept("alerts") == b"2"
+
+
+def test_a_look_for_whichever_pixels_there_are_finds_each_that_has_something_due(
+    store: Store,
+) -> None:
+    assert store.look(None, every=2.0).due == set()
+    store_rows(store, *(row(f"e{n}", pixel_id=f"{n % 3}@t{n % 3}") for n in range(9)))
+    assert store.look(None, every=2.0).due == {"0@t0", "1@t1", "2@t2"}
+    store.lease("1@t1", limit=10, seconds=60.0)
+    assert store.look(None, every=2.0).due == {"0@t0", "2@t2"}

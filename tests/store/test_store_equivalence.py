@@ -29,6 +29,8 @@ ROWS: st.SearchStrategy[dict[str, Any]] = st.builds(
     server=st.sampled_from(["pending", "pending", "consent", "unmapped", "unknown"]),
     browser=OUTCOMES,
     match_keys=st.integers(0, 3),
+    currency=st.sampled_from(["", "EUR", "KWD"]),
+    amount=st.integers(-3, 10**12),
 )
 
 
@@ -135,6 +137,8 @@ class TwoStores(RuleBasedStateMachine):
             ours, theirs = (store.tallies(*window) for store in self.stores)
             assert sorted(ours.freshness, key=repr) == sorted(theirs.freshness, key=repr)
             assert sorted(ours.counts, key=repr) == sorted(theirs.counts, key=repr)
+            sums, others = (store.slices("money", *window) for store in self.stores)
+            assert sorted(sums, key=repr) == sorted(others, key=repr)
 
 
 TwoStores.TestCase.settings = settings(

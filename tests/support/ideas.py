@@ -23,16 +23,16 @@ from capi_middleware.report.model import SIDES
 _PACKAGE = Path(capi_middleware.__file__).parent
 
 
-def forgotten(readme: Path) -> list[str]:
-    """What is missing where in the package that is imported, and in its README."""
-    told = readme.read_text("utf-8")
+def forgotten(manual: Path) -> list[str]:
+    """What is missing where in the package that is imported, and in its manual."""
+    told = manual.read_text("utf-8")
     return [
-        *_flags(told), *_causes(told), *_match_keys(), *_columns(), *_consent(told),
-        *_commands(told), *_codes(),
+        *_flags(), *_causes(), *_match_keys(), *_columns(), *_consent(told), *_commands(told),
+        *_codes(),
     ]  # fmt: skip
 
 
-def _flags(readme: str) -> list[str]:
+def _flags() -> list[str]:
     told = {Path(str(module.__file__)).stem: module for module in flags.SUBJECTS}
     files = {path.stem for path in (_PACKAGE / "report/flags").glob("*.py")} - {
         "__init__",
@@ -54,29 +54,17 @@ def _flags(readme: str) -> list[str]:
         f"report/flags/texts.toml: no check is called {code}"
         for code in sorted(TEXTS.keys() - flags.CHECKS.keys())
     ]
-    named = _named(readme, "flag")
-    found += [
-        f"README.md, Flags: {code} is not there" for code in sorted(flags.CHECKS.keys() - named)
-    ]
-    found += [
-        f"README.md, Flags: no check is called {code}"
-        for code in sorted(named - flags.CHECKS.keys())
-    ]
     return found
 
 
-def _causes(readme: str) -> list[str]:
+def _causes() -> list[str]:
     states = {server_cause(state) for state in get_args(ServerState) if state != "delivered"}
     script = "".join(one.read_text("utf-8") for one in _PACKAGE.glob("page/script/*.js"))
     found = []
     for side, stored in zip(SIDES, (set(BROWSER_CAUSES), states), strict=True):
-        table, named = CAUSES[side].keys(), _named(readme, f"the {side} copy is missing")
+        table = CAUSES[side].keys()
         found += [f"report/causes.toml: {side} has no {word}" for word in sorted(stored - table)]
         found += [f"events.py: no {side} copy has {word}" for word in sorted(table - stored)]
-        found += [
-            f"README.md: the {side} cause {word} is not there" for word in sorted(table - named)
-        ]
-        found += [f"README.md: there is no {side} cause {word}" for word in sorted(named - table)]
     found += [
         f"page/script: nothing says {word}, see events.BEACON_OUTCOMES"
         for word in sorted(BEACON_OUTCOMES - {SENT})
@@ -120,12 +108,12 @@ def _columns() -> list[str]:
     ]
 
 
-def _consent(readme: str) -> list[str]:
-    return [f"README.md: the rule {name} is not there" for name in READY_RULES
-            if f'`"{name}"`' not in readme]  # fmt: skip
+def _consent(manual: str) -> list[str]:
+    return [f"demo/README.md: the rule {name} is not there" for name in READY_RULES
+            if f'`"{name}"`' not in manual]  # fmt: skip
 
 
-def _commands(readme: str) -> list[str]:
+def _commands(manual: str) -> list[str]:
     known = {main, *main.commands.values()}
     known |= {
         one for group in main.commands.values() if isinstance(group, click.Group)
@@ -140,8 +128,8 @@ def _commands(readme: str) -> list[str]:
             if isinstance(one, click.Command) and one not in known
         ]
     found += [
-        f"README.md: the command {name} is not there" for name in sorted(main.commands)
-        if not re.search(rf"^capi-middleware (--config \S+ )?{name}\b", readme, re.MULTILINE)
+        f"demo/README.md: the command {name} is not there" for name in sorted(main.commands)
+        if not re.search(rf"^capi-middleware (--config \S+ )?{name}\b", manual, re.MULTILINE)
     ]  # fmt: skip
     return found
 
@@ -153,11 +141,3 @@ def _codes() -> list[str]:
         for name, code in named.items()
         if isinstance(code, str) and code not in codes.MEANINGS
     ]
-
-
-def _named(readme: str, heading: str) -> set[str]:
-    """What the first column of the README's table names that begins with this heading."""
-    rows = readme.partition(f"| {heading} | ")[2].partition("\n\n")[0]
-    return {
-        word for row in rows.splitlines()[2:] for word in re.findall(r"`(\w+)`", row.split("|")[1])
-    }

@@ -37,12 +37,13 @@ def running(
     environment: dict[str, str] | None = None,
     path: str = "/",
     program: Sequence[str] = (sys.executable, "-m"),
+    folder: Path = ROOT,
 ) -> Iterator[Server]:
     """Run `program` with `arguments` until it answers, and end it when the context does."""
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         [*program, *arguments],
-        cwd=ROOT,
+        cwd=folder,
         env={**os.environ, "PYTHONDEVMODE": "", **(environment or {})},
         start_new_session=True,
     )

@@ -15,7 +15,7 @@ _PACKAGE = "capi_middleware"
 
 
 class Scratch:
-    """A copy of the package and the README, to be changed. `touched` are the files that were."""
+    """A copy of the package and the manual, to be changed. `touched` are the files that were."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -25,7 +25,8 @@ class Scratch:
             root / _PACKAGE,
             ignore=shutil.ignore_patterns("__pycache__"),
         )
-        shutil.copy(ROOT / "README.md", root)
+        (root / "demo").mkdir()
+        shutil.copy(ROOT / "demo/README.md", root / "demo")
 
     def write(self, path: str, old: str, new: str) -> None:
         """Put `new` before the first `old` of a file; at its end where `old` is ""."""

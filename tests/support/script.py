@@ -9,6 +9,7 @@ import capi_middleware.page
 
 _FOLDER = Path(capi_middleware.page.__path__[0])
 MADE = _FOLDER / "s.min.js"
+BEFORE = _FOLDER / "foreign.min.js"
 #: What runs before the events are out.
 FIRST = ("common", "events", "outcomes", "start")
 #: Functions: browsers parse their inside when they are called, after the events are out.
@@ -26,5 +27,12 @@ def made(text: str = "") -> str:
     return str(minify.string("application/javascript", text or source())) + "\n"
 
 
+def before() -> str:
+    """What foreign.min.js must be: an expression."""
+    text = (_FOLDER / "script" / "foreign.js").read_text("utf-8")
+    return made(text).rstrip(";\n") + "\n"
+
+
 if __name__ == "__main__":
     MADE.write_text(made(), "utf-8")
+    BEFORE.write_text(before(), "utf-8")

@@ -71,7 +71,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def configured(self) -> Sequence[Pixel]:
         """The pixels of the config."""
-        return self.config.pixels if self.config is not None else ()
+        return self.config.fixed_pixels if self.config is not None else ()
 
 
 class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

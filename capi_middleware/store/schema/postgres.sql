@@ -26,6 +26,8 @@ CREATE TABLE capi_events (
     -- Who used the event_id: see Use in records.py.
     uses text NOT NULL DEFAULT '',
     browser_digest text NOT NULL DEFAULT '',
+    currency text NOT NULL DEFAULT '',
+    amount bigint NOT NULL DEFAULT 0,
     -- What the sums know of a row, see rollups.State.
     hour bigint GENERATED ALWAYS AS (floor(event_time / 3600)) STORED,
     tenths bigint GENERATED ALWAYS AS (CASE server WHEN 'delivered'
@@ -104,7 +106,7 @@ CREATE TABLE capi_rollup_keys (
     UNIQUE (facet, value, pixel_id, event_name, server, browser)
 );
 
--- How many rows: of `span` hours from hour `start` (Unix time // 3600), or all that are stored now
+-- How many rows, or what they are worth (facet 'money'): of `span` hours from hour `start` (Unix time // 3600), or all that are stored now
 -- (span 0).
 CREATE TABLE capi_rollups (
     facet text NOT NULL,
@@ -130,37 +132,39 @@ CREATE TABLE capi_changes (
     page text NOT NULL,
     agent text NOT NULL,
     differs integer NOT NULL,
+    currency text NOT NULL,
     n bigint NOT NULL,
-    rows bigint NOT NULL
+    rows bigint NOT NULL,
+    amount bigint NOT NULL
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0);
 
 CREATE VIEW capi_unsummed AS SELECT * FROM capi_changes;
 
 CREATE FUNCTION capi_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 INSERT INTO capi_changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
-    page, agent, differs, n, rows)
+    page, agent, differs, currency, n, rows, amount)
 SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
-    COUNT(*), COUNT(*)
+    currency, COUNT(*), COUNT(*), SUM(amount)
 FROM new_rows
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; RETURN NULL; END $$;
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12; RETURN NULL; END $$;
 
 -- What an update leaves as it was cancels out.
 CREATE FUNCTION capi_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 INSERT INTO capi_changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
-    page, agent, differs, n, rows)
+    page, agent, differs, currency, n, rows, amount)
 SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
-    SUM(n), SUM(n)
+    currency, SUM(n), SUM(n), SUM(n * amount)
 FROM (SELECT *, -1 AS n FROM old_rows UNION ALL SELECT *, 1 FROM new_rows) AS states
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 HAVING SUM(n) <> 0; RETURN NULL; END $$;
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 HAVING SUM(n) <> 0 OR SUM(n * amount) <> 0; RETURN NULL; END $$;
 
 -- What is pruned is still counted, it is only not stored any more.
 CREATE FUNCTION capi_removed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 INSERT INTO capi_changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
-    page, agent, differs, n, rows)
+    page, agent, differs, currency, n, rows, amount)
 SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
-    0, -COUNT(*)
+    currency, 0, -COUNT(*), 0
 FROM old_rows
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; DELETE FROM capi_payloads USING old_rows
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12; DELETE FROM capi_payloads USING old_rows
 WHERE capi_payloads.key = old_rows.key; RETURN NULL; END $$;
 
 CREATE TRIGGER capi_added AFTER INSERT ON capi_events

@@ -27,6 +27,9 @@ CREATE TABLE events (
     -- Who used the event_id: see Use in records.py.
     uses TEXT NOT NULL DEFAULT '',
     browser_digest TEXT NOT NULL DEFAULT '',
+    -- What it is worth, in the smallest unit of the currency; '' and 0 where that is not known.
+    currency TEXT NOT NULL DEFAULT '',
+    amount INTEGER NOT NULL DEFAULT 0,
     -- What the sums know of a row, see rollups.State.
     hour INTEGER AS (CAST(event_time / 3600 AS INTEGER)),
     tenths INTEGER AS (CASE server WHEN 'delivered'
@@ -107,7 +110,7 @@ CREATE TABLE rollup_keys (
     UNIQUE (facet, value, pixel_id, event_name, server, browser)
 );
 
--- How many rows: of `span` hours from hour `start` (Unix time // 3600), or all that are stored now
+-- How many rows, or what they are worth (facet 'money'): of `span` hours from hour `start` (Unix time // 3600), or all that are stored now
 -- (span 0).
 CREATE TABLE rollups (
     facet TEXT NOT NULL,
@@ -135,8 +138,10 @@ CREATE TABLE changes (
     page TEXT NOT NULL,
     agent TEXT NOT NULL,
     differs INTEGER NOT NULL,
+    currency TEXT NOT NULL,
     n INTEGER NOT NULL,
-    rows INTEGER NOT NULL
+    rows INTEGER NOT NULL,
+    amount INTEGER NOT NULL
 );
 
 -- New rows need no change: those with a greater key than this are not in rollups at all.
@@ -149,35 +154,36 @@ INSERT INTO summed VALUES (1, 0);
 
 -- The state of each.
 CREATE VIEW fresh AS SELECT key, hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
-    page, agent, differs, 1 AS n, 1 AS rows
+    page, agent, differs, currency, 1 AS n, 1 AS rows, amount
 FROM events WHERE key > (SELECT key FROM summed);
 
 -- All that is not in rollups yet.
 CREATE VIEW unsummed AS SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths,
-    route, page, agent, differs, n, rows FROM changes
+    route, page, agent, differs, currency, n, rows, amount FROM changes
 UNION ALL SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths,
-    route, page, agent, differs, n, rows FROM fresh;
+    route, page, agent, differs, currency, n, rows, amount FROM fresh;
 
 CREATE TRIGGER events_changed
 AFTER UPDATE OF event_time, server, browser ON events
 WHEN (OLD.browser <> NEW.browser OR OLD.event_time <> NEW.event_time OR OLD.server <> NEW.server)
     AND OLD.key <= (SELECT key FROM summed)
 BEGIN INSERT INTO changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
-    page, agent, differs, n, rows)
+    page, agent, differs, currency, n, rows, amount)
 VALUES (OLD.hour, OLD.pixel_id, OLD.event_name, OLD.server, OLD.browser, OLD.match_keys, OLD.tenths,
-    OLD.route, OLD.page, OLD.agent, OLD.differs, -1, -1
+    OLD.route, OLD.page, OLD.agent, OLD.differs, OLD.currency, -1, -1, -OLD.amount
 ), (NEW.hour, NEW.pixel_id, NEW.event_name, NEW.server, NEW.browser, NEW.match_keys, NEW.tenths,
-    NEW.route, NEW.page, NEW.agent, NEW.differs, 1, 1
+    NEW.route, NEW.page, NEW.agent, NEW.differs, NEW.currency, 1, 1, NEW.amount
 ); END;
 
 -- What is pruned is still counted, it is only not stored any more. And a new row may get the key of
 -- the last one.
 CREATE TRIGGER events_removed AFTER DELETE ON events BEGIN INSERT INTO changes
     (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
-    n, rows)
+    currency, n, rows, amount)
 VALUES (OLD.hour, OLD.pixel_id, OLD.event_name, OLD.server, OLD.browser, OLD.match_keys, OLD.tenths,
-    OLD.route, OLD.page, OLD.agent, OLD.differs,
-    OLD.key > (SELECT key FROM summed), -(OLD.key <= (SELECT key FROM summed))
+    OLD.route, OLD.page, OLD.agent, OLD.differs, OLD.currency,
+    OLD.key > (SELECT key FROM summed), -(OLD.key <= (SELECT key FROM summed)),
+    OLD.amount * (OLD.key > (SELECT key FROM summed))
 ); DELETE FROM payloads WHERE key = OLD.key; UPDATE summed
 SET key = (SELECT COALESCE(MAX(key), 0) FROM events)
 WHERE key > (SELECT COALESCE(MAX(key), 0) FROM events); END;
