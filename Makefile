@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VISITORS ?= 0
+PORT ?= 8000
+META_PORT ?= 8001
 FAULTS ?=
 ROUNDS ?= 1000
 SECONDS ?= 600
@@ -19,12 +21,22 @@ UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/re
 .PHONY: demo test test-browsers test-doors test-journeys test-wheel test-lowest script attack torture torture-postgres soak shape same bench bench-smoke lint browser browsers pgbouncer npm wrk clean
 .DEFAULT_GOAL := test
 
-$(VENV)/.installed: pyproject.toml
-	@echo "==> Making the virtualenv in $(VENV) and installing the package and its test tools"
+$(VENV)/.made:
+	@echo "==> Making the virtualenv in $(VENV)"
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { echo "==> python3-venv is missing: installing it with apt"; \
 		apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null && $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/.made
+	@echo "==> Installing the package and its test tools: the group dev of pyproject.toml"
 	@$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@ $(VENV)/.demo-installed
+
+# What the shop and the fake Meta need, without tests and browsers.
+$(VENV)/.demo-installed: pyproject.toml | $(VENV)/.made
+	@echo "==> Installing the package, uvicorn and python-multipart: the group demo of pyproject.toml"
+	@$(BIN)/python -m pip install --quiet --editable . --group demo
 	@touch $@
 
 browser: $(VENV)/.installed
@@ -42,9 +54,9 @@ npm:
 	@command -v npm >/dev/null || { echo "==> npm is missing: installing it with apt"; \
 		apt-get update -qq && apt-get install -y -qq npm >/dev/null; }
 
-demo: $(VENV)/.installed $(if $(filter-out 0,$(VISITORS)),browser)
+demo: $(VENV)/$(if $(filter-out 0,$(VISITORS)),.installed browser,.demo-installed)
 	@echo "==> A small shop and a fake Meta on 127.0.0.1; stop with Ctrl-C"
-	@$(BIN)/python -m demo --visitors $(VISITORS) --faults "$(FAULTS)"
+	@$(BIN)/python -m demo --visitors $(VISITORS) --faults "$(FAULTS)" --port $(PORT) --meta-port $(META_PORT)
 
 lint: $(VENV)/.installed
 	@echo "==> ruff, mypy --strict, pyright, import-linter"

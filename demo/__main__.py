@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 
 from demo.faults import FAULTS, chosen
-from demo.running import Shop, fake_meta
-from demo.trial import Trial
+from demo.running import Shop, check_free, fake_meta
 
 
 def main() -> None:
@@ -42,6 +41,8 @@ async def _run(given: argparse.Namespace, store: str, faults: frozenset[str]) ->
     me = asyncio.current_task()
     assert me is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    check_free(given.port, "the shop", "PORT")
+    check_free(given.meta_port, "the fake Meta", "META_PORT")
     async with fake_meta(given.meta_port) as meta:
         doing = f"Wait for {given.visitors} visitors" if given.visitors else "Buy something"
         shop = Shop(faults, meta, store, given.port)
@@ -56,6 +57,8 @@ async def _run(given: argparse.Namespace, store: str, faults: frozenset[str]) ->
             )
             right = True
             if given.visitors:
+                from demo.trial import Trial  # a browser is installed only where it is driven
+
                 right = await Trial(shop, meta, given.visitors, faults).run()
                 print(
                     f"  The report: {shop.url}/_capi/parity   (token: the-demo-report-token)",

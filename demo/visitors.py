@@ -1,18 +1,15 @@
 """Simulated visitors in a real Chromium: they look, search, subscribe, fill carts and buy."""
 
 import asyncio
-import json
 import os
 import random
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from http.cookies import SimpleCookie
 
 from playwright.async_api import Browser, Page, async_playwright
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from demo.running import Proxy
 from tests.support.browsers import FLAGS, find
 
 #: More would keep the cores so busy that pages run out of patience.
@@ -51,41 +48,6 @@ def plan(visitors: int, *, blocked: bool, seed: int = 7) -> list[Visitor]:
         people.append(person)
     chance.shuffle(people)
     return [replace(one, blocks=blocked and place % 5 == 2) for place, one in enumerate(people)]
-
-
-class Proxy:
-    """Stands before the shop: names each visitor's own address, and hears what the pixels told."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        #: The event_ids that the pages of a visitor told of, by the visitor's number.
-        self.told: defaultdict[str, set[str]] = defaultdict(set)
-        #: Set, and replaced by another one, whenever somebody told something.
-        self.heard_more = asyncio.Event()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope.get("headers", ()))
-        cookie = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
-        name = cookie["visitor"].value if "visitor" in cookie else ""
-        if scope["type"] != "http" or not name.isdecimal():
-            await self.app(scope, receive, send)
-            return
-        number = int(name)
-        # 198.18.0.0/15 is for tests between networks: nobody's, and public like a visitor's.
-        address = f"198.18.{number // 250}.{number % 250 + 1}".encode()
-        scope = {**scope, "headers": [*scope["headers"], (b"x-forwarded-for", address)]}
-        body = bytearray()
-
-        async def heard() -> Message:
-            message = await receive()
-            body.extend(message.get("body", b""))
-            return message
-
-        await self.app(scope, heard, send)
-        if scope["path"] == "/_capi/b":
-            self.told[name] |= {word[0] for word in json.loads(bytes(body))["e"]}
-            heard_more, self.heard_more = self.heard_more, asyncio.Event()
-            heard_more.set()
 
 
 async def shop_around(

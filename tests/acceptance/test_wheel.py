@@ -1,14 +1,16 @@
-"""The wheel: what is in it, and what a machine has that installs nothing else."""
+"""The sdist, the wheel that is made of it, and what a machine has that installs nothing else."""
 
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
 
 import pytest
 
+from tests.support.manual import URLS
 from tests.support.processes import ROOT
 
 PAGE = """
@@ -67,10 +69,20 @@ class Machine(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist"]
+    command += ["--directory", str(folder)]
+    subprocess.run(command, check=True, timeout=120, cwd=ROOT)
+    (built,) = folder.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    command += ["--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    command += ["--no-build-isolation", "--wheel-dir", str(folder), str(sdist)]
     subprocess.run(command, check=True, timeout=120)
     (built,) = folder.iterdir()
     return built
@@ -88,6 +100,15 @@ def machine(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     return Machine(python, folder)
 
 
+def test_the_sdist_holds_what_the_tests_and_the_demo_need_and_nothing_hidden(sdist: Path) -> None:
+    with tarfile.open(sdist) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    wanted = {"README.md", "Makefile", "pyproject.toml", "demo/README.md", "demo/report.png"}
+    assert wanted | {"tests/acceptance/test_wheel.py"} <= names
+    hidden = {name for name in names if name.startswith(".") or "__pycache__" in name}
+    assert hidden <= {".gitignore"}
+
+
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     source = {
         str(path.relative_to(ROOT))
@@ -103,6 +124,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     texts = ("METADATA", "WHEEL", "entry_points.txt", "RECORD", "licenses/LICENSE")
     assert names == source | {about + text for text in texts}
     assert "Meta's Conversions API for any Python web app" in metadata
+    for label, address in URLS.items():
+        assert f"Project-URL: {label}, {address}\n" in metadata
 
 
 def test_a_page_is_served_with_the_core_dependencies_alone(machine: Machine) -> None:
