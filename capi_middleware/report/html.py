@@ -1,6 +1,7 @@
 """The faces of the parity report: JSON and a page."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         target=TARGET,
         goal=goal(TARGET),
         priorities=PRIORITIES,
+        chosen=report.now is not None and report.now.window == report.window,
         event=asked.get("event", ""),
         pixel=asked.get("pixel", ""),
         path=path,
@@ -81,7 +83,7 @@ def _environment() -> "jinja2.Environment":
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters |= {"percent": _percent, "n": "{:,}".format, "runs": _runs}
+    environment.filters |= {"percent": _percent, "n": "{:,}".format, "runs": _runs, "money": _money}
     return environment
 
 
@@ -95,6 +97,11 @@ def _together(flags: Sequence[Flag]) -> list[list[Flag]]:
 
 def _percent(share: float | None) -> str:
     return percent(share).replace(" %", "\u00a0%")  # never apart at the end of a line
+
+
+def _money(units: int, decimals: int) -> str:
+    """An amount in the smallest unit of a currency with `decimals`, as people write it."""
+    return f"{Decimal(units).scaleb(-decimals):,.{decimals}f}"
 
 
 def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float | None]]]:

@@ -68,23 +68,46 @@ class MatchKeyAdvice(Struct, frozen=True, kw_only=True):
     fix: str
 
 
+class Money(Struct, frozen=True, kw_only=True):
+    """What events of one currency are worth together, as integers of its smallest unit.
+
+    `decimals` of them are behind the point (ISO 4217). Meta got `both` copies of the events, one of
+    them (`server_only`, `browser_only`), or `neither`; `pending` waits for delivery and has no
+    browser copy, and `unpaired` are accepted events beyond the page.
+    """
+
+    currency: str
+    decimals: int
+    both: int = 0
+    server_only: int = 0
+    browser_only: int = 0
+    neither: int = 0
+    pending: int = 0
+    unpaired: int = 0
+
+    @property
+    def one(self) -> int:
+        """What Meta got from one side."""
+        return self.server_only + self.browser_only
+
+
 class EventReport(Struct, frozen=True, kw_only=True):
     """The numbers of one event name at one pixel.
 
-    An event counts as `server` when the Graph API accepted its copy, as `browser` when the pixel
-    is known to have sent its copy, and as `matched` when both hold. `coverage` is matched ÷
-    browser, `ratio` is server ÷ browser, each rounded to three decimals and None without a
-    browser event. The values of `missing_browser` add up to `server_only` and those of
-    `missing_server` to `browser_only`; an event of which neither copy is known to have arrived is
-    in none of them. `unmapped_pages` are the pages whose own pixel code fires what no rule on the
-    server makes, the busiest first. `repeated` events look like another of the same visitor, with
-    the same value, seconds before. `unsigned` are those that only beacons told of, under event_ids
-    that are not ours: anybody may make them up, so they are in no other number. `unpaired` are the
-    accepted events that have no browser twin by nature: they happened beyond the page (in a shop,
-    on the phone, in a CRM) or were tracked for the server alone, and are in no other number.
-    `pending` are all the server copies that wait for delivery, `suppressed` the events that were
-    never made. `match_keys` are shares of `server`, keys of share 0 left out; they say what the
-    events carry and are not Meta's event match quality.
+    An event counts as `server` when the Graph API accepted its copy, as `browser` when the pixel is
+    known to have sent its copy, and as `matched` when both hold. `coverage` is matched ÷ browser,
+    `ratio` is server ÷ browser, each rounded to three decimals and None without a browser event.
+    The values of `missing_browser` add up to `server_only` and those of `missing_server` to
+    `browser_only`; an event of which neither copy is known to have arrived is in none of them, and
+    `lost` unless it waits or was withheld on purpose. `unmapped_pages` are the pages whose own
+    pixel code fires what no rule on the server makes, the busiest first. `repeated` events look
+    like another of the same visitor, with the same value, seconds before. `unsigned` are those that
+    only beacons told of, under event_ids that are not ours: anybody may make them up, so they are
+    in no other number. `unpaired` are the accepted events that have no browser twin by nature: they
+    happened beyond the page (in a shop, on the phone, in a CRM) or were tracked for the server
+    alone, and are in no other number. `pending` are all the server copies that wait for delivery,
+    `suppressed` the events that were never made. `match_keys` are shares of `server`, keys of share
+    0 left out; they say what the events carry and are not Meta's event match quality.
     """
 
     event_name: str
@@ -106,6 +129,8 @@ class EventReport(Struct, frozen=True, kw_only=True):
     differing: int
     unsigned: int
     unpaired: int = 0
+    lost: int = 0
+    money: list[Money] = []
     match_keys: dict[str, float]
     match_keys_by_origin: MatchKeysByOrigin
     freshness_seconds: FreshnessSeconds
@@ -192,13 +217,47 @@ class Verdict(Struct, frozen=True):
     sentence: str
 
 
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What became of the events of one name at one pixel; the fields are those of EventReport."""
+
+    event_name: str
+    pixel_id: str
+    matched: int
+    server_only: int
+    browser_only: int
+    lost: int
+    pending: int
+    unpaired: int
+    browser: int
+    coverage: float | None
+    money: list[Money]
+
+
+class Glance(Struct, frozen=True, kw_only=True):
+    """The answer for one window: conversions first, Purchase before all, page views last.
+
+    `since` is the ISO 8601 time from which on coverage is on the same side of the target as now,
+    by spans of 24 hours; None where that is not known. `coverage` is that of all events together,
+    and `next` is what to do, three flags with different fixes at most.
+    """
+
+    window: ReportWindow
+    verdict: Verdict
+    coverage: float | None
+    outcomes: list[Outcome]
+    since: str | None
+    next: list[Flag]
+
+
 class Report(Struct, frozen=True):
     """The parity report: events by name and pixel, advice and flags with the weightiest first.
 
     `insights` is what Meta said last, None when it was never asked; `comparisons` put it beside
     our numbers. `graph_versions` are the version of Meta's API that is used, and the newest known
     if that is another. `consent` counts the pages that were shown by the rule that decided about
-    their visitors ("gpc" is Global Privacy Control) and its answer: granted, denied, limited.
+    their visitors ("gpc" is Global Privacy Control) and its answer: granted, denied, limited. `now`
+    is the last 24 hours and `before` the 7 days before; of a window that was asked for, itself and
+    as long a time before. `pixel_names` are those of the config, by id.
     """
 
     window: ReportWindow
@@ -213,3 +272,6 @@ class Report(Struct, frozen=True):
     comparisons: list[Comparison] = []
     graph_versions: list[GraphVersion] = []
     consent: dict[str, dict[str, int]] = {}
+    now: Glance | None = None
+    before: Glance | None = None
+    pixel_names: dict[str, str] = {}

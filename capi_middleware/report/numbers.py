@@ -10,6 +10,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from capi_middleware.events import SENT, UNPAIRED, Count
+from capi_middleware.meta.custom_data import decimals_of
 from capi_middleware.meta.match_keys import MATCH_KEYS, match_keys_of
 from capi_middleware.report.causes import server_cause
 from capi_middleware.report.model import (
@@ -19,6 +20,7 @@ from capi_middleware.report.model import (
     FreshnessSeconds,
     MatchKeysByOrigin,
     MatchKeyShares,
+    Money,
     Place,
     Verdict,
 )
@@ -91,6 +93,50 @@ def totals(parts: Iterable[tuple[str, int]]) -> dict[str, int]:
     return dict(sorted(sums.items(), key=lambda item: (-item[1], item[0])))
 
 
+#: States of a server copy that is withheld on purpose, and of a browser copy.
+_WITHHELD, _WITHHELD_THERE = ("consent", "bot", "stopped", "unsigned"), ("consent", "bot", "replay")
+#: Those that tell nothing of the event's own server copy.
+_NO_COPY = ("unmapped", "unknown")
+
+
+def fate(row: Tally | Slice) -> str:
+    """What became of these events, as the fields of Money name it; "" for what nobody wanted.
+
+    "neither" copy arrived, and none waits or was withheld on purpose.
+    """
+    if row.browser == UNPAIRED and row.server == "delivered":
+        return "unpaired"
+    if row.browser == SENT:
+        return "both" if row.server == "delivered" else "browser_only"
+    if row.server in ("delivered", "pending", "leased"):
+        return "server_only" if row.server == "delivered" else "pending"
+    withheld = row.server in _WITHHELD or (
+        row.server in _NO_COPY and row.browser in _WITHHELD_THERE
+    )
+    return "" if withheld else "neither"
+
+
+def money_of(slices: Iterable[Slice]) -> list[Money]:
+    """What these are worth by currency, the most first."""
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for one in slices:
+        if what := fate(one):
+            sums[one.value][what] += one.n
+    found = [
+        Money(currency=currency, decimals=decimals_of(currency), **parts)
+        for currency, parts in sorted(sums.items())
+    ]
+    return sorted(found, key=lambda one: -worth_of([one]))
+
+
+def worth_of(money: Iterable[Money]) -> float:
+    """All of it, whatever the currency: good for an order, and for nothing else."""
+    return sum(
+        (one.both + one.one + one.neither + one.pending + one.unpaired) / float(10**one.decimals)
+        for one in money
+    )
+
+
 # -- events ----------------------------------------------------------------------------------------
 
 
@@ -101,6 +147,7 @@ class _Group(Struct):
     freshness: list[Freshness] = []
     counts: list[Count] = []
     differing: int = 0
+    money: list[Slice] = []
 
     def counted(self, kind: str) -> dict[str, int]:
         """How often, by reason."""
@@ -111,6 +158,12 @@ class _Group(Struct):
         replays = sum(n for why, n in self.counted("reused").items() if why.startswith("replay"))
         parts = self.counted("suppressed").items()
         return totals([*parts, ("replay", replays)] if replays else parts)
+
+    def lost(self) -> int:
+        """Events of which Meta got neither copy, those without a row as well."""
+        dropped = self.counted("dropped")
+        rows = sum(one.n for one in self.rows if fate(one) == "neither")
+        return rows + sum(dropped.get(reason, 0) for reason in _ROWLESS)
 
     def undelivered(self) -> dict[str, int]:
         """What Meta has not accepted, by cause."""
@@ -138,6 +191,8 @@ def events_of(tallies: Tallies) -> tuple[list[EventReport], dict[Place, dict[str
             groups[count.event_name, count.pixel_id].counts.append(count)
     for one in tallies.differences:
         groups[one.event_name, one.pixel_id].differing += one.n
+    for sum_ in tallies.money:
+        groups[sum_.event_name, sum_.pixel_id].money.append(sum_)
     events = [_event(*place, groups[place]) for place in sorted(groups)]
     return events, {place: group.undelivered() for place, group in groups.items()}
 
@@ -169,6 +224,8 @@ def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
         unsigned=sum(group.counted("unsigned").values()),
         unmapped_pages=group.counted("unmapped"),
         unpaired=unpaired.events,
+        lost=group.lost(),
+        money=money_of(group.money),
         match_keys=_match_keys(delivered).keys,
         match_keys_by_origin=MatchKeysByOrigin(
             browser=_match_keys(row for row in delivered if row.browser != "not_rendered"),

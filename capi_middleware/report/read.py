@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from time import time
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -14,11 +14,21 @@ from capi_middleware.insights.looking import kept_insights
 from capi_middleware.meta.versions import versions_at
 from capi_middleware.report.breakdowns import APART, Slices, breakdowns, trends
 from capi_middleware.report.flags import Facts, flags_of
+from capi_middleware.report.glance import glance, same_since
 from capi_middleware.report.match_keys import advice_on
-from capi_middleware.report.model import TARGET, Health, PixelHealth, Place, Report, ReportWindow
+from capi_middleware.report.model import (
+    TARGET,
+    EventReport,
+    Flag,
+    Health,
+    PixelHealth,
+    Place,
+    Report,
+    ReportWindow,
+)
 from capi_middleware.report.numbers import decisions, events_of, overall, page_views
 from capi_middleware.report.silence import LOOKS_BACK
-from capi_middleware.report.window import Window, iso
+from capi_middleware.report.window import Window, compared, iso
 from capi_middleware.store.records import Backlog, DeadLetter, Pause, Tallies
 from capi_middleware.store.store import Store
 
@@ -38,9 +48,10 @@ def read_report(
     store.flush(1.0)
     now = time()
     before = min(window.start, min(window.end, now) - LOOKS_BACK)
+    spans = [window, *compared(window, now)]
     with store.moment():
         health = read_health(store, config, delivering=delivering)
-        tallies = store.tallies(window.start, window.end)
+        tallies, *lately = [store.tallies(one.start, one.end) for one in spans]
         slices = {
             "hour": store.slices("hour", before, window.end),
             **{by: store.slices(by, window.start, window.end) for by in APART},
@@ -48,7 +59,7 @@ def read_report(
         letters = store.dead_letters(limit=_LETTERS)
         insights = None if tenant else kept_insights(store)
     if tenant:
-        tallies = tallies_of(tallies, tenant)
+        tallies, *lately = [tallies_of(one, tenant) for one in (tallies, *lately)]
         slices = {by: _of(tenant, found) for by, found in slices.items()}
         letters = _of(tenant, letters)
         pixels = _of(tenant, health.pixels)
@@ -56,12 +67,11 @@ def read_report(
         health = replace(health, pixels=pixels, outbox={"pending": waiting})
     report = build(
         tallies, window, health=health, config=config, slices=slices, refusals=_reasons(letters),
-        now=now, tenant=tenant,
+        now=now, tenant=tenant, lately=lately,
     )  # fmt: skip
     if insights is None:
         return report
-    compared = beside(report, insights, window)
-    return replace(report, insights=insights, comparisons=compared)
+    return replace(report, insights=insights, comparisons=beside(report, insights, window))
 
 
 def read_health(store: Store, config: Config, *, delivering: bool = True) -> Health:
@@ -94,6 +104,7 @@ def tallies_of(tallies: Tallies, tenant: str) -> Tallies:
         _of(tenant, tallies.freshness),
         _of(tenant, tallies.counts),
         _of(tenant, tallies.differences),
+        _of(tenant, tallies.money),
     )
 
 
@@ -118,6 +129,7 @@ def build(
     refusals: Mapping[Place, Mapping[str, int]] | None = None,
     now: float | None = None,
     tenant: str = "",
+    lately: Sequence[Tallies] = (),
 ) -> Report:
     """The report on `tallies`, which the store gave for `window`.
 
@@ -131,6 +143,7 @@ def build(
         refusals: the reasons of present dead letters.
         now: Unix time in seconds, for what happened just now; the end of the window by default.
         tenant: whose report it is: not that of the whole site.
+        lately: what the store gave for the two windows of `compared`, without them no glance.
     """
     parts: Slices = {
         facet: [one for one in found if window.holds(one.event_name, one.pixel_id)]
@@ -138,22 +151,32 @@ def build(
     }
     hours = parts.get("hour", ())
     present = window.end if now is None else min(window.end, now)
-    every, undelivered = events_of(tallies)
-    events = [one for one in every if window.holds(*one.place)]
-    facts = Facts(
-        events=events,
-        undelivered=undelivered,
-        refusals=refusals or {},
-        counts=tallies.counts,
-        hours=hours,
-        upto=present // 3600 * 3600,
-        pages=page_views(parts.get("page", ())),
-        health=health,
-        config=config,
-        whole=not tenant and window.event is None and window.pixel is None,
-        target=target,
-    )
-    flags = flags_of(facts)
+    pages = page_views(parts.get("page", ()))
+
+    def judged(found: Tallies, **known: Any) -> tuple[list[EventReport], list[Flag]]:
+        every, undelivered = events_of(found)
+        events = [one for one in every if window.holds(*one.place)]
+        facts = Facts(
+            events=events,
+            undelivered=undelivered,
+            counts=found.counts,
+            pages=pages,
+            config=config,
+            whole=not tenant and window.event is None and window.pixel is None,
+            target=target,
+            **known,
+        )
+        return events, flags_of(facts)
+
+    upto = present // 3600 * 3600
+    present_facts = {"refusals": refusals or {}, "hours": hours, "upto": upto, "health": health}
+    events, flags = judged(tallies, **present_facts)
+    now_, before = None, None
+    if lately:
+        first, second = compared(window, present if now is None else now)
+        since = same_since((one for one in hours if int(one.value) < first.end), first.end, target)
+        now_ = glance(*judged(lately[0], **present_facts), first, since=since)
+        before = glance(*judged(lately[1], upto=second.end), second, since=None)
     return Report(
         window=ReportWindow(iso(window.start), iso(window.end)),
         verdict=overall(events, flags),
@@ -165,6 +188,9 @@ def build(
         health=health,
         consent=decisions(tallies.counts),
         graph_versions=versions_at(config.graph_version, present) if config is not None else [],
+        now=now_,
+        before=before,
+        pixel_names={one.id: one.name for one in config.fixed_pixels if one.name} if config else {},
     )
 
 

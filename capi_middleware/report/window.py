@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from math import ceil
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from capi_middleware.errors import CapiError
 
@@ -71,6 +72,19 @@ def parse_window(params: Mapping[str, str], now: float) -> Window:
 def last_day(now: float) -> Window:
     """The window of the last 24 hours, in whole hours, the present one to its end."""
     return Window((now - _DAY) // _HOUR * _HOUR, (now // _HOUR + 1) * _HOUR)
+
+
+def compared(window: Window, now: float) -> tuple[Window, Window]:
+    """What to tell first, and what beside it: the last 24 hours, and the 7 days before.
+
+    Of another window than the default one it is that, and as long a time before.
+    """
+    first, seconds = window, window.end - window.start
+    present = (now // _HOUR + 1) * _HOUR
+    if (window.start, window.end) == (present - DEFAULT_DAYS * _DAY, present):
+        day, seconds = last_day(now), DEFAULT_DAYS * _DAY
+        first = replace(window, start=day.start, end=day.end)
+    return first, replace(first, start=first.start - seconds, end=first.start)
 
 
 def _moment(params: Mapping[str, str], name: str) -> float | None:

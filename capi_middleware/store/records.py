@@ -302,6 +302,7 @@ class Tallies(Struct, frozen=True):
     freshness: Sequence[Freshness]
     counts: Sequence[Count]
     differences: Sequence[Difference] = ()
+    money: Sequence["Slice"] = ()
 
 
 class Slice(Struct, frozen=True):

@@ -22,7 +22,7 @@ KEPT_DAYS = 400
 #: The spans that are summed, in hours: a window of a week is 15 of them, not 168.
 HOUR, QUARTER, DAY = 1, 6, 24
 #: What `tallies` reads.
-_OF_TALLIES = ("match_keys", "seconds", "differs")
+_OF_TALLIES = ("match_keys", "seconds", "differs", "money")
 #: So many changes are folded in one transaction at least, where nobody waits for its end.
 _TOGETHER = 1000
 #: Hours since 1970 that every database can hold.
@@ -224,6 +224,7 @@ def read_tallies(db: "Transaction", start: float, end: float) -> Tallies:
     window = hours(start, end)._asdict()
     counts = [Count(*columns) for columns in db.read("counts", **window)]
     rows, freshness, differences = list[Tally](), list[Freshness](), list[Difference]()
+    money = list[Slice]()
     sums = db.read("sums", facets=list(_OF_TALLIES), **window)
     late = (part for state in _changes(db, window) for part in parts_of(state))
     for facet, value, pixel_id, event_name, server, browser, n in _added(sums, late):
@@ -235,7 +236,9 @@ def read_tallies(db: "Transaction", start: float, end: float) -> Tallies:
             freshness.append(Freshness(pixel_id, event_name, float(value), n))
         elif facet == "differs":
             differences.append(Difference(pixel_id, event_name, n))
-    return Tallies(rows, freshness, counts, differences)
+        elif facet == "money" and server != "unsigned":
+            money.append(Slice(value, pixel_id, event_name, server, browser, n))
+    return Tallies(rows, freshness, counts, differences, money)
 
 
 def read_slices(db: "Transaction", facet: Facet, start: float, end: float) -> list[Slice]:

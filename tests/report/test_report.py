@@ -77,7 +77,8 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
     )
     assert list(answer) == [
         "window", "verdict", "events", "match_key_advice", "flags", "trends", "breakdowns",
-        "health", "insights", "comparisons", "graph_versions", "consent",
+        "health", "insights", "comparisons", "graph_versions", "consent", "now", "before",
+        "pixel_names",
     ]  # fmt: skip
     assert answer["window"] == {"from": "2026-06-01T00:00:00Z", "to": "2026-06-08T00:00:00Z"}
     assert answer["events"] == [
@@ -101,6 +102,8 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
             "differing": 0,
             "unsigned": 0,
             "unpaired": 0,
+            "lost": 0,
+            "money": [],
             "match_keys": {"em": 0.825, "fbp": 0.95},
             "match_keys_by_origin": {
                 "browser": {"events": 120, "keys": {"em": 0.825, "fbp": 0.95}},

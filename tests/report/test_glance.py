@@ -1,0 +1,192 @@
+"""The first screen: what Meta got of each event and of the money, and since when it is so."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from capi_middleware.events import SENT, Row, ServerState
+from capi_middleware.report.glance import same_since
+from capi_middleware.report.html import to_html
+from capi_middleware.report.model import Glance, Report
+from capi_middleware.report.numbers import fate
+from capi_middleware.report.read import read_report
+from capi_middleware.report.window import Window, compared, last_day, parse_window
+from capi_middleware.store.records import Slice
+from capi_middleware.testing import MemoryStore
+from tests.support.configs import PIXEL_ID, make_config
+from tests.support.stores import store_rows
+
+DAY = 86400
+SERVERS = ["delivered", "delivered", "pending", "dead", "expired", "invalid", "unmapped", "consent"]
+BROWSERS = [SENT, SENT, "csp", "not_run", "unpaired", "consent"]
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> float:
+    noon = 1_790_000_000.0 // DAY * DAY + 43_200
+    monkeypatch.setattr("capi_middleware.report.read.time", lambda: noon)
+    return noon
+
+
+def some_rows(now: float, n: int, seed: int) -> list[Row]:
+    choice, rows = random.Random(seed).choice, []
+    for at in range(n):
+        server: Any = choice(SERVERS)
+        name, money = choice(
+            [("Purchase", ("EUR", 4999)), ("Purchase", ("JPY", 1200)), ("Lead", ("EUR", 10)),
+             ("AddToCart", ("KWD", 1250)), ("PageView", ("", 0)), ("Search", ("", 0))]
+        )  # fmt: skip
+        rows.append(
+            Row(
+                event_id=f"e{at}", event_name=name, pixel_id=choice([PIXEL_ID, "2"]),
+                event_time=now - choice([60, 7200, 80_000, 100_000, 500_000, 700_000]),
+                payload=b"{}" if server == "pending" else None, server=server,
+                browser=choice(BROWSERS), currency=money[0], amount=money[1],
+            )
+        )  # fmt: skip
+    return rows
+
+
+def read(now: float, *rows: Row, query: dict[str, str] | None = None) -> Report:
+    store = MemoryStore(clock=lambda: now)
+    store_rows(store, *rows)
+    config = make_config()
+    return read_report(store, config, parse_window(query or {}, now))
+
+
+def glanced(found: Report) -> tuple[Glance, Glance]:
+    assert found.now is not None
+    assert found.before is not None
+    return found.now, found.before
+
+
+def by_hand(row: Row) -> str:
+    """What became of one event, without the code that is tested."""
+    if row.server == "delivered":
+        return {SENT: "both", "unpaired": "unpaired"}.get(row.browser, "server_only")
+    if row.browser == SENT:
+        return "browser_only"
+    if row.server == "pending":
+        return "pending"
+    on_purpose = row.server == "consent" or (row.server, row.browser) == ("unmapped", "consent")
+    return "" if on_purpose else "neither"
+
+
+@pytest.mark.parametrize("query", [{}, {"from": "2026-09-18", "to": "2026-09-21T08:00:00Z"}])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_number_of_the_first_screen_can_be_recomputed_from_the_rows(
+    now: float, seed: int, query: dict[str, str]
+) -> None:
+    rows = some_rows(now, 900, seed)
+    windows = compared(parse_window(query, now), now)
+    for told, window in zip(glanced(read(now, *rows, query=query)), windows, strict=True):
+        inside = [one for one in rows if window.start <= one.event_time < window.end]
+        assert inside
+        n: Counter[tuple[str, ...]] = Counter()
+        worth: Counter[tuple[str, ...]] = Counter()
+        for row in inside:
+            if what := by_hand(row):
+                n[row.event_name, row.pixel_id, what] += 1
+                worth[row.event_name, row.pixel_id, row.currency, what] += row.amount
+        names = {"both": "matched", "neither": "lost"}
+        seen = {
+            (one.event_name, one.pixel_id, what): getattr(one, names.get(what, what))
+            for one in told.outcomes
+            for what in ("both", "server_only", "browser_only", "neither", "pending", "unpaired")
+            if what != "pending"
+        }
+        assert {key: found for key, found in seen.items() if found} == {
+            key: found for key, found in n.items() if key[2] != "pending"
+        }
+        assert {
+            (one.event_name, one.pixel_id, money.currency, what): getattr(money, what)
+            for one in told.outcomes
+            for money in one.money
+            for what in ("both", "server_only", "browser_only", "neither", "pending", "unpaired")
+            if getattr(money, what)
+        } == {key: found for key, found in worth.items() if found}
+        waiting = sum(one.pending for one in told.outcomes)
+        assert waiting == sum(row.server == "pending" for row in inside)
+
+
+def test_conversions_come_first_and_page_views_last(now: float) -> None:
+    (told, _) = glanced(read(now, *some_rows(now, 600, 3)))
+    names = list(dict.fromkeys(one.event_name for one in told.outcomes))
+    assert names == ["Purchase", "AddToCart", "Lead", "Search", "PageView"] or names == [
+        "Purchase", "Lead", "AddToCart", "Search", "PageView"
+    ]  # fmt: skip
+
+
+def test_the_last_day_stands_beside_the_week_before_and_a_chosen_window_beside_its_like() -> None:
+    now = 1_790_000_000.0
+    first, second = compared(parse_window({"pixel": "1"}, now), now)
+    assert (first.start, first.end) == (last_day(now).start, last_day(now).end)
+    assert (second.end, second.end - second.start) == (first.start, 7 * DAY)
+    assert {first.pixel, second.pixel} == {"1"}
+    chosen = Window(3600.0 * 100, 3600.0 * 130)
+    assert compared(chosen, now) == (chosen, Window(3600.0 * 70, 3600.0 * 100))
+
+
+def slices(days: list[tuple[int, int]], end: float) -> list[Slice]:
+    """Matched and browser-only events of the days before `end`, the last first."""
+    return [
+        Slice(str(int(end - day * DAY - 3600)), "1", "Lead", server, SENT, n)
+        for day, both in enumerate(days)
+        for server, n in zip(("delivered", "dead"), both, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "since"),
+    [
+        ([(9, 1), (8, 2), (1, 9)], 2),
+        ([(1, 9), (0, 9), (9, 1), (0, 9)], 2),
+        ([(9, 1), (1, 0), (9, 1)], 3),
+        ([(1, 0), (9, 1)], None),
+        ([], None),
+    ],
+)
+def test_since_when_it_is_so_is_told_by_days(
+    days: list[tuple[int, int]], since: int | None
+) -> None:
+    end = 1_790_000_000.0 // 3600 * 3600
+    wanted = None if since is None else end - since * DAY
+    assert same_since(slices(days, end), end, 0.75) == wanted
+
+
+def test_the_page_shows_amounts_as_their_currency_writes_them(now: float) -> None:
+    sold = [("EUR", 1_234_567), ("JPY", 1_234_567), ("KWD", 1_234_567)]
+    rows = [
+        Row(f"e{at}", "Purchase", PIXEL_ID, now - 60, None, "delivered", SENT, currency=currency,
+            amount=amount)
+        for at, (currency, amount) in enumerate(sold)
+    ]  # fmt: skip
+    rows.append(Row("lost", "Purchase", PIXEL_ID, now - 60, None, "dead", "csp", currency="EUR",
+                    amount=5))  # fmt: skip
+    page = to_html(read(now, *rows), path="/_capi/parity", query="", nonce="n")
+    for text in ("EUR 12,345.67", "JPY 1,234,567<", "KWD 1,234.567", "0.05 from none"):
+        assert text in page
+    assert "<title>3 matched</title>" in page
+
+
+def test_what_to_do_next_is_three_things_at_most_and_none_that_wants_nothing(now: float) -> None:
+    causes: dict[str, ServerState] = {
+        "Purchase": "dead", "Lead": "expired", "AddToCart": "unmapped", "Search": "invalid",
+    }  # fmt: skip
+    rows = [
+        Row(f"{name}{at}", name, PIXEL_ID, now - 60, None, server, SENT)
+        for at in range(30)
+        for name, server in causes.items()
+    ]
+    (told, _) = glanced(read(now, *rows))
+    assert len(told.next) == 3
+    assert "info" not in {one.severity for one in told.next}
+    assert len({one.fix for one in told.next}) == 3
+
+
+def test_what_nobody_wanted_is_not_lost() -> None:
+    unwanted = [("consent", "csp"), ("bot", "not_run"), ("stopped", "not_run"),
+                ("unmapped", "consent"), ("unknown", "replay")]  # fmt: skip
+    assert {fate(Slice("", "1", "Lead", *one, 1)) for one in unwanted} == {""}
