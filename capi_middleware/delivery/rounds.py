@@ -288,7 +288,10 @@ class Rounds:
                 self.pace.add(len(batch), self._began)
                 searching = batch[-1].suspect > 0
                 self._caution.delivered(len(batch), searching=searching)
-                self._record(lease, [Settlement(one.key, "delivered") for one in batch])
+                trace = outcome.trace
+                self._record(
+                    lease, [Settlement(one.key, "delivered", trace=trace) for one in batch]
+                )
                 self._left_over = 0
                 if searching and self._refusal == "unsure":
                     left = [one.key for one in self._held.values() if one.suspect > 0]
@@ -337,10 +340,11 @@ class Rounds:
         self._refusal = outcome.kind
         self._searches = True
         if marks:
-            reason = outcome.reason
-            self._record(
-                lease, [Settlement(key, "refused", reason, suspect=n) for key, n in marks.items()]
-            )
+            reason, trace = outcome.reason, outcome.trace
+            self._record(lease, [
+                Settlement(key, "refused", reason, suspect=n, trace=trace)
+                for key, n in marks.items()
+            ])  # fmt: skip
         self._calm()
 
     def _bury(self, lease: Lease, event: LeasedEvent, outcome: Outcome) -> None:
@@ -350,7 +354,7 @@ class Rounds:
         self._record(
             lease,
             [
-                Settlement(event.key, "dead", outcome.reason),
+                Settlement(event.key, "dead", outcome.reason, trace=outcome.trace),
                 *(Settlement(one.key, "refused", suspect=CLEARED) for one in others),
             ],
         )
@@ -421,7 +425,7 @@ class Rounds:
             Settlement(
                 event.key, "pending", outcome.reason,
                 min(seconds, LONGEST_DELAY) if waits else backoff(event.attempts, self._chance),
-                attempted=not waits, uncertain=uncertain,
+                attempted=not waits, uncertain=uncertain, trace=outcome.trace,
             )
             for event in batch
         ])  # fmt: skip

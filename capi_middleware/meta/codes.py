@@ -98,7 +98,8 @@ class Outcome(Struct, frozen=True):
     such as "code 100/2804010 custom_data.value", "http 502" or the name of an error. `delay`:
     seconds that Meta asked us to wait, None when it named none; after a delivery, the rest that a
     used-up quota wants. `uncertain`: nobody knows whether Meta took the events. `late`: there was
-    no answer in time, so that less at once may get through.
+    no answer in time, so that less at once may get through. `trace` is Meta's id of the request
+    (fbtrace_id), which its support asks for; "" where the answer had none.
     """
 
     kind: Literal[
@@ -108,6 +109,7 @@ class Outcome(Struct, frozen=True):
     delay: float | None = None
     uncertain: bool = False
     late: bool = False
+    trace: str = ""
 
 
 class GraphError(Struct, frozen=True):
@@ -167,6 +169,18 @@ def _by_words(code: str, fields: tuple[str, ...], message: str) -> str:
             if words.search(message[:1000]):
                 return exact
     return code
+
+
+#: What Meta's ids of requests look like.
+_TRACE = re.compile(r"[A-Za-z0-9_+/=-]{1,40}")
+
+
+def trace_in(answer: Any) -> str:
+    """Meta's id of a request, in a decoded answer of whatever shape; "" without any."""
+    given = answer if isinstance(answer, dict) else {}
+    error = given.get("error")
+    found = (error if isinstance(error, dict) else given).get("fbtrace_id")
+    return found if isinstance(found, str) and _TRACE.fullmatch(found) else ""
 
 
 def _integer(value: object) -> int | None:

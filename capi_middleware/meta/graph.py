@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from capi_middleware.meta.codes import THROTTLE_DELAY, Outcome, judge, read_error
+from capi_middleware.meta.codes import THROTTLE_DELAY, Outcome, judge, read_error, trace_in
 from capi_middleware.meta.http import Answer, HTTPClient, NoAnswer, http_date
 
 #: Total time for one request in seconds, whatever the server does: Meta advises 1.5 s for calls
@@ -130,13 +130,14 @@ def _outcome(answer: Answer, sent: int) -> Outcome:
         received = told.get("events_received") if isinstance(told, dict) else None
         if type(received) is int and received == sent:
             quiet = _rest_of_usage(answer.headers)
-            return Outcome("delivered", "" if quiet is None else "usage", quiet)
+            reason = "" if quiet is None else "usage"
+            return Outcome("delivered", reason, quiet, trace=trace_in(told))
         return Outcome("retry", "no receipt", uncertain=True)
     outcome = judge(answer.status, read_error(told))
     after = _retry_after(answer.headers)
     if after is None:
         after = _rest_of_usage(answer.headers)
-    return replace(outcome, delay=after)
+    return replace(outcome, delay=after, trace=trace_in(told))
 
 
 def _rest_of_usage(headers: Mapping[str, str]) -> float | None:

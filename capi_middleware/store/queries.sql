@@ -102,11 +102,12 @@ UPDATE capi_events SET server = 'expired' WHERE key = ANY(:keys)
 
 -- name: settle_delivered
 UPDATE capi_events SET server = 'delivered', delivered_at = :now,
-    reason = :reason, attempts = attempts + :attempted
+    reason = :reason, attempts = attempts + :attempted, trace = :trace
 WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
 -- name: settle_dead
-UPDATE capi_events SET server = 'dead', reason = :reason, attempts = attempts + :attempted
+UPDATE capi_events SET server = 'dead', reason = :reason, attempts = attempts + :attempted,
+    trace = :trace
 WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
 -- name: settle_stopped
@@ -115,12 +116,12 @@ WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = A
 
 -- name: settle_pending
 UPDATE capi_events SET due_at = :now + :delay, reason = :reason,
-    attempts = attempts + :attempted,
+    attempts = attempts + :attempted, trace = :trace,
     uncertain = CASE WHEN :uncertain > 0 THEN 1 ELSE uncertain END
 WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
 -- name: settle_refused
-UPDATE capi_events SET suspect = :suspect, reason = :reason
+UPDATE capi_events SET suspect = :suspect, reason = :reason, trace = :trace
 WHERE key IN (SELECT key FROM capi_leases WHERE lease_id = :lease_id AND key = ANY(:keys))
 
 -- name: forget_payloads
@@ -259,6 +260,19 @@ SELECT * FROM capi_known WHERE key > :after ORDER BY key LIMIT :limit
 
 -- name: newest
 SELECT * FROM (SELECT * FROM capi_known ORDER BY key DESC LIMIT :limit) AS newest ORDER BY key
+
+-- name: newest_named
+SELECT * FROM (
+    SELECT * FROM capi_known WHERE event_name = :name AND event_name <> 'PageView'
+    ORDER BY key DESC LIMIT :limit
+) AS newest ORDER BY key
+
+-- name: newest_views
+-- Among so many of the newest, which have page views where a site has them at all.
+SELECT * FROM (
+    SELECT * FROM (SELECT * FROM capi_known ORDER BY key DESC LIMIT {among}) AS newest
+    WHERE event_name = 'PageView' ORDER BY key DESC LIMIT :limit
+) AS views ORDER BY key
 
 -- name: keep
 INSERT INTO capi_kept (name, body) VALUES (:name, :body) ON CONFLICT DO NOTHING

@@ -120,12 +120,12 @@ DELETE FROM rollups INDEXED BY rollups_empty WHERE n = 0 AND facet IN (
 -- Rows of a damaged file; a browser may have told of one again before it came, see sight.
 INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, server, reason,
     attempts, due_at, delivered_at, browser, browser_at, match_keys, uncertain, route, page, agent,
-    digest, browser_digest, uses, currency, amount)
+    digest, browser_digest, uses, currency, amount, trace)
 WITH new MANY (event_id text, event_name text, pixel_id text, event_time float8,
     created_at float8, server text, reason text, attempts bigint, due_at float8,
     delivered_at float8, browser text, browser_at float8, match_keys bigint, uncertain bigint,
     route text, page text, agent text, digest text, browser_digest text,
-    uses text, currency text, amount bigint)
+    uses text, currency text, amount bigint, trace text)
 SELECT * FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     event_time = excluded.event_time, created_at = excluded.created_at, server = excluded.server,
@@ -133,7 +133,7 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     delivered_at = excluded.delivered_at, match_keys = excluded.match_keys,
     uncertain = excluded.uncertain, route = excluded.route, page = excluded.page,
     agent = excluded.agent, digest = excluded.digest, uses = excluded.uses,
-    currency = excluded.currency, amount = excluded.amount,
+    currency = excluded.currency, amount = excluded.amount, trace = excluded.trace,
     browser = CASE excluded.browser WHEN 'sent' THEN 'sent' ELSE browser END
 WHERE server IN ({browser_only})
 

@@ -186,7 +186,8 @@ class Settlement(Struct, frozen=True):
     seconds before the next attempt, `attempted` says whether this counts as an attempt, and
     `uncertain` that nobody knows whether Meta took it), or refused together with others (then
     `suspect` numbers them, see LeasedEvent, and it is due as before). `reason` is a short text
-    without personal data: an error code, never a response body.
+    without personal data: an error code, never a response body. `trace` is Meta's id of the
+    request, "" where there was no answer of Meta's.
     """
 
     key: int
@@ -196,6 +197,7 @@ class Settlement(Struct, frozen=True):
     attempted: bool = True
     uncertain: bool = False
     suspect: int = 0
+    trace: str = ""
 
 
 class Look(Struct, frozen=True):
@@ -321,7 +323,11 @@ class Slice(Struct, frozen=True):
 
 
 class Known(Struct, frozen=True):
-    """What is known of one event at one pixel. `reason` as in Settlement."""
+    """What is known of one event at one pixel. `reason` and `trace` as in Settlement.
+
+    Times are Unix seconds: `due_at` of the next attempt while it waits, `delivered_at` of Meta's
+    answer, `browser_at` of the browser's word. `match_keys`, `route` and `page` as in Row.
+    """
 
     key: int
     event_id: str
@@ -332,6 +338,13 @@ class Known(Struct, frozen=True):
     browser: str
     reason: str
     attempts: int
+    due_at: float
+    delivered_at: float | None
+    browser_at: float | None
+    match_keys: int
+    route: str
+    page: str
+    trace: str
 
 
 #: How many event_ids one call of `Store.find` takes.

@@ -39,7 +39,7 @@ _PAUSE = 0.5
 _EVENT = (
     "event_id, event_name, pixel_id, event_time, created_at, server, reason, attempts, due_at, "
     "delivered_at, browser, browser_at, match_keys, uncertain, route, page, agent, digest, "
-    "browser_digest, uses, currency, amount"
+    "browser_digest, uses, currency, amount, trace"
 )
 _FIELDS = _EVENT.split(", ")
 _MAY_BE_NULL = {_FIELDS.index("delivered_at"), _FIELDS.index("browser_at")}

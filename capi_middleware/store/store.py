@@ -72,6 +72,9 @@ FOLD_STEP = 500
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches: others wait for milliseconds.
 STEP_ROWS = 250
 
+#: Among how many of the newest rows page views are looked for: no index says where they are.
+VIEWS_AMONG = 50_000
+
 #: How often the journals of killed processes are looked for, in seconds.
 LOOK_SECONDS = 2.0
 #: The counter, by kind and reason, of answers that ended before their commit.
@@ -92,6 +95,7 @@ _CONSTANTS = {
     "turn": str(LONGEST_TURN),
     "duty": str(DUTY_SECONDS),
     "fresh": str(FRESH),
+    "among": str(VIEWS_AMONG),
     "signed": str((1 << ORDER_SIGNED) - 1),
     "browser_only": ", ".join(f"'{state}'" for state in BROWSER_ONLY),
     "vague": ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES),
@@ -456,9 +460,10 @@ class Store:
             (
                 state,
                 {"keys": keys, "reason": reason, "delay": float(delay),
-                 "attempted": int(attempted), "uncertain": int(uncertain), "suspect": suspect},
+                 "attempted": int(attempted), "uncertain": int(uncertain), "suspect": suspect,
+                 "trace": trace},
             )
-            for (state, reason, delay, attempted, uncertain, suspect), keys in alike.items()
+            for (state, reason, delay, attempted, uncertain, suspect, trace), keys in alike.items()
         ]  # fmt: skip
         with self._engine.transaction("write") as db:
             held = db.settle(lease_id, outcomes)
@@ -634,6 +639,13 @@ class Store:
                 else db.read("newest", limit=limit)
             )
         return list(starmap(Known, found))
+
+    def newest(self, event_name: str, limit: int) -> Sequence[Known]:
+        """The newest `limit` rows of this name, by key; page views among VIEWS_AMONG rows."""
+        query = "newest_views" if event_name == "PageView" else "newest_named"
+        with self._engine.transaction("read") as db:
+            given = {} if query == "newest_views" else {"name": event_name}
+            return list(starmap(Known, db.read(query, limit=limit, **given)))
 
     def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
         """Keep `body` under `name`, for all processes, if `instead_of` is what is kept now.

@@ -28,6 +28,8 @@ CREATE TABLE capi_events (
     browser_digest text NOT NULL DEFAULT '',
     currency text NOT NULL DEFAULT '',
     amount bigint NOT NULL DEFAULT 0,
+    -- Meta's id of the last request with it that Meta answered.
+    trace text NOT NULL DEFAULT '',
     -- What the sums know of a row, see rollups.State.
     hour bigint GENERATED ALWAYS AS (floor(event_time / 3600)) STORED,
     tenths bigint GENERATED ALWAYS AS (CASE server WHEN 'delivered'
@@ -45,6 +47,9 @@ CREATE INDEX capi_events_waiting ON capi_events (pixel_id, rank, due_at, key)
     INCLUDE (event_time) WHERE server = 'pending';
 
 CREATE INDEX capi_events_dead ON capi_events (key) WHERE server = 'dead';
+
+-- The newest of one name. Page views are found without, wherever there are many.
+CREATE INDEX capi_events_named ON capi_events (event_name, key) WHERE event_name <> 'PageView';
 
 -- Pruning.
 CREATE INDEX capi_events_time ON capi_events (event_time);
@@ -68,7 +73,7 @@ CREATE VIEW capi_known AS SELECT key, event_id, event_name, pixel_id, event_time
     CASE WHEN server = 'pending' AND EXISTS (
         SELECT FROM capi_leases AS leases WHERE leases.key = events.key
     ) THEN 'leased' ELSE server END AS server,
-    browser, reason, attempts
+    browser, reason, attempts, due_at, delivered_at, browser_at, match_keys, route, page, trace
 FROM capi_events AS events;
 
 CREATE TABLE capi_counts (

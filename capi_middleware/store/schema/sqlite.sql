@@ -30,6 +30,8 @@ CREATE TABLE events (
     -- What it is worth, in the smallest unit of the currency; '' and 0 where that is not known.
     currency TEXT NOT NULL DEFAULT '',
     amount INTEGER NOT NULL DEFAULT 0,
+    -- Meta's id of the last request with it that Meta answered.
+    trace TEXT NOT NULL DEFAULT '',
     -- What the sums know of a row, see rollups.State.
     hour INTEGER AS (CAST(event_time / 3600 AS INTEGER)),
     tenths INTEGER AS (CASE server WHEN 'delivered'
@@ -56,6 +58,9 @@ CREATE INDEX events_waiting ON events (pixel_id, rank, due_at, key, event_time, 
 -- What somebody has to look at.
 CREATE INDEX events_dead ON events (key) WHERE server = 'dead';
 
+-- The newest of one name. Page views are found without, wherever there are many.
+CREATE INDEX events_named ON events (event_name, key) WHERE event_name <> 'PageView';
+
 -- Pruning.
 CREATE INDEX events_time ON events (event_time);
 
@@ -71,7 +76,7 @@ CREATE TABLE leases (
 CREATE VIEW known AS SELECT key, event_id, event_name, pixel_id, event_time,
     CASE WHEN server = 'pending' AND key IN (SELECT key FROM leases) THEN 'leased' ELSE server END
         AS server,
-    browser, reason, attempts
+    browser, reason, attempts, due_at, delivered_at, browser_at, match_keys, route, page, trace
 FROM events;
 
 -- What leaves no row; hour is Unix time // 3600.
