@@ -263,16 +263,10 @@ SELECT * FROM (SELECT * FROM capi_known ORDER BY key DESC LIMIT :limit) AS newes
 
 -- name: newest_named
 SELECT * FROM (
-    SELECT * FROM capi_known WHERE event_name = :name AND event_name <> 'PageView'
+    SELECT * FROM capi_known
+    WHERE key > (SELECT MAX(key) FROM capi_events) - {among} AND event_name = :name
     ORDER BY key DESC LIMIT :limit
 ) AS newest ORDER BY key
-
--- name: newest_views
--- Among so many of the newest, which have page views where a site has them at all.
-SELECT * FROM (
-    SELECT * FROM (SELECT * FROM capi_known ORDER BY key DESC LIMIT {among}) AS newest
-    WHERE event_name = 'PageView' ORDER BY key DESC LIMIT :limit
-) AS views ORDER BY key
 
 -- name: keep
 INSERT INTO capi_kept (name, body) VALUES (:name, :body) ON CONFLICT DO NOTHING

@@ -48,9 +48,6 @@ CREATE INDEX capi_events_waiting ON capi_events (pixel_id, rank, due_at, key)
 
 CREATE INDEX capi_events_dead ON capi_events (key) WHERE server = 'dead';
 
--- The newest of one name. Page views are found without, wherever there are many.
-CREATE INDEX capi_events_named ON capi_events (event_name, key) WHERE event_name <> 'PageView';
-
 -- Pruning.
 CREATE INDEX capi_events_time ON capi_events (event_time);
 

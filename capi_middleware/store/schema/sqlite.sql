@@ -58,9 +58,6 @@ CREATE INDEX events_waiting ON events (pixel_id, rank, due_at, key, event_time, 
 -- What somebody has to look at.
 CREATE INDEX events_dead ON events (key) WHERE server = 'dead';
 
--- The newest of one name. Page views are found without, wherever there are many.
-CREATE INDEX events_named ON events (event_name, key) WHERE event_name <> 'PageView';
-
 -- Pruning.
 CREATE INDEX events_time ON events (event_time);
 
