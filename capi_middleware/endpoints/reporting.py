@@ -16,6 +16,7 @@ from capi_middleware.endpoints.access import Access
 from capi_middleware.page.tag import below
 from capi_middleware.private import Private
 from capi_middleware.report import html as report
+from capi_middleware.report import inspector
 from capi_middleware.report.csv import to_csv
 from capi_middleware.report.metrics import read_metrics
 from capi_middleware.report.read import read_report
@@ -67,6 +68,8 @@ class Reporting:
             "parity": (_READ | {"POST"}, self._page),
             "parity.json": (_READ, self._as(report.to_json, "application/json")),
             "parity.csv": (_READ, self._as(to_csv, "text/csv; charset=utf-8")),
+            "parity/events": (_READ, self._events),
+            "parity/events.json": (_READ, self._events),
             "metrics": (_READ, self._as(str, _METRICS, read_metrics)),
         }
 
@@ -113,6 +116,29 @@ class Reporting:
             return _html(report.login_html(path + named, nonce=nonce), status, nonce)
         made = await self._read(asked, read_report, tenant)
         return _html(report.to_html(made, path=path, query=asked.query, nonce=nonce), 200, nonce)
+
+    async def _events(self, asked: Asked) -> Response:
+        """Single events, as a page or as data."""
+        tenant = await self._tenant(asked)
+        own, named = (tenant.report_token, f"?tenant={tenant.key}") if tenant else (None, "")
+        prefix = below(asked.scope.get("root_path", ""), self._issuer.config.prefix)
+        path, nonce = f"{prefix}/parity", secrets.token_urlsafe(16)
+        as_page = not asked.scope["path"].endswith(".json")
+        status = self._access.refusal(asked.headers, self._client(asked).ip, own)
+        if status == 404:
+            return bare(404)
+        if status is not None and as_page:
+            return _html(report.login_html(path + named, nonce=nonce), status, nonce)
+        if status is not None:
+            _, header, told = _REFUSED[status]
+            return failed(status, told, header)
+        params = dict(parse_qsl(asked.query))
+        sought = inspector.parse_sought(params, tenant.key if tenant else "")
+        store, config = self._issuer.store, self._issuer.config
+        found = await asked.waits.read(lambda: inspector.read_events(store, config, sought))
+        if as_page:
+            return _html(inspector.to_html(found, sought, path=path, nonce=nonce), 200, nonce)
+        return Response(msgspec.json.encode(found), 200, PRIVATE, "application/json")
 
     async def _tenant(self, asked: Asked) -> Tenant | None:
         """Whose report is asked for: the tenant of the query, else of the request; None for all.

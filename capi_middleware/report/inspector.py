@@ -82,7 +82,10 @@ class InspectedEvent(Struct, frozen=True):
 
 def parse_sought(params: Mapping[str, str], tenant: str = "") -> Sought:
     """What `?event= &id=` ask for."""
-    event, of = (params.get(name, "").strip()[:_LONGEST] for name in ("event", "id"))
+    event, of = (
+        "".join(filter(str.isprintable, params.get(name, "")[:_LONGEST])).strip()
+        for name in ("event", "id")
+    )
     return Sought(event, of, tenant)
 
 

@@ -261,10 +261,13 @@ SELECT * FROM capi_known WHERE key > :after ORDER BY key LIMIT :limit
 -- name: newest
 SELECT * FROM (SELECT * FROM capi_known ORDER BY key DESC LIMIT :limit) AS newest ORDER BY key
 
--- name: newest_named
+-- name: newest_of
+-- "" is each name and each pixel; a pixel's id ends with `owner`, see config.pixels.own_id.
 SELECT * FROM (
     SELECT * FROM capi_known
-    WHERE key > (SELECT MAX(key) FROM capi_events) - {among} AND event_name = :name
+    WHERE key > (SELECT MAX(key) FROM capi_events) - {among}
+      AND CAST(:name AS text) IN ('', event_name)
+      AND substr(pixel_id, length(pixel_id) - length(CAST(:owner AS text)) + 1) = :owner
     ORDER BY key DESC LIMIT :limit
 ) AS newest ORDER BY key
 

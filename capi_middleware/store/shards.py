@@ -282,9 +282,9 @@ class Shards(Store):
         by_age = sorted(chain.from_iterable(found), key=attrgetter("event_time", "key"))
         return _merged([by_age[-limit:]])
 
-    def newest(self, event_name: str, limit: int) -> Sequence[Known]:
+    def newest(self, limit: int, event_name: str = "", owner: str = "") -> Sequence[Known]:
         """See Store.newest, and `recent` for the order."""
-        found = chain.from_iterable(self._all(lambda part: part.newest(event_name, limit)))
+        found = chain.from_iterable(self._all(lambda part: part.newest(limit, event_name, owner)))
         return _merged([sorted(found, key=attrgetter("event_time", "key"))[-limit:]])
 
     def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:

@@ -72,7 +72,7 @@ FOLD_STEP = 500
 #: Rows that one transaction of `prune`, `requeue` and `drop` touches: others wait for milliseconds.
 STEP_ROWS = 250
 
-#: Among how many of the newest rows those of one name are looked for: an index of names would cost
+#: Among how many of the newest rows those of one name or owner are looked for: an index would cost
 #: each event that is stored a fifth more, for a question that people ask now and then.
 NAMED_AMONG = 200_000
 
@@ -641,10 +641,14 @@ class Store:
             )
         return list(starmap(Known, found))
 
-    def newest(self, event_name: str, limit: int) -> Sequence[Known]:
-        """The newest `limit` rows of this name, by key, of those among the newest NAMED_AMONG."""
+    def newest(self, limit: int, event_name: str = "", owner: str = "") -> Sequence[Known]:
+        """The newest `limit` rows by key, of those among the newest NAMED_AMONG.
+
+        Of one `event_name`, or of pixels whose id ends with `owner`, where these are given.
+        """
         with self._engine.transaction("read") as db:
-            return list(starmap(Known, db.read("newest_named", name=event_name, limit=limit)))
+            found = db.read("newest_of", name=event_name, owner=owner, limit=limit)
+        return list(starmap(Known, found))
 
     def keep(self, name: str, body: bytes, *, instead_of: bytes | None) -> bool:
         """Keep `body` under `name`, for all processes, if `instead_of` is what is kept now.

@@ -13,11 +13,13 @@ from tests.request.test_tenants import Platform
 from tests.support.configs import REPORT_TOKEN, make_config
 from tests.support.stores import row, store_rows
 
-FIRST = Tenant("first", [Pixel("111", access_token="a")], report_token="token-of-the-first-one")
-SECOND = Tenant("second", [Pixel("222", access_token="b")], report_token="token-of-the-second-one")
-BARE = Tenant("bare", [Pixel("333", access_token="c")])
+FIRST = Tenant("first", [Pixel("1110001", access_token="a")], report_token="token-of-the-first-one")
+SECOND = Tenant(
+    "second", [Pixel("2220002", access_token="b")], report_token="token-of-the-second-one"
+)
+BARE = Tenant("bare", [Pixel("3330003", access_token="c")])
 TENANTS = {one.key: one for one in (FIRST, SECOND, BARE)}
-FORMS = ("parity", "parity.json", "parity.csv", "metrics")
+FORMS = ("parity", "parity.json", "parity.csv", "parity/events", "parity/events.json", "metrics")
 
 
 @pytest.fixture
@@ -39,9 +41,9 @@ def asked(client: TestClient, form: str, token: str | None, query: str = "") -> 
 def test_a_tenants_token_opens_its_own_report_alone(site: Platform, form: str) -> None:
     status, text = asked(site.client("first"), form, FIRST.report_token)
     assert status == 200
-    assert "111@first" in text
-    assert "222" not in text
-    assert "333" not in text
+    assert "1110001@first" in text
+    assert "2220002" not in text
+    assert "3330003" not in text
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -55,18 +57,18 @@ def test_a_tenants_token_opens_its_own_report_alone(site: Platform, form: str) -
 def test_it_opens_nothing_else(site: Platform, form: str, host: str, query: str) -> None:
     status, text = asked(site.client(host), form, FIRST.report_token, query)
     assert status == 401
-    assert "111" not in text + "222" not in text
+    assert "1110001" not in text + "2220002" not in text
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_sites_token_opens_all_and_each(site: Platform, form: str) -> None:
     status, text = asked(site.client("first"), form, REPORT_TOKEN, "?tenant=")
     assert status == 200
-    assert all(one in text for one in ("111@first", "222@second", "333@bare"))
+    assert all(one in text for one in ("1110001@first", "2220002@second", "3330003@bare"))
     status, text = asked(site.client("nobody"), form, REPORT_TOKEN, "?tenant=second")
     assert status == 200
-    assert "222@second" in text
-    assert "111" not in text
+    assert "2220002@second" in text
+    assert "1110001" not in text
 
 
 def test_what_counters_know_of_no_pixel_is_not_a_tenants(site: Platform) -> None:
@@ -81,7 +83,7 @@ def test_a_browser_logs_in_to_one_report(site: Platform) -> None:
     assert wrong.status_code == 403
     page = client.post("/_capi/parity", data={"token": FIRST.report_token})
     assert page.status_code == 200
-    assert "111@first" in page.text
+    assert "1110001@first" in page.text
     assert client.get("/_capi/parity?tenant=second").status_code == 401
     assert client.get("/_capi/parity?tenant=").status_code == 401
 

@@ -14,6 +14,7 @@ from capi_middleware.meta.codes import (
     known,
     meaning_of,
     read_error,
+    trace_in,
 )
 
 
@@ -145,3 +146,23 @@ def test_a_missing_permission_has_the_code_of_a_bad_parameter_and_is_told_by_its
 @pytest.mark.parametrize("answer", [None, [], "x", {}, {"error": 1}, {"error": {"code": True}}])
 def test_an_answer_of_any_other_shape_has_no_code(answer: object) -> None:
     assert read_error(answer).code == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "trace"),
+    [
+        ({"events_received": 1, "fbtrace_id": "AbC-_9"}, "AbC-_9"),
+        ({"error": {"code": 100, "fbtrace_id": "Zz1"}}, "Zz1"),
+        ({"error": "no", "fbtrace_id": "Zz1"}, "Zz1"),
+        ({"fbtrace_id": "jane@example.com"}, ""),
+        ({"fbtrace_id": "a" * 41}, ""),
+        ({"fbtrace_id": 7}, ""),
+        ({"error": {}}, ""),
+        ([], ""),
+        (None, ""),
+    ],
+)
+def test_metas_id_of_a_request_is_read_from_answers_of_any_shape(
+    answer: object, trace: str
+) -> None:
+    assert trace_in(answer) == trace

@@ -1063,10 +1063,14 @@ def test_recent_rows_are_the_newest_or_those_after_a_key(store: Store) -> None:
 def test_the_newest_of_a_name_are_found_among_many_others(store: Store) -> None:
     names = ["Lead", "Purchase", "Lead", "PageView", "Lead", "PageView", "Purchase"]
     store_rows(store, *(row(f"e{n}", event_name=name) for n, name in enumerate(names)))
+    store_rows(store, row("e7", pixel_id="5@shop"), row("e8", pixel_id="5@workshop"))
 
-    assert [one.event_id for one in store.newest("Lead", 2)] == ["e2", "e4"]
-    assert [one.event_id for one in store.newest("PageView", 9)] == ["e3", "e5"]
-    assert list(store.newest("Contact", 9)) == []
+    assert [one.event_id for one in store.newest(2, "Lead")] == ["e2", "e4"]
+    assert [one.event_id for one in store.newest(9, "PageView")] == ["e3", "e5"]
+    assert [one.event_id for one in store.newest(9, owner="@shop")] == ["e7"]
+    assert [one.event_id for one in store.newest(2)] == ["e7", "e8"]
+    assert list(store.newest(9, "Contact")) == []
+    assert list(store.newest(9, "Lead", "@shop")) == []
 
 
 def test_what_is_known_of_an_event_has_its_times_and_metas_id_of_the_request(
