@@ -69,6 +69,10 @@ class Waits:
         """On another thread."""
         return await in_thread(call)
 
+    async def ask(self, call: Callable[[], T]) -> T:
+        """On a thread that nobody waits for longer than HOST_SECONDS."""
+        return await in_time(asyncio.to_thread(call))
+
     async def answer(self, question: "Future[T]", seconds: float) -> T:
         """What another thread finds out."""
         return await asyncio.wait_for(asyncio.wrap_future(question), seconds)

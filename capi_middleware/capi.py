@@ -121,13 +121,14 @@ class CAPI:
         consent is honoured and counted. The same `dedupe_key` and `event_name` give the same
         event_id as in the request. `action_source` says where it happened: it is "website" for a
         visitor's page, else it must be given here or in the Config. `tenant` is the key of whose
-        event it is, with Config(tenant=…) only. All other arguments
-        (`user_data`, `value`, `currency`, `contents`, `event_time`, `send`, `pixels` and those that
-        are not named, custom_data) are as in `track()`. Returns the Event after it is on disk (see
-        Config.durability). Raises ConfigError for a bad event_name, ValueError for an event that
-        does not say where it happened and for what Meta refuses of it, BadVisitor for a visitor
-        that this site did not sign, and StoreError when the commit failed, or where no thread can
-        work.
+        event it is, with Config(tenant=…) only; one that nobody has is counted, and an error in
+        debug. All other arguments (`user_data`, `value`, `currency`, `contents`, `event_time`,
+        `send`, `pixels` and those that are not named, custom_data) are as in `track()`. Returns the
+        Event after it is on disk (see Config.durability). Raises ConfigError for a bad event_name
+        and for no tenant where there are some, ValueError for an event that does not say where it
+        happened and for what Meta refuses of it, BadVisitor for a visitor that this site did not
+        sign, StoreError when the commit failed, or where no thread can work, and what Config.tenant
+        raises of a tenant who is not known yet.
         """
         if type(event_name) is not str or event_name not in STANDARD_EVENTS:
             event_name = self.issuer.named(event_name)
@@ -136,7 +137,7 @@ class CAPI:
         issuer = self.issuer
         if visitor is not None:
             visitor = issuer.checked(visitor)
-        whose = issuer.tenant(tenant)
+        whose = issuer.tenant(event_name, tenant)
         event = issuer.new_event(event_name, dedupe_key, None, tenant=whose)
         given, said = told(
             {"value": value, "currency": currency, "contents": contents, "event_time": event_time,

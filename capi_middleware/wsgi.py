@@ -68,6 +68,10 @@ class Waits:
         """In this thread."""
         return call()
 
+    async def ask(self, call: Callable[[], T]) -> T:
+        """In this thread, which is the host's own."""
+        return call()
+
     async def answer(self, question: "Future[T]", seconds: float) -> T:
         """What another thread finds out."""
         return question.result(seconds)

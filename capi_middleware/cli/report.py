@@ -18,6 +18,7 @@ from capi_middleware.report.window import WindowError, parse_window
 @click.option("--to", help="ISO 8601, not part of the window. Default: now.")
 @click.option("--event", help="Only this event name.")
 @click.option("--pixel", help="Only this pixel.")
+@click.option("--tenant", default="", help="Only the pixels of this tenant, by its key.")
 @click.option(
     "--fail-under",
     type=click.FloatRange(0, 1, min_open=True),
@@ -25,7 +26,9 @@ from capi_middleware.report.window import WindowError, parse_window
 )
 @JSON
 @click.pass_obj
-def report(source: str, /, fail_under: float | None, as_json: bool, **asked: str | None) -> None:
+def report(
+    source: str, /, tenant: str, fail_under: float | None, as_json: bool, **asked: str | None
+) -> None:
     """The parity report: coverage, causes and flags, the same numbers as the page.
 
     With --fail-under the exit code is 1 when the coverage of an event is under the share with 95 %
@@ -38,7 +41,11 @@ def report(source: str, /, fail_under: float | None, as_json: bool, **asked: str
     except WindowError as error:
         raise click.UsageError(str(error)) from None
     with opened(source) as capi:
-        found = read_report(capi.store, capi.config, window)
+        if tenant and capi.config.tenant is None:
+            raise click.UsageError(
+                f"--tenant: found {tenant!r}, expected none: this configuration has no tenants"
+            )
+        found = read_report(capi.store, capi.config, window, tenant=tenant)
     if as_json:
         click.echo(to_json(found).decode())
     else:

@@ -1,22 +1,13 @@
 """Pixel: where events go, and with which tokens; Tenant: a customer who brings pixels."""
 
 import re
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
-from inspect import isawaitable
 
 from capi_middleware.config.loading import fail, kind_of, moment, read_no_environment
 from capi_middleware.config.routes import check_event_name
 
-#: How long what the site said of a tenant holds, in seconds; and that there is none.
-TENANT_SECONDS = 300.0
-NOBODY_SECONDS = 30.0
-#: Tenants that are remembered at once.
-MOST_TENANTS = 10_000
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -118,79 +109,3 @@ def is_key(key: object) -> bool:
 def own_id(pixel_id: str, tenant: str) -> str:
     """How a tenant's pixel is called everywhere but at Meta: two may bring the same number."""
     return f"{pixel_id}@{tenant}"
-
-
-class Tenants:
-    """What `look_up` (Config.tenant) said of tenants lately, in memory alone."""
-
-    def __init__(
-        self,
-        look_up: Callable[[str], Tenant | Awaitable[Tenant | None] | None],
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._look_up = look_up
-        self._now = now
-        self._lock = threading.Lock()
-        #: With the time when to ask again, those that were asked for last at the end.
-        self._known: OrderedDict[str, tuple[float, Tenant | None]] = OrderedDict()
-
-    def get(self, key: str) -> Tenant | None:
-        """The tenant of this key; None where there is none.
-
-        May take as long as the site's look-up. Where that fails what it said before stands; it
-        raises what the look-up raised where that is nothing.
-        """
-        with self._lock:
-            until, known = self._known.get(key, (0.0, None))
-            if self._now() < until:
-                self._known.move_to_end(key)
-                return known
-        try:
-            found = self._checked(key)
-        except Exception:
-            if known is None:
-                raise
-            found = known
-        with self._lock:
-            holds = TENANT_SECONDS if found is not None else NOBODY_SECONDS
-            self._known[key] = self._now() + holds, found
-            self._known.move_to_end(key)
-            if len(self._known) > MOST_TENANTS:
-                self._known.popitem(last=False)
-        return found
-
-    def known(self, key: str) -> Tenant | None:
-        """The tenant of this key where nobody needs to be asked."""
-        until, known = self._known.get(key, (0.0, None))
-        return known if self._now() < until else None
-
-    def pixel(self, name: str) -> Pixel | None:
-        """The pixel that own_id() gave this name, as its tenant has it now."""
-        number, _, key = name.partition("@")
-        tenant = self.get(key)
-        pixels = tenant.pixels if tenant is not None else ()
-        return next((one for one in pixels if one.id == number), None)
-
-    def _checked(self, key: str) -> Tenant | None:
-        if not is_key(key):
-            return None
-        answer = self._look_up(key)
-        found = _awaited(answer) if isawaitable(answer) else answer
-        if found is not None and not (isinstance(found, Tenant) and found.key == key):
-            other = f"the tenant {found.key!r}" if isinstance(found, Tenant) else kind_of(found)
-            fail(f"Config.tenant({key!r})", other, "the Tenant of this key, or None")
-        return found
-
-
-async def _whole(answer: Awaitable[Tenant | None]) -> Tenant | None:
-    return await answer
-
-
-def _awaited(answer: Awaitable[Tenant | None]) -> Tenant | None:
-    """What an asynchronous look-up gives, on an event loop of its own."""
-    # Only an asynchronous look-up needs them.
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1, "capi-tenant") as alone:  # this thread may have a loop already
-        return alone.submit(asyncio.run, _whole(answer)).result()

@@ -257,7 +257,7 @@ class TenantCourier(Courier):
     """Delivers the events of a tenant's pixel by the way that `find` knows when they are due.
 
     `find` may take long: it is asked on the courier's thread. None where the tenant has no such
-    pixel (any more): its events wait.
+    pixel (any more): its events wait until they are too old.
     """
 
     def __init__(self, store: Store, pixel_id: str, find: Callable[[], Way | None]) -> None:
@@ -274,7 +274,8 @@ class TenantCourier(Courier):
         if not self._has_way:
             way = self._find()
             if way is None:
-                return POLL_SECONDS
+                seconds = self._rounds.without_way()
+                return POLL_SECONDS if seconds is None else seconds
             self._rounds.go(way)
             self._has_way = True
         return super()._step()

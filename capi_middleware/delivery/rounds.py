@@ -17,7 +17,7 @@ from capi_middleware.delivery.retry import LONGEST_DELAY, Pace, asks_to_wait, ba
 from capi_middleware.delivery.telemetry import TOLERANCE, Attempt, measure
 from capi_middleware.errors import StoreError
 from capi_middleware.events import Count
-from capi_middleware.meta.codes import FAILURES, REFUSALS, Outcome, meaning_of
+from capi_middleware.meta.codes import MEANINGS, REFUSALS, Outcome, meaning_of
 from capi_middleware.meta.payload import with_time
 from capi_middleware.shield import about
 from capi_middleware.store.records import CLEARED, Lease, LeasedEvent, Settlement
@@ -189,6 +189,17 @@ class Rounds:
         more = left or self._searches or len(lease.events) >= limit
         return 0.0 if more else self._until_due()
 
+    def without_way(self) -> float | None:
+        """There is no way to Meta: what waits rests, and is given up when it is too old."""
+        seconds = self.held_up()
+        if seconds != 0.0:
+            return seconds
+        lease = self._store.lease(self._pixel_id, limit=BATCH, seconds=self._lease_seconds)
+        if not lease.events:
+            return self._until_due()
+        self._store.release(lease.lease_id, [one.key for one in lease.events])
+        return self._rest(Outcome("retry", "no_tenant"))
+
     def _hear(self) -> float:
         """What seems too old is not given up before Meta's clock was heard; seconds until then."""
         problem = self._connected().hear()
@@ -216,7 +227,7 @@ class Rounds:
         if self._told is None or self._told[0] != outcome.reason or now > self._told[1]:
             self._told = outcome.reason, now + TELL_SECONDS
             told = outcome.reason
-            if outcome.reason in FAILURES:
+            if outcome.reason in MEANINGS:
                 told = "{}: {}. {}".format(told, *meaning_of(told))
             logger.warning(
                 "pixel %s rests for %.0f s: %s", self._pixel_id, seconds, told,

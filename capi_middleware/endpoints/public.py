@@ -174,7 +174,7 @@ class Endpoints:
         tenants, whose = self._issuer.tenants, _tenant_of(key)
         if tenants is None or not whose:
             return "", {}
-        tenant = tenants.known(whose) or await waits.read(lambda: tenants.get(whose))
+        tenant = tenants.known(whose) or await waits.ask(lambda: tenants.get(whose))
         found = tenant.pixels if tenant is not None else ()
         return whose, {one.id: own_id(one.id, whose) for one in found}
 

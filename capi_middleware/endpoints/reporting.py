@@ -155,7 +155,9 @@ class Reporting:
         if not is_key(key):
             return None
         whose = str(key)
-        found = tenants.known(whose) or await asked.waits.read(lambda: tenants.get(whose))
+        found = tenants.known(whose)
+        if found is None and tenants.may_ask(whose, self._client(asked).ip):
+            found = await asked.waits.ask(lambda: tenants.get(whose))
         return found or Tenant(whose, ())
 
     def _read(self, asked: Asked, read: Callable[..., T], tenant: Tenant | None) -> Awaitable[T]:

@@ -35,7 +35,11 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         query: the query string that asked for it, for the form and the link to the JSON.
         nonce: of the Content-Security-Policy's style-src, for the one style element.
     """
-    asked = {key: value for key, value in parse_qsl(query) if key in _FILTERS}
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    # No tenant is not the same as that of the host.
+    asked = {one: given[one] for one in _FILTERS if given.get(one)}
+    if "tenant" in given:
+        asked["tenant"] = given["tenant"]
 
     def link(**changes: str) -> str:
         """This page with other filters."""
@@ -52,6 +56,7 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         chosen=report.now is not None and report.now.window == report.window,
         event=asked.get("event", ""),
         pixel=asked.get("pixel", ""),
+        tenant=asked.get("tenant"),
         path=path,
         link=link,
         json_url=f"{path}.json?{urlencode(asked)}",

@@ -30,7 +30,7 @@ from capi_middleware.capture.mirroring import KEY_SECONDS, Mirror
 from capi_middleware.capture.urls import PATH_SAFE, URL_READ, scrub_url
 from capi_middleware.config.expressions import Call, Template, body_fields, parse
 from capi_middleware.config.notices import Notices
-from capi_middleware.config.pixels import Tenant, Tenants, own_id
+from capi_middleware.config.pixels import Tenant, is_key, own_id
 from capi_middleware.config.routes import EventRoute, event_name_of
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import BadVisitor, ConfigError, StoreError
@@ -61,6 +61,7 @@ from capi_middleware.meta.user_data import UserData, unknown_keys
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.tag import PixelEntry, TagMaker, page_key, pixel_entries
 from capi_middleware.request.asking import Asking
+from capi_middleware.request.tenants import Tenants
 from capi_middleware.shield import Shield
 from capi_middleware.signing import (
     CARRIED,
@@ -216,18 +217,25 @@ class Issuer:
                 self._pixel_ids[event_name] = known
         return Event(event_id, event_name, now, known)
 
-    def tenant(self, key: str | None) -> Tenant | None:
-        """Whose event a job tracks. May ask the site. Raises ConfigError for nobody's."""
+    def tenant(self, event_name: str, key: str | None) -> Tenant | None:
+        """Whose event a job tracks; may ask the site. None for a site without tenants.
+
+        An event of a key that nobody has goes nowhere and is counted. Raises ConfigError for one
+        that names no tenant, and in debug.
+        """
         if self.tenants is None:
             if key is not None:
                 raise ConfigError(f"tenant: found {key!r}, expected none without Config(tenant=…)")
             return None
         found = None if key is None else self.tenants.get(key)
-        if found is None:
+        if found is None and (key is None or self.config.debug):
             raise ConfigError(
                 f"tenant: found {key!r}, expected a key that Config(tenant=…) has a Tenant for"
             )
-        return found
+        if found is None:
+            self.count(Count("dropped", "no_tenant", event_name))
+            self.notices.about("no_tenant", repr(key))
+        return found or Tenant(str(key) if is_key(key) else "-", ())
 
     def _refuse_key(self, event_name: str, dedupe_key: object, route: EventRoute | None) -> None:
         """A key that all orders without a number would share: an event without one, counted."""

@@ -77,6 +77,12 @@ class Waits(Protocol):
     async def read(self, call: Callable[[], T]) -> T:
         """The result of a blocking read, off any event loop."""
 
+    async def ask(self, call: Callable[[], T]) -> T:
+        """The result of a blocking callable of the host's, off any event loop.
+
+        There it raises TimeoutError after HOST_SECONDS.
+        """
+
     async def answer(self, question: "Future[T]", seconds: float) -> T:
         """What another thread finds out. Raises TimeoutError after so many seconds."""
 
@@ -212,10 +218,12 @@ class Visit(Private):
         tenants, key = self._issuer.tenants, self.tenant_key()
         if tenants is None or not key:
             return
-        try:
-            self.tenant = tenants.known(key) or await waits.read(lambda: tenants.get(key))
-        except Exception as error:
-            self._failed(error)
+        self.tenant = tenants.known(key)
+        if self.tenant is None and self._may_ask(key):
+            try:
+                self.tenant = await waits.ask(lambda: tenants.get(key))
+            except Exception as error:
+                self._failed(error)
 
     def whose(self, *, now: bool) -> Tenant | None:
         """Its tenant. One who is not known yet has no pixels, unless it must be known `now`."""
@@ -224,10 +232,17 @@ class Visit(Private):
             if not now:
                 return Tenant(key, ())
             try:
-                self.tenant = tenants.get(key)
+                self.tenant = tenants.get(key) if self._may_ask(key) else None
             except Exception as error:
                 self._failed(error)
         return self.tenant
+
+    def _may_ask(self, key: str) -> bool:
+        tenants = self._issuer.tenants
+        may = tenants is not None and tenants.may_ask(key, self.client.ip)
+        if not may:
+            self._issuer.count(Count("skipped", "too_many_tenants"))
+        return may
 
     def tenant_key(self) -> str:
         """What the site's rule says of the request; "" for nobody's."""

@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from capi_middleware import CAPI, UserData
+from capi_middleware.cli import main
 from capi_middleware.events import SENT, Row, Sighting
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import parse_window
 from capi_middleware.store.records import Settlement
 from capi_middleware.testing import FakeMeta
 from tests.support.commands import Site, site
-from tests.support.configs import PIXEL_ID, SECRET, TOKEN
+from tests.support.configs import PIXEL_ID, SECRET, TOKEN, make_config
 from tests.support.processes import until
-from tests.support.stores import store_rows
+from tests.support.stores import row, store_rows
 
 
 @pytest.fixture
@@ -90,6 +92,27 @@ def test_report_takes_the_window_and_filters_of_the_page(shop: Site) -> None:
     assert shop.told("report", "--to", "2026-01-02")["events"] == []
     done = shop.run("report", "--from", "soon")
     assert (done.exit_code, "ISO 8601" in done.stderr) == (2, True)
+
+
+def test_report_of_one_tenant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = f"sqlite:///{tmp_path / 'capi.db'}"
+    (tmp_path / "platform_of_tests.py").write_text(
+        "from capi_middleware import CAPI, Config\n"
+        f"config = Config({SECRET!r}, [], tenant=lambda key: None, store={store!r})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    capi = CAPI(make_config(store=store))
+    store_rows(capi.store, *(row(key, pixel_id=f"1@{key}") for key in ("first", "second")))
+    capi.close()
+    command = ["--config", "platform_of_tests:config", "report", "--to", "2027-01-20", "--json"]
+    done = CliRunner().invoke(main, [*command, "--tenant", "first"])
+    assert [one["pixel_id"] for one in json.loads(done.stdout)["events"]] == ["1@first"]
+
+
+def test_a_site_without_tenants_has_no_report_of_one(shop: Site) -> None:
+    done = shop.run("report", "--tenant", "first")
+    assert done.exit_code == 2
+    assert "has no tenants" in done.output
 
 
 def test_report_prints_flags_with_their_fix(shop: Site) -> None:

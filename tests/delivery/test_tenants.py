@@ -1,7 +1,10 @@
 """A platform's tenants bring pixels and tokens of their own: jobs, couriers and what they keep."""
 
 import asyncio
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,15 +12,21 @@ from typing import Any
 import pytest
 
 from capi_middleware import CAPI, Config, ConfigError, Pixel, Tenant, UserData
-from capi_middleware.config.pixels import MOST_TENANTS, NOBODY_SECONDS, TENANT_SECONDS, Tenants
 from capi_middleware.delivery import deliverer
 from capi_middleware.delivery.courier import Courier, TenantCourier
 from capi_middleware.delivery.deliverer import MOST_IDLE, MOST_THREADS, Deliverer
 from capi_middleware.delivery.rounds import Way
+from capi_middleware.request.tenants import (
+    MOST_TENANTS,
+    NOBODY_SECONDS,
+    TENANT_SECONDS,
+    Tenants,
+)
+from capi_middleware.store.records import OLDEST_EVENT
 from capi_middleware.store.store import Store
 from capi_middleware.testing import FakeMeta, MemoryStore
 from tests.delivery.test_deliverer import Meta
-from tests.support.configs import make_config
+from tests.support.configs import SECRET, make_config
 from tests.support.processes import until
 from tests.support.stores import row, sqlite_store, store_rows
 
@@ -78,7 +87,26 @@ def test_two_tenants_may_have_an_order_of_the_same_number(capi: CAPI) -> None:
 @pytest.mark.parametrize("key", [None, "nobody", "no key"])
 def test_a_job_needs_a_tenant_that_there_is(key: str | None) -> None:
     with pytest.raises(ConfigError, match="tenant: found"):
-        CAPI(config_of()).track("Lead", tenant=key)
+        CAPI(config_of(debug=True)).track("Lead", tenant=key)
+    with pytest.raises(ConfigError, match="tenant: found None"):
+        CAPI(config_of()).track("Lead")
+
+
+@pytest.mark.parametrize("key", ["nobody", "no key"])
+def test_a_job_for_a_customer_who_left_goes_on_and_its_event_is_counted(
+    key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    capi = CAPI(config_of())
+    for n in range(2):
+        event = capi.track("Lead", tenant=key, user_data=WHO, dedupe_key=n + 1, pixels=["111"])
+        assert event.pixel_ids == ()
+    assert capi.store.depth() == {}
+    counts = capi.store.tallies(0.0, 1e12).counts
+    assert [(one.kind, one.reason, one.event_name, one.n) for one in counts] == [
+        ("dropped", "no_tenant", "Lead", 2)
+    ]
+    told = [one for one in caplog.records if one.name == "capi_middleware"]
+    assert [one.getMessage().count(repr(key)) for one in told] == [1]
 
 
 def test_a_site_without_tenants_takes_none() -> None:
@@ -171,8 +199,60 @@ def test_what_was_known_stands_while_the_sites_database_is_away() -> None:
     site.tenants.get("first")
     site.fails, site.now = True, site.now + TENANT_SECONDS
     assert site.tenants.get("first") is FIRST
+    assert site.tenants.get("first") is FIRST
+    assert site.asked == ["first"] * 2  # it is away, and not asked by each page
     with pytest.raises(OSError):
         site.tenants.get("second")
+    site.fails, site.now = False, site.now + NOBODY_SECONDS
+    assert site.tenants.get("first") is FIRST
+    assert site.asked[3:] == ["first"]
+
+
+def test_a_customer_who_left_is_nobody() -> None:
+    here = dict(TENANTS)
+    tenants, now = Tenants(here.get, lambda: now), 0.0
+    assert tenants.get("first") is FIRST
+    del here["first"]
+    now = TENANT_SECONDS
+    assert tenants.get("first") is None
+    assert tenants.known("first") is None
+
+
+def test_others_go_by_what_was_known_while_one_asks_again() -> None:
+    calls: list[Tenant | None] = []
+
+    def look_up(key: str) -> Tenant:
+        if now:
+            calls.append(tenants.get(key))  # as another thread would, meanwhile
+        return FIRST
+
+    tenants, now = Tenants(look_up, lambda: now), 0.0
+    tenants.get("first")
+    now = TENANT_SECONDS
+    assert tenants.get("first") is FIRST
+    assert calls == [FIRST]
+
+
+def test_hosts_that_strangers_make_up_push_out_no_tenant() -> None:
+    site = Site()
+    site.tenants.get("first")
+    for n in range(MOST_TENANTS + 5):
+        site.tenants.get(f"made-up-{n}")
+    assert site.tenants.known("first") is FIRST
+    assert len(site.tenants._nobodys) == MOST_TENANTS
+
+
+def test_strangers_make_us_ask_for_so_many_only_and_a_tenant_is_always_known() -> None:
+    site = Site()
+    site.tenants.get("first")
+    for n in range(1000):
+        if site.tenants.may_ask(f"made-up-{n}", "8.8.8.8"):
+            site.tenants.get(f"made-up-{n}")
+    assert len(site.asked) < 200
+    assert site.tenants.may_ask("first", "8.8.8.8")
+    assert site.tenants.may_ask("made-up-0", "8.8.8.8")
+    assert not site.tenants.may_ask("second", "8.8.8.8")
+    assert site.tenants.may_ask("second", "9.9.9.9")
 
 
 def test_only_so_many_are_remembered() -> None:
@@ -279,9 +359,21 @@ def test_events_of_nobody_wait_until_the_site_knows_the_tenant(
     made = delivering(store, lambda one: TenantCourier(store, one, find))
     store_rows(store, row("e0", pixel_id="1@new"))
     assert asked.wait(60)
+    until("its rest", store.pauses)
+    assert [one.reason for one in store.pauses()] == ["no_tenant"]
     assert store.depth() == {"pending": 1}
     known.set()
-    until("its delivery", lambda: store.depth() == {"delivered": 1})
+    until("its delivery", lambda: store.depth() == {"delivered": 1}, 60)
+    assert made.stop(30)
+
+
+def test_events_of_a_customer_who_left_expire_and_are_counted_as_such(store: MemoryStore) -> None:
+    made = delivering(store, lambda one: TenantCourier(store, one, lambda: None))
+    old = time.time() - OLDEST_EVENT - 60
+    store_rows(store, row("e0", pixel_id="1@left", event_time=old), row("e1", pixel_id="1@left"))
+    until("its end", lambda: store.depth().get("expired"), 60)
+    until("a rest for the other", store.pauses, 60)
+    assert store.depth() == {"expired": 1, "pending": 1}
     assert made.stop(30)
 
 
@@ -310,3 +402,46 @@ def test_a_courier_is_dropped_in_time_to_learn_of_a_new_token(
     store_rows(store, row("e1", pixel_id="1@t"))
     until("another one", lambda: store.depth() == {"delivered": 2})
     assert made.stop(30)
+
+
+FORKING = """
+import os, sys
+from capi_middleware import CAPI, Config, Pixel, Tenant, UserData
+
+secret, store, meta = sys.argv[1:]
+asked = []
+
+def tenant(key):
+    asked.append((os.getpid(), key))
+    number = {"first": "111", "second": "222"}[key]
+    return Tenant(key, [Pixel(number, access_token="token-of-" + key)])
+
+def lead(key):
+    capi.track("Lead", tenant=key, user_data=UserData(em="jane@example.com"))
+
+capi = CAPI(Config(secret, [], tenant=tenant, store=store, graph_url=meta, action_source="other"))
+lead("first")
+children = []
+for _ in range(2):
+    children.append(os.fork())
+    if children[-1] == 0:
+        lead("first")
+        lead("second")
+        ok = capi.flush(60) and (os.getpid(), "second") in asked
+        capi.close()
+        os._exit(not ok)
+ended = [os.waitpid(child, 0)[1] for child in children]
+assert ended == [0, 0], ended
+assert capi.flush(60)
+capi.close()
+"""
+
+
+def test_forked_workers_deliver_for_tenants_that_they_look_up_themselves(
+    tmp_path: Path, meta: FakeMeta
+) -> None:
+    command = [sys.executable, "-c", FORKING, SECRET, f"sqlite:///{tmp_path / 'capi.db'}", meta.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert sorted(one.pixel_id for one in meta.received.server) == ["111"] * 3 + ["222"] * 2
+    meta.received.server.clear()

@@ -88,6 +88,30 @@ def test_a_browser_logs_in_to_one_report(site: Platform) -> None:
     assert client.get("/_capi/parity?tenant=").status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("query", "hidden"), [("?tenant=second", "second"), ("?tenant=", ""), ("", None)]
+)
+def test_the_windows_form_asks_for_the_same_tenant_again(
+    site: Platform, query: str, hidden: str | None
+) -> None:
+    _, text = asked(site.client("first"), "parity", REPORT_TOKEN, query)
+    field = f'<input type="hidden" name="tenant" value="{hidden}">'
+    assert (field in text) == (hidden is not None)
+    for form in ("json", "csv"):
+        assert (f"parity.{form}?tenant={hidden}" in text) == (hidden is not None)
+
+
+def test_who_has_no_token_makes_us_ask_for_few_tenants() -> None:
+    keys: list[str] = []
+    site = Platform(tenant=keys.append)
+    site.limit_strangers(3)
+    client = site.client("first")
+    for n in range(6):
+        assert client.get(f"/_capi/parity.json?tenant=made-up-{n}").status_code == 401
+    assert len(keys) == 3
+    site.capi.close()
+
+
 def test_without_a_token_of_the_site_a_tenants_own_still_opens_its_report() -> None:
     site = Platform(tenant=TENANTS.get, report_token=None)
     assert asked(site.client("first"), "parity.json", FIRST.report_token)[0] == 200

@@ -1,9 +1,12 @@
 """Each tenant's pages have its own pixels, and what comes back from one is no other's."""
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,6 +15,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from capi_middleware import CAPI, CAPIMiddleware, EventRoute, Pixel, Tenant, track, wsgi
+from capi_middleware.capture.limits import Allowance
+from capi_middleware.request import visit
 from tests.support.blocks import block_of, question
 from tests.support.configs import make_config
 
@@ -50,6 +55,12 @@ class Platform:
     def client(self, key: str) -> TestClient:
         agent = {"user-agent": "Mozilla/5.0"}
         return TestClient(self.app, f"http://{key}.shops.example", headers=agent)
+
+    def limit_strangers(self, n: int) -> None:
+        """Strangers make us ask for so many keys, and never again."""
+        tenants = self.capi.issuer.tenants
+        assert tenants is not None
+        tenants._strangers = Allowance(rate=0.0, burst=n, of_all=1)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(event_name, pixel, browser) of all that is stored."""
@@ -99,6 +110,53 @@ def test_a_look_up_that_fails_leaves_the_page_as_it_is(swallowed: list[BaseExcep
     assert site.client("first").get("/tracked").text == PAGE
     assert {type(one) for one in swallowed} == {OSError}
     swallowed.clear()
+
+
+def test_a_look_up_that_hangs_leaves_the_page_as_it_is(
+    swallowed: list[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visit, "HOST_SECONDS", 0.05)
+    gate = threading.Event()
+
+    def look_up(key: str) -> Tenant | None:
+        gate.wait(60)
+        return TENANTS.get(key)
+
+    site = Platform(tenant=look_up)
+
+    async def ask() -> str:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(site.app)) as client:
+            agent = {"user-agent": "Mozilla/5.0"}
+            answer = await client.get("http://first.shops.example/tracked", headers=agent)
+        gate.set()
+        return answer.text
+
+    assert asyncio.run(ask()) == PAGE
+    assert {type(one) for one in swallowed} == {TimeoutError}
+    swallowed.clear()
+    site.capi.close()
+
+
+def test_a_crowd_of_made_up_hosts_is_asked_for_in_part_and_the_rest_counted() -> None:
+    keys: list[str] = []
+
+    def look_up(key: str) -> Tenant | None:
+        keys.append(key)
+        return TENANTS.get(key)
+
+    site = Platform(tenant=look_up)
+    site.limit_strangers(4)
+    site.client("first").get("/")
+    for n in range(8):
+        assert site.client(f"made-up-{n}").get("/").text == PAGE
+    counts = site.capi.store.tallies(0, 1e12).counts
+    assert sum(one.n for one in counts if one.reason == "too_many_tenants") == 5
+    assert keys == ["first", "made-up-0", "made-up-1", "made-up-2"]
+    assert [one["id"] for one in block_of(site.client("first").get("/").text)["p"]] == [
+        "111",
+        "112",
+    ]
+    site.capi.close()
 
 
 def test_the_look_up_may_be_asynchronous() -> None:
