@@ -22,28 +22,32 @@ SENT = "sent"
 #: What has no twin by nature: an event beyond the page, or one that only the server shall send.
 UNPAIRED = "unpaired"
 
-#: Why a browser copy is missing. The first five are vague: a better answer may replace them.
-BROWSER_CAUSES = (
-    "not_rendered",
-    "unpaired",
-    "not_run",
-    "unknown",
-    "left_early",
-    "script_blocked",
-    "script_replaced",
-    "config_blocked",
-    "csp",
-    "request_blocked",
-    "request_replaced",
-    "consent",
-    "bot",
-    "replay",
-)
-VAGUE_BROWSER_CAUSES = BROWSER_CAUSES[:5]
+#: Why a page got no tag, by the words of page/gate.py and page/injector.py.
+NO_TAG = frozenset(
+    {"encoded", "no_transform", "xhtml", "fragment", "no_place", "tag_failed", "amp", "charset",
+     "attachment", "offloaded", "content_length", "ambiguous_type", "signed", "integrity_trailer",
+     "tagged"}
+)  # fmt: skip
+#: Why no page could carry the event so far: the next one may.
+UNSEEN_BROWSER_CAUSES = (
+    "not_rendered", UNPAIRED, "other_origin", "other_site", *sorted(NO_TAG),
+)  # fmt: skip
+#: Those that a better answer may replace.
+VAGUE_BROWSER_CAUSES = (
+    *UNSEEN_BROWSER_CAUSES, "not_run", "no_browser", "unknown", "left_early",
+)  # fmt: skip
 
-#: What the pixel script may report in a beacon (the first three and `replay` are ours).
+#: What the pixel script may report in a beacon.
 BEACON_OUTCOMES = frozenset(
-    {SENT, *BROWSER_CAUSES} - {"not_rendered", UNPAIRED, "not_run", "replay"},
+    {SENT, "unknown", "left_early", "script_blocked", "script_replaced", "config_blocked", "csp",
+     "request_blocked", "request_replaced", "consent", "bot"}
+)  # fmt: skip
+
+#: Why a browser copy is missing. The report alone finds "other_name", which two copies show.
+BROWSER_CAUSES = tuple(
+    dict.fromkeys(
+        [*VAGUE_BROWSER_CAUSES, *sorted(BEACON_OUTCOMES - {SENT}), "replay", "other_name"]
+    )
 )
 
 #: States of a server copy. `leased` is shown as pending, `dead` as rejected; `invalid` is one that

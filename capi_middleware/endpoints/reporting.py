@@ -20,7 +20,7 @@ from capi_middleware.report import inspector
 from capi_middleware.report.csv import to_csv
 from capi_middleware.report.metrics import read_metrics
 from capi_middleware.report.read import read_report
-from capi_middleware.report.window import parse_window
+from capi_middleware.report.window import WindowError, parse_window
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.request.visit import Waits
 
@@ -66,6 +66,7 @@ class Reporting:
         self._access = Access(issuer.config, issuer.clock)
         self.routes: Routes = {
             "parity": (_READ | {"POST"}, self._page),
+            "parity/help": (_READ, self._help),
             "parity.json": (_READ, self._as(report.to_json, "application/json")),
             "parity.csv": (_READ, self._as(to_csv, "text/csv; charset=utf-8")),
             "parity/events": (_READ, self._events),
@@ -99,9 +100,8 @@ class Reporting:
         if not self._access.served(own):
             return bare(404)
         client, nonce = self._client(asked), secrets.token_urlsafe(16)
-        prefix = below(asked.scope.get("root_path", ""), self._issuer.config.prefix)
         named = f"?tenant={tenant.key}" if tenant is not None else ""
-        path = f"{prefix}/parity"
+        path = self._path(asked)
         if asked.scope["method"] == "POST":
             given = dict(parse_qsl(asked.body.decode("latin-1"))).get("token", "")
             status = self._access.check(given, client.ip, own)
@@ -109,20 +109,23 @@ class Reporting:
                 page = report.login_html(path + named, _REFUSED[status][0], nonce=nonce)
                 return _html(page, 403 if status == 401 else status, nonce)
             answer: Response = RedirectResponse(path + named, 303, headers=PRIVATE)
-            self._access.log_in(answer, path=prefix, secure=client.scheme == "https", token=given)
+            prefix, secure = path.removesuffix("/parity"), client.scheme == "https"
+            self._access.log_in(answer, path=prefix, secure=secure, token=given)
             return answer
         status = self._access.refusal(asked.headers, client.ip, own)
         if status is not None:
             return _html(report.login_html(path + named, nonce=nonce), status, nonce)
-        made = await self._read(asked, read_report, tenant)
+        try:
+            made = await self._read(asked, read_report, tenant)
+        except WindowError as error:
+            return _html(report.failed_html(str(error), path=path, nonce=nonce), 400, nonce)
         return _html(report.to_html(made, path=path, query=asked.query, nonce=nonce), 200, nonce)
 
     async def _events(self, asked: Asked) -> Response:
         """Single events, as a page or as data."""
         tenant = await self._tenant(asked)
         own, named = (tenant.report_token, f"?tenant={tenant.key}") if tenant else (None, "")
-        prefix = below(asked.scope.get("root_path", ""), self._issuer.config.prefix)
-        path, nonce = f"{prefix}/parity", secrets.token_urlsafe(16)
+        path, nonce = self._path(asked), secrets.token_urlsafe(16)
         as_page = not asked.scope["path"].endswith(".json")
         status = self._access.refusal(asked.headers, self._client(asked).ip, own)
         if status == 404:
@@ -139,6 +142,21 @@ class Reporting:
         if as_page:
             return _html(inspector.to_html(found, sought, path=path, nonce=nonce), 200, nonce)
         return Response(msgspec.json.encode(found), 200, PRIVATE, "application/json")
+
+    async def _help(self, asked: Asked) -> Response:
+        tenant = await self._tenant(asked)
+        own = tenant.report_token if tenant is not None else None
+        if not self._access.served(own):
+            return bare(404)
+        nonce, path = secrets.token_urlsafe(16), self._path(asked)
+        status = self._access.refusal(asked.headers, self._client(asked).ip, own)
+        if status is not None:
+            return _html(report.login_html(path, nonce=nonce), status, nonce)
+        return _html(report.help_html(path, nonce=nonce), 200, nonce)
+
+    def _path(self, asked: Asked) -> str:
+        """Where the report is, for a browser."""
+        return below(asked.scope.get("root_path", ""), self._issuer.config.prefix) + "/parity"
 
     async def _tenant(self, asked: Asked) -> Tenant | None:
         """Whose report is asked for: the tenant of the query, else of the request; None for all.

@@ -3,29 +3,39 @@
 from importlib.resources import files
 
 import msgspec
+from msgspec.structs import replace
 
 from capi_middleware.report.model import Severity, Side
 
 
 class Cause(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why one copy of an event is missing.
+    """Why one copy of an event is missing, in two voices.
 
-    `because` ends the sentence "they are missing because ..."; `fix` is what to do. `severity` is
-    "info" where the site cannot do anything and the other copy covers the event; `is_blocked`
-    where a tool of the visitor did it.
+    `title` and `plain` are for those who run the ads: no jargon. For the developer `because` ends
+    the sentence "they are missing because ...", `fix` is what to do, and `line` the exact line to
+    write or run, "" where it depends. `severity` is "info" where the site cannot do anything or
+    need not, and the other copy covers the event; `is_blocked` where a tool of the visitor did it.
+    `word` is what flags of this cause share, by default the cause's own.
     """
 
+    title: str
+    plain: str
     because: str
     fix: str
+    line: str = ""
     severity: Severity = "info"
     is_blocked: bool = False
+    word: str = ""
 
 
 #: One table for why a copy is missing. A new cause stands there and where it is found out.
-CAUSES: dict[Side, dict[str, Cause]] = msgspec.toml.decode(
-    files("capi_middleware.report").joinpath("causes.toml").read_bytes(),
-    type=dict[Side, dict[str, Cause]],
-)
+CAUSES: dict[Side, dict[str, Cause]] = {
+    side: {word: replace(cause, word=cause.word or word) for word, cause in causes.items()}
+    for side, causes in msgspec.toml.decode(
+        files("capi_middleware.report").joinpath("causes.toml").read_bytes(),
+        type=dict[Side, dict[str, Cause]],
+    ).items()
+}
 
 
 def cause_of(side: Side, word: str) -> Cause:

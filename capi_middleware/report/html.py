@@ -1,17 +1,20 @@
 """The faces of the parity report: JSON and a page."""
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import cache
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
 from capi_middleware.insights.model import trends
+from capi_middleware.report.causes import CAUSES
+from capi_middleware.report.flags.registry import TEXTS, Texts
 from capi_middleware.report.match_keys import PRIORITIES
-from capi_middleware.report.model import TARGET, Flag, Report
+from capi_middleware.report.model import TARGET, Report
 from capi_middleware.report.numbers import goal, percent, verdict
 
 if TYPE_CHECKING:
@@ -48,7 +51,6 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
     return filled(
         "parity.html.jinja",
         report=report,
-        flags=_together(report.flags),
         verdicts=[verdict(event) for event in report.events],
         target=TARGET,
         goal=goal(TARGET),
@@ -66,6 +68,11 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
     )
 
 
+def failed_html(error: str, *, path: str, nonce: str) -> str:
+    """The page that says what is wrong with a question; arguments as in `to_html`."""
+    return filled("failed.html.jinja", error=error, path=path, nonce=nonce)
+
+
 def login_html(action: str, error: str = "", *, nonce: str = "") -> str:
     """The page that asks for the report_token and posts it to `action` as `token`.
 
@@ -73,6 +80,50 @@ def login_html(action: str, error: str = "", *, nonce: str = "") -> str:
     has no style.
     """
     return filled("login.html.jinja", action=action, error=error, nonce=nonce)
+
+
+def help_html(path: str, *, nonce: str) -> str:
+    """The page that tells what each flag and each cause means, and what to do.
+
+    `path` is where the report is; `nonce` as in `to_html`.
+    """
+    causes = {
+        side: {word: _Entry(one.title, one.plain, [f"Because {one.because}."], [one.fix], one.line)
+               for word, one in found.items()}
+        for side, found in CAUSES.items()
+    }  # fmt: skip
+    return filled(
+        "help.html.jinja", path=path, nonce=nonce, goal=goal(TARGET), **causes,
+        flags={code: _entry(one) for code, one in TEXTS.items()},
+    )  # fmt: skip
+
+
+class _Entry(NamedTuple):
+    """What the help says of one flag or cause."""
+
+    title: str
+    plain: str
+    told: Sequence[str]
+    fixes: Sequence[str]
+    line: str
+
+
+#: A field of a template, and braces that are none.
+_FIELD = re.compile(r"\{\{|\}\}|\{[^{}]*\}")
+#: What to do where the report alone knows it.
+_DEPENDS = "The card of the report says what to do, by what it found."
+
+
+def _entry(texts: Texts) -> _Entry:
+    """The texts of a flag, with "…" for what only a report knows."""
+    title, plain, fix, line = map(_blank, (texts.title, texts.plain, texts.fix, texts.line))
+    cases = [case["fix"] for case in texts.words.values() if "fix" in case]
+    fixes = cases or [_DEPENDS if fix == "…" else fix]
+    return _Entry(title, plain, [], list(dict.fromkeys(fixes)), "" if line == "…" else line)
+
+
+def _blank(template: str) -> str:
+    return _FIELD.sub(lambda one: one[0][0] if one[0] in ("{{", "}}") else "…", template)
 
 
 @cache
@@ -90,14 +141,6 @@ def _environment() -> "jinja2.Environment":
     )
     environment.filters |= {"percent": _percent, "n": "{:,}".format, "runs": _runs, "money": _money}
     return environment
-
-
-def _together(flags: Sequence[Flag]) -> list[list[Flag]]:
-    """Flags about one event that one fix ends; the gravest of them comes first."""
-    groups: dict[tuple[str, str, str], list[Flag]] = {}
-    for one in flags:
-        groups.setdefault((one.event_name, one.pixel_id, one.fix), []).append(one)
-    return list(groups.values())
 
 
 def _percent(share: float | None) -> str:

@@ -146,7 +146,12 @@ class EventReport(Struct, frozen=True, kw_only=True):
 
 
 class Flag(Struct, frozen=True, kw_only=True):
-    """Something to look at: `value` missed `target`; `explanation` says what, `fix` what to do."""
+    """Something to look at: `value` missed `target`; `explanation` says what, `fix` what to do.
+
+    `title` and `plain` say it to those who run the ads. `line` is the exact line to write or run,
+    "" where there is none. `cause` is what flags of one cause share: a word of causes.toml where a
+    copy is missing, else mostly the code.
+    """
 
     code: str
     severity: Severity
@@ -156,6 +161,35 @@ class Flag(Struct, frozen=True, kw_only=True):
     target: float
     explanation: str
     fix: str
+    title: str = ""
+    plain: str = ""
+    line: str = ""
+    cause: str = ""
+
+
+class Named(Struct, frozen=True):
+    """An event and a pixel that a card is about; "" is all of them."""
+
+    event_name: str
+    pixel_id: str
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """One cause and all that it does: the flags that share it, the gravest first.
+
+    `title` and `plain` are for those who run the ads; `explanations`, `fixes` and the exact `lines`
+    are for developers, each told once.
+    """
+
+    cause: str
+    severity: Severity
+    title: str
+    plain: str
+    codes: list[str]
+    about: list[Named]
+    explanations: list[str]
+    fixes: list[str]
+    lines: list[str]
 
 
 class PixelHealth(Struct, frozen=True, kw_only=True):
@@ -252,12 +286,13 @@ class Glance(Struct, frozen=True, kw_only=True):
 class Report(Struct, frozen=True):
     """The parity report: events by name and pixel, advice and flags with the weightiest first.
 
-    `insights` is what Meta said last, None when it was never asked; `comparisons` put it beside
-    our numbers. `graph_versions` are the version of Meta's API that is used, and the newest known
-    if that is another. `consent` counts the pages that were shown by the rule that decided about
-    their visitors ("gpc" is Global Privacy Control) and its answer: granted, denied, limited. `now`
-    is the last 24 hours and `before` the 7 days before; of a window that was asked for, itself and
-    as long a time before. `pixel_names` are those of the config, by id.
+    `cards` are the flags by cause. `insights` is what Meta said last, None when it was never asked;
+    `comparisons` put it beside our numbers. `graph_versions` are the version of Meta's API that is
+    used, and the newest known if that is another. `consent` counts the pages that were shown by the
+    rule that decided about their visitors ("gpc" is Global Privacy Control) and its answer:
+    granted, denied, limited. `now` is the last 24 hours and `before` the 7 days before; of a window
+    that was asked for, itself and as long a time before. `pixel_names` are those of the config, by
+    id.
     """
 
     window: ReportWindow
@@ -275,3 +310,4 @@ class Report(Struct, frozen=True):
     now: Glance | None = None
     before: Glance | None = None
     pixel_names: dict[str, str] = {}
+    cards: list[Card] = []

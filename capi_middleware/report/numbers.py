@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from capi_middleware.events import SENT, UNPAIRED, Count
+from capi_middleware.events import SENT, UNPAIRED, UNSEEN_BROWSER_CAUSES, Count
 from capi_middleware.meta.custom_data import decimals_of
 from capi_middleware.meta.match_keys import MATCH_KEYS, match_keys_of
 from capi_middleware.report.causes import server_cause
@@ -29,8 +29,9 @@ from capi_middleware.store.records import Freshness, Slice, Tallies, Tally
 #: Fewer events than these prove nothing.
 MIN_EVENTS = 5
 _Z = 1.96  # both sides of a 95 % interval
-#: Why an event was dropped before it left a row; the others that are counted as dropped have one.
-_ROWLESS = ("queue_full", "store_error", "damaged", "passed")
+#: Why an event was dropped before it left a row, and why one that has a row: causes, too.
+ROWLESS = ("queue_full", "store_error", "damaged", "passed")
+WITH_ROW = ("killed", "dead_letter")
 #: What is counted of an event apart from its rows; others say nothing about one event.
 _COUNTED = frozenset(
     {"suppressed", "unmapped", "repeated", "no_event_id", "dropped", "reused", "beside", "unsigned"}
@@ -170,8 +171,13 @@ class _Group(Struct):
         parts = [
             (server_cause(one.server), one.n) for one in self.rows if one.server != "delivered"
         ]
-        dropped = self.counted("dropped")
-        return totals(parts + [("dropped", dropped.get(reason, 0)) for reason in _ROWLESS])
+        dropped, rows = self.counted("dropped"), totals(parts).get("dropped", 0)
+        parts += [(reason, dropped[reason]) for reason in ROWLESS if reason in dropped]
+        for reason in WITH_ROW:
+            n = min(rows, dropped.get(reason, 0))
+            rows -= n
+            parts += [(reason, n), ("dropped", -n)]
+        return {word: n for word, n in totals(parts).items() if n}
 
 
 def events_of(tallies: Tallies) -> tuple[list[EventReport], dict[Place, dict[str, int]]]:
@@ -228,8 +234,8 @@ def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
         money=money_of(group.money),
         match_keys=_match_keys(delivered).keys,
         match_keys_by_origin=MatchKeysByOrigin(
-            browser=_match_keys(row for row in delivered if row.browser != "not_rendered"),
-            server_only=_match_keys(row for row in delivered if row.browser == "not_rendered"),
+            browser=_match_keys(r for r in delivered if r.browser not in UNSEEN_BROWSER_CAUSES),
+            server_only=_match_keys(r for r in delivered if r.browser in UNSEEN_BROWSER_CAUSES),
             unpaired=unpaired,
         ),
         freshness_seconds=_freshness(group.freshness),

@@ -13,6 +13,7 @@ from capi_middleware.insights.comparing import beside
 from capi_middleware.insights.looking import kept_insights
 from capi_middleware.meta.versions import versions_at
 from capi_middleware.report.breakdowns import APART, Slices, breakdowns, trends
+from capi_middleware.report.cards import cards_of
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.glance import glance, same_since
 from capi_middleware.report.match_keys import advice_on
@@ -183,6 +184,7 @@ def build(
         events=events,
         match_key_advice=advice_on(events),
         flags=flags,
+        cards=cards_of(flags),
         trends=trends(hours, start=window.start, end=window.end),
         breakdowns=breakdowns(events, parts),
         health=health,

@@ -34,9 +34,10 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     uses = CASE excluded.uses WHEN '' THEN events.uses ELSE excluded.uses END,
     server = CASE WHEN events.server IN ({browser_only})
         THEN excluded.server ELSE events.server END,
-    browser = CASE WHEN events.browser IN ('not_rendered', 'unpaired') THEN excluded.browser
-              ELSE events.browser END
-WHERE events.server IN ({browser_only}) OR events.browser IN ('not_rendered', 'unpaired')
+    browser = CASE WHEN events.browser IN ('not_rendered', 'unpaired')
+        OR (events.browser IN ({unseen}) AND excluded.browser <> 'not_rendered')
+        THEN excluded.browser ELSE events.browser END
+WHERE events.server IN ({browser_only}) OR events.browser IN ({unseen})
    OR (excluded.uses <> '' AND excluded.uses <> events.uses)
 
 -- name: used

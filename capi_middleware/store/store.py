@@ -18,7 +18,14 @@ from typing import Any, Literal, NamedTuple
 from msgspec.structs import astuple, replace
 
 from capi_middleware.errors import StoreError
-from capi_middleware.events import BROWSER_ONLY, VAGUE_BROWSER_CAUSES, Count, Row, Sighting
+from capi_middleware.events import (
+    BROWSER_ONLY,
+    UNSEEN_BROWSER_CAUSES,
+    VAGUE_BROWSER_CAUSES,
+    Count,
+    Row,
+    Sighting,
+)
 from capi_middleware.shield import about
 from capi_middleware.signing import ORDER_SIGNED, is_unique
 from capi_middleware.store import rollups
@@ -100,6 +107,7 @@ _CONSTANTS = {
     "signed": str((1 << ORDER_SIGNED) - 1),
     "browser_only": ", ".join(f"'{state}'" for state in BROWSER_ONLY),
     "vague": ", ".join(f"'{cause}'" for cause in VAGUE_BROWSER_CAUSES),
+    "unseen": ", ".join(f"'{cause}'" for cause in UNSEEN_BROWSER_CAUSES),
 }
 
 
@@ -314,9 +322,9 @@ class Store:
 
         A row that exists already (event_id, event_name, pixel_id) is kept as it was, except that
         a row made by an early sighting (server "unknown") takes over the new server copy, and
-        browser "not_rendered" or "unpaired" becomes the new row's cause. Raises StoreFull when
-        the queue in front of the store is full. The commit raises StoreError when it failed; while
-        others keep the database locked it waits.
+        browser that is one of UNSEEN_BROWSER_CAUSES becomes the new row's cause. Raises StoreFull
+        when the queue in front of the store is full. The commit raises StoreError when it failed;
+        while others keep the database locked it waits.
         """
         return self._writer.submit("append", rows, wait=wait)
 

@@ -253,12 +253,12 @@ def test_what_of_the_script_runs_before_the_events_are_out_is_3_kb() -> None:
     assert len(gzip.compress(made(source(FIRST)).encode(), 9)) <= 3 * 1024
 
 
-@pytest.mark.parametrize("name", ["parity", "parity.json", "metrics"])
+@pytest.mark.parametrize("name", ["parity", "parity/help", "parity.json", "metrics"])
 def test_without_a_report_token_there_is_no_report(name: str) -> None:
     assert Site(report_token=None).client.get(f"/_capi/{name}").status_code == 404
 
 
-@pytest.mark.parametrize("name", ["parity", "parity.json", "metrics"])
+@pytest.mark.parametrize("name", ["parity", "parity/help", "parity.json", "metrics"])
 def test_the_report_wants_its_token(site: Site, name: str) -> None:
     wrong = {"authorization": "Bearer wrong"}
     assert site.client.get(f"/_capi/{name}").status_code == 401
@@ -267,6 +267,15 @@ def test_the_report_wants_its_token(site: Site, name: str) -> None:
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-robots-tag"] == "noindex"
+
+
+def test_a_bad_window_is_a_page_for_browsers_and_data_for_programs(site: Site) -> None:
+    page = site.client.get("/_capi/parity?from=tomorrow", headers=REPORT)
+    assert (page.status_code, page.headers["content-type"].partition(";")[0]) == (400, "text/html")
+    assert "found &#39;tomorrow&#39;, expected an ISO 8601 date" in page.text
+    assert '<a href="/_capi/parity">' in page.text
+    data = site.client.get("/_capi/parity.json?from=tomorrow", headers=REPORT)
+    assert (data.status_code, list(data.json())) == (400, ["error"])
 
 
 def test_debug_serves_the_report_without_a_token() -> None:

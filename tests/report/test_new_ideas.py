@@ -22,7 +22,14 @@ def moon_is_full(facts: Facts) -> Flags:
     for event in facts.events:
         yield flag("warning", event.place, value=1, explanation="It shines.", fix="Wait a day.")
 '''
+NEW_TEXTS = """
+[moon_is_full]
+title = "The moon is full"
+plain = "It is bright at night."
+"""
 NEW_CAUSE = """[browser.moonlight]
+title = "The moon shone on it"
+plain = "It was bright at night."
 because = "the moon shone on it"
 fix = "Draw the curtains."
 
@@ -61,19 +68,19 @@ def test_the_flags_of_the_demo_are_there() -> None:
     assert told <= CHECKS.keys()
 
 
-def test_a_new_flag_is_one_function(scratch: Scratch) -> None:
+def test_a_new_flag_is_one_function_and_its_texts(scratch: Scratch) -> None:
     scratch.write(f"{FLAGS}/copies.py", "", NEW_FLAG)
+    scratch.write(f"{FLAGS}/texts.toml", "", NEW_TEXTS)
     shown = scratch.ran(SHOW)
     (flag,) = (one for one in shown["flags"] if one["code"] == "moon_is_full")
     assert (flag["event_name"], flag["severity"]) == ("Purchase", "warning")
     assert "It shines." in shown["html"]
     assert shown["forgotten"] == []
-    assert scratch.touched == {f"{FLAGS}/copies.py"}
+    assert scratch.touched == {f"{FLAGS}/copies.py", f"{FLAGS}/texts.toml"}
 
 
 def test_a_new_cause_is_a_word_and_its_meaning(scratch: Scratch) -> None:
-    scratch.write("capi_middleware/events.py", '    "replay",\n', '    "moonlight",\n')
-    scratch.write("capi_middleware/events.py", '{"not_rendered"', '{"moonlight"} - ')
+    scratch.write("capi_middleware/events.py", '"replay", "other_name"]', '"moonlight", ')
     scratch.write("capi_middleware/report/causes.toml", "[browser.replay]", NEW_CAUSE)
     shown = scratch.ran(SHOW)
     (flag,) = (one for one in shown["flags"] if one["code"] == "browser_missing")
@@ -82,20 +89,22 @@ def test_a_new_cause_is_a_word_and_its_meaning(scratch: Scratch) -> None:
     assert "9 moonlight" in shown["html"]
     assert "missing_browser: moonlight" in shown["csv"]
     assert shown["forgotten"] == []
-    files = {"capi_middleware/events.py", "capi_middleware/report/causes.toml"}
-    assert scratch.touched == files
+    assert scratch.touched == {"capi_middleware/events.py", "capi_middleware/report/causes.toml"}
 
 
 def test_each_forgotten_place_is_named(scratch: Scratch) -> None:
     scratch.write(f"{FLAGS}/moon.py", "", "from capi_middleware.report.flags.registry import *\n")
     scratch.write(f"{FLAGS}/copies.py", "", NEW_FLAG.replace("@check\n", ""))
     scratch.write(f"{FLAGS}/site.py", "", NEW_FLAG.replace("moon_is_full", "moon_is_new"))
-    scratch.write(f"{FLAGS}/texts.toml", "", '[moon_is_old]\nexplanation = "It was new."\n')
-    scratch.write("capi_middleware/events.py", '    "replay",\n', '    "moonlight",\n')
+    scratch.write(f"{FLAGS}/texts.toml", "", '[moon_is_old]\ntitle = "It"\nplain = "Is."\n')
+    scratch.write(
+        "capi_middleware/events.py", '"request_blocked", "request_replaced"', '"moonlight", '
+    )
     assert scratch.ran(SHOW)["forgotten"] == [
         "report/flags/__init__.py: SUBJECTS does not import moon.py",
         "report/flags/copies.py: moon_is_full has no @check",
         "report/flags/texts.toml: no check is called moon_is_old",
+        "report/flags/texts.toml: moon_is_new is not there",
         "report/causes.toml: browser has no moonlight",
         "page/script: nothing says moonlight, see events.BEACON_OUTCOMES",
     ]

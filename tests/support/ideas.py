@@ -19,6 +19,7 @@ from capi_middleware.report import flags
 from capi_middleware.report.causes import CAUSES, server_cause
 from capi_middleware.report.flags.registry import TEXTS
 from capi_middleware.report.model import SIDES
+from capi_middleware.report.numbers import ROWLESS, WITH_ROW
 
 _PACKAGE = Path(capi_middleware.__file__).parent
 
@@ -27,8 +28,8 @@ def forgotten(manual: Path) -> list[str]:
     """What is missing where in the package that is imported, and in its manual."""
     told = manual.read_text("utf-8")
     return [
-        *_flags(), *_causes(), *_match_keys(), *_columns(), *_consent(told), *_commands(told),
-        *_codes(),
+        *_flags(), *_causes(), *_match_keys(), *_columns(), *_consent(told),
+        *_commands(told), *_codes(),
     ]  # fmt: skip
 
 
@@ -54,11 +55,15 @@ def _flags() -> list[str]:
         f"report/flags/texts.toml: no check is called {code}"
         for code in sorted(TEXTS.keys() - flags.CHECKS.keys())
     ]
-    return found
+    return found + [
+        f"report/flags/texts.toml: {code} is not there"
+        for code in sorted(flags.CHECKS.keys() - TEXTS.keys())
+    ]
 
 
 def _causes() -> list[str]:
     states = {server_cause(state) for state in get_args(ServerState) if state != "delivered"}
+    states |= {"other_name", *ROWLESS, *WITH_ROW}
     script = "".join(one.read_text("utf-8") for one in _PACKAGE.glob("page/script/*.js"))
     found = []
     for side, stored in zip(SIDES, (set(BROWSER_CAUSES), states), strict=True):

@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from capi_middleware.events import SENT, STANDARD_EVENTS, UNPAIRED
 from capi_middleware.report.causes import Cause, cause_of
 from capi_middleware.report.flags.registry import TEXTS, Facts, Flags, check, flag
@@ -71,7 +73,7 @@ def _below(facts: Facts, event: EventReport, n: int, severity: Severity) -> Flag
     if part is not None and misses(n, event.browser, target):
         yield flag(
             severity, event.place, value=part, target=target,
-            event=event, share=percent(part), goal=goal(target), fix=_server_fix(facts, event),
+            event=event, share=percent(part), goal=goal(target), by=_why(facts, event),
         )  # fmt: skip
 
 
@@ -85,7 +87,7 @@ def browser_missing(facts: Facts) -> Flags:
             most, cause = _biggest("browser", event.missing_browser)
             yield flag(
                 cause.severity, event.place, value=missing, target=allowed,
-                event=event, share=percent(missing), most=most, cause=cause,
+                event=event, share=percent(missing), most=most, by=cause,
             )  # fmt: skip
 
 
@@ -101,9 +103,8 @@ def server_missing(facts: Facts) -> Flags:
             most, cause = _biggest("server", causes)
             severity: Severity = "warning" if surely_above(n, event.browser, allowed) else "info"
             yield flag(
-                severity, event.place, value=missing, target=allowed, n=n,
-                event=event, share=percent(missing), most=most, cause=cause,
-                fix=_server_fix(facts, event),
+                severity, event.place, value=missing, target=allowed, n=n, event=event,
+                share=percent(missing), most=most, because=cause.because, by=_why(facts, event),
             )  # fmt: skip
 
 
@@ -112,34 +113,41 @@ def _biggest(side: Side, causes: Mapping[str, int]) -> tuple[str, Cause]:
     return f"{word}: {n:,} of {sum(causes.values()):,}", cause_of(side, word)
 
 
-def _server_fix(facts: Facts, event: EventReport) -> str:
-    """What brings the missing server copies, with the line to write where it is known."""
+def _why(facts: Facts, event: EventReport) -> Cause:
+    """What keeps most server copies away, with the line to write where it is known."""
     if doubles := _doubles(facts, event):
         return doubles
     word = next(iter(event.missing_server))
+    cause = cause_of("server", word)
     if word != "unmapped" or not event.unmapped_pages:
-        return cause_of("server", word).fix
-    page = next(iter(event.unmapped_pages))
-    return (
-        f'Config(mirror=["{event.event_name}"]) sends them, or EventRoute("GET {page}", '
-        f'"{event.event_name}") if the page itself is the event, or track("{event.event_name}")'
-        " in the view that does it."
+        return cause
+    name, page = event.event_name, next(iter(event.unmapped_pages))
+    return replace(
+        cause,
+        fix=f'Config(mirror=["{name}"]) sends them, or EventRoute("GET {page}", "{name}") if the '
+        f'page itself is the event, or track("{name}") in the view that does it.',
+        line=f'mirror = ["{name}"]',
     )
 
 
-def _doubles(facts: Facts, event: EventReport) -> str:
-    """What to do instead where another server copy would count the same event once more.
+def _doubles(facts: Facts, event: EventReport) -> Cause | None:
+    """What is wrong where another server copy would count the same event once more.
 
     The server sends it under another name, or without a page that could know its event_id.
     """
     if not (event.without_event_id or "unmapped" in event.missing_server):
-        return ""
+        return None
     for other in facts.events:
         if other.server and _one_thing(event, other):
-            return _renamed(event.event_name, other.event_name)
+            cause = cause_of("server", "other_name")
+            return replace(cause, fix=_renamed(event.event_name, other.event_name))
     if event.missing_browser.get("not_rendered"):
-        return TEXTS["event_id_mismatch"].fix.format_map({"event": event})
-    return ""
+        texts, filling = TEXTS["event_id_mismatch"], {"event": event}
+        return Cause(
+            texts.title, texts.plain, "", texts.fix.format_map(filling),
+            texts.line.format_map(filling), word="event_id_mismatch",
+        )  # fmt: skip
+    return None
 
 
 @check
@@ -157,12 +165,13 @@ def event_id_missing(facts: Facts) -> Flags:
     """Calls of the pages' own pixel code went out bare."""
     for event in facts.events:
         if n := event.without_event_id:
-            mirror = f'Config(mirror=["{event.event_name}"])'
-            fix = f"{mirror} gives them an event_id and a server copy."
-            fix = (
-                _server_fix(facts, event) if event.missing_server else _doubles(facts, event) or fix
-            )
-            yield flag("warning" if n >= MIN_EVENTS else "info", event.place, value=n, fix=fix)
+            why = _why(facts, event) if event.missing_server else _doubles(facts, event)
+            mirror = f'mirror = ["{event.event_name}"]'
+            fix = f"Config({mirror.replace(' ', '')}) gives them an event_id and a server copy."
+            yield flag(
+                "warning" if n >= MIN_EVENTS else "info", event.place, value=n, by=why,
+                fix=why.fix if why else fix, mirror=mirror,
+            )  # fmt: skip
 
 
 @check

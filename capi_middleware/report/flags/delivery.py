@@ -5,7 +5,8 @@ from collections import Counter, defaultdict
 from capi_middleware.meta.codes import kind_of, meaning_of
 from capi_middleware.report.causes import cause_of
 from capi_middleware.report.flags.registry import Facts, Flags, check, flag
-from capi_middleware.report.numbers import MIN_EVENTS
+from capi_middleware.report.model import Severity
+from capi_middleware.report.numbers import MIN_EVENTS, ROWLESS, WITH_ROW
 
 #: Half of the events later than this is not the "real time" that Meta asks for, in seconds.
 _REAL_TIME = 60.0
@@ -58,8 +59,11 @@ def delivery_expired(facts: Facts) -> Flags:
 
 @check
 def delivery_dropped(facts: Facts) -> Flags:
-    """Server copies were given up, or lack what Meta refuses them without."""
-    return _lost(facts, "dropped", "invalid")
+    """Server copies were given up, or lack what Meta refuses them without.
+
+    Those of a damaged file are told by store_damaged.
+    """
+    return _lost(facts, "dropped", "invalid", *{*ROWLESS, *WITH_ROW} - {"damaged"})
 
 
 @check
@@ -84,7 +88,7 @@ def store_damaged(facts: Facts) -> Flags:
 def _lost(facts: Facts, *words: str) -> Flags:
     for event in facts.events:
         causes = {word: facts.undelivered.get(event.place, {}).get(word, 0) for word in words}
-        lost, word = sum(causes.values()), max(causes, key=causes.__getitem__)
+        lost, word = sum(causes.values()), max(causes, key=lambda one: (causes[one], one))
         if not lost:
             continue
         cause = cause_of("server", word)
@@ -95,8 +99,10 @@ def _lost(facts: Facts, *words: str) -> Flags:
             meaning, fix = meaning_of(reason)
             of = sum(refusals.values())
             because = f"Meta refused them: {meaning} ({reason}, {n:,} of {of:,})"
+        severity: Severity = "warning" if accepted else "critical"
         yield flag(
-            "warning" if accepted else "critical", event.place, value=lost, fix=fix,
+            "info" if word == "dead_letter" else severity, event.place, value=lost, fix=fix,
+            by=cause,
             explanation=f"{lost:,} of {lost + accepted:,} server copies did not get through, "
             f"because {because}.",
         )  # fmt: skip

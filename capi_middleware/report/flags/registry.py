@@ -10,6 +10,7 @@ import msgspec
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.settings import Config
 from capi_middleware.events import Count
+from capi_middleware.report.causes import Cause
 from capi_middleware.report.model import (
     TARGET,
     EventReport,
@@ -77,20 +78,28 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a flag says: templates of str.format, by default a sentence that its check gives.
 
+    `title` and `plain` are for those who run the ads, the others for developers: `line` is the
+    exact line to write or run. `cause` is what the flag shares with others, by default its code.
     `words` are what a template says of each kind of thing that the flag may be about.
     """
 
+    title: str
+    plain: str
     explanation: str = "{explanation}"
     fix: str = "{fix}"
+    line: str = ""
+    cause: str = ""
     words: dict[str, dict[str, str]] = {}
 
 
-#: By the flag's code. A flag that is not there gives both sentences itself.
+#: By the flag's code.
 TEXTS: dict[str, Texts] = msgspec.toml.decode(
     files("capi_middleware.report.flags").joinpath("texts.toml").read_bytes(),
     type=dict[str, Texts],
 )
 
+
+_NO_TEXTS = Texts("Something to look at", "")
 
 #: A flag that wants its code, and with that its texts.
 Found = Callable[[str], Flag]
@@ -114,15 +123,25 @@ def with_config(judge: Check) -> Check:
 
 
 def flag(
-    severity: Severity, place: Place = ("", ""), *, value: float, target: float = 0, **told: object
+    severity: Severity,
+    place: Place = ("", ""),
+    *,
+    value: float,
+    target: float = 0,
+    by: Cause | None = None,
+    **told: object,
 ) -> Found:
     """What a check yields: `place` has "" where it is about no single event, or pixel.
 
-    `told`, `value` and `target` fill the texts.
+    `told`, `value` and `target` fill the texts. Where copies are missing `by` a cause, that one
+    has the title, the plain words and the line.
     """
 
     def found(code: str) -> Flag:
-        texts, filling = TEXTS.get(code, Texts()), {**told, "value": value, "target": target}
+        texts, filling = (
+            TEXTS.get(code, _NO_TEXTS),
+            {**told, "value": value, "target": target, "cause": by},
+        )
         return Flag(
             code=code,
             severity=severity,
@@ -132,6 +151,10 @@ def flag(
             target=target,
             explanation=texts.explanation.format_map(filling),
             fix=texts.fix.format_map(filling),
+            title=by.title if by else texts.title.format_map(filling),
+            plain=by.plain if by else texts.plain.format_map(filling),
+            line=by.line if by else texts.line.format_map(filling),
+            cause=by.word if by else texts.cause or code,
         )
 
     return found

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.meta.versions import LAST_DAYS, NEWEST, version_at
 from capi_middleware.report.causes import cause_of
 from capi_middleware.report.flags.registry import TEXTS, Facts, Flags, check, flag, with_config
@@ -117,6 +118,7 @@ def match_key_missing(facts: Facts) -> Flags:
             yield flag(
                 "warning", event.place, value=advice.share, target=_KEY_SHARE,
                 n=n, event=event, advice=advice, share=percent(advice.share),
+                what=MATCH_KEYS[advice.key].what,
             )  # fmt: skip
 
 
