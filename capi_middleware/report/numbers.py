@@ -164,7 +164,7 @@ class _Group(Struct):
         """Events of which Meta got neither copy, those without a row as well."""
         dropped = self.counted("dropped")
         rows = sum(one.n for one in self.rows if fate(one) == "neither")
-        return rows + sum(dropped.get(reason, 0) for reason in _ROWLESS)
+        return rows + sum(dropped.get(reason, 0) for reason in ROWLESS)
 
     def undelivered(self) -> dict[str, int]:
         """What Meta has not accepted, by cause."""
