@@ -112,13 +112,14 @@ class PageEvent(
     omit_defaults=True,
     rename={
         "event_name": "n", "event_id": "i", "custom_data": "d", "pixel_ids": "p",
-        "is_custom": "c", "once": "o",
+        "is_custom": "c", "once": "o", "send": "s",
     },
 ):  # fmt: skip
     """An event as the pixel script reads it, in a tag, a cookie or a header.
 
     `is_custom` is 1 for a name that is none of Meta's; `once` is 1 for an event that was carried
-    here and may be fired once in this browser.
+    here and may be fired once in this browser. `send` as in Event, said only of one that is signed
+    and held until its visitor consents.
     """
 
     event_name: str
@@ -127,6 +128,7 @@ class PageEvent(
     pixel_ids: tuple[str, ...]
     is_custom: int = 0
     once: int = 0
+    send: Literal["both", "server", "browser"] = "both"
 
 
 class Row(Private, Struct, frozen=True):
@@ -189,9 +191,9 @@ class Count(Struct, frozen=True):
     for several events, see Use in store/records.py), beside (with another conversion of the visitor
     on the page; `reason` is its name), unsigned (only a beacon told of it, under an event_id that
     is not ours), consent (a page was shown; `reason` is the rule that decided and what, such as
-    "tcf granted"), ip_family (of a page whose browser knows its address; `reason` is how it and the
-    server see it, such as "IPv6 IPv4"). `reason` says why, `event_name` and `pixel_id` are "" where
-    they do not apply.
+    "tcf granted", "tcf held"), ip_family (of a page whose browser knows its address; `reason` is
+    how it and the server see it, such as "IPv6 IPv4"). `reason` says why, `event_name` and
+    `pixel_id` are "" where they do not apply.
     """
 
     kind: Literal[

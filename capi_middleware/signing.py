@@ -14,7 +14,7 @@ from itsdangerous import BadSignature, Signer
 
 # What keys are for. One purpose's key is of no use for another: who checks alerts cannot mint.
 _EVENT_ID = "capi.event_id"
-VISITOR, CARRIED, WAITING, _LOGIN = "visitor", "carried", "waiting", "report"
+VISITOR, CARRIED, WAITING, HELD, _LOGIN = "visitor", "carried", "waiting", "held", "report"
 _ALERT, _VALUE, _TOKEN, _SECRET = b"capi.alert", b"capi.value", b"capi.token", b"secret_key"
 _USE, _PAGE = b"capi.use", b"capi.page"
 

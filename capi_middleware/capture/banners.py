@@ -30,13 +30,23 @@ ADDITIONAL, _PROVIDER = "addtl_consent", re.compile(r"ac:([1-9]\d{0,4})")
 class ReadyRule(NamedTuple):
     """A known banner: its cookie, what must be allowed in it, how to read it, and what shows it.
 
-    `marks` are texts that only a page with this banner has.
+    `marks` are texts that only a page with this banner has. Before it is answered a banner has no
+    cookie, or lacks the cookie `answered`, or has one without the text `action`.
     """
 
     cookie: str
     requires: Sequence[Any]
     allowed: Callable[[str], frozenset[str] | None]
     marks: Sequence[str] = ()
+    answered: str = ""
+    action: str = ""
+
+    def is_answered(self, jar: Mapping[str, Sequence[str]]) -> bool:
+        """Whether the visitor answered, by all cookies of a browser."""
+        values = jar.get(self.cookie, ())
+        if self.answered and self.answered not in jar:
+            return False
+        return any(self.action in unquote(one[:_LONGEST]) for one in values)
 
     def allows(self, value: str, requires: Sequence[Any]) -> bool:
         """Whether the cookie allows all that is required; an unreadable one allows nothing.
@@ -209,10 +219,15 @@ READY_RULES = {
         ("C0004",),
         _onetrust,
         ("otSDKStub", "cdn.cookielaw.org", "OptanonWrapper"),
+        answered="OptanonAlertBoxClosed",
     ),
     "cookiebot": ReadyRule("CookieConsent", ("marketing",), _cookiebot, ("consent.cookiebot.",)),
     "cookieyes": ReadyRule(
-        "cookieyes-consent", ("advertisement",), _pairs, ("cdn-cookieyes.com", "cookie-law-info")
+        "cookieyes-consent",
+        ("advertisement",),
+        _pairs,
+        ("cdn-cookieyes.com", "cookie-law-info"),
+        action="action:yes",
     ),
     "usercentrics": ReadyRule(
         "uc_gcm", ("ad_storage", "ad_user_data"), _google, ("usercentrics.eu", "usercentrics-cmp")

@@ -81,6 +81,13 @@ class Carrier:
             signer, seconds=WAITING_SECONDS, comfortable=_LONGEST_WAITING, longest=_LONGEST_WAITING
         )
 
+    @classmethod
+    def held(cls, signer: Signer, minutes: int) -> "Carrier":
+        """For events that wait until a visitor consents."""
+        return cls(
+            signer, seconds=60 * minutes, comfortable=_LONGEST_WAITING, longest=_LONGEST_WAITING
+        )
+
     def pack(
         self,
         events: Sequence[PageEvent],
@@ -119,10 +126,13 @@ class Carrier:
         carried = self._unpack(text, now, owner)
         return carried.e, carried.s, carried.d
 
-    def waited(self, text: str, *, now: float, address: str) -> tuple[list[PageEvent], bool]:
-        """The events, and whether they happened at `address`; raises BadBeacon otherwise."""
+    def waited(self, text: str, *, now: float, address: str) -> tuple[list[PageEvent], bool, int]:
+        """The events, whether they happened at `address`, and when they were packed (Unix seconds).
+
+        Raises BadBeacon otherwise.
+        """
         carried = self._unpack(text, now, "")
-        return carried.e, carried.u == short_hash(address)
+        return carried.e, carried.u == short_hash(address), carried.t
 
     def _unpack(self, text: str, now: float, owner: str) -> _Carried:
         body, _, signature = text.partition(".")
@@ -148,15 +158,17 @@ def brings(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return False
 
 
-def as_header(events: Sequence[PageEvent], waiting: str = "") -> tuple[bytes, int]:
+def as_header(events: Sequence[PageEvent], waiting: str = "", held: str = "") -> tuple[bytes, int]:
     """A header's value of at most 4000 bytes, and how many of the events are in it.
 
-    `waiting` is the signed text of events that wait until the answer is shown.
+    `waiting` is the signed text of events that wait until the answer is shown, `held` of those
+    that wait until the visitor consents.
     """
-    if not waiting:
+    more = {name: text for name, text in (("w", waiting), ("g", held)) if text}
+    if not more:
         return _fitted(events, ascii_json, _LONGEST_HEADER, _LONGEST_HEADER)
     return _fitted(
-        events, lambda some: ascii_json({"e": some, "w": waiting}), _COMFORTABLE, _LONGEST_HEADER
+        events, lambda some: ascii_json({"e": some, **more}), _COMFORTABLE, _LONGEST_HEADER
     )
 
 

@@ -31,18 +31,30 @@ _LDU_COUNTRIES = {"US": 1}
 
 
 #: The strictest first; and how many cookies of one name are looked at.
-_STRICT, _MOST_ALIKE = ("denied", "limited", "granted"), 8
+_STRICT, _MOST_ALIKE = ("denied", "limited", "granted", "unanswered"), 8
+
+
+#: What a page's script says that its visitor answered.
+Said = Literal["granted", "denied", "limited"]
+#: The cookie in which we keep that, for half a year in seconds; a banner's own goes before it.
+COOKIE, COOKIE_SECONDS = "capi_consent", 15_552_000
 
 
 class Permission(NamedTuple):
-    """The answer. `country` and `state` are Meta's codes for limited data use, 0 for "locate"."""
+    """The answer. `country` and `state` are Meta's codes for limited data use, 0 for "locate".
 
-    consent: Literal["granted", "denied", "limited"]
+    `waits`: it is denied because nobody has answered yet.
+    """
+
+    consent: Said
     country: int = 0
     state: int = 0
+    waits: bool = False
 
 
 GRANTED, DENIED = Permission("granted"), Permission("denied")
+WAITS = Permission("denied", waits=True)
+UNANSWERED = "unanswered"
 
 
 class ConsentRule:
@@ -70,21 +82,33 @@ class ConsentRule:
     def cookies(self) -> list[str]:
         """The names of the cookies that a rule without a callable reads."""
         declared = self._declared
-        if self._rule == "google" and "cookie" not in declared:
-            return [rule.cookie for rule in READY_RULES.values()]
-        if self._rule:
-            own = [declared.get("cookie", READY_RULES[self._rule].cookie)]
-            return [*own, ADDITIONAL] if isinstance(declared.get("vendor"), str) else own
-        return _COOKIE.findall(str(declared.get("value", "")))
+        if not self._rule:
+            return [*_COOKIE.findall(str(declared.get("value", ""))), COOKIE]
+        rules = READY_RULES.values() if self._rule == "google" else [READY_RULES[self._rule]]
+        names = [name for one in rules for name in (one.cookie, one.answered) if name]
+        names = [declared["cookie"]] if "cookie" in declared else names
+        by_provider = isinstance(declared.get("vendor"), str)
+        return [*names, *([ADDITIONAL] if by_provider else []), COOKIE]
+
+    def heard(self) -> tuple[str, Sequence[Any], Any] | None:
+        """What the page's script listens to: a ready rule, what it requires, and the vendor.
+
+        "" is whatever banner there is. None without a rule.
+        """
+        if self.is_open:
+            return None
+        rule = self._rule if self._rule != "google" else ""
+        requires = self._declared.get("requires", READY_RULES[rule].requires if rule else ())
+        return rule, requires, self._declared.get("vendor")
 
     def read(self, lookup: Lookup) -> Any:
         """The answer of a rule without a callable."""
         declared = self._declared
         if not declared:
             return True
-        if self._rule:
-            return self._is_allowed(_jar(lookup))
         jar = _jar(lookup)
+        if self._rule:
+            return self._is_allowed(jar) or (False if self._is_answered(jar) else UNANSWERED)
         most = max(map(len, jar.values()), default=1)
         if most == 1:
             return self._answer(lookup)
@@ -121,6 +145,29 @@ class ConsentRule:
             return bool(told) and all(has_provider(one, vendor[3:]) for one in told)
         return vendor is None or all(has_vendor(one, vendor) for one in values)
 
+    def _is_answered(self, jar: Mapping[str, Sequence[str]]) -> bool:
+        """Whether the cookie of a ready rule shows an answer."""
+        declared, ready = self._declared, READY_RULES[self._rule]
+        if "cookie" in declared:
+            return declared["cookie"] in jar
+        if self._rule == "google":
+            return any(rule.is_answered(jar) for rule in READY_RULES.values())
+        return ready.is_answered(jar)
+
+    def said(self, answer: Any, lookup: Lookup, said: Said | None) -> Any:
+        """The `answer` of the rule; where it has none what the page's script `said`, now or before.
+
+        Who says no on the page means it, whatever the rule knows yet.
+        """
+        if said == "denied":
+            return said
+        if answer != UNANSWERED or said is not None:
+            return answer if answer != UNANSWERED else said
+        kept = _jar(lookup).get(COOKIE, ())
+        if not kept or not all(one in _STRICT for one in kept):
+            return answer
+        return min(kept, key=_STRICT.index)
+
     def _answer(self, lookup: Lookup) -> Any:
         declared = self._declared
         value, country, state = (
@@ -131,7 +178,10 @@ class ConsentRule:
             wanted = declared.get(answer, ())
             if value is not MISSING and value in ([wanted] if isinstance(wanted, str) else wanted):
                 return answer if answer == "granted" else (answer, country, state)
-        return "denied"
+        denied = declared.get("denied")
+        if denied is None or value in ([denied] if isinstance(denied, str) else denied):
+            return "denied"
+        return UNANSWERED
 
     def denies(self, headers: Mapping[str, str]) -> bool:
         """Whether Global Privacy Control denies, whatever the rule says."""
@@ -140,9 +190,10 @@ class ConsentRule:
     def decide(self, answer: Any, headers: Mapping[str, str]) -> Permission:
         """What may be done with this visitor's events.
 
-        `answer`: True, False, "granted", "denied", "limited", or ("limited", country, state);
-        anything else, None included, is denied: a rule that fails must not send. `Sec-GPC: 1`,
-        where the site honours it, is denied too: Meta documents no mapping for it.
+        `answer`: True, False, "granted", "denied", "limited", ("limited", country, state), or
+        "unanswered", which is denied and may be answered yet; anything else, None included, is
+        denied: a rule that fails must not send. `Sec-GPC: 1`, where the site honours it, is denied
+        too: Meta documents no mapping for it.
         """
         if self.denies(headers):
             return DENIED
@@ -150,6 +201,8 @@ class ConsentRule:
         answer, country, state = given
         if answer is True or answer == "granted":
             return GRANTED
+        if answer == UNANSWERED:
+            return WAITS
         if answer != "limited":
             return DENIED
         return Permission("limited", *_codes(country, state))

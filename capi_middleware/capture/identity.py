@@ -155,9 +155,11 @@ def _domain_of(host: str, within: str) -> str | None:
     return None
 
 
-def set_cookie_header(name: str, value: str, domain: str | None, *, secure: bool) -> bytes:
-    """A Set-Cookie value that Meta's pixel can read: not HttpOnly."""
-    text = f"{name}={value}; Path=/; Max-Age={MAX_AGE}; SameSite=Lax"
+def set_cookie_header(
+    name: str, value: str, domain: str | None, seconds: int = MAX_AGE, *, secure: bool
+) -> bytes:
+    """A Set-Cookie value that Meta's pixel can read: not HttpOnly. 0 seconds remove the cookie."""
+    text = f"{name}={value}; Path=/; Max-Age={seconds}; SameSite=Lax"
     if domain:
         text += f"; Domain=.{domain}"
     return (text + "; Secure" if secure else text).encode("ascii")

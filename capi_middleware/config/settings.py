@@ -78,7 +78,11 @@ class Config:
             demo/README.md; or {"rule": "onetrust", "requires": ["C0004"], "cookie": ...}); a
             mapping {"value": "{cookie.consent}", "granted": [...], "limited": [...],
             "state": "CA"}; or a callable taking the request and returning "granted", "denied",
-            "limited" or ("limited", "US", "CA"), or a bool. All are granted by default.
+            "limited" or ("limited", "US", "CA"), or a bool; or "unanswered", which a mapping means
+            where it has "denied": [...] and the value is none of all these. All are granted by
+            default.
+        hold_minutes: how long an open page keeps its events until its visitor answers the banner,
+            or capi.consent("granted") says so; 0: pages before an answer have no tag.
         privacy: "honor-gpc" treats `Sec-GPC: 1` as denied; "ignore-gpc" does not.
         default_region: reads national phone numbers, ISO 3166-1 alpha-2.
         trusted_proxies: networks (CIDR) whose X-Forwarded-* and Forwarded headers are believed;
@@ -140,6 +144,7 @@ class Config:
     page_view: bool = True
     user_data: Rule = None
     consent: Rule | str = None
+    hold_minutes: int = 30
     privacy: Literal["honor-gpc", "ignore-gpc"] = "honor-gpc"
     default_region: str = "US"
     trusted_proxies: Sequence[str] = ()
@@ -336,7 +341,7 @@ class Config:
                 fail(name, kind_of(value), "true or false")
             if get_origin(kind) is Literal and value not in get_args(kind):
                 fail(name, repr(value), " or ".join(map(repr, get_args(kind))))
-            least = 0 if name == "insights_hours" else 1
+            least = 0 if name in ("insights_hours", "hold_minutes") else 1
             is_whole = isinstance(value, int) and not isinstance(value, bool)
             if kind is int and not (is_whole and value >= least):
                 fail(name, repr(value), f"a whole number of at least {least}")
@@ -457,7 +462,7 @@ def _is_drawn(secret: str) -> bool:
 
 def _check_consent(rule: Mapping[str, Any]) -> None:
     ready = "rule" in rule
-    own = {"value", "granted", "limited", "country", "state"}
+    own = {"value", "granted", "limited", "denied", "country", "state"}
     known = {"rule", "requires", "cookie", "vendor"} if ready else own
     if unknown := set(rule) - known:
         fail("consent", f"the unknown {sorted(unknown)}", f"some of {sorted(known)}")

@@ -239,12 +239,9 @@ class Endpoints:
                 for call in question.m
                 if self._may_name(call, key.event_id, whose)
             ]
-            await exchange.mirror(calls, key, waits)
+            await exchange.mirror(question, calls, key, waits)
             return Response(status_code=204, headers=_FRESH)
-        told, headers = await exchange.answer(
-            waits, question.w, mark=question.y, is_open=is_ours or elsewhere, a_part=question.f,
-            has=question.h,
-        )  # fmt: skip
+        told, headers = await exchange.answer(question, waits, is_open=is_ours or elsewhere)
         if elsewhere:
             tenant, within = exchange.visit().tenant, self._issuer.config.cookie_domain
             if tenant is not None:  # the script knows no pixels of one visitor's shop

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from capi_middleware.capture.consent import GRANTED, Permission
+from capi_middleware.capture.consent import GRANTED, UNANSWERED, Permission
 from capi_middleware.events import STANDARD_EVENTS, Event, PageEvent, PageKey
 from capi_middleware.meta.match_keys import ADVANCED_MATCHING
 from capi_middleware.private import Private
@@ -75,6 +75,8 @@ class _Block(Private, Struct, omit_defaults=True):
     w: str = ""
     y: str = ""
     c: int = 0
+    q: Sequence[Any] | None = None
+    g: str = ""
 
 
 def below(mount: str, prefix: str) -> str:
@@ -137,11 +139,11 @@ def page_key(
 
 
 def told_consent(permission: Permission) -> tuple[str | None, tuple[int, int] | None]:
-    """What the script must know of the consent: nothing (None, None) when it is granted.
+    """What the script must know of an answer: nothing (None, None) when it is granted.
 
     Else its name and, for "limited", Meta's codes (country, state) for limited data use.
     """
-    consent, country, state = permission
+    consent, country, state, _ = permission
     if consent == "granted":
         return None, None
     return consent, (country, state) if consent == "limited" else None
@@ -160,11 +162,15 @@ def _escaped(text: bytes) -> bytes:
 class TagMaker:
     """Makes the tags of one site. `prefix` is the path of our endpoints below any mount.
 
-    With `mirror` the page's own pixel calls get event_ids.
+    With `mirror` the page's own pixel calls get event_ids. `heard` is what the script hears the
+    consent of in the page, see ConsentRule.heard.
     """
 
-    def __init__(self, *, prefix: str, script_url: str, mirror: bool) -> None:
+    def __init__(
+        self, *, prefix: str, script_url: str, mirror: bool, heard: Sequence[Any] | None = None
+    ) -> None:
         self._prefix = prefix
+        self._heard = heard
         self._element = _element(prefix, None)
         self._script_url = script_url
         self._mirror = mirror
@@ -186,6 +192,7 @@ class TagMaker:
         mount: str = "",
         ask: bool = False,
         waiting: str = "",
+        held: str = "",
         mark: str = "",
         consent: Permission = GRANTED,
         key: PageKey | None = None,
@@ -198,17 +205,18 @@ class TagMaker:
 
         `mount` is the path that the app is mounted at. With `ask` the page does not carry all its
         events and the script asks for the others, or for those that are `waiting` until the page is
-        shown (signed, see Carrier); `mark` shows that the app answered it. `key` is what shows that
-        later calls come from this page. `nonce` is the page's own CSP nonce;
-        `refused` is what its policy keeps the script from, see csp.Ruling.notes.
+        shown (signed, see Carrier), or `held` until its visitor consents; `mark` shows that the app
+        answered it. `key` is what shows that later calls come from this page. `nonce` is the page's
+        own CSP nonce; `refused` is what its policy keeps the script from, see csp.Ruling.notes.
         """
         way = _BY_IMAGE if "connect-src" in refused else int(not _CARRIED.isdisjoint(refused))
         prefix = below(mount, self._prefix) if mount else self._prefix
         state, limits = (None, None) if consent is GRANTED else told_consent(consent)
+        state = UNANSWERED if held else state
         block = _encode(
             _Block(
                 prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits,
-                waiting, mark, way,
+                waiting, mark, way, self._heard, held,
             )
         )  # fmt: skip
         if not block.isascii():

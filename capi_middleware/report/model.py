@@ -290,9 +290,9 @@ class Report(Struct, frozen=True):
     `comparisons` put it beside our numbers. `graph_versions` are the version of Meta's API that is
     used, and the newest known if that is another. `consent` counts the pages that were shown by the
     rule that decided about their visitors ("gpc" is Global Privacy Control) and its answer:
-    granted, denied, limited. `now` is the last 24 hours and `before` the 7 days before; of a window
-    that was asked for, itself and as long a time before. `pixel_names` are those of the config, by
-    id.
+    granted, denied, limited, held (before an answer), released (of these, answered with a yes),
+    withdrawn. `now` is the last 24 hours and `before` the 7 days before; of a window that was asked
+    for, itself and as long a time before. `pixel_names` are those of the config, by id.
     """
 
     window: ReportWindow

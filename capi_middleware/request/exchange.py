@@ -9,9 +9,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from capi_middleware.capture import carrying
-from capi_middleware.capture.beacon import Call
+from capi_middleware.capture.beacon import Call, Question
 from capi_middleware.capture.carrying import is_navigation
-from capi_middleware.capture.consent import DENIED, GRANTED
+from capi_middleware.capture.consent import DENIED, GRANTED, UNANSWERED
 from capi_middleware.capture.mirroring import names_order
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.capture.urls import PATH_SAFE
@@ -93,9 +93,9 @@ class Exchange(Private):
 
     __slots__ = (
         "_aside", "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
-        "_head", "_injector", "_lacks_view", "_mark", "_mount", "_nobodys", "_opened", "_page_view",
-        "_path", "_promised", "_raw_path", "_started", "_tag_failed", "_unheeded", "_verdict",
-        "_visit", "_waiting", "commits", "headers", "issuer", "scope", "tee",
+        "_head", "_held", "_injector", "_lacks_view", "_mark", "_mount", "_nobodys", "_opened",
+        "_page_view", "_path", "_promised", "_raw_path", "_started", "_tag_failed", "_unheeded",
+        "_verdict", "_visit", "_waiting", "commits", "headers", "issuer", "scope", "tee",
     )  # fmt: skip
 
     def __init__(
@@ -130,6 +130,8 @@ class Exchange(Private):
         self._head: Head | None = None
         #: Signed events of an answer that was fetched ahead.
         self._waiting = ""
+        #: Signed events of an answer to a visitor who has not answered the banner.
+        self._held = ""
         #: What shows to the question of this page that it was answered.
         self._mark = ""
         self.headers: Headers = []
@@ -287,7 +289,15 @@ class Exchange(Private):
                 issuer.decided(visit.permission, visit.headers)
         if issuer.tenants is not None and not await self._find_tenant(visit, waits):
             return False
-        if refusal is not None and not prefetch:
+        if (
+            refusal == "consent"
+            and not (self._asks or 300 <= status < 400 or status >= 500)
+            and (page or visit.scripted)
+            and issuer.holds(visit.permission)
+            and not is_public(headers)
+        ):
+            await self._hold(visit, waits, status, page=page)
+        elif refusal is not None and not prefetch:
             self._suppress(refusal, keep_page=self._asks)
             # A page that others may see must not depend on this visitor: its question decides.
             if not self._asks:
@@ -304,7 +314,8 @@ class Exchange(Private):
             await drafts.complete(visit, waits, page_view=self._page_view)
         if drafts.orders:
             await drafts.silence(waits)
-        if not page or (visit.scripted and not (self._asks and not self._waiting)):
+        waits_here = bool(self._waiting or self._held)
+        if not page or (visit.scripted and not (self._asks and not waits_here)):
             if not prefetch:
                 self._add_page_view()
             self._send_on(visit, status)
@@ -347,7 +358,7 @@ class Exchange(Private):
                 pieces = injector.insert(tag)
             if first and injector.injected:
                 length = sum(map(len, pieces)) if last else None
-                ids = self._event_ids
+                ids = self._event_ids or bool(self._held)
                 headers = rewrite(self.headers, event_ids=ids, length=length, private=ids)
                 if not self._asks:
                     headers += self._cookies
@@ -357,7 +368,8 @@ class Exchange(Private):
             elif first and not chunk and not last:
                 self.hurry()
             elif first and not (last or injector.is_document is False or injector.untouched):
-                self.headers = rewrite(self.headers, event_ids=not self._asks, length=None)
+                has_ids = not self._asks or bool(self._held)
+                self.headers = rewrite(self.headers, event_ids=has_ids, length=None)
         except Exception as error:
             self._injector = None
             self.issuer.shield.caught(error, "injection")
@@ -375,7 +387,8 @@ class Exchange(Private):
         with self.issuer.shield.guard("the headers"):
             own = visit is not None and not self._asks
             cookies = visit.cookies(self.headers) if visit is not None and own else []
-            headers = rewrite(self.headers, event_ids=own, length=None, private=own)
+            ids = own or bool(self._held)
+            headers = rewrite(self.headers, event_ids=ids, length=None, private=ids)
             headers += cookies
             if visit is not None and own and visit.brings and visit.carried():
                 headers += visit.clearing()
@@ -457,17 +470,45 @@ class Exchange(Private):
         drafts.matches = []
         self._page_view = False  # the one of the address that is shown
 
+    async def _hold(self, visit: Visit, waits: Waits, status: int, *, page: bool) -> None:
+        """The visitor has not answered the banner: the events wait in the page, without a person.
+
+        Nothing is stored and no cookie is set: who asks with them later says who it is.
+        """
+        drafts, issuer = self._drafts, self.issuer
+        await drafts.complete(visit, waits, page_view=False)
+        if drafts.orders:
+            await drafts.silence(waits)
+        self._asks = page
+        if page:
+            self._mark_page(status)
+        if not visit.scripted:
+            self._add_page_view()
+        events = [draft.event for draft in drafts.events if draft.event.pixel_ids]
+        told = [
+            replace(one, send=event.send)
+            for one, event in zip(page_events(events), events, strict=True)
+        ]
+        if page or told:
+            self._held, _ = issuer.held.pack(
+                told, now=issuer.clock(), scripted=visit.scripted, owner="", address=self._address()
+            )
+        drafts.events.clear()
+        drafts.matches = []
+        self._page_view = False
+
     # -- what a page asks for that was shown already ----------------------------------------------
 
-    def _take_up(self, waiting: str, *, a_part: bool) -> bool:
-        """Draft the events that waited until they are shown; whether there are such."""
-        issuer, drafts = self.issuer, self._drafts
+    def _take_up(self, question: Question) -> bool:
+        """Draft the events that waited until they are shown, or held; whether there are such."""
+        issuer, drafts, a_part = self.issuer, self._drafts, question.f
+        carrier, text = issuer.waiting, question.w
+        if question.g:
+            carrier, text = issuer.held, question.g
         try:
-            events, is_here = issuer.waiting.waited(
-                waiting, now=issuer.clock(), address=self._address()
-            )
+            events, is_here, at = carrier.waited(text, now=issuer.clock(), address=self._address())
         except BadBeacon:
-            issuer.count(Count("beacon", "waiting"))
+            issuer.count(Count("beacon", "held" if question.g else "waiting"))
             return False
         matches = (
             {} if a_part or not is_here else {one.route.event_name: one for one in drafts.matches}
@@ -481,6 +522,8 @@ class Exchange(Private):
             if issuer.tenants is not None:
                 known = () if drafts.tenant is None else drafts.tenant.pixel_ids(one.event_name)
                 event.pixel_ids = tuple(x for x in known if x.partition("@")[0] in one.pixel_ids)
+            if question.g:
+                event.event_time, event.send = float(at), one.send
             drafts.events.append(Draft(event, match, tracked=True))
             if one.event_id[0] == "k":
                 drafts.recall(drafts.events[-1])
@@ -494,29 +537,27 @@ class Exchange(Private):
 
     async def answer(
         self,
+        question: Question,
         waits: Waits,
-        waiting: str = "",
         *,
-        mark: str = "",
         is_open: bool = False,
-        a_part: bool = False,
-        has: Sequence[str] = (),
     ) -> tuple[dict[str, Any], Headers]:
         """What a page without event_ids is told when its script asks, and header lines with it.
 
-        That is a page that others may have got too, and that has a `mark`; an address that the
-        script of an open page made (`is_open`); or one whose events are `waiting` (signed) until
-        it is shown; `a_part` of a page brings no PageView. The page `has` events of these names
-        already.
+        That is a page that others may have got too, and that has a mark; an address that the
+        script of an open page made (`is_open`); or one whose events wait (signed) until it is
+        shown, or are held until its visitor consents; a part of a page brings no PageView.
         """
         issuer, drafts, visit = self.issuer, self._drafts, self.visit()
         told: dict[str, Any] = {"e": []}
         if issuer.tenants is not None:
             await visit.find_tenant(waits)
             drafts.tenant = visit.tenant
+        mark, has, a_part = question.y, question.h, question.f or bool(question.g)
         page = issuer.asking.read(mark, self._path, issuer.clock()) if mark else None
-        is_shared = not (waiting and self._take_up(waiting, a_part=a_part))
+        is_shared = not ((question.w or question.g) and self._take_up(question))
         is_proven = not is_shared or page is not None or is_open
+        visit.said = question.x if is_proven else None
         page_view, unanswered = is_proven, list[Match]()
         if is_shared:
             names = page.names if page is not None and page.is_here else None
@@ -525,8 +566,17 @@ class Exchange(Private):
             matches = [match for match in matches if match.route.event_name not in has]
             drafts.matches, unanswered = issuer.asking.share(matches, names)
         await visit.decide(waits)
-        if is_shared and page is not None and visit.noise is None and visit.permission is not None:
-            issuer.decided(visit.permission, visit.headers)
+        permission = visit.permission
+        if visit.noise is None and permission is not None:
+            asks = page is not None and (is_shared or bool(question.g))
+            if visit.said == "denied" and is_open and not asks:
+                issuer.consented("withdrawn", visit.headers)
+            elif asks:
+                issuer.decided(permission, visit.headers)
+                if visit.said is not None and permission.consent != "denied" and not question.f:
+                    issuer.consented("released", visit.headers)
+        if issuer.holds(permission):
+            return {"e": [], "x": UNANSWERED}, []
         is_view = not (self._excluded or a_part or "PageView" in has)
         self._page_view = page_view and issuer.config.page_view and is_view
         refusal = visit.refusal()
@@ -536,12 +586,12 @@ class Exchange(Private):
         elif refusal is None:
             self._refuse("script_address", unanswered)
             await drafts.complete(visit, waits, page_view=self._page_view)
-            if is_shared:
-                for draft in drafts.events:
-                    without_prices(draft.event)
+            for draft in drafts.events if is_shared else ():
+                without_prices(draft.event)
             if drafts.orders:
                 await drafts.silence(waits)
             self._add_page_view()
+            self._age(question)
             carrying = [one for one in drafts.events if one.event.send != "server"]
             events = [draft.event for draft in carrying]
             self._issue(carrying, "not_run", sets_cookies=True)
@@ -566,9 +616,21 @@ class Exchange(Private):
             told["l"] = limits
         if issuer.config.advanced_matching and (not is_shared or page is not None):
             told["p"] = issuer.pixels_knowing(self._known(events), visit.tenant)
-        return told, (visit.cookies() if events else []) + visit.cleared()
+        cookies = (visit.cookies() if events else []) + visit.cleared()
+        return told, cookies + visit.consent_cookies()
 
-    async def mirror(self, calls: Sequence[tuple[Call, bool]], key: PageKey, waits: Waits) -> None:
+    def _age(self, question: Question) -> None:
+        """Make the events of this question as old as it is, within the time that pages hold them.
+
+        Those that were held as signed are it already.
+        """
+        age = min(question.t, 60 * self.issuer.config.hold_minutes)
+        for draft in self._drafts.events if not question.g else ():
+            draft.event.event_time -= age
+
+    async def mirror(
+        self, question: Question, calls: Sequence[tuple[Call, bool]], key: PageKey, waits: Waits
+    ) -> None:
         """Issue what the own pixel code of the page with this key fired: server copies, if allowed.
 
         What may not be sent from here is written down as the browser's alone, if the app answered
@@ -601,6 +663,7 @@ class Exchange(Private):
             self._suppress(refusal)
             return
         await drafts.complete(visit, waits, page_view=False)
+        self._age(question)
         self._issue(drafts.events, "not_run")
         for commit in self.commits:
             await waits.commit(commit)
@@ -669,7 +732,7 @@ class Exchange(Private):
         redirects = False
         if not is_public(self.headers):
             events = page_events([draft.event for draft in drafts])
-            headers, n = visit.send_on(events, status, self.headers, self._waiting)
+            headers, n = visit.send_on(events, status, self.headers, self._waiting, self._held)
             if headers:
                 self.headers = made_private(self.headers) + headers
                 if visit.headers.get("origin") in self.issuer.hosts.origins:
@@ -726,8 +789,8 @@ class Exchange(Private):
             if self._asks:
                 return issuer.tags.tag(
                     pixels, mount=self._mount, ask=True, waiting=self._waiting,
-                    mark=self._mark, nonce=verdict.nonce, refused=verdict.csp_notes,
-                    origin=origin, has_script=has_script,
+                    held=self._held, mark=self._mark, nonce=verdict.nonce,
+                    refused=verdict.csp_notes, origin=origin, has_script=has_script,
                 )  # fmt: skip
             if self._page_view:
                 self._page_view = False

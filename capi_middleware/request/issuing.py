@@ -65,6 +65,7 @@ from capi_middleware.request.tenants import Tenants
 from capi_middleware.shield import Shield
 from capi_middleware.signing import (
     CARRIED,
+    HELD,
     VISITOR,
     WAITING,
     Minter,
@@ -139,6 +140,8 @@ class Issuer:
         self.carrier: Carrier = Carrier(TextSigner(config.secrets, CARRIED))
         #: For events of pages that were fetched ahead.
         self.waiting: Carrier = Carrier.waiting(TextSigner(config.secrets, WAITING))
+        #: For events of pages whose visitor has not answered the banner.
+        self.held: Carrier = Carrier.held(TextSigner(config.secrets, HELD), config.hold_minutes)
         self._visitors = TextSigner(config.secrets, VISITOR)
         #: digest(value, currency) of either copy of an event.
         self.digest: ValueDigest = ValueDigest(config.secrets)
@@ -165,8 +168,9 @@ class Issuer:
         #: Where an event happened that has no page.
         self._without_page: str = config.action_source or "other"
         self.tags: TagMaker = TagMaker(
-            prefix=config.prefix, script_url=config.pixel_script_url, mirror=self.mirror.on
-        )
+            prefix=config.prefix, script_url=config.pixel_script_url, mirror=self.mirror.on,
+            heard=self.consent.heard() if config.hold_minutes else None,
+        )  # fmt: skip
         #: Unix time in seconds.
         self.clock: Callable[[], float] = clock
 
@@ -430,9 +434,17 @@ class Issuer:
 
     def decided(self, permission: Permission, headers: Mapping[str, str]) -> None:
         """Count what was decided about the visitor of a page: by which rule, and nobody's name."""
+        self.consented("held" if self.holds(permission) else permission.consent, headers)
+
+    def consented(self, what: str, headers: Mapping[str, str]) -> None:
+        """Count what became of a page by consent: an answer, held, released or withdrawn."""
         rule = "gpc" if self.consent.denies(headers) else self.consent.name
         if rule:
-            self.count(Count("consent", f"{rule} {permission.consent}"))
+            self.count(Count("consent", f"{rule} {what}"))
+
+    def holds(self, permission: Permission | None) -> bool:
+        """Whether events wait in the page until its visitor answers."""
+        return permission is not None and permission.waits and self.config.hold_minutes > 0
 
     # -- orders ----------------------------------------------------------------------------------
 

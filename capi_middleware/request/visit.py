@@ -19,7 +19,16 @@ from capi_middleware.capture.client import (
     read_client,
     without_port,
 )
-from capi_middleware.capture.consent import DENIED, GRANTED, InternalRule, Permission
+from capi_middleware.capture.consent import (
+    COOKIE,
+    COOKIE_SECONDS,
+    DENIED,
+    GRANTED,
+    ConsentRule,
+    InternalRule,
+    Permission,
+    Said,
+)
 from capi_middleware.capture.identity import (
     Identity,
     click_of,
@@ -94,7 +103,8 @@ class Visit(Private):
 
     `noise` is why it is no visit, None for a visit. `scripted`: a page's script asks and can read
     a header of the answer. `is_call`: its events happen at the page that calls, not at the address
-    that is called. `permission` is None until the site's rule was asked.
+    that is called. `permission` is None until the site's rule was asked; `said` is what the page's
+    script says that its visitor answered.
     """
 
     __slots__ = (
@@ -114,6 +124,7 @@ class Visit(Private):
         "is_call",
         "noise",
         "permission",
+        "said",
         "scripted",
         "tenant",
     )  # fmt: skip
@@ -155,6 +166,7 @@ class Visit(Private):
         self.brings: bool = _CARRIED in headers.get("cookie", "")
         rule = issuer.consent
         self.permission: Permission | None = None
+        self.said: Said | None = None
         is_open = rule.is_open and issuer.internal is None
         if is_open and self.noise is None and not (rule.gpc and "sec-gpc" in headers):
             self.permission = GRANTED
@@ -266,7 +278,7 @@ class Visit(Private):
                     return
             rule = self._issuer.consent
             answer = rule.read(self.fields) if rule.ask is None else await self.ask(rule.ask, waits)
-            self.permission = rule.decide(answer, self.headers)
+            self.permission = self._decided(rule, answer)
 
     def permitted(self) -> Permission:
         """The visitor's consent as far as it is known: an asynchronous rule counts as denied."""
@@ -280,7 +292,27 @@ class Visit(Private):
                 return DENIED
         rule = self._issuer.consent
         answer = rule.read(self.fields) if rule.ask is None else self.ask_now(rule.ask)
+        return self._decided(rule, answer)
+
+    def _decided(self, rule: ConsentRule, answer: Any) -> Permission:
+        if not rule.is_open:
+            answer = rule.said(answer, self.fields, self.said)
         return rule.decide(answer, self.headers)
+
+    def consent_cookies(self) -> Headers:
+        """Set-Cookie lines that keep what the page `said`; who refuses loses what we set."""
+        if self.said is None:
+            return []
+        secure, domain = self.client.scheme == "https", self._domain()
+        lines = [set_cookie_header(COOKIE, self.said, domain, COOKIE_SECONDS, secure=secure)]
+        if self.said == "denied":
+            for name in ("_fbp", "_fbc", carrying.COOKIE):
+                for where in {domain, None}:
+                    lines.append(set_cookie_header(name, "", where, 0, secure=secure))
+        return [(b"set-cookie", line) for line in lines]
+
+    def _domain(self) -> str | None:
+        return cookie_domain(self.client.host, self._issuer.config.cookie_domain)
 
     def refusal(self) -> str | None:
         """Why no event may leave, None when they may."""
@@ -332,7 +364,7 @@ class Visit(Private):
         fbp = identity.fbp
         if self.has_new_cookies and not sets_cookies and "_fbp" in dict(identity.new_cookies):
             fbp = None
-        consent, country, state = self.permission or self.permitted()
+        consent, country, state, _ = self.permission or self.permitted()
         kept = self._visitor
         if kept is None or kept.fbp != fbp or kept.consent != consent:
             scope, client, headers = self._scope, self.client, self.headers
@@ -488,14 +520,19 @@ class Visit(Private):
         return [(b"set-cookie", self._next_cookie("", self.brought()[2]))]
 
     def send_on(
-        self, events: Sequence[PageEvent], status: int, theirs: Headers, waiting: str = ""
+        self,
+        events: Sequence[PageEvent],
+        status: int,
+        theirs: Headers,
+        waiting: str = "",
+        held: str = "",
     ) -> tuple[Headers, int]:
         """Headers for `events` that no page carries, and how many of them are on their way.
 
         `theirs` are those that the answer has already.
 
         A redirect sends them, with what it was brought itself, to the page it leads to; any other
-        answer to a script hands them to that script, and those that are `waiting` (signed).
+        answer to a script hands them to that script, with those that are `waiting` or `held`.
         """
         if 300 <= status < 400:
             if not events:
@@ -517,10 +554,10 @@ class Visit(Private):
             )
         if not self.scripted:
             return [], 0
-        carried = self.carried()
-        if not (events or carried or waiting):
+        carried = [] if held else self.carried()
+        if not (events or carried or waiting or held):
             return [], 0
-        value_, n = carrying.as_header([*events, *carried], waiting)
+        value_, n = carrying.as_header([*events, *carried], waiting, held)
         self.take(carried)
         return [(carrying.HEADER, value_), *self.cleared()], min(n, len(events))
 

@@ -59,7 +59,7 @@ class Captured:
         #: Each (event_name, reason) of what was not tracked: no consent, a bot, a failed view.
         self.suppressed: list[tuple[str, str]] = []
         self._left_out: list[str] = []
-        self._denied_by: list[str] = []
+        self._kept_back: list[str] = []
 
     @property
     def events(self) -> list[Event]:
@@ -68,7 +68,7 @@ class Captured:
 
     def clear(self) -> None:
         """Forget what was captured so far."""
-        for found in (self._kept, self.refused, self.suppressed, self._left_out, self._denied_by):
+        for found in (self._kept, self.refused, self.suppressed, self._left_out, self._kept_back):
             found.clear()
 
     def assert_tracked(
@@ -114,7 +114,7 @@ class Captured:
             *(f"  {_shown(event)}" for event in self.events),
             *(f"refused: {_shown(event)} needs value and currency" for event in self.refused),
             *(f"suppressed: {name} ({reason})" for name, reason in self.suppressed),
-            *(f"consent denied by: {rule}" for rule in self._denied_by),
+            *(f"consent {one}" for one in self._kept_back),
             *(f"left out: {what}, missing or unusable" for what in self._left_out),
         ]
         raise AssertionError("\n".join(lines))
@@ -133,8 +133,9 @@ class Captured:
             what = (one.event_name, one.reason)
             if one.kind == "suppressed" and what not in self.suppressed:
                 self.suppressed.append(what)
-            elif one.kind == "consent" and one.reason.endswith(" denied"):
-                self._denied_by.append(one.reason.removesuffix(" denied"))
+            elif one.kind == "consent" and one.reason.endswith((" denied", " held")):
+                rule, _, answer = one.reason.rpartition(" ")
+                self._kept_back.append(f"{answer} by: {rule}")
             elif one.kind == "left_out":
                 self._left_out.append(".".join(filter(None, what)))
 

@@ -180,11 +180,13 @@ def test_a_cookie_that_is_none_of_meta_s_is_not_taken_from_a_page(bad: str) -> N
 
 def test_a_banner_s_cookie_of_the_page_decides() -> None:
     site = api(consent={"rule": "onetrust"})
-    no = ask(site, f"{FRONT}/", FRONT, "cross-site", c="OptanonConsent=groups=C0004:0")
+    refused = "OptanonAlertBoxClosed=1; OptanonConsent=groups=C0004:0"
+    no = ask(site, f"{FRONT}/", FRONT, "cross-site", c=refused)
     assert no.json() == {"e": [], "x": "denied"}
     yes = ask(site, f"{FRONT}/", FRONT, "cross-site", c="OptanonConsent=groups=C0004:1")
     assert told(yes) == ["PageView"]
-    assert b"OptanonConsent" in site.client.get("/_capi/s.js").content
+    for name in (b"OptanonConsent", b"OptanonAlertBoxClosed", b"capi_consent"):
+        assert name in site.client.get("/_capi/s.js").content
 
 
 def test_where_a_proxy_says_which_host_was_asked_the_page_is_still_that_of_its_origin() -> None:

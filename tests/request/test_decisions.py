@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from tests.request.test_events import PAGE, Site
 from tests.support.blocks import question
 
+TCF_NONE = "CPXxRfAPXxRfAAfKABENB-CgAAAAAAAAAAYgAAAAAAAA"
 TCF_ALL = "CPXxRfAPXxRfAAfKABENB-CgAP_AAH_AAAYgAAAAAAAA"
 REPORT = {"authorization": "Bearer the-report-token"}
 
@@ -33,7 +34,8 @@ def limited(request: Any) -> str:
     ("rule", "cookie", "told"),
     [
         ("tcf", f"euconsent-v2={TCF_ALL}", {"tcf": {"granted": 2}}),
-        ("tcf", "", {"tcf": {"denied": 2}}),
+        ("tcf", "", {"tcf": {"held": 2}}),
+        ("tcf", f"euconsent-v2={TCF_NONE}", {"tcf": {"denied": 2}}),
         ({"value": "{cookie.c}", "granted": ["1"]}, "c=1", {"own": {"granted": 2}}),
         (limited, "", {"callable": {"limited": 2}}),
         (None, "", {}),

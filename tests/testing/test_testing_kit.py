@@ -139,7 +139,12 @@ def test_what_consent_holds_back_is_said(capi: Captured) -> None:
     ("settings", "headers", "said"),
     [
         ({}, {"sec-gpc": "1"}, ("Purchase (consent)", "consent denied by: gpc")),
-        ({"consent": "onetrust"}, {}, ("Purchase (consent)", "consent denied by: onetrust")),
+        (
+            {"consent": "cookiebot"},
+            {"cookie": "CookieConsent=0"},
+            ("Purchase (consent)", "consent denied by: cookiebot"),
+        ),
+        ({"consent": "onetrust"}, {}, ("consent held by: onetrust",)),
         ({}, {"user-agent": "Googlebot/2.1"}, ("Purchase (bot)",)),
         ({"internal": lambda request: True}, {}, ("Purchase (internal)",)),
     ],

@@ -49,7 +49,7 @@ const ask = nonce => {
 	setTimeout(release, 3000);
 	tell({ r: document.referrer, w: data.w, h: names(data.e) }).then(given => {
 		Object.assign(data, given, { e: data.e.concat(given.e) });
-		if (data.x === 'denied') return;
+		if (data.x && data.x !== 'limited') return;
 		start(nonce);
 		for (const call of early) window.fbq(...call);
 	}).catch(noop).then(release);
