@@ -12,16 +12,22 @@ except ImportError:
 from capi_middleware import __version__
 from capi_middleware.cli.check import check
 from capi_middleware.cli.dead_letters import dead_letters
+from capi_middleware.cli.events import events
 from capi_middleware.cli.importing import import_events
 from capi_middleware.cli.init import init
 from capi_middleware.cli.insights import insights
 from capi_middleware.cli.reconcile import reconcile
 from capi_middleware.cli.report import report
 from capi_middleware.cli.tail import tail
+from capi_middleware.cli.terminal import Program
 from capi_middleware.cli.upkeep import deliver, forget, health, migrate, prune
 
 
-@click.group()
+@click.group(
+    cls=Program,
+    epilog="Exit codes: 0 fine, 1 something is wrong or under its target, 2 used wrongly, 3 too "
+    "little data to say, 4 the configuration is broken.",
+)
 @click.version_option(__version__)
 @click.option(
     "--config",
@@ -37,6 +43,6 @@ def main(context: click.Context, source: str) -> None:
     context.obj = source
 
 
-for _command in (init, check, report, tail, insights, reconcile, import_events, deliver, health,
-                dead_letters, migrate, prune, forget):  # fmt: skip
+for _command in (init, check, report, events, tail, insights, reconcile, import_events, deliver,
+                health, dead_letters, migrate, prune, forget):  # fmt: skip
     main.add_command(_command)

@@ -22,7 +22,15 @@ from msgspec.structs import replace
 
 from capi_middleware.capture.banners import banners_in
 from capi_middleware.capture.identity import cookie_domain
-from capi_middleware.cli.terminal import JSON, config_of, plain, print_json, print_line
+from capi_middleware.cli.terminal import (
+    CONFIGURATION,
+    JSON,
+    WRONG,
+    config_of,
+    plain,
+    print_json,
+    print_line,
+)
 from capi_middleware.config.notices import PASSING, filesystem_of, mounts, on_network
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import EventRoute
@@ -123,10 +131,11 @@ def check(source: str, url: str | None, send: bool, code: str | None, as_json: b
             print_line(f"{one.level:<8} {one.part}: {one.text}")
             if one.fix:
                 print_line(f"{'':<8} fix: {one.fix}")
-    errors = any(one.level == "error" for one in findings)
+    errors = [one for one in findings if one.level == "error"]
     if as_json:
         print_json({"ok": not errors, "findings": findings})
-    sys.exit(1 if errors else 0)
+    broken = any(one.part == "config" for one in errors)
+    sys.exit(CONFIGURATION if broken else WRONG if errors else 0)
 
 
 def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ def list_letters(source: str, as_json: bool) -> None:
             terminal.print_json(_as_dict(one))
         return
     rows = (
-        (str(one.key), one.event_name, one.pixel_id, iso(one.event_time), one.reason,
+        (str(one.key), one.event_name, one.pixel_id, iso(int(one.event_time)), one.reason,
          str(one.attempts), one.event_id)
         for one in letters
     )  # fmt: skip

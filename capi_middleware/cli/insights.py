@@ -29,7 +29,7 @@ _FORMS = {
 def insights(source: str, fetch: bool, as_json: bool) -> None:
     """What Meta says about the events, beside our numbers of the last seven days.
 
-    Exit code 1 when Meta refused or did not answer a question, 2 when it was never asked.
+    Exit code 1 when Meta refused or did not answer a question, 3 when it was never asked.
     """
     with terminal.opened(source) as capi:
         if fetch:
@@ -38,14 +38,15 @@ def insights(source: str, fetch: bool, as_json: bool) -> None:
         report = read_report(capi.store, capi.config, parse_window({}, time.time()))
     found, compared = report.insights, report.comparisons
     if found is None:
-        click.echo("Meta was never asked: capi-middleware insights --fetch", err=True)
-        sys.exit(2)
+        told = "Meta was never asked: capi-middleware insights --fetch"
+        terminal.print_json({"error": told}) if as_json else click.echo(told, err=True)
+        sys.exit(terminal.NO_DATA)
     if as_json:
         terminal.print_json({"insights": found, "comparisons": compared})
     else:
         _print(found, compared)
     if any(problem.state != "no_data" for _, problem in problems(found)):
-        sys.exit(1)
+        sys.exit(terminal.WRONG)
 
 
 def _print(found: Insights, compared: list[Comparison]) -> None:

@@ -265,7 +265,9 @@ def reconcile(
     told = _told(read, judged) | {"queued": len(queued), "sent_unpaid": unpaid}
     terminal.print_json(told) if as_json else _print(event, told)
     missing = any(one.reached == "no" and one.replay != _QUEUED for one in judged)
-    sys.exit(2 if not read.orders else 1 if missing or read.bad_lines else 0)
+    if not read.orders:
+        sys.exit(terminal.NO_DATA)
+    sys.exit(terminal.WRONG if missing or read.bad_lines else 0)
 
 
 def _replay(

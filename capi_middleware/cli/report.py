@@ -2,12 +2,20 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
 import click
 
-from capi_middleware.cli.terminal import JSON, console, opened, print_line, print_table
+from capi_middleware.cli.terminal import (
+    JSON,
+    NO_DATA,
+    WRONG,
+    opened,
+    print_line,
+    print_table,
+)
 from capi_middleware.report.html import to_json
-from capi_middleware.report.model import SIDES, Report
+from capi_middleware.report.model import SIDES, Flag, Report
 from capi_middleware.report.numbers import MIN_EVENTS, misses, percent
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import WindowError, parse_window
@@ -33,7 +41,7 @@ def report(
 
     With --fail-under the exit code is 1 when the coverage of an event is under the share with 95 %
     certainty, so that two unlucky events fail no build. No data is never called good: the exit
-    code is 2 when no event has five browser events or more, or when one is under the share with
+    code is 3 when no event has five browser events or more, or when one is under the share with
     too few events to be certain.
     """
     try:
@@ -64,24 +72,28 @@ def _judge(found: Report, target: float) -> int:
             err=True,
         )
     if surely:
-        return 1
+        return WRONG
     if not below and any(one.browser >= MIN_EVENTS for one in found.events):
         return 0
     click.echo("there is too little data in this window to call it good", err=True)
-    return 2
+    return NO_DATA
 
 
 def _print(found: Report) -> None:
-    console.print(f"Events from {found.window.start} up to {found.window.end}")
+    print_line(f"Events from {found.window.start} up to {found.window.end}")
     print_line(f"{found.verdict.word}: {found.verdict.sentence}")
     numbers = ("server", "browser", "matched", "coverage", "ratio", "pending")
+    pixels = {one.pixel_id for one in found.events}
+    if len(pixels) == 1:  # so that the table fits 80 columns
+        print_line(f"All of pixel {pixels.copy().pop()}:")
     rows = (
-        (one.event_name, one.pixel_id, f"{one.server:,}", f"{one.browser:,}", f"{one.matched:,}",
-         percent(one.coverage), percent(one.ratio), f"{one.pending:,}")
+        (one.event_name, *([one.pixel_id] if len(pixels) > 1 else []), f"{one.server:,}",
+         f"{one.browser:,}", f"{one.matched:,}", percent(one.coverage), percent(one.ratio),
+         f"{one.pending:,}")
         for one in found.events
     )  # fmt: skip
-    empty = "No events in this window."
-    print_table(("event", "pixel", *numbers), rows, numbers=numbers, empty=empty)
+    empty, names = "No events in this window.", ("event", "pixel")[: min(2, len(pixels))]
+    print_table((*names, *numbers), rows, numbers=numbers, empty=empty)
     for one in found.events:
         for side in SIDES:
             if causes := one.missing(side):
@@ -91,6 +103,16 @@ def _print(found: Report) -> None:
             print_line(
                 f"{one.event_name} at pixel {one.pixel_id}: {one.unpaired:,} beyond the page"
             )
-    for flag in found.flags:
-        who = " ".join(filter(None, (flag.event_name, flag.pixel_id)))
-        print_line(f"{flag.severity}: {who}{': ' if who else ''}{flag.explanation}", flag.fix)
+    for fix, flags in _by_fix(found.flags).items():
+        for flag in flags:
+            who = " ".join(filter(None, (flag.event_name, flag.pixel_id)))
+            said = f"{flag.severity}: {who}{': ' if who else ''}{flag.explanation}"
+            print_line(said, fix if flag is flags[-1] else "")
+
+
+def _by_fix(flags: Sequence[Flag]) -> dict[str, list[Flag]]:
+    """What one fix ends comes together, so that it is said once."""
+    together: dict[str, list[Flag]] = {}
+    for one in flags:
+        together.setdefault(one.fix, []).append(one)
+    return together

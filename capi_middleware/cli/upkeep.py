@@ -11,13 +11,22 @@ from typing import Any
 import click
 
 from capi_middleware.capi import CAPI
-from capi_middleware.cli.terminal import JSON, capi_of, opened, print_done, print_json, progress
+from capi_middleware.cli.terminal import (
+    JSON,
+    WRONG,
+    capi_of,
+    opened,
+    print_done,
+    print_json,
+    progress,
+)
 from capi_middleware.delivery.courier import LEASE_SECONDS
 from capi_middleware.errors import StoreError
 from capi_middleware.meta.payload import about
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.report.flags import Facts, flags_of
-from capi_middleware.report.read import read_health
+from capi_middleware.report.read import read_health, read_report
+from capi_middleware.report.window import last_day
 
 
 @click.command()
@@ -59,7 +68,7 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
         print_json({"waiting": waiting})
     if once and waiting:
         click.echo(f"{waiting} events wait", err=True)
-        sys.exit(1)
+        sys.exit(WRONG)
 
 
 def _waiting(capi: CAPI) -> int:
@@ -81,12 +90,19 @@ def _nothing_is_due(capi: CAPI) -> bool:
 @click.option("--json", "as_json", is_flag=True, help="As JSON, which it always is.")
 @click.pass_obj
 def health(source: str, as_json: bool) -> None:
-    """What waits and what rests, as JSON; exit code 1 when a pixel rests or events are stale."""
+    """What waits and what rests, as JSON; exit code 1 when somebody should look.
+
+    That is when a pixel rests, events are stale, or Meta refused every event of the last day.
+    """
     with opened(source) as capi:
         found = read_health(capi.store, capi.config)
-    flags = flags_of(Facts(health=found))
+        day = read_report(capi.store, capi.config, last_day(time.time()))
+    taken = {one.pixel_id for one in day.events if one.server or one.unpaired}
+    flags = flags_of(Facts(health=found)) + [
+        one for one in day.flags if one.code == "delivery_rejected" and one.pixel_id not in taken
+    ]
     print_json({"health": found, "flags": flags})
-    sys.exit(1 if flags else 0)
+    sys.exit(WRONG if flags else 0)
 
 
 @click.command()
@@ -146,4 +162,4 @@ def forget(source: str, /, as_json: bool, **given: tuple[str, ...]) -> None:
         click.echo(f"{waiting} that waited and {dead} dead letters forgotten")
     if held:
         click.echo(f"{held} are being sent since long: try again", err=True)
-        sys.exit(1)
+        sys.exit(WRONG)

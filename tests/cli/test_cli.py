@@ -182,7 +182,7 @@ def test_the_configuration_may_be_in_a_module(run: Run, source: str) -> None:
 )  # fmt: skip
 def test_a_configuration_that_is_none_is_one_clear_line(run: Run, source: str, text: str) -> None:
     done = run("--config", source, "health")
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert text in done.stderr
     assert "Traceback" not in done.stderr
 

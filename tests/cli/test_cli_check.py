@@ -63,7 +63,7 @@ def test_a_good_setup_has_no_error(shop: Site) -> None:
 def test_a_configuration_that_does_not_load_is_an_error(shop: Site) -> None:
     shop.configure('[[routes]]\nmatch = "GET /_capi/x"\nevent_name = "Lead"')
     done = shop.run("check")
-    assert done.exit_code == 1
+    assert done.exit_code == 4
     assert "this route can never match" in done.stdout
 
 

@@ -310,12 +310,12 @@ def test_an_export_is_read_by_the_usual_names_and_bad_lines_are_named(shop: Site
         ("a,b\n1,2\n", ("--id-column", "a"), 2, "found no column for the time"),
         ("a,b\n1,2\n", ("--id-column", "c"), 2, "found no column 'c', expected one of a, b"),
         ("", (), 2, "found no column for the id"),
-        ("id,date\n", (), 2, "0 paid orders"),
+        ("id,date\n", (), 3, "0 paid orders"),
         ("id,date\n1,1790000000\n", ("--timezone", "Moon"), 2, "Moon"),
         ("a,b\n1,1790000000\n", ("--id-column", "a", "--time-column", "b"), 1, "1 paid orders"),
     ],
 )
-def test_a_file_that_holds_no_orders_is_exit_code_2(
+def test_a_file_that_holds_no_orders_has_an_exit_code_of_its_own(
     shop: Site, text: str, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     path = shop.folder / "orders.csv"

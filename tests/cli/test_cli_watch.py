@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from capi_middleware import CAPI, UserData
-from capi_middleware.cli import main
+from capi_middleware.cli import main, terminal
 from capi_middleware.events import SENT, Row, Sighting
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import parse_window
@@ -62,7 +64,7 @@ def test_report_says_the_numbers_of_the_page(shop: Site) -> None:
 
 @pytest.mark.parametrize(
     ("both", "browser_only", "code"),
-    [(90, 10, 0), (60, 40, 1), (10, 0, 0), (4, 0, 2), (3, 2, 2), (0, 0, 2), (0, 20, 1)],
+    [(90, 10, 0), (60, 40, 1), (10, 0, 0), (4, 0, 3), (3, 2, 3), (0, 0, 3), (0, 20, 1)],
 )
 def test_fail_under_is_an_exit_code_that_never_calls_no_data_good(
     shop: Site, both: int, browser_only: int, code: int
@@ -78,7 +80,7 @@ def test_an_event_with_too_little_data_is_not_passed_over(shop: Site) -> None:
     with shop.capi() as capi:
         fill(capi, 90, 10, "PageView")
         fill(capi, 0, 4)
-    assert shop.run("report", "--fail-under", "0.75").exit_code == 2
+    assert shop.run("report", "--fail-under", "0.75").exit_code == 3
 
 
 def test_report_takes_the_window_and_filters_of_the_page(shop: Site) -> None:
@@ -169,9 +171,9 @@ def test_tail_prints_events_as_they_happen_and_again_when_a_copy_gets_on(shop: S
     assert {one["event_id"] for one in lines} == {event.event_id}
 
 
-def test_insights_that_nobody_asked_for_are_exit_code_2(shop: Site) -> None:
+def test_insights_that_nobody_asked_for_are_exit_code_3(shop: Site) -> None:
     done = shop.run("insights")
-    assert (done.exit_code, "insights --fetch" in done.stderr) == (2, True)
+    assert (done.exit_code, "insights --fetch" in done.stderr) == (3, True)
 
 
 def test_insights_are_fetched_kept_and_printed_beside_ours(shop: Site) -> None:
@@ -205,3 +207,130 @@ def test_insights_without_permission_say_what_to_do(
         assert done.exit_code == 1
         assert "no permission" in done.stdout
         assert "read_token" in done.stdout
+
+
+def test_events_are_found_by_the_number_of_an_order_with_both_copies(shop: Site) -> None:
+    with shop.capi() as capi:
+        event_id = capi.track("Lead", dedupe_key="A-17", user_data=UserData(em="a@b.example"),
+                              action_source="system_generated").event_id  # fmt: skip
+        fill(capi, 3)
+    [told] = [json.loads(one) for one in shop.run("events", "A-17", "--json").stdout.splitlines()]
+    assert (told["event_id"], told["server"]["state"]) == (event_id, "pending")
+    text = shop.run("events", "A-17").stdout
+    assert event_id in text
+    assert "match keys: em" in text
+    assert text.count("fix: ") == 2  # one for each copy
+    everything = shop.run("events", "--json").stdout.splitlines()
+    assert [json.loads(one)["event_name"] for one in everything] == ["Purchase"] * 3 + ["Lead"]
+
+
+def test_events_that_are_not_there_are_exit_code_3(shop: Site) -> None:
+    assert shop.run("events", "nobody").exit_code == 3
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize(
+    "command", ["report", "tail --once", "events", "dead-letters list", "check"]
+)
+def test_what_is_printed_fits_a_terminal_and_breaks_no_word(
+    shop: Site, columns: int, command: str
+) -> None:
+    with shop.capi() as capi:
+        fill(capi, 4, 6, "CompleteRegistration")
+        fill(capi, 4, 6)
+        store_rows(capi.store, Row(event_id="x" * 40, event_name="Purchase", pixel_id=PIXEL_ID,
+                                   event_time=time.time() - 60, payload=b"{}"))  # fmt: skip
+        leased = capi.store.lease(PIXEL_ID, limit=1, seconds=60)
+        dead = Settlement(leased.events[0].key, "dead", "code 100/2804010", trace="AbcDef")
+        capi.store.settle(leased.lease_id, [dead])
+    whole = set(shop.run(*command.split()).stdout.split())
+    narrow = CliRunner(env={"COLUMNS": str(columns)}).invoke(
+        main, ["--config", str(shop.path), *command.split()]
+    )
+    lines = narrow.stdout.splitlines()
+    words = {word.strip(",") for word in narrow.stdout.split()}
+    assert len(lines) > 1
+    # Addresses and paths alone may be longer than a line.
+    assert [
+        one for one in lines if len(one) > columns and len(max(one.split(), key=len)) < 50
+    ] == []
+    assert {"CompleteRegistration", "Purchase"} & whole <= words
+    for fix in {one for one in lines if one.startswith("  fix: ")}:
+        assert lines.count(fix) == 1, fix
+
+
+def test_severity_has_a_colour_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(**settings: Any) -> str:
+        made = Console(markup=False, highlight=False, **settings)
+        monkeypatch.setattr(terminal, "console", made)
+        terminal.print_line("critical: Purchase is lost", "Mend it.")
+        return capsys.readouterr().out
+
+    plain_text = "critical: Purchase is lost\n  fix: Mend it.\n"
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert printed(force_terminal=False) == plain_text
+    assert printed(force_terminal=True).startswith("\x1b[31mcritical\x1b[0m: Purchase")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert printed(force_terminal=True) == plain_text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["report", "--from", "soon"], 2), (["report", "--no-such"], 2), (["nothing"], 2),
+        (["dead-letters", "show", "7"], 1), (["dead-letters", "drop"], 2), (["forget"], 2),
+    ],
+)  # fmt: skip
+def test_with_json_what_fails_is_json_on_standard_output(
+    shop: Site, arguments: list[str], code: int
+) -> None:
+    told = shop.run(*arguments, "--json")
+    assert told.exit_code == code
+    assert list(json.loads(told.stdout)) == ["error"]
+    plainly = shop.run(*arguments)
+    assert (plainly.exit_code, plainly.stdout) == (code, "")
+    assert "Error: " in plainly.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["report", "check", "events", "tail --once", "insights", "health", "dead-letters list",
+     "migrate", "prune", "deliver --once"],
+)  # fmt: skip
+def test_a_broken_configuration_is_exit_code_4_of_every_command(shop: Site, command: str) -> None:
+    shop.configure(no_such_setting=True)
+    assert shop.run(*command.split()).exit_code == 4
+    told = shop.run(*command.split(), "--json")
+    assert told.exit_code == 4
+    assert "no_such_setting" in told.stdout
+    json.loads(told.stdout)
+
+
+def test_the_help_says_what_exit_codes_mean(shop: Site) -> None:
+    text = " ".join(shop.run("--help").stdout.split())
+    for one in ("0 fine", "1 something is wrong", "2 used", "3 too", "4 the configuration"):
+        assert one in text
+
+
+def test_health_is_exit_code_1_when_meta_refuses_every_event(shop: Site) -> None:
+    def letter(state: Literal["dead", "delivered"], n: int) -> None:
+        store_rows(capi.store, Row(event_id=f"{state}{n}", event_name="Purchase", browser=SENT,
+                                   pixel_id=PIXEL_ID, event_time=time.time() - 60,
+                                   payload=b"{}"))  # fmt: skip
+        leased = capi.store.lease(PIXEL_ID, limit=9, seconds=60)
+        outcome = [Settlement(one.key, state, "code 100/2804010") for one in leased.events]
+        capi.store.settle(leased.lease_id, outcome)
+
+    assert shop.run("health").exit_code == 0
+    with shop.capi() as capi:
+        for n in range(3):
+            letter("dead", n)
+    told = shop.run("health")
+    assert told.exit_code == 1
+    assert [one["code"] for one in json.loads(told.stdout)["flags"]] == ["delivery_rejected"]
+    with shop.capi() as capi:
+        letter("delivered", 0)
+    assert shop.run("health").exit_code == 0
