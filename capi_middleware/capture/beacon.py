@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from capi_middleware.capture.client import HEADER_READ
 from capi_middleware.capture.consent import Said
 from capi_middleware.errors import BadBeacon
 from capi_middleware.events import BEACON_OUTCOMES, PageKey, Sighting
@@ -63,7 +64,7 @@ class Question(Private, Struct):
     the key that it was given, as the proof that it is a page of this site. `w` are
     the signed events that waited until something was shown: this page, or with `f` a part of it.
     `y` is the mark that a page without event_ids has: the app itself answered it (see Asking).
-    `h` are the names of the events that the page has already. `c` are cookies of a page of another
+    `h` are the names of the events that the page has already. `j` are cookies of a page of another
     origin, as its browser would send them. `x` is what the visitor answered on this page, `g` are
     its signed events that waited for that, and `t` is how many seconds ago it was that the page
     would have asked or told of its calls.
@@ -77,7 +78,7 @@ class Question(Private, Struct):
     f: bool = False
     y: _Waiting = ""
     h: Annotated[list[_Word], Meta(max_length=64)] = []
-    c: _URL = ""
+    j: Annotated[str, Meta(max_length=HEADER_READ)] = ""
     x: Said | None = None
     g: _Waiting = ""
     t: Annotated[int, Meta(ge=0, le=86400)] = 0

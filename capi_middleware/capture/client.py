@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -18,6 +19,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: In the scope: header values by name as text, where a door has them at hand.
 HEADERS = "capi_middleware.headers"
 _PORT = re.compile(r":\d*\Z")
+_COOKIES_THERE = re.compile(r"[?&]_capi=([^&?#]*)\Z")
 _ORIGIN = re.compile(r"https?://([^/?#\\@]{1,253})(?=[/?#]|\Z)")
 #: What another site can make a browser fetch or frame, without the visitor going there.
 _IN_A_PAGE = frozenset({"empty", "iframe", "frame", "fencedframe"})
@@ -76,6 +78,28 @@ def cut(name: str, value: str) -> str:
     return kept.rpartition(";")[0] if name == "cookie" else kept
 
 
+def page_origin(headers: Mapping[str, str]) -> str:
+    """The origin of the page that made the browser ask, "" where no header tells it."""
+    said = _ORIGIN.match(headers.get("origin") or headers.get("referer", ""))
+    return said[0] if said is not None else ""
+
+
+def told_there(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Headers of a call with the cookies that its page says in the Referer; see foreign.js.
+
+    For a page of another origin, which the cookies of this one do not know.
+    """
+    referer = headers.get("referer", "")
+    found = _COOKIES_THERE.search(referer)
+    if found is None:
+        return headers
+    told = {**headers, "referer": referer[: found.start()]}
+    cookies, known = unquote(found[1]), headers.get("cookie")
+    if cookies.isprintable():
+        told["cookie"] = f"{known}; {cookies}" if known else cookies
+    return told
+
+
 class Hosts(NamedTuple):
     """The site's own hosts, in lower case; without any all are. `below` are as ".shop.example".
 
@@ -102,8 +126,8 @@ class Hosts(NamedTuple):
 
     def speak(self, headers: Mapping[str, str]) -> bool:
         """Whether a page of theirs made the browser ask: known where they are named."""
-        said = _ORIGIN.match(headers.get("origin") or headers.get("referer", ""))
-        return said is not None and self.own(said[0], said[1])
+        origin = page_origin(headers)
+        return bool(origin) and self.own(origin, origin.partition("://")[2])
 
     def own(self, origin: str, host: str) -> bool:
         """Whether a page of this origin and `host` is the site's, as far as they are named."""

@@ -15,6 +15,7 @@ from capi_middleware.capture.client import (
     Client,
     agent_in,
     headers_of,
+    page_origin,
     without_port,
 )
 from capi_middleware.capture.identity import identify, is_same_site
@@ -205,7 +206,7 @@ class Endpoints:
         if elsewhere:
             if f"{page.scheme}://{page.netloc}".lower() != origin:
                 raise BadBeacon("found a page of another origin than the one that asks", 403)
-            scope = _seen_there(scope, page, question.c, self._issuer.address(scope))
+            scope = _seen_there(scope, page, question.j, self._issuer.address(scope))
         elif page.netloc and without_port(page.netloc) != client.host.lower():
             # Behind a proxy that sets no Host only the browser knows the address.
             origin = f"{page.scheme}://{page.netloc}"
@@ -247,7 +248,7 @@ class Endpoints:
             if tenant is not None:  # the script knows no pixels of one visitor's shop
                 told.setdefault("p", self._issuer.pixels_knowing((), tenant))
             if headers and not is_same_site(origin, client.host, within):
-                told["c"] = [value.decode("ascii") for _, value in headers]
+                told["j"] = [value.decode("ascii") for _, value in headers]
                 headers = []
         answer = Response(msgspec.json.encode(told), 200, _FRESH, "application/json")
         answer.raw_headers += headers
@@ -321,7 +322,8 @@ def _same_site(headers: Mapping[str, str], host: str, origins: Set[str], *, sign
     if headers.get("content-encoding"):
         raise BadBeacon("found a compressed body, expected a plain one", 415)
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if origin in origins:
+    # An image tells no Origin.
+    if origins and (origin or page_origin(headers)) in origins:
         return
     if site is not None:
         if site not in ("same-origin", "none"):

@@ -16,7 +16,9 @@ from capi_middleware.capture.client import (
     agent_in,
     headers_of,
     noise,
+    page_origin,
     read_client,
+    told_there,
     without_port,
 )
 from capi_middleware.capture.consent import (
@@ -140,7 +142,9 @@ class Visit(Private):
         self._issuer = issuer
         self._raw_path = raw_path
         self._scope = scope
-        headers = headers_of(scope)
+        headers, hosts = headers_of(scope), issuer.hosts
+        if hosts.origins and page_origin(headers) in hosts.origins:
+            headers = told_there(headers)
         self.headers: Mapping[str, str] = headers
         self.fields: Fields = Fields(scope, headers, tee)
         peer = scope.get("client")
@@ -148,7 +152,6 @@ class Visit(Private):
             peer[0] if peer else None, scope.get("scheme", "http"), headers, issuer.proxies
         )
         self.noise: str | None = noise(scope["method"], path, headers)
-        hosts = issuer.hosts
         if self.noise == "cross_site" and hosts.speak(headers):
             self.noise = None
         if hosts.names and not hosts.has(self.client.host):

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.middleware.cors import CORSMiddleware
@@ -14,11 +15,12 @@ from starlette.testclient import TestClient
 from capi_middleware import CAPI, ConfigError, EventRoute, track
 from capi_middleware.page.tag import script_version
 from tests.request.test_events import Site
-from tests.support.configs import make_config
+from tests.support.configs import PIXEL_ID, make_config
 from tests.support.exchanges import environ_for, scope_for, through_asgi, through_wsgi
 
 SHOP, API = "https://www.shop.example", "https://api.shop.example"
 FRONT = "https://www.front.example"
+FBP = "fb.1.1700000000000.123456789"
 ROUTES = [
     EventRoute("GET https://www.shop.example/products/{sku}", "ViewContent",
                custom_data={"content_ids": ["{path.sku}"], "value": "{query.price}"}),
@@ -151,20 +153,20 @@ def test_a_page_of_the_same_site_has_the_site_s_own_cookies() -> None:
     cookies = answer.headers.get_list("set-cookie")
     assert [one.partition("=")[0] for one in cookies] == ["_fbp", "_fbc"]
     assert all("Domain=.shop.example" in one for one in cookies)
-    assert "c" not in answer.json()
+    assert "j" not in answer.json()
 
 
 def test_a_page_of_another_site_sets_its_own_and_sends_them_along() -> None:
     site = api()
     answer = ask(site, f"{FRONT}/?fbclid=Click.1", FRONT, "cross-site")
     assert "set-cookie" not in answer.headers
-    cookies = answer.json()["c"]
+    cookies = answer.json()["j"]
     assert [one.partition("=")[0] for one in cookies] == ["_fbp", "_fbc"]
     assert all("Domain=.front.example" in one and "Secure" in one for one in cookies)
     first = site.sent()[0]["user_data"]
     kept = "; ".join(one.partition(";")[0] for one in cookies)
-    again = ask(site, f"{FRONT}/", FRONT, "cross-site", c=kept)
-    assert "c" not in again.json()
+    again = ask(site, f"{FRONT}/", FRONT, "cross-site", j=kept)
+    assert "j" not in again.json()
     second = site.sent()[0]["user_data"]
     assert (first["fbp"], first["fbc"]) == (second["fbp"], second["fbc"])
     assert f"_fbp={first['fbp']}" in kept
@@ -173,17 +175,17 @@ def test_a_page_of_another_site_sets_its_own_and_sends_them_along() -> None:
 @pytest.mark.parametrize("bad", ["_fbp=x", "_fbp=fb.1.1700000000000.1\r\nset-cookie: a=b"])
 def test_a_cookie_that_is_none_of_meta_s_is_not_taken_from_a_page(bad: str) -> None:
     site = api()
-    answer = ask(site, f"{FRONT}/", FRONT, "cross-site", c=bad)
+    answer = ask(site, f"{FRONT}/", FRONT, "cross-site", j=bad)
     (event,) = site.sent()
-    assert event["user_data"]["fbp"] in answer.json()["c"][0]
+    assert event["user_data"]["fbp"] in answer.json()["j"][0]
 
 
 def test_a_banner_s_cookie_of_the_page_decides() -> None:
     site = api(consent={"rule": "onetrust"})
     refused = "OptanonAlertBoxClosed=1; OptanonConsent=groups=C0004:0"
-    no = ask(site, f"{FRONT}/", FRONT, "cross-site", c=refused)
+    no = ask(site, f"{FRONT}/", FRONT, "cross-site", j=refused)
     assert no.json() == {"e": [], "x": "denied"}
-    yes = ask(site, f"{FRONT}/", FRONT, "cross-site", c="OptanonConsent=groups=C0004:1")
+    yes = ask(site, f"{FRONT}/", FRONT, "cross-site", j="OptanonConsent=groups=C0004:1")
     assert told(yes) == ["PageView"]
     for name in (b"OptanonConsent", b"OptanonAlertBoxClosed", b"capi_consent"):
         assert name in site.client.get("/_capi/s.js").content
@@ -245,6 +247,37 @@ def test_a_page_that_says_nothing_but_its_origin_is_named_by_it() -> None:
     site = api()
     called(site, FRONT, "cross-site")
     assert {one["event_source_url"] for one in site.sent()} == {f"{FRONT}/"}
+
+
+def test_a_call_says_in_its_referer_whose_it_is_and_meta_gets_no_word_of_that() -> None:
+    site, jar = api(consent={"rule": "onetrust"}), f"_fbp={FBP}; OptanonConsent=groups=C0004:1"
+    called(site, FRONT, "cross-site", referer=f"{FRONT}/p?x=1&_capi={quote(jar)}")
+    for event in site.sent():
+        assert event["user_data"]["fbp"] == FBP
+        assert event["event_source_url"] == f"{FRONT}/p?x=1"
+
+
+@pytest.mark.parametrize(
+    ("origin", "jar"), [("https://evil.example", f"_fbp={FBP}"), (FRONT, f"_fbp={FBP}\n;a=b")]
+)
+def test_what_no_page_of_ours_says_so_is_nobody_s_cookie(origin: str, jar: str) -> None:
+    site = api()
+    called(site, origin, "same-site", referer=f"{origin}/p?_capi={quote(jar)}")
+    sent = site.sent()
+    assert sent
+    assert "fbp" not in str(sent)
+
+
+def test_where_a_page_may_not_connect_its_beacon_is_an_image_without_an_origin() -> None:
+    site = api()
+    event_id = ask(site, f"{SHOP}/search").json()["e"][0]["i"]
+    told = json.dumps({"e": [[event_id, "PageView", PIXEL_ID, "csp"]]})
+    for referer, status in ((f"{SHOP}/", 204), ("https://evil.example/", 403)):
+        headers = {"referer": referer, "sec-fetch-site": "same-site"}
+        answer = site.client.get("/_capi/b", params={"e": told}, headers=headers)
+        assert answer.status_code == status
+    rows = site.capi.store.tallies(0, 1e12).rows
+    assert [one.browser for one in rows if one.event_name == "PageView"] == ["csp"]
 
 
 def test_a_call_of_another_site_is_nobody_s_and_shows_nothing() -> None:

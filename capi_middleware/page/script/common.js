@@ -18,7 +18,7 @@ const bare = url => {
 	if (one.search.includes('_pjax=')) one.searchParams.delete('_pjax');
 	return one.href.split('#')[0];
 };
-const ours = url => url.startsWith(location.origin + '/');
+const ours = url => [location, site].some(one => url.startsWith(new URL('/', one).href));
 const names = events => events.length ? events.map(e => e.n) : undefined;
 // Prototype.js makes texts of lists: its toJSON() rests meanwhile.
 const json = value => {

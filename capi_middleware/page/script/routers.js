@@ -27,7 +27,8 @@ const requests = () => {
 	before(request, 'send', function () {
 		const url = addresses.get(this);
 		if (fbq && url && ours(url)) flights[url] = new Promise(done => on(this, 'loadend', () =>
-			done(hear(this.responseURL, name => this.getResponseHeader(name)))));
+			done(hear(this.responseURL, name => (RegExp('^' + name + ': (.*)', 'im')
+				.exec(this.getAllResponseHeaders()) || [])[1])))); // one that is hidden would be a line in the console
 	});
 };
 

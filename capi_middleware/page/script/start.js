@@ -62,7 +62,7 @@ safe(() => {
 		// A script that was put in by hand may come before its block.
 		if (!block && document.readyState === 'loading') return on(document, 'DOMContentLoaded', go);
 		data = JSON.parse(block.textContent);
-		site = location.origin + data.u;
+		site = new URL(data.u, location).href;
 		beacon = site + '/b';
 		Object.defineProperty(window, '_capi', { value: {} }); // throws the second time
 		const run = () => {

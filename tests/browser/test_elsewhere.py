@@ -1,0 +1,91 @@
+"""Pages of another origin than the API's: both copies of everything, and both name the page."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import BrowserContext, Page
+
+from tests.browser.conftest import Problems, Until
+from tests.browser.elsewhere import CLASSIC, MODULE, ONE_SITE, TWO_SITES, Front, open_front
+
+LAYOUTS = {"one site": ONE_SITE, "two sites": TWO_SITES}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def front(request: pytest.FixtureRequest) -> Iterator[Front]:
+    with open_front(LAYOUTS[request.param]) as front:
+        yield front
+
+
+def sent(front: Front, **wanted: int) -> bool:
+    return all(front.browser(name).count("sent") >= n for name, n in wanted.items())
+
+
+@pytest.mark.parametrize("tag", [CLASSIC, MODULE], ids=["script", "module"])
+def test_a_visit_has_both_copies_of_everything_and_both_name_the_page(
+    front: Front, context: BrowserContext, page: Page, until: Until, problems: Problems, tag: str
+) -> None:
+    before = {name: len(front.browser(name)) for name in ("PageView", "ViewContent", "AddToCart")}
+    events, hits = len(front.meta.received.server), len(front.meta.received.browser)
+    front.tag = tag
+    product = f"{front.url}/products/7?fbclid=Click-1"
+    page.goto(product)
+    until(lambda: sent(front, PageView=before["PageView"] + 1))
+    page.click("#cart")
+    until(lambda: sent(front, AddToCart=before["AddToCart"] + 1))
+    page.click("#json")
+    until(lambda: sent(front, AddToCart=before["AddToCart"] + 2))
+    page.click("#lead")
+    page.click("#next")
+    until(
+        lambda: sent(front, PageView=before["PageView"] + 2, ViewContent=before["ViewContent"] + 2)
+    )
+    front.capi.flush(10)
+    received = front.meta.received
+    pairs = [
+        (one["server"], one["browser"]) for one in received.pairs() if one["event_name"] != "Lead"
+    ]
+    assert pairs == [(1, 1)] * len(pairs)
+    copies = [one.event for one in received.server[events:]]
+    names = ["PageView", "ViewContent", "AddToCart", "AddToCart", "PageView", "ViewContent"]
+    assert sorted(one["event_name"] for one in copies) == sorted(names)
+    pages = {one.eid: one.dl for one in received.browser[hits:]}
+    assert {one["event_source_url"] for one in copies} == {
+        product,
+        f"{front.url}/products/8?utm_source=x",
+    }
+    assert all(pages[one["event_id"]] == one["event_source_url"] for one in copies)
+    cookies = {one["name"]: one["value"] for one in context.cookies(front.url)}
+    known = [one["user_data"] for one in copies if one["event_name"] != "AddToCart"]
+    assert {one["fbp"] for one in known} == {cookies["_fbp"]}
+    assert {one["fbc"] for one in known} == {cookies["_fbc"]}
+    for one in front.report().values():
+        if one["event_name"] != "Lead":
+            assert one["matched"] == one["server"] == one["browser"] > 0
+    assert problems.console == []
+
+
+def test_what_an_xhr_of_such_a_page_brings_is_fired_and_names_its_origin(
+    front: Front, page: Page, until: Until, problems: Problems
+) -> None:
+    before = len(front.browser("AddToCart")), len(front.browser("PageView"))
+    front.tag = CLASSIC
+    page.goto(f"{front.url}/")
+    until(lambda: sent(front, PageView=before[1] + 1))
+    page.click("#xhr")
+    until(lambda: sent(front, AddToCart=before[0] + 1))
+    assert front.seen("AddToCart")[-1].eid
+    assert front.told("AddToCart")[-1]["event_source_url"] == f"{front.url}/"
+    assert problems.console == []
+
+
+def test_a_page_of_an_origin_that_nobody_named_gets_nothing(page: Page, until: Until) -> None:
+    with open_front(ONE_SITE, origins=["https://www.shop.example"]) as front:
+        page.goto(f"{front.url}/products/7")
+        until(
+            lambda: [
+                one for one in front.capi.store.tallies(0, 1e12).counts if one.reason == "origin"
+            ]
+        )
+        assert page.evaluate("window.fbq") is None
+        assert not front.meta.received.pairs()
