@@ -61,8 +61,14 @@ def test_a_page_has_one_page_view_whose_twin_has_its_id(
     assert shop.pairs("PageView") == [(1, 1)] * (known + 1)
 
 
-@pytest.mark.parametrize("answer", ["", "denied", "fails"])
-@pytest.mark.parametrize("given", ["", ", {}, {eventID: 'x1'}"], ids=["bare", "an id"])
+@pytest.mark.parametrize(
+    ("answer", "given"),
+    [
+        ("", ""),
+        ("", ", {}, {eventID: 'x1'}"),
+        *((one, "") for one in ("denied", "refused", "cut", "left")),
+    ],
+)
 def test_a_library_that_is_ready_while_a_cached_page_asks_sends_each_event_once(
     page: Page, alone: Shop, until: Until, given: str, answer: str
 ) -> None:
@@ -78,8 +84,14 @@ def test_a_library_that_is_ready_while_a_cached_page_asks_sends_each_event_once(
     libraries[0].continue_()
     page.wait_for_function("fbq.callMethod && !Object.keys(fbq.instance.locks).length")
     if answer:
-        status = 400 if answer == "fails" else 200
-        questions[0].fulfill(status=status, json={"x": "denied", "e": []} if status == 200 else {})
+        if answer == "left":
+            page.goto(f"{alone.url}/sw.js")
+        elif answer == "cut":
+            questions[0].abort()
+        elif answer == "denied":
+            questions[0].fulfill(json={"x": "denied", "e": []})
+        else:
+            questions[0].fulfill(status=400, json={})
         until(lambda: len(alone.meta.received.browser) == 2)
         found = sorted(hit.ev for hit in alone.meta.received.browser)
         assert found == ["PageView", "ViewContent"]

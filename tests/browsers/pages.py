@@ -6,9 +6,11 @@ from capi_middleware import Pixel
 from tests.browser.site import own_snippet
 from tests.browsers.drivers import Name
 from tests.browsers.scene import (
+    CACHED,
     CACHES,
     LIBRARY,
     NO_ANSWER,
+    READY,
     SAME,
     SECOND,
     Expects,
@@ -109,7 +111,26 @@ PLACES = {
 }
 
 
+#: /t never answers, or not at all, or refuses: by the promise that the page's script is given.
+NO_TOLD = {
+    "without an answer": "new Promise(() => {})",
+    "with a network error": "Promise.reject(TypeError())",
+    "with a refusal": "Promise.resolve(new Response('{}', {status: 429}))",
+}
+
+
 def managers() -> Iterator[Scene]:
+    for name, answer in NO_TOLD.items():
+        for left in (False, True):
+            # The page's own call has no id, and Meta gets it whatever becomes of ours.
+            yield Scene(
+                name=f"base code on a cached page {name}{', left' * left}", headers=CACHED,
+                head="<script>const real = fetch; window.fetch = (to, ...more) =>"
+                f" /_capi.t$/.test(to) ? {answer} : real(to, ...more)</script>"
+                + own_snippet(INIT + VIEW, "{meta}"),
+                acts=[go("/"), *([run(READY), go("/sw.js")] if left else [])],
+                expects={"PageView": ["0+1 -"]},
+            )  # fmt: skip
     for kind, headers in CACHES.items():
         for name, (before, late) in PLACES.items():
             yield Scene(

@@ -121,6 +121,8 @@ def when(condition: str) -> str:
 
 
 STUB = when("window.fbq")
+#: The library has its settings.
+READY = when("window.fbq && fbq.callMethod && !Object.keys(fbq.instance.locks).length")
 LIBRARY = when("window.fbq && fbq.callMethod && !fbq.queue.length")
 
 SECOND: Expects = {"PageView": ["1+1 sent"] * 2, "ViewContent": ["1+1 sent"]}
