@@ -6,11 +6,9 @@ import subprocess
 import sys
 from collections import Counter
 
-from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import sync_playwright
-from selenium.common.exceptions import WebDriverException
 
-from tests.browsers.drivers import NAMES, Name, open_browser
+from tests.browsers.drivers import NAMES, Failed, Name, open_browser
 from tests.browsers.play import FIGURES, play
 from tests.browsers.table import TABLE
 
@@ -29,7 +27,7 @@ def run(name: Name, only: str) -> int:
             try:
                 found, seen = play(scene, browser)
                 what = str(seen)
-            except (PlaywrightError, WebDriverException) as error:
+            except Failed as error:
                 found, what = Counter({"not played": 1}), repr(error)  # the others are played
             if found:
                 wrong += 1

@@ -13,17 +13,30 @@ from typing import Any, Literal, Protocol, get_args
 
 from playwright.sync_api import Browser as Played
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Playwright
-from selenium.common.exceptions import WebDriverException
+from playwright.sync_api import Error as PlaywrightError
+from selenium.common.exceptions import (
+    JavascriptException,
+    NoSuchFrameException,
+    NoSuchWindowException,
+    TimeoutException,
+    WebDriverException,
+)
 from selenium.webdriver import ActionChains, Keys, Remote, WebKitGTKOptions
 from selenium.webdriver.remote.client_config import ClientConfig
 from selenium.webdriver.remote.remote_connection import RemoteConnection
 from selenium.webdriver.webkitgtk.service import Service
-from websocket import create_connection
+from urllib3.exceptions import HTTPError
+from websocket import WebSocketException, create_connection
 
 from tests.support.browsers import FIREFOX, FLAGS, find, mini_browser
 
 Name = Literal["chromium", "firefox", "webkit"]
 NAMES: tuple[Name, ...] = get_args(Name)
+PATIENCE = 20  # seconds for each step
+#: What a browser does not do, or not in time.
+Failed = (PlaywrightError, WebDriverException, WebSocketException, HTTPError, OSError)
+#: A script of ours that comes between two pages.
+_BETWEEN = (JavascriptException, NoSuchFrameException, NoSuchWindowException)
 
 
 class Browser(Protocol):
@@ -62,7 +75,7 @@ class ByPlaywright:
         self.close()
         self._lines: list[str] = []
         self._context = self._browser.new_context()
-        self._context.set_default_timeout(20_000)
+        self._context.set_default_timeout(PATIENCE * 1000)
         self._page: Page = self._context.new_page()
         self._page.on("console", self._say)
         self._page.on("pageerror", lambda error: self._lines.append(f"Uncaught {error}"))
@@ -85,7 +98,8 @@ class ByPlaywright:
         self._page.press(selector, "Enter")
 
     def evaluate(self, script: str) -> Any:
-        return self._page.evaluate(script)
+        late = f"new Promise((_, no) => setTimeout(no, {PATIENCE * 1000}, Error('late')))"
+        return self._page.evaluate(f"Promise.race([{script}, {late}])")  # it has no time-out
 
     def pause(self, seconds: float) -> None:
         self._page.wait_for_timeout(seconds * 1000)
@@ -102,7 +116,7 @@ class ByBiDi:
     """Debian's Firefox by WebDriver BiDi on its own port; each visitor is a container."""
 
     def __init__(self, url: str) -> None:
-        self._socket = create_connection(url, timeout=20, suppress_origin=True)
+        self._socket = create_connection(url, timeout=PATIENCE, suppress_origin=True)
         self._lines: list[str] = []
         self._calls = 0
         self._visitor = self._page = ""
@@ -112,7 +126,9 @@ class ByBiDi:
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
         self._calls += 1
         self._socket.send(json.dumps({"id": self._calls, "method": method, "params": params}))
-        while True:
+        self._socket.settimeout(PATIENCE)
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
             said = json.loads(self._socket.recv())
             if said.get("method") == "log.entryAdded":
                 entry = said["params"]
@@ -121,6 +137,7 @@ class ByBiDi:
                 if said["type"] == "error":
                     raise WebDriverException(f"{method}: {said['error']}: {said['message']}")
                 return dict(said["result"])
+        raise TimeoutException(f"no answer to {method}")
 
     def fresh(self) -> None:
         if self._visitor:
@@ -196,17 +213,15 @@ class ByWebDriver:
         options.binary_location = mini_browser()
         options.add_argument("--automation")
         options.add_argument("--enable-write-console-messages-to-stdout=true")
-        options.page_load_strategy = "eager"
+        options.page_load_strategy = "none"
         self._said.write_text("")
         service = Service(
             "/usr/bin/WebKitWebDriver", log_output=str(self._said), env=self._environment
         )
         service.start()
         self._service = service
-        at = RemoteConnection(client_config=ClientConfig(remote_server_addr=service.service_url))
-        self._driver = Remote(command_executor=at, options=options)
-        self._driver.set_script_timeout(20)
-        self._driver.set_page_load_timeout(20)
+        self._driver = Remote(command_executor=_asking_once(service.service_url), options=options)
+        self._driver.set_script_timeout(PATIENCE)
 
     @property
     def _page(self) -> Remote:
@@ -214,7 +229,18 @@ class ByWebDriver:
         return self._driver
 
     def goto(self, url: str) -> None:
+        # Its own way to wait may miss what it waits for.
+        self._page.execute_script("window.isOld = true")
         self._page.get(url)
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            with contextlib.suppress(*_BETWEEN):
+                if self._page.execute_script(
+                    "return !window.isOld && document.readyState !== 'loading'"
+                ):
+                    return
+            time.sleep(0.02)
+        raise TimeoutException(f"no page at {url}")
 
     def back(self) -> None:
         self._page.back()
@@ -249,6 +275,16 @@ class ByWebDriver:
             with contextlib.suppress(WebDriverException):
                 self._driver.quit()
             self._service.stop()
+
+
+def _asking_once(url: str) -> RemoteConnection:
+    """Selenium would wait two minutes, four times."""
+    pool = {"init_args_for_pool_manager": {"retries": False}}
+    return RemoteConnection(
+        client_config=ClientConfig(
+            remote_server_addr=url, timeout=3 * PATIENCE, init_args_for_pool_manager=pool
+        )
+    )
 
 
 def _environment(folder: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Playwright
 
-from tests.browsers.drivers import NAMES, Browser, open_browser
+from tests.browsers import drivers
+from tests.browsers.drivers import NAMES, Browser, Failed, open_browser
 from tests.browsers.play import play
 from tests.browsers.scene import LONG
 from tests.browsers.table import TABLE
@@ -39,3 +40,12 @@ def visitor(request: pytest.FixtureRequest, driver: Playwright) -> Iterator[Brow
 def test_a_scene_ends_as_it_must(visitor: Browser, name: str) -> None:
     wrong, seen = play(TABLE[name], visitor, LONG)
     assert not wrong, seen
+
+
+def test_a_page_that_never_answers_ends_the_scene(
+    visitor: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "PATIENCE", 1)
+    visitor.fresh()
+    with pytest.raises(Failed):
+        visitor.evaluate("new Promise(() => {})")
