@@ -1,6 +1,7 @@
 """CAPI is one process's tracker: it puts the parts together, and track() gives events to them."""
 
 import atexit
+import os
 import threading
 import time
 import weakref
@@ -32,6 +33,9 @@ from capi_middleware.meta.event_object import ActionSource, Moment, Send, page_w
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
+from capi_middleware.report.marks import LONGEST, remember
+from capi_middleware.report.model import Mark
+from capi_middleware.report.window import iso
 from capi_middleware.request.issuing import Issuer
 from capi_middleware.store.opening import open_store
 from capi_middleware.store.store import Store
@@ -383,6 +387,7 @@ class CAPI:
         return [
             Job("prune", PRUNE_SECONDS, self._prune, shared=True),
             Job("secrets", PRUNE_SECONDS, compare),
+            Job("release", PRUNE_SECONDS, self._mark_release),
             Job("alerts", CHECK_SECONDS, alerting.check, alerting.give_up, shared=True),
             Job("insights", LOOKOUT_SECONDS, lookout.tick, lookout.halt, shared=True),
         ]
@@ -392,6 +397,11 @@ class CAPI:
         now = min(time.time(), self._began + passing())
         self.store.prune(now - self.config.retention_days * 86_400)
         self.store.forget_orders(now - self.config.remember_orders_days * 86_400)
+
+    def _mark_release(self) -> None:
+        release = self.config.release or os.environ.get("CAPI_RELEASE", "")
+        if release:
+            remember(self._own, Mark(iso(time.time()), "release", release[:LONGEST]))
 
     def _is_delivering(self) -> bool:
         return self._deliverer.alive

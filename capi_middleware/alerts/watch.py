@@ -14,6 +14,8 @@ from capi_middleware.config.settings import Config, named_events
 from capi_middleware.errors import StoreError
 from capi_middleware.events import STANDARD_EVENTS
 from capi_middleware.meta.http import HTTPClient, NoAnswer
+from capi_middleware.report.marks import remember
+from capi_middleware.report.model import Mark
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import last_day
 from capi_middleware.shield import Shield, about
@@ -114,6 +116,12 @@ class Alerting:
         # Kept first: a process that is killed here told too little, never something twice.
         for alert in told:
             self._tell(alert)
+        remember(self._store, *[
+            Mark(alert.at, "alert", alert.flag.code.replace("_", " "), alert.flag.event_name,
+                 alert.flag.pixel_id)
+            for alert in told
+            if alert.kind != "closed"
+        ])  # fmt: skip
         if lost:
             logger.error("%d alerts were given up: the webhook does not take them", lost,
                          extra=about("give_up_alerts", n=lost))  # fmt: skip

@@ -131,6 +131,8 @@ class Config:
             event_time, user_data and custom_data may be changed; raw customer information is
             hashed) or None to stop the server copy. The pixel's own copy is out by then.
         graph_url, graph_version, pixel_script_url: Meta's addresses.
+        release: what runs here, "2026-11-28" or a commit: the timeline of the report shows when it
+            was first seen. The variable CAPI_RELEASE does the same.
         debug: the report without a token, errors raised instead of swallowed in `track`.
     """
 
@@ -174,6 +176,7 @@ class Config:
     graph_url: str = "https://graph.facebook.com"
     graph_version: str = NEWEST
     pixel_script_url: str = "https://connect.facebook.net/en_US/fbevents.js"
+    release: str | None = None
     debug: bool = False
 
     def __post_init__(self) -> None:

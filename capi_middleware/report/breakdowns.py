@@ -1,11 +1,13 @@
 """Breakdowns: the numbers of the report apart by pixel, route, page and browser, and over time."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from capi_middleware.events import SENT, UNPAIRED
 from capi_middleware.report.model import Breakdown, EventReport, Part, Place, Trend
 from capi_middleware.report.numbers import Copies, copies_of, together
+from capi_middleware.report.pictures import outages
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Slice
 from capi_middleware.store.rollups import Facet
@@ -36,11 +38,25 @@ def breakdowns(events: Iterable[EventReport], slices: Slices) -> list[Breakdown]
     return [one for one in found if any(part.value for part in one.parts)]
 
 
-def trends(slices: Iterable[Slice], *, start: float, end: float) -> list[Trend]:
+def trends(
+    slices: Sequence[Slice], *, start: float, end: float, upto: float | None = None
+) -> list[Trend]:
     """Each event over the window [start, end): by hour up to two days, else by day in UTC.
 
     A longer window is shown from its first event: a site that began yesterday sees its hours.
+    Outages are looked for in all whole hours before `upto`, Unix seconds.
     """
+    sides: defaultdict[Place, dict[str, Counter[int]]]
+    sides = defaultdict(lambda: {"server": Counter(), "browser": Counter()})
+    past = int(upto or 0) // _HOUR
+    for one in slices:
+        hour = int(one.value) // _HOUR
+        if hour < past and one.browser != UNPAIRED:
+            copies = sides[one.event_name, one.pixel_id]
+            if one.server == "delivered":
+                copies["server"][hour] += one.n
+            if one.browser == SENT:
+                copies["browser"][hour] += one.n
     slices = [one for one in slices if start <= int(one.value) < end]
     if end - start > _BY_HOUR * _HOUR and slices:
         since = min(int(one.value) for one in slices)
@@ -58,6 +74,7 @@ def trends(slices: Iterable[Slice], *, start: float, end: float) -> list[Trend]:
             pixel_id=pixel_id,
             step=step,
             parts=[_part(iso(at * seconds), copies_of(times[at])) for at in range(first, last)],
+            outages=outages(sides[name, pixel_id], past),
         )
         for (name, pixel_id), times in sorted(places.items())
     ]

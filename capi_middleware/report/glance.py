@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from capi_middleware.report.cards import cards_of
 from capi_middleware.report.model import (
     EventReport,
     Flag,
@@ -15,6 +16,7 @@ from capi_middleware.report.window import Window, iso
 from capi_middleware.store.records import Slice
 
 _DAY = 86400
+#: So many things to do next are enough.
 _MOST = 3
 
 
@@ -33,14 +35,8 @@ def glance(
         ],
         coverage=together(events).coverage,
         since=iso(since) if since is not None else None,
-        next=_next(flags),
+        next=[one for one in cards_of(flags) if one.severity != "info"][:_MOST],
     )  # fmt: skip
-
-
-def _next(flags: Sequence[Flag]) -> list[Flag]:
-    """The gravest three that want to be mended, one for each fix."""
-    fixes = {one.fix: one for one in reversed(flags) if one.severity != "info"}
-    return [one for one in flags if fixes.get(one.fix) is one][:_MOST]
 
 
 def _place(event: EventReport) -> tuple[bool, bool, float, int, str, str]:

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
+from time import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
@@ -14,8 +15,9 @@ from capi_middleware.insights.model import trends
 from capi_middleware.report.causes import CAUSES
 from capi_middleware.report.flags.registry import TEXTS, Texts
 from capi_middleware.report.match_keys import PRIORITIES
-from capi_middleware.report.model import TARGET, Report
+from capi_middleware.report.model import TARGET, Report, Trend
 from capi_middleware.report.numbers import goal, percent, verdict
+from capi_middleware.report.pictures import timeline
 
 if TYPE_CHECKING:
     import jinja2
@@ -48,9 +50,14 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         """This page with other filters."""
         return f"{path}?{urlencode({**asked, **changes})}"
 
+    shown = _shown(report)
+    drawn = partial(timeline, shown, now=time(), marks=report.marks) if shown else None
     return filled(
         "parity.html.jinja",
         report=report,
+        shown=shown,
+        wide=drawn(width=1120, height=260) if drawn else None,
+        narrow=drawn(width=350, height=220) if drawn else None,
         verdicts=[verdict(event) for event in report.events],
         target=TARGET,
         goal=goal(TARGET),
@@ -145,6 +152,14 @@ def _environment() -> "jinja2.Environment":
 
 def _percent(share: float | None) -> str:
     return percent(share).replace(" %", "\u00a0%")  # never apart at the end of a line
+
+
+def _shown(report: Report) -> Trend | None:
+    """What the timeline is about: the first of what the page begins with."""
+    known = {(one.event_name, one.pixel_id): one for one in report.trends}
+    first = report.now.outcomes[:1] if report.now else []
+    places = [(one.event_name, one.pixel_id) for one in first]
+    return next((known[one] for one in [*places, *known] if one in known), None)
 
 
 def _money(units: int, decimals: int) -> str:

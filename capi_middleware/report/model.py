@@ -235,13 +235,54 @@ class Breakdown(Struct, frozen=True):
     parts: list[Part]
 
 
+class Outage(Struct, frozen=True):
+    """From `since` to `until` (ISO 8601) `found` copies of a side came of so many `expected`."""
+
+    side: str
+    since: str
+    until: str
+    found: int
+    expected: float
+    lasts: bool
+
+
 class Trend(Struct, frozen=True, kw_only=True):
-    """The numbers of one event over time: `parts` by the ISO 8601 start of their hour or day."""
+    """The numbers of one event over time: `parts` by the ISO 8601 start of their hour or day.
+
+    `outages` are the last fall of each side that was no chance, see silence.
+    """
 
     event_name: str
     pixel_id: str
     step: Literal["hour", "day"]
     parts: list[Part]
+    outages: list[Outage] = []
+
+
+class Mark(Struct, frozen=True):
+    """A release that was seen for the first time, or an alert, at an ISO 8601 time."""
+
+    at: str
+    kind: Literal["release", "alert"]
+    text: str
+    event_name: str = ""
+    pixel_id: str = ""
+
+
+class Step(Struct, frozen=True):
+    """The copies of one step on the way to an order."""
+
+    event_name: str
+    server: int
+    browser: int
+    matched: int
+
+
+class Funnel(Struct, frozen=True):
+    """The way to an order as one pixel saw it: the steps of which there are events."""
+
+    pixel_id: str
+    steps: list[Step]
 
 
 class Verdict(Struct, frozen=True):
@@ -272,7 +313,7 @@ class Glance(Struct, frozen=True, kw_only=True):
 
     `since` is the ISO 8601 time from which on coverage is on the same side of the target as now,
     by spans of 24 hours; None where that is not known. `coverage` is that of all events together,
-    and `next` is what to do, three flags with different fixes at most.
+    and `next` is what to do, three cards at most.
     """
 
     window: ReportWindow
@@ -280,7 +321,7 @@ class Glance(Struct, frozen=True, kw_only=True):
     coverage: float | None
     outcomes: list[Outcome]
     since: str | None
-    next: list[Flag]
+    next: list[Card]
 
 
 class Report(Struct, frozen=True):
@@ -292,7 +333,8 @@ class Report(Struct, frozen=True):
     rule that decided about their visitors ("gpc" is Global Privacy Control) and its answer:
     granted, denied, limited, held (before an answer), released (of these, answered with a yes),
     withdrawn. `now` is the last 24 hours and `before` the 7 days before; of a window that was asked
-    for, itself and as long a time before. `pixel_names` are those of the config, by id.
+    for, itself and as long a time before. `pixel_names` are those of the config, by id. `marks` are
+    releases and alerts in the window, `funnels` the way to an order, by pixel.
     """
 
     window: ReportWindow
@@ -311,3 +353,5 @@ class Report(Struct, frozen=True):
     before: Glance | None = None
     pixel_names: dict[str, str] = {}
     cards: list[Card] = []
+    marks: list[Mark] = []
+    funnels: list[Funnel] = []

@@ -16,6 +16,7 @@ from capi_middleware.report.breakdowns import APART, Slices, breakdowns, trends
 from capi_middleware.report.cards import cards_of
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.glance import glance, same_since
+from capi_middleware.report.marks import marks_of, within
 from capi_middleware.report.match_keys import advice_on
 from capi_middleware.report.model import (
     TARGET,
@@ -28,6 +29,7 @@ from capi_middleware.report.model import (
     ReportWindow,
 )
 from capi_middleware.report.numbers import decisions, events_of, overall, page_views
+from capi_middleware.report.pictures import funnels
 from capi_middleware.report.silence import LOOKS_BACK
 from capi_middleware.report.window import Window, compared, iso
 from capi_middleware.store.records import Backlog, DeadLetter, Pause, Tallies
@@ -59,6 +61,7 @@ def read_report(
         }
         letters = store.dead_letters(limit=_LETTERS)
         insights = None if tenant else kept_insights(store)
+        marks = [] if tenant else marks_of(store)
     if tenant:
         tallies, *lately = [tallies_of(one, tenant) for one in (tallies, *lately)]
         slices = {by: _of(tenant, found) for by, found in slices.items()}
@@ -70,6 +73,8 @@ def read_report(
         tallies, window, health=health, config=config, slices=slices, refusals=_reasons(letters),
         now=now, tenant=tenant, lately=lately,
     )  # fmt: skip
+    asked = report.window
+    report = replace(report, marks=within(marks, asked.start, asked.end))
     if insights is None:
         return report
     return replace(report, insights=insights, comparisons=beside(report, insights, window))
@@ -185,7 +190,8 @@ def build(
         match_key_advice=advice_on(events),
         flags=flags,
         cards=cards_of(flags),
-        trends=trends(hours, start=window.start, end=window.end),
+        trends=trends(hours, start=window.start, end=window.end, upto=upto),
+        funnels=funnels(events),
         breakdowns=breakdowns(events, parts),
         health=health,
         consent=decisions(tallies.counts),

@@ -183,7 +183,7 @@ def test_what_to_do_next_is_three_things_at_most_and_none_that_wants_nothing(now
     (told, _) = glanced(read(now, *rows))
     assert len(told.next) == 3
     assert "info" not in {one.severity for one in told.next}
-    assert len({one.fix for one in told.next}) == 3
+    assert len({one.title for one in told.next}) == 3
 
 
 def test_what_nobody_wanted_is_not_lost() -> None:
