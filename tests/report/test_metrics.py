@@ -1,11 +1,19 @@
 """Metrics: the numbers of the report, read back by Prometheus' own parser."""
 
+import json
+import re
+import shutil
+import subprocess
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
+import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from capi_middleware.events import Count
+from capi_middleware.meta.versions import versions_at
 from capi_middleware.report.metrics import MOST, metrics_text, read_metrics
 from capi_middleware.report.read import health_of
 from capi_middleware.report.window import parse_window
@@ -42,6 +50,8 @@ def samples(text: str) -> dict[str, float]:
     for family in text_string_to_metric_families(text):
         assert family.documentation.endswith("."), family.name
         kind = "counter" if text.count(f"# TYPE {family.name}_total counter\n") else "gauge"
+        if family.name == "capi_window_freshness_seconds":
+            kind = "summary"  # it has quantiles
         assert family.type == kind, family.name
         for one in family.samples:
             assert one.name == family.name + ("_total" if kind == "counter" else "")
@@ -212,3 +222,91 @@ def test_metrics_of_a_store_count_what_the_window_no_longer_shows() -> None:
     assert found[f"capi_server_events_accepted_total{{{of}}}"] == 1
     assert found[f"capi_browser_events_sent_total{{{of}}}"] == 1
     assert found["capi_delivering"] == 1
+
+
+def everything() -> str:
+    """A text in which each metric has a sample."""
+    made = report_on(
+        *PURCHASE,
+        tally("pending", "not_run", 7),
+        counts=(Count("suppressed", "bot", "Purchase", "123", 4),),
+        freshness=(Freshness("123", "Purchase", 0.4, 98),),
+        health=HEALTH,
+    )
+    counts = [Count(kind, "why", "Purchase", "123", 1) for kind in (
+        "suppressed", "consent", "dropped", "error"
+    )]  # fmt: skip
+    made = replace(made, graph_versions=versions_at("v25.0", 1_780_876_800.0))
+    return metrics_text(made, Tallies(PURCHASE, (), counts))
+
+
+#: What promtool's linter calls no base unit.
+NO_BASE_UNIT = re.compile(
+    r"_(ms|milliseconds|microseconds|nanoseconds|minutes|hours|days|weeks|percent|celsius_degrees|"
+    r"kilobytes|kb|megabytes|bits)(_|$)"
+)
+
+
+def test_promtool_finds_nothing_to_say() -> None:
+    text = everything()
+    promtool = shutil.which("promtool")
+    if promtool is not None:
+        done = subprocess.run(
+            [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    # Its rules, for where it is not installed.
+    for family in text_string_to_metric_families(text):
+        assert family.samples, family.name
+        assert family.documentation
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name)
+        assert not NO_BASE_UNIT.search(family.name), family.name
+        assert not re.search(
+            r"_(gauge|counter|summary|histogram|count|sum|bucket)(_|$)", family.name
+        )
+        for one in family.samples:
+            assert one.name.endswith("_total") is (family.type == "counter")
+            assert "quantile" not in one.labels or family.type == "summary"
+            assert "le" not in one.labels
+            assert all(re.fullmatch(r"[a-z][a-z0-9_]*", label) for label in one.labels)
+
+
+DASHBOARD = json.loads(
+    (Path(__file__).parents[2] / "demo" / "grafana.json").read_text(encoding="utf-8")
+)
+_QUERIES = [one["expr"] for panel in DASHBOARD["panels"] for one in panel["targets"]]
+
+
+@pytest.mark.parametrize("query", sorted(set(_QUERIES)))
+def test_each_query_of_the_dashboard_asks_for_what_there_is(query: str) -> None:
+    labels: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(everything()):
+        for one in family.samples:
+            labels.setdefault(one.name, set()).update(one.labels)
+    names = set(re.findall(r"\bcapi_\w+", query))
+    assert names
+    assert names <= labels.keys()
+    asked = set(re.findall(r"(\w+)(?:=~?\"|!=\")", query))
+    for group in re.findall(r"by \(([^)]*)\)", query):
+        asked |= {one.strip() for one in group.split(",")}
+    known: set[str] = set().union(*(labels[name] for name in names))
+    assert asked <= known
+
+
+def test_the_dashboard_shows_each_metric_and_no_panel_covers_another() -> None:
+    shown = set(re.findall(r"\bcapi_\w+", " ".join(_QUERIES)))
+    names = {line.split()[2] for line in everything().splitlines() if line.startswith("# TYPE ")}
+    assert names - shown == {
+        "capi_window_seconds", "capi_window_end_timestamp_seconds", "capi_window_events",
+        "capi_window_suppressed_events", "capi_window_pending_events",
+        "capi_window_server_browser_ratio", "capi_graph_version_age_seconds",
+        "capi_consent_decisions_total",
+    }  # fmt: skip
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert max(x for x, _ in cells) < 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
