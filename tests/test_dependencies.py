@@ -22,7 +22,7 @@ OF_THE_HOST = {
 }  # fmt: skip
 #: Which extra a module is of, beside what all have.
 EXTRAS = {
-    "cli/": "cli", "testing/": "testing", "pytest_plugin.py": "testing",
+    "cli/mcp.py": "mcp", "cli/": "cli", "testing/": "testing", "pytest_plugin.py": "testing",
     "store/postgres.py": "postgres", "store/link.py": "postgres",
     "page/gzip.py": "speed",
 }  # fmt: skip

@@ -16,6 +16,7 @@ from capi_middleware.cli.events import events
 from capi_middleware.cli.importing import import_events
 from capi_middleware.cli.init import init
 from capi_middleware.cli.insights import insights
+from capi_middleware.cli.mcp import mcp
 from capi_middleware.cli.reconcile import reconcile
 from capi_middleware.cli.report import report
 from capi_middleware.cli.tail import tail
@@ -43,6 +44,6 @@ def main(context: click.Context, source: str) -> None:
     context.obj = source
 
 
-for _command in (init, check, report, events, tail, insights, reconcile, import_events, deliver,
-                health, dead_letters, migrate, prune, forget):  # fmt: skip
+for _command in (init, check, report, events, tail, insights, mcp, reconcile, import_events,
+                deliver, health, dead_letters, migrate, prune, forget):  # fmt: skip
     main.add_command(_command)
