@@ -55,7 +55,7 @@ def server_of(capi: CAPI) -> "MCPServer[Any]":
     made: MCPServer[Any] = MCPServer(
         "capi-middleware", version=__version__, instructions=_ABOUT, log_level="WARNING"
     )
-    tool = made.tool(annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))
+    only_reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
     def told(read: Callable[[], T]) -> Any:
         """What `read` gives, as JSON has it; what it refuses, as a sentence for the assistant."""
@@ -68,7 +68,6 @@ def server_of(capi: CAPI) -> "MCPServer[Any]":
         asked = {"from": start, "to": end, "event": event, "pixel": pixel}
         return read_report(capi.store, capi.config, parse_window(asked, time.time()))
 
-    @tool
     def report(start: str = "", end: str = "", event: str = "", pixel: str = "") -> dict[str, Any]:
         """The parity report: verdict, numbers of each event, cards that say what to do.
 
@@ -81,7 +80,6 @@ def server_of(capi: CAPI) -> "MCPServer[Any]":
             found.pop(name, None)
         return found
 
-    @tool
     def causes(start: str = "", end: str = "", event: str = "", pixel: str = "") -> dict[str, Any]:
         """Why copies are missing: how many by cause, what each cause means, and the fix.
 
@@ -89,7 +87,6 @@ def server_of(capi: CAPI) -> "MCPServer[Any]":
         """
         return {"causes": told(lambda: _causes(read(start, end, event, pixel)))}
 
-    @tool
     def events(id: str = "", event: str = "") -> dict[str, Any]:  # noqa: A002 - as the page has it
         """Single events with the state of both copies, the newest 50.
 
@@ -99,12 +96,13 @@ def server_of(capi: CAPI) -> "MCPServer[Any]":
         sought = parse_sought({"id": id, "event": event})
         return {"events": told(lambda: read_events(capi.store, capi.config, sought))}
 
-    @tool
     def metas_view() -> dict[str, Any]:
         """What Meta itself said of these events when it was asked last, beside our numbers."""
         found = told(lambda: read("", "", "", ""))
         return {name: found[name] for name in ("insights", "comparisons")}
 
+    for tool in (report, causes, events, metas_view):
+        made.add_tool(tool, annotations=only_reads)
     return made
 
 
