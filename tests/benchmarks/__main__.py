@@ -26,13 +26,14 @@ from tests.benchmarks import (
     revision,
     script,
     serving,
+    tenants,
 )
 from tests.benchmarks.measure import MORE_IS_BETTER, Result, Row, Trial, measure
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 GROUPS = (
-    requests, serving, injecting, minting, purchase, pages, outbox, couriers, postgres, reporting,
-    process, script,
+    requests, serving, injecting, minting, purchase, pages, outbox, couriers, tenants, postgres,
+    reporting, process, script,
 )  # fmt: skip
 _BESIDE = (
     "asgi-correlation-id", "django-facebook-capi", "facebook-business", "flask", "gunicorn",

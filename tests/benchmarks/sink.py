@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.sink`: takes posted events at once, as a Meta that costs nothing.
 
-Prints its URL, then serves until its standard input ends. `/hang` never answers, `/slow` after
-300 ms.
+Prints its URL, then serves until its standard input ends. `/hang` never answers, nor does the
+pixel HANGING; `/slow` after 300 ms.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 
 from tests.support.trees import ROOT
+
+HANGING = "666"
 
 
 @contextlib.contextmanager
@@ -36,7 +38,7 @@ async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
             head = await reader.readuntil(b"\r\n\r\n")
             length = head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]
             body = await reader.readexactly(int(length))
-            if b" /hang" in head:
+            if b" /hang" in head or f"/{HANGING}/events".encode() in head:
                 await reader.read()
                 break
             if b" /slow" in head:
