@@ -41,9 +41,9 @@ _SUBRESOURCES = frozenset(
      "report", "script", "serviceworker", "sharedworker", "style", "track", "video", "worker",
      "xslt", "json"}
 )  # fmt: skip
-#: Kinds in the list that are no crawlers: the app's own clients and tests, and people whose
-#: browser is driven by a program.
-_NO_CRAWLERS = frozenset({"http-library", "browser-automation"})
+#: Kinds in the list that are no crawlers, the app's own clients and tests; and browsers that a
+#: program drives: to them Meta's script sends nothing either.
+_CLIENTS, _DRIVEN = "http-library", "browser-automation"
 _HEALTH_AGENT = re.compile(
     r"kube-probe/|ELB-HealthChecker/|GoogleHC/|Consul Health Check|Amazon-Route53-Health|"
     r"health[ _-]?check",
@@ -255,7 +255,8 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
     One of "head", "prefetch", "cross_site", "subresource", "health_check" and "bot".
 
     Crawlers read; what is posted is somebody's deed (a payment provider's webhook names itself
-    like a crawler). Header names are in lower case.
+    like a crawler), but for a browser without anybody in front of it. Header names are in lower
+    case.
     """
     if method == "HEAD":
         return "head"
@@ -271,8 +272,9 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
         and (wanted != "empty" or mode != "navigate")
     ):
         return "cross_site"
+    agent = headers.get("user-agent", "")[:AGENT_READ]
     if method != "GET":
-        return None
+        return "bot" if _kind_of(agent) == _DRIVEN else None
     if not _PRELOADERS.isdisjoint(headers) or headers.get("x-requested-with") == "swup":
         return "prefetch"
     if wanted == "empty" and mode == "no-cors":
@@ -281,7 +283,8 @@ def noise(method: str, path: str, headers: Mapping[str, str]) -> str | None:
         return "subresource"
     if path in _HEALTH_PATHS:
         return "health_check"
-    return _kind_of(headers.get("user-agent", "")[:AGENT_READ])
+    kind = _kind_of(agent)
+    return "bot" if kind == _DRIVEN else kind
 
 
 @lru_cache(maxsize=2048)
@@ -289,16 +292,24 @@ def _kind_of(user_agent: str) -> str | None:
     """What asks: a health check, or a bot in the list of crawler-user-agents (PyPI, monperrus)."""
     if _HEALTH_AGENT.search(user_agent):
         return "health_check"
-    return "bot" if any(pattern.search(user_agent) for pattern in _patterns()) else None
+    for kind, patterns in _patterns():
+        if any(pattern.search(user_agent) for pattern in patterns):
+            return kind
+    return None
 
 
 @cache
-def _patterns() -> list[re.Pattern[str]]:
+def _patterns() -> list[tuple[str, list[re.Pattern[str]]]]:
     from importlib.resources import files
 
     text = files("crawleruseragents").joinpath("crawler-user-agents.json").read_text("utf-8")
-    known = [
-        one["pattern"] for one in json.loads(text) if _NO_CRAWLERS.isdisjoint(one.get("tags", ()))
-    ]
+    known: dict[str, list[str]] = {_DRIVEN: [], "bot": []}
+    for one in json.loads(text):
+        tags = one.get("tags", ())
+        if _CLIENTS not in tags:
+            known[_DRIVEN if _DRIVEN in tags else "bot"].append(one["pattern"])
     # Smaller groups search faster than one big alternation.
-    return [re.compile("|".join(known[at : at + 25])) for at in range(0, len(known), 25)]
+    return [
+        (kind, [re.compile("|".join(some[at : at + 25])) for at in range(0, len(some), 25)])
+        for kind, some in known.items()
+    ]

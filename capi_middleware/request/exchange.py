@@ -700,6 +700,8 @@ class Exchange(Private):
 
     def _suppress(self, reason: str, *, keep_page: bool = False) -> None:
         """No copy of these events goes out: one anonymous count each."""
+        if reason == "bot":
+            self.issuer.notices.say(reason)
         drafts = self._drafts
         names = [(draft.event.event_name, draft.event.pixel_ids) for draft in drafts.events]
         drafted = {name for name, _ in names}

@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route
+from playwright.sync_api import Browser, Page, Route
 
 from tests.browser.conftest import Problems, Servers, Until
 from tests.browser.site import ID, PIXEL, own_snippet, purchase
+from tests.support.browsers import AGENT
 from tests.support.servers import closed_port
 
 LATER = 7_000  # milliseconds: past the script's patience
@@ -335,12 +336,16 @@ def test_a_page_that_runs_beforeunload_alone_is_left_early_and_hands_its_event_o
     assert ID in page.evaluate("sessionStorage._capi_left")
 
 
-def test_a_bot_that_the_library_drops_is_bot(page: Page, servers: Servers, until: Until) -> None:
+def test_a_bot_that_the_library_drops_is_bot(
+    browser: Browser, servers: Servers, until: Until
+) -> None:
     servers.meta.pixel_plugins = ("botblocking",)
+    page = browser.new_page(user_agent=AGENT.replace("Chrome", "HeadlessChrome"))
     page.clock.install()
     page.goto(servers.site.url)
     page.clock.fast_forward(LATER)
     until(lambda: servers.site.beacons)
+    page.close()
     assert servers.site.outcomes == [(PIXEL, "bot")]
     assert eids(servers) == []
 

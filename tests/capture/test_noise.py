@@ -29,7 +29,6 @@ def test_a_crawler_is_a_bot(agent: str) -> None:
     "agent",
     [
         CHROME.format(156),
-        CHROME.format("156.0 HeadlessChrome/156"),
         "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like "
         "Gecko) Mobile/15E148 [FBAN/FBIOS;FBAV/400.0;FBDV/iPhone14,2]",
         "python-httpx/0.28",
@@ -43,6 +42,19 @@ def test_a_browser_and_the_apps_own_clients_are_none(agent: str) -> None:
 
 def test_what_a_named_service_posts_is_no_crawling() -> None:
     assert noise("POST", "/webhook", {"user-agent": "Stripe/1.0 (+https://stripe.com)"}) is None
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "agent",
+    [
+        CHROME.replace("Chrome", "HeadlessChrome").format(142),
+        f"{CHROME.format(120)} Playwright/1.40.0",
+        "Mozilla/5.0 (Unknown; Linux x86_64) AppleWebKit/538.1 (KHTML, like Gecko) PhantomJS/2.1.1",
+    ],
+)
+def test_a_browser_that_a_program_drives_is_a_bot_whatever_it_does(method: str, agent: str) -> None:
+    assert noise(method, "/", {"user-agent": agent}) == "bot"
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,19 @@ def test_a_page_that_forbids_the_tag_is_explained_in_debug(
     assert word in message
 
 
+def test_a_browser_without_anybody_is_explained_in_debug(said: Callable[[], list[str]]) -> None:
+    driven = {
+        "user-agent": "Mozilla/5.0 (X11; Linux x86_64) HeadlessChrome/142.0.0.0 Safari/537.36"
+    }
+    for config in (make_config(), make_config(debug=True)):
+        client = TestClient(CAPIMiddleware(site({}), config), headers=driven)
+        with client:
+            client.get("/")
+            client.get("/")
+    (message,) = said()
+    assert "HeadlessChrome" in message
+
+
 def test_a_server_without_lifespan_is_explained_in_debug(said: Callable[[], list[str]]) -> None:
     visit(CAPIMiddleware(site({}), make_config()), lifespan=False)
     assert said() == []

@@ -762,11 +762,17 @@ def test_without_trust_a_visitor_cannot_forge_where_it_is() -> None:
 
 # -- noise ---------------------------------------------------------------------------------------
 
+HEADLESS = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "HeadlessChrome/142.0.0.0 Safari/537.36"
+)
+
 
 @pytest.mark.parametrize(
     ("headers", "path", "reason"),
     [
         ({"user-agent": "Googlebot/2.1 (+http://www.google.com/bot.html)"}, "/", "bot"),
+        ({"user-agent": HEADLESS}, "/", "bot"),
         ({"user-agent": "kube-probe/1.29"}, "/", "health_check"),
         ({}, "/healthz", "health_check"),
     ],
@@ -784,6 +790,17 @@ def test_noise_gets_the_page_as_it_is_and_one_count_by_reason(
     assert "set-cookie" not in answer.headers
     assert site.sent() == []
     assert site.counts("suppressed") == {("PageView", reason): 1, ("ViewContent", reason): 1}
+
+
+def test_what_a_headless_browser_posts_is_in_no_copy_either() -> None:
+    def view(request: Request) -> HTMLResponse:
+        track("Lead")
+        return HTMLResponse(PAGE)
+
+    site = Site(view)
+    assert site.client.post("/", headers={"user-agent": HEADLESS}).text == PAGE
+    assert site.sent() == []
+    assert site.counts("suppressed")["Lead", "bot"] == 1
 
 
 def test_a_payment_provider_that_looks_like_a_crawler_loses_no_conversion() -> None:

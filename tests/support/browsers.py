@@ -7,10 +7,16 @@ import sys
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: What a Chromium says of itself that is no bot: see capture.client.noise.
+AGENT = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 "
+    "Safari/537.36"
+)
 #: Flags that every test and demo browser starts with: no sandbox as root, no background traffic.
 FLAGS = [
     "--no-sandbox",
     "--headless=new",
+    f"--user-agent={AGENT}",
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
