@@ -27,6 +27,7 @@ from capi_middleware.meta.user_data import UserData
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.read import read_health, read_report
 from capi_middleware.report.window import last_day
+from capi_middleware.store.opening import moved_aside
 
 
 @click.command()
@@ -139,7 +140,8 @@ def forget(source: str, /, as_json: bool, **given: tuple[str, ...]) -> None:
 
     Each option may be given often: an event that has one of these values is deleted. The SHA-256
     that Meta would get does as well, and stays out of the shell's history. What Meta has already
-    is deleted in Events Manager.
+    is deleted in Events Manager. A damaged file that was moved aside keeps what it held: each is
+    named, and the exit code is 1.
     """
     with opened(source) as capi, progress("looking for them"):
         region = capi.config.default_region
@@ -162,4 +164,12 @@ def forget(source: str, /, as_json: bool, **given: tuple[str, ...]) -> None:
         click.echo(f"{waiting} that waited and {dead} dead letters forgotten")
     if held:
         click.echo(f"{held} are being sent since long: try again", err=True)
+    kept = moved_aside(capi.config.stores)
+    for file in kept:
+        click.echo(
+            f"{file} is damaged and may hold more of them: delete it, its -wal and its -shm when "
+            "the log says that its events are saved, and forget them again",
+            err=True,
+        )
+    if held or kept:
         sys.exit(WRONG)

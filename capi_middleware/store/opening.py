@@ -34,6 +34,16 @@ def open_store(
     return _open(urls[0], (1, 1), queue_limit, clock)
 
 
+def moved_aside(urls: Sequence[str]) -> list[Path]:
+    """Damaged SQLite files beside those of the store URLs, which keep what they held."""
+    files = [Path(url.removeprefix(_SQLITE)) for url in urls if url.startswith(_SQLITE)]
+    if not files:
+        return []
+    from capi_middleware.store.sqlite import damaged_beside
+
+    return [one for path in files for one in damaged_beside(path)]
+
+
 def _open(
     url: str, place: tuple[int, int], queue_limit: int, clock: Callable[[], float] | None
 ) -> Store:

@@ -606,10 +606,7 @@ class File(SqliteEngine):
                 return
             self._has_looked = True
             # The newest first: it knows what became of older ones.
-            moved = sorted(
-                one for one in self.path.parent.glob(f"{escape(self.path.name)}{_MOVED}*")
-                if not one.name.endswith(("-wal", "-shm"))
-            )[::-1]  # fmt: skip
+            moved = damaged_beside(self.path)[::-1]
             if moved:
                 self._stop = threading.Event()
                 self._salvaging = threading.Thread(
@@ -719,6 +716,12 @@ def _inode_of(path: str) -> int | None:
         return os.stat(path).st_ino  # noqa: PTH116
     except OSError:
         return None
+
+
+def damaged_beside(path: Path) -> list[Path]:
+    """Files that quarantine() moved aside, the oldest first, without their -wal and -shm."""
+    found = path.parent.glob(f"{escape(path.name)}{_MOVED}*")
+    return sorted(one for one in found if not one.name.endswith(("-wal", "-shm")))
 
 
 def quarantine(path: Path, inode: int | None) -> None:

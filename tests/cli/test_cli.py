@@ -170,6 +170,16 @@ def test_a_person_is_forgotten_by_what_meta_would_get_of_them(run: Run, capi: CA
     assert (wrong.returncode, "jane" in wrong.stderr) == (2, False)
 
 
+def test_forget_names_damaged_files_which_keep_what_they_held(run: Run, folder: Path) -> None:
+    moved = folder / "capi.db.corrupt-1790000000"
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{moved}{ending}").write_bytes(b"")
+    done = run("forget", "--em", "jane@example.com")
+    assert done.returncode == 1
+    assert done.stderr.count(str(moved)) == 1
+    assert done.stdout == "0 that waited and 0 dead letters forgotten\n"
+
+
 @pytest.mark.parametrize("source", ["shop:config", "shop:capi"])
 def test_the_configuration_may_be_in_a_module(run: Run, source: str) -> None:
     assert run("--config", source, "health").returncode == 0
