@@ -69,7 +69,7 @@ class Stage:
             "user": user,
             "key": "acme",
             "order": SimpleNamespace(id=1001, total=Decimal("19.90"), visitor=""),
-            "request": SimpleNamespace(user=user),
+            "request": SimpleNamespace(user=user, headers={"host": "acme.shops.example"}),
             "client": self,
             "page_somebody": print,
             "secret_key": SECRET,
