@@ -2,14 +2,20 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 from math import sqrt
 from typing import NamedTuple
 
 from msgspec import Struct
 
-from capi_middleware.events import SENT, UNPAIRED, UNSEEN_BROWSER_CAUSES, Count
+from capi_middleware.events import (
+    SENT,
+    UNPAIRED,
+    UNSEEN_BROWSER_CAUSES,
+    VAGUE_BROWSER_CAUSES,
+    Count,
+)
 from capi_middleware.meta.custom_data import decimals_of
 from capi_middleware.meta.match_keys import MATCH_KEYS, match_keys_of
 from capi_middleware.report.causes import server_cause
@@ -148,7 +154,22 @@ class _Group(Struct):
     freshness: list[Freshness] = []
     counts: list[Count] = []
     differing: int = 0
+    #: How many have their other copy under another name.
+    renamed: int = 0
     money: list[Slice] = []
+
+    def told_apart(
+        self, causes: Iterable[tuple[str, int]], vague: Collection[str]
+    ) -> dict[str, int]:
+        """The sum for each cause, where what has a copy under another name is no `vague` one."""
+        parts = totals(causes)
+        left = self.renamed
+        for word in [one for one in parts if one in vague]:
+            n = min(left, parts[word])
+            parts[word] -= n
+            left -= n
+        parts["other_name"] = parts.get("other_name", 0) + self.renamed - left
+        return totals((word, n) for word, n in parts.items() if n)
 
     def counted(self, kind: str) -> dict[str, int]:
         """How often, by reason."""
@@ -199,6 +220,12 @@ def events_of(tallies: Tallies) -> tuple[list[EventReport], dict[Place, dict[str
         groups[one.event_name, one.pixel_id].differing += one.n
     for sum_ in tallies.money:
         groups[sum_.event_name, sum_.pixel_id].money.append(sum_)
+    for (name, pixel_id), group in list(groups.items()):
+        for why, n in group.counted("reused").items():
+            if why.startswith("name "):
+                for place in ((name, pixel_id), (why.removeprefix("name "), pixel_id)):
+                    if place in groups:
+                        groups[place].renamed += n
     events = [_event(*place, groups[place]) for place in sorted(groups)]
     return events, {place: group.undelivered() for place, group in groups.items()}
 
@@ -218,11 +245,17 @@ def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
         ratio=copies.ratio,
         pending=group.undelivered().get("pending", 0),
         suppressed=group.suppressed(),
-        missing_browser=totals((row.browser, row.n) for row in delivered if row.browser != SENT),
-        missing_server=totals(
-            (server_cause(row.server), row.n)
-            for row in group.rows
-            if row.browser == SENT and row.server != "delivered"
+        missing_browser=group.told_apart(
+            ((row.browser, row.n) for row in delivered if row.browser != SENT),
+            VAGUE_BROWSER_CAUSES,
+        ),
+        missing_server=group.told_apart(
+            (
+                (server_cause(row.server), row.n)
+                for row in group.rows
+                if row.browser == SENT and row.server != "delivered"
+            ),
+            ("unmapped", "unknown"),
         ),
         without_event_id=sum(group.counted("no_event_id").values()),
         repeated=sum(group.counted("repeated").values()),
@@ -351,15 +384,17 @@ def verdict(event: EventReport) -> tuple[str, str]:
 
 def overall(events: Sequence[EventReport], flags: Sequence[Flag]) -> Verdict:
     """What to think of `events` with these `flags`. No data is never good."""
-    copies = together(one for one in events if one.browser >= MIN_EVENTS)
+    copies = together(events)
     told = f" {covered(copies)} ({percent(copies.coverage)})." if copies.browser else ""
-    severities = Counter(one.severity for one in flags)
+    gravest = {one.cause: one.severity for one in reversed(flags)}
+    severities = Counter(gravest.values())
     if n := severities["critical"]:
         return Verdict("act", f"{_things(n)} to act on now.{told}")
     if n := severities["warning"]:
         return Verdict("look", f"{_things(n)} to look at.{told}")
-    if not told:
-        return Verdict("no data", "Too few events in this window to say anything about coverage.")
+    if not any(one.browser >= MIN_EVENTS for one in events):
+        few = "Too few events in this window to say anything about coverage."
+        return Verdict("no data", few + told)
     return Verdict("healthy", f"Nothing to do.{told}")
 
 

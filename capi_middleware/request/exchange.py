@@ -18,7 +18,7 @@ from capi_middleware.capture.urls import PATH_SAFE
 from capi_middleware.config.pixels import Tenant, own_id
 from capi_middleware.config.routes import Match
 from capi_middleware.errors import BadBeacon, CapiError
-from capi_middleware.events import Count, Event, PageEvent, PageKey
+from capi_middleware.events import NO_TAG, Count, Event, PageEvent, PageKey
 from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
@@ -399,6 +399,8 @@ class Exchange(Private):
         """The server sends a file that nobody reads here: its page goes out without a tag."""
         if self._injector is not None:
             self._injector = None
+            if self._verdict is not None:
+                self._verdict = replace(self._verdict, inject=False, reason="offloaded")
             self.issuer.count(Count("skipped", "offloaded"))
             self.issuer.notices.say("offloaded")
 
@@ -742,14 +744,22 @@ class Exchange(Private):
             redirects = bool(headers) and 300 <= status < 400
             if headers and not redirects:
                 self._handed = events[:n]
-                self._issue(drafts[:n], "not_run")
-        self._issue_unseen(sets_cookies=redirects)
+                self._issue(drafts[:n], visit.unseen(status, self.headers) or "not_run")
+        cause = visit.unseen(status, self.headers)
+        self._issue_unseen(cause, sets_cookies=redirects)
 
-    def _issue_unseen(self, *, sets_cookies: bool = False) -> None:
-        """Issue what no page shows, with the cause: a policy of the page, or that it is none."""
-        verdict = self._verdict
-        if verdict is not None and verdict.reason == "csp":
-            self._issue([one for one in self._drafts.events if one.event.send != "server"], "csp")
+    def _issue_unseen(self, cause: str = "", *, sets_cookies: bool = False) -> None:
+        """Issue what no page shows: why this one has no tag, else `cause`, or that it is none."""
+        injector, verdict = self._injector, self._verdict
+        if self._tag_failed or (injector is not None and injector.skip_reason == "error"):
+            cause = "tag_failed"
+        else:
+            skipped = injector.skip_reason if injector is not None else None
+            reason = skipped or (verdict.reason if verdict is not None else "")
+            cause = reason if reason == "csp" or reason in NO_TAG else cause
+        if cause:
+            drafts = [one for one in self._drafts.events if one.event.send != "server"]
+            self._issue(drafts, cause, sets_cookies=sets_cookies)
         self._issue(self._drafts.events, "not_rendered", sets_cookies=sets_cookies)
 
     def _heeds(self, visit: Visit, head: bytes) -> bool:

@@ -90,6 +90,9 @@ _NO_KEYS = frozenset(
     {"", "none", "null", "nil", "nan", "undefined", "false", "true", "n/a", "-", "()", "[]", "{}",
      "b''", "[object object]", "00000000-0000-0000-0000-000000000000"}
 )  # fmt: skip
+#: How the user agent of a browser begins, and what agent_of() says of a program.
+_BROWSERS = ("Mozilla/", "Opera/")
+_NO_FAMILY = ("", "Other")
 #: Longer addresses are not remembered.
 _REMEMBERED = 400
 #: Parts of a path that may name a person or a thing.
@@ -516,6 +519,7 @@ class Issuer:
         page = agent = ""
         url: str | None = None
         known: dict[str, str] = {}
+        is_program = False
         who: Sequence[str | None] = (None, None)
         if visitor is not None:
             url = visitor.event_source_url
@@ -523,7 +527,12 @@ class Issuer:
                 named = _page_name_of if len(url) <= _REMEMBERED else _page_name_of.__wrapped__
                 page = self._listed(named(url), visitor.client_ip_address)
             known = payload.known_of(visitor)
-            agent = agent_of((visitor.client_user_agent or "")[:AGENT_READ])
+            says = (visitor.client_user_agent or "")[:AGENT_READ]
+            agent = agent_of(says)
+            # Each browser says that it is Mozilla, and of those that add "compatible" one is left.
+            is_program = agent in _NO_FAMILY and (
+                not says.startswith(_BROWSERS) or ("compatible;" in says and "MSIE" not in says)
+            )
             who = (visitor.fbp, f"{visitor.client_ip_address} {visitor.client_user_agent}")
         rows: list[Row] = []
         for event in events:
@@ -556,6 +565,8 @@ class Issuer:
             alone = source != "website" or (event.send == "server" and not event.route)
             if alone and browser == "not_rendered":
                 cause = UNPAIRED
+            elif browser == "not_run" and is_program:
+                cause = "no_browser"
             if event.send == "browser":
                 pass
             elif (given or name == "Purchase") and refused_by_meta(name, given):

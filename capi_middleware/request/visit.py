@@ -574,6 +574,25 @@ class Visit(Private):
         domain = cookie_domain(within, own)
         return domain if domain and domain == cookie_domain(host, own) else ""
 
+    def unseen(self, status: int, theirs: Headers) -> str:
+        """Why no page of ours may know of an event of this answer; "" where one may.
+
+        It sends the visitor to another host, or answers the script of a page elsewhere that is not
+        in Config.origins.
+        """
+        host = without_port(self.client.host.lower())
+        if 300 <= status < 400:
+            location = next((value for name, value in theirs if name.lower() == b"location"), b"")
+            leads_to = urlsplit_safely(location.decode("latin-1")).netloc.lower()
+            return "other_site" if leads_to and without_port(leads_to) != host else ""
+        origin, wanted = self.headers.get("origin", ""), self.headers.get("sec-fetch-site")
+        if not origin or origin in self._issuer.hosts.origins:
+            return ""
+        if carrying.is_navigation(self.headers) or wanted == "same-origin":
+            return ""
+        asks = without_port(urlsplit_safely(origin).netloc.lower())
+        return "other_origin" if wanted is not None or asks not in ("", host) else ""
+
     def _next_cookie(self, value: str, domain: str) -> bytes:
         return carrying.set_cookie(value, domain, secure=self.client.scheme == "https")
 

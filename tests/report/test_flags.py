@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from capi_middleware.events import BROWSER_CAUSES, UNPAIRED, Count
 from capi_middleware.report.causes import CAUSES
-from capi_middleware.report.numbers import wilson_upper
+from capi_middleware.report.numbers import WITH_ROW, wilson_upper
 from capi_middleware.report.read import build
 from capi_middleware.report.window import Window
 from capi_middleware.store.records import Tallies
@@ -133,7 +133,8 @@ def test_a_missing_server_copy_is_explained_by_its_biggest_cause(state: str, cau
     assert CAUSES["server"][cause].because in flag.explanation
     assert f"({cause}: 30 of 50)" in flag.explanation
     assert flag.fix == CAUSES["server"][cause].fix
-    assert (flag.severity, flag.value, flag.target) == ("warning", 0.5, 0.25)
+    severity = "info" if flag.fix.startswith("Nothing to fix") else "warning"
+    assert (flag.severity, flag.value, flag.target) == (severity, 0.5, 0.25)
 
 
 def test_a_server_copy_that_is_on_its_way_is_not_missing() -> None:
@@ -191,6 +192,57 @@ def test_the_fix_for_dropped_events_tells_of_each_reason(reason: str) -> None:
     flag = flags(tally("dropped", "sent", 4))["delivery_dropped"]
     assert f" {reason}: " in flag.fix
     assert "given up before it was stored" not in flag.explanation
+
+
+@pytest.mark.parametrize(
+    ("reason", "severity"),
+    [("queue_full", "critical"), ("store_error", "critical"), ("killed", "critical"),
+     ("passed", "critical"), ("dead_letter", "info")],
+)  # fmt: skip
+def test_each_reason_to_give_an_event_up_is_a_cause_with_its_own_fix(
+    reason: str, severity: str
+) -> None:
+    rows = [tally("dropped", "not_run", 4)] if reason in WITH_ROW else []
+    flag = flags(*rows, counts=(Count("dropped", reason, "Purchase", "123", 4),))[
+        "delivery_dropped"
+    ]
+    told = CAUSES["server"][reason]
+    assert (flag.cause, flag.fix, flag.value) == (reason, told.fix, 4)
+    assert flag.severity == severity
+
+
+def test_what_a_damaged_file_lost_is_told_once() -> None:
+    counts = (Count("dropped", "damaged", "Purchase", "123", 4),)
+    assert flags(counts=counts).keys() == {"store_damaged"}
+
+
+def test_a_value_that_is_missing_is_the_cause_and_no_queue() -> None:
+    found = flags(
+        tally("invalid", "sent", 4), counts=(Count("dropped", "invalid", "Purchase", "123", 4),)
+    )
+    assert {one.cause for one in found.values()} == {"invalid"}
+    assert found["delivery_dropped"].value == 4
+    assert "queue_limit" not in found["delivery_dropped"].fix
+
+
+def test_copies_under_two_names_are_a_cause_of_their_own_on_both_sides() -> None:
+    report = report_on(
+        tally("delivered", "not_run", 9),
+        tally("delivered", "sent", 9),
+        tally("unmapped", "sent", 8, name="purchase"),
+        counts=(Count("reused", "name Purchase", "purchase", "123", 8),),
+    )
+    upper, lower = report.events
+    assert (upper.missing_browser, upper.server_only) == ({"other_name": 8, "not_run": 1}, 9)
+    assert lower.missing_server == {"other_name": 8}
+    assert [card.cause for card in report.cards if card.severity != "info"] == ["other_name"]
+
+
+@pytest.mark.parametrize("cause", [word for word, one in CAUSES["browser"].items()
+                                   if one.fix.startswith("Nothing to fix")])  # fmt: skip
+def test_what_nobody_has_to_mend_is_no_warning(cause: str) -> None:
+    found = report_on(tally("delivered", "sent", 50), tally("delivered", cause, 50)).flags
+    assert {one.severity for one in found} <= {"info"}
 
 
 def test_waiting_while_nothing_is_delivered_is_a_stall() -> None:

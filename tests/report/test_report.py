@@ -163,6 +163,21 @@ def test_the_verdict_without_browser_events_is_no_data(server: str, n: int) -> N
     assert f"{n} server events and 0 browser events" in sentence
 
 
+@pytest.mark.parametrize("n", [1, 4])
+def test_the_headline_has_the_numbers_of_the_table_below_it(n: int) -> None:
+    report = report_on(tally("delivered", "sent", n), tally("unmapped", "sent", 1))
+    copies = f"{n} of {n + 1} browser events are covered by the server"
+    assert copies in report.verdict.sentence
+    shown = page(tally("delivered", "sent", n)).text
+    assert "No data yet" not in shown
+    assert "Too few to tell yet" in shown
+
+
+def test_one_cause_is_one_thing_in_the_headline() -> None:
+    report = report_on(tally("delivered", "sent", 61), tally("unmapped", "sent", 39))
+    assert report.verdict.sentence.startswith("1 thing to act on now.")
+
+
 def test_the_page_shows_the_numbers_with_their_denominators() -> None:
     text = page(*PURCHASE).text
     assert "Purchase : 99 of 101 browser events are covered by the server (98.0 %" in text

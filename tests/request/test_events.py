@@ -580,7 +580,7 @@ def test_no_event_claims_a_page_whose_tag_could_not_be_made(
     site.client.get("/")
     rows = {(row.event_name, row.server, row.browser) for row in site.capi.store.recent(9)}
     assert rows == {
-        ("PageView", "pending", "not_rendered"), ("Lead", "pending", "not_rendered"),
+        ("PageView", "pending", "tag_failed"), ("Lead", "pending", "tag_failed"),
     }  # fmt: skip
     swallowed.clear()
 

@@ -99,6 +99,8 @@ TEXTS: dict[str, Texts] = msgspec.toml.decode(
 )
 
 
+#: How a fix begins where there is nothing to do.
+_FINE = "Nothing to fix"
 _NO_TEXTS = Texts("Something to look at", "")
 
 #: A flag that wants its code, and with that its texts.
@@ -142,15 +144,17 @@ def flag(
             TEXTS.get(code, _NO_TEXTS),
             {**told, "value": value, "target": target, "cause": by},
         )
+        fix = texts.fix.format_map(filling)
         return Flag(
             code=code,
-            severity=severity,
+            # What nobody has to mend is no warning.
+            severity="info" if severity == "warning" and fix.startswith(_FINE) else severity,
             event_name=place[0],
             pixel_id=place[1],
             value=value,
             target=target,
             explanation=texts.explanation.format_map(filling),
-            fix=texts.fix.format_map(filling),
+            fix=fix,
             title=by.title if by else texts.title.format_map(filling),
             plain=by.plain if by else texts.plain.format_map(filling),
             line=by.line if by else texts.line.format_map(filling),
