@@ -718,7 +718,7 @@ def test_what_was_pruned_is_counted_for_400_days(store: Store, clock: Clock) -> 
     assert [one.n for one in store.slices("route", 0, 2 * NOON)] == [1]
     clock.now += 86400
     store.prune(clock.now)
-    assert store.tallies(3600, 2 * NOON) == Tallies([], [], [], [])
+    assert store.tallies(3600, 2 * NOON) == Tallies([], [], [], [], [])
     assert list(store.slices("route", 0, 2 * NOON)) == []
     # The totals of all time stay: counters of the metrics must never go back.
     for _ in range(2):
