@@ -262,6 +262,7 @@ class Shards(Store):
             _sums(Freshness, [one.freshness for one in found]),
             _sums(Count, [one.counts for one in found]),
             _sums(Difference, [one.differences for one in found]),
+            _sums(Slice, [one.money for one in found]),
         )
 
     def slices(self, facet: Facet, start: float, end: float) -> Sequence[Slice]:
