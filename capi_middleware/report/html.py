@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from functools import cache, partial
 from itertools import groupby
@@ -18,12 +19,13 @@ from capi_middleware.report.match_keys import PRIORITIES
 from capi_middleware.report.model import TARGET, Report, Trend
 from capi_middleware.report.numbers import goal, percent, verdict
 from capi_middleware.report.pictures import timeline
+from capi_middleware.report.window import Window, is_of
 
 if TYPE_CHECKING:
     import jinja2
 
 #: What the page's address may say.
-_FILTERS = ("from", "to", "event", "pixel")
+_FILTERS = ("from", "to", "days", "event", "pixel")
 
 
 def to_json(report: Report) -> bytes:
@@ -45,10 +47,13 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
     asked = {one: given[one] for one in _FILTERS if given.get(one)}
     if "tenant" in given:
         asked["tenant"] = given["tenant"]
+    kept = {one: value for one, value in asked.items() if one not in _FILTERS}
 
-    def link(**changes: str) -> str:
-        """This page with other filters."""
-        return f"{path}?{urlencode({**asked, **changes})}"
+    def link(**changes: object) -> str:
+        """This page with other filters, without those that are ""."""
+        every = {one: value for one, value in (asked | changes).items()
+                 if value != "" or one in kept}  # fmt: skip
+        return f"{path}?{urlencode(every)}"
 
     shown = _shown(report)
     drawn = partial(timeline, shown, now=time(), marks=report.marks) if shown else None
@@ -65,7 +70,8 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         chosen=report.now is not None and report.now.window == report.window,
         event=asked.get("event", ""),
         pixel=asked.get("pixel", ""),
-        tenant=asked.get("tenant"),
+        kept=kept,
+        now_days=next((n for n in (1, 7, 28) if is_of(_window(report), n, time())), None),
         path=path,
         link=link,
         json_url=f"{path}.json?{urlencode(asked)}",
@@ -152,6 +158,11 @@ def _environment() -> "jinja2.Environment":
 
 def _percent(share: float | None) -> str:
     return percent(share).replace(" %", "\u00a0%")  # never apart at the end of a line
+
+
+def _window(report: Report) -> Window:
+    start, end = (datetime.fromisoformat(one) for one in (report.window.start, report.window.end))
+    return Window(start.timestamp(), end.timestamp())
 
 
 def _shown(report: Report) -> Trend | None:

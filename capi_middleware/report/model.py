@@ -324,6 +324,13 @@ class Glance(Struct, frozen=True, kw_only=True):
     next: list[Card]
 
 
+class Choices(Struct, frozen=True):
+    """The names and pixels that may be asked for, the busiest first."""
+
+    events: list[str] = []
+    pixels: list[str] = []
+
+
 class Report(Struct, frozen=True):
     """The parity report: events by name and pixel, advice and flags with the weightiest first.
 
@@ -334,7 +341,8 @@ class Report(Struct, frozen=True):
     granted, denied, limited, held (before an answer), released (of these, answered with a yes),
     withdrawn. `now` is the last 24 hours and `before` the 7 days before; of a window that was asked
     for, itself and as long a time before. `pixel_names` are those of the config, by id. `marks` are
-    releases and alerts in the window, `funnels` the way to an order, by pixel.
+    releases and alerts in the window, `funnels` the way to an order, by pixel. `choices` are
+    what else may be asked for.
     """
 
     window: ReportWindow
@@ -355,3 +363,4 @@ class Report(Struct, frozen=True):
     cards: list[Card] = []
     marks: list[Mark] = []
     funnels: list[Funnel] = []
+    choices: Choices = Choices()

@@ -21,6 +21,7 @@ from capi_middleware.meta.match_keys import MATCH_KEYS, match_keys_of
 from capi_middleware.report.causes import server_cause
 from capi_middleware.report.model import (
     TARGET,
+    Choices,
     EventReport,
     Flag,
     FreshnessSeconds,
@@ -32,6 +33,8 @@ from capi_middleware.report.model import (
 )
 from capi_middleware.store.records import Freshness, Slice, Tallies, Tally
 
+#: More of them nobody reads.
+_MOST_CHOICES = 100
 #: Fewer events than these prove nothing.
 MIN_EVENTS = 5
 _Z = 1.96  # both sides of a 95 % interval
@@ -304,6 +307,15 @@ def decisions(counts: Iterable[Count]) -> dict[str, dict[str, int]]:
         rule, _, answer = reason.partition(" ")
         rules[rule][answer] = n
     return dict(rules)
+
+
+def choices_of(rows: Iterable[Tally]) -> Choices:
+    """The names and pixels of these rows that have the most."""
+    events, pixels = Counter[str](), Counter[str]()
+    for one in rows:
+        events[one.event_name] += one.n
+        pixels[one.pixel_id] += one.n
+    return Choices(*([name for name, _ in n.most_common(_MOST_CHOICES)] for n in (events, pixels)))
 
 
 def page_views(pages: Iterable[Slice]) -> dict[str, int]:

@@ -41,6 +41,7 @@ class Line(NamedTuple):
     at: float
     text: str
     kind: str = ""
+    since: str = ""
 
 
 class Band(NamedTuple):
@@ -110,7 +111,7 @@ def timeline(
         width, height, left, right, top, bottom, columns,
         [Line(y_of(count), f"{count:,}") for count in range(0, most + 1, step)],
         times,
-        [Line(x_of(_unix(one.at)), f"{_KINDS[one.kind]} {one.text}, {_minute(one.at)}", one.kind)
+        [Line(x_of(_unix(one.at)), _told(one), one.kind, one.at)
          for one in marks
          if start <= _unix(one.at) < start + n * seconds
          and one.event_name in ("", trend.event_name) and one.pixel_id in ("", trend.pixel_id)],
@@ -183,6 +184,10 @@ def _scale(most: int) -> tuple[int, int]:
     unit = 10 ** max(floor(log10(max(most, 1) / _LINES)), 0)
     step = next(unit * one for one in (1, 2, 5, 10) if unit * one * _LINES >= most)
     return max(ceil(most / step), 1) * step, step
+
+
+def _told(mark: Mark) -> str:
+    return f"{_KINDS[mark.kind]} {mark.text}, {_minute(mark.at)}"
 
 
 def _minute(iso_time: str) -> str:

@@ -28,7 +28,7 @@ from capi_middleware.report.model import (
     Report,
     ReportWindow,
 )
-from capi_middleware.report.numbers import decisions, events_of, overall, page_views
+from capi_middleware.report.numbers import choices_of, decisions, events_of, overall, page_views
 from capi_middleware.report.pictures import funnels
 from capi_middleware.report.silence import LOOKS_BACK
 from capi_middleware.report.window import Window, compared, iso
@@ -192,6 +192,7 @@ def build(
         cards=cards_of(flags),
         trends=trends(hours, start=window.start, end=window.end, upto=upto),
         funnels=funnels(events),
+        choices=choices_of(tallies.rows),
         breakdowns=breakdowns(events, parts),
         health=health,
         consent=decisions(tallies.counts),

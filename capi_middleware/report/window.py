@@ -42,20 +42,21 @@ def parse_window(params: Mapping[str, str], now: float) -> Window:
     `from` and `to` are ISO 8601 dates (their midnight) or datetimes, in UTC unless they carry an
     offset; `to` is not part of the window. The window is the whole hours in UTC that they touch:
     `from` is rounded down, `to` up. By default it ends with the present hour and begins 7 days
-    before that. A longer window than 92 days begins 92 days before its end.
+    before that; `?days=` is how many instead. A window of more than 92 days begins 92 days before
+    its end.
 
     Args:
         params: the decoded query parameters; others are ignored, empty ones count as absent.
         now: Unix time in seconds.
 
     Raises:
-        WindowError: a date that cannot be read, or `from` is not before `to`.
+        WindowError: a date or a number of days that cannot be read, or `from` is not before `to`.
     """
     given_end = _moment(params, "to")
     given_start = _moment(params, "from")
     end = (now // _HOUR + 1) * _HOUR if given_end is None else given_end
     last = float(ceil(end / _HOUR) * _HOUR)
-    start = last - DEFAULT_DAYS * _DAY if given_start is None else given_start
+    start = last - _days(params) * _DAY if given_start is None else given_start
     if start >= end:
         raise WindowError(
             f"from: found {params['from']!r}, expected a moment before the end of the window, "
@@ -69,6 +70,15 @@ def parse_window(params: Mapping[str, str], now: float) -> Window:
     )
 
 
+def _days(params: Mapping[str, str]) -> int:
+    text = params.get("days")
+    if not text:
+        return DEFAULT_DAYS
+    if not (text.isascii() and text.isdecimal() and len(text) < 4 and int(text)):
+        raise WindowError(f"days: found {text[:40]!r}, expected a whole number from 1 to 92")
+    return int(text)
+
+
 def last_day(now: float) -> Window:
     """The window of the last 24 hours, in whole hours, the present one to its end."""
     return Window((now - _DAY) // _HOUR * _HOUR, (now // _HOUR + 1) * _HOUR)
@@ -80,8 +90,7 @@ def compared(window: Window, now: float) -> tuple[Window, Window]:
     Of another window than the default one it is that, and as long a time before.
     """
     first, seconds = window, window.end - window.start
-    present = (now // _HOUR + 1) * _HOUR
-    if (window.start, window.end) == (present - DEFAULT_DAYS * _DAY, present):
+    if is_of(window, DEFAULT_DAYS, now):
         day, seconds = last_day(now), DEFAULT_DAYS * _DAY
         first = replace(window, start=day.start, end=day.end)
     return first, replace(first, start=first.start - seconds, end=first.start)
@@ -101,6 +110,12 @@ def _moment(params: Mapping[str, str], name: str) -> float | None:
             "2026-01-31 or 2026-01-31T08:00:00Z (in a URL a plus sign is written %2B)"
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def is_of(window: Window, days: int, now: float) -> bool:
+    """Whether this is what `?days=` gives now."""
+    present = (now // _HOUR + 1) * _HOUR
+    return (window.start, window.end) == (present - days * _DAY, present)
 
 
 def iso(moment: float) -> str:

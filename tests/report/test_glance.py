@@ -1,15 +1,19 @@
 """The first screen: what Meta got of each event and of the money, and since when it is so."""
 
 import random
+import re
 from collections import Counter
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
+from capi_middleware import Pixel
 from capi_middleware.events import SENT, Row, ServerState
 from capi_middleware.report.glance import same_since
 from capi_middleware.report.html import to_html
-from capi_middleware.report.model import Glance, Report
+from capi_middleware.report.marks import remember
+from capi_middleware.report.model import Glance, Mark, Report
 from capi_middleware.report.numbers import fate
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import Window, compared, last_day, parse_window
@@ -190,3 +194,44 @@ def test_what_nobody_wanted_is_not_lost() -> None:
     unwanted = [("consent", "csp"), ("bot", "not_run"), ("stopped", "not_run"),
                 ("unmapped", "consent"), ("unknown", "replay")]  # fmt: skip
     assert {fate(Slice("", "1", "Lead", *one, 1)) for one in unwanted} == {""}
+
+
+def shown(now: float, query: str, *rows: Row, **config: Any) -> str:
+    store = MemoryStore(clock=lambda: now)
+    store_rows(store, *rows)
+    remember(store, Mark("2026-09-20T08:00:00Z", "release", "v7"))
+    params = dict(parse_qsl(query))
+    made = read_report(store, make_config(**config), parse_window(params, now))
+    return to_html(made, path="/_capi/parity", query=query, nonce="n")
+
+
+SOLD = Row("e1", "Purchase", PIXEL_ID, 1_789_991_940.0, None, "delivered", SENT)
+
+
+@pytest.mark.parametrize(
+    ("query", "current"), [("", "7 days"), ("days=1", "24 hours"), ("days=28", "28 days")]
+)
+def test_the_time_that_is_shown_is_marked_among_those_to_choose(
+    now: float, query: str, current: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("capi_middleware.report.html.time", lambda: now)
+    page = shown(now, query, SOLD)
+    assert re.findall(r'aria-current="true">([^<]+)<', page) == [current]
+
+
+def test_a_pixel_is_called_by_its_name_wherever_it_is_named(now: float) -> None:
+    named = Pixel(PIXEL_ID, "token", name="Main shop")
+    page = shown(now, "", SOLD, *some_rows(now, 200, 4), pixels=[named])
+    assert f"pixel <bdi>{PIXEL_ID}" not in page
+    assert page.count("Main shop") > 5
+
+
+def test_a_release_leads_to_the_time_since_beside_as_long_before(now: float) -> None:
+    page = shown(now, "event=Purchase", SOLD, *some_rows(now, 200, 4))
+    assert 'href="/_capi/parity?event=Purchase&amp;from=2026-09-20T08%3A00%3A00Z"' in page
+
+
+def test_what_may_be_asked_for_is_there_to_choose_whatever_is_shown(now: float) -> None:
+    page = shown(now, "event=Lead", *some_rows(now, 200, 4))
+    for name in ("Purchase", "AddToCart", "PageView"):
+        assert f'<option value="{name}">' in page

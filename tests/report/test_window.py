@@ -105,3 +105,14 @@ def test_a_message_does_not_grow_with_what_was_given() -> None:
 def test_the_error_is_a_value_error_of_the_product() -> None:
     assert issubclass(WindowError, ValueError)
     assert issubclass(WindowError, CapiError)
+
+
+def test_a_number_of_days_ends_with_the_present_hour() -> None:
+    assert parse_window({"days": "28"}, END - 1) == Window(END - 28 * DAY, END)
+    assert parse_window({"days": "1", "to": ""}, END - 1) == Window(END - DAY, END)
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "1.5", "9999", "a week", "\u0663"])
+def test_a_number_of_days_that_is_none_is_named(days: str) -> None:
+    with pytest.raises(WindowError, match="days: found"):
+        parse_window({"days": days}, END)
