@@ -51,7 +51,7 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
     pixels = ", ".join(pixel.id for pixel in capi.config.fixed_pixels)
-    click.echo(f"delivering to {pixels}", err=True)
+    click.echo(f"delivering to {pixels or 'the pixels of each tenant'}", err=True)
     capi.start()
     waiting = 0
     while not stop.wait(0.05 if once else None):
@@ -78,9 +78,14 @@ def _waiting(capi: CAPI) -> int:
 
 def _nothing_is_due(capi: CAPI) -> bool:
     """Whether all that waits has to wait: it was tried, or its pixel rests."""
-    for pixel in capi.config.fixed_pixels:
-        due = capi.store.next_due(pixel.id)
-        rest = capi.store.rest(pixel.id, capi.config.mark_of(pixel))
+    pixels = {pixel.id: pixel for pixel in capi.config.fixed_pixels}
+    if (tenants := capi.issuer.tenants) is not None:
+        for one in capi.store.backlog():
+            if (found := tenants.pixel(one.pixel_id)) is not None:
+                pixels[one.pixel_id] = found
+    for pixel_id, pixel in pixels.items():
+        due = capi.store.next_due(pixel_id)
+        rest = capi.store.rest(pixel_id, capi.config.mark_of(pixel))
         if due is not None and due < 0.3 and (rest is None or rest.seconds < 0.3):
             return False
     # Last: what a courier took meanwhile is due no more, and not done.

@@ -84,6 +84,10 @@ class Deliverer(Daemon):
         if self._stop.is_set():
             return False
         end = time.monotonic() + seconds
+        if self._make is not None:
+            with self._shield.guard("the look for what waits"):
+                for one in self._store.backlog():
+                    self._wake(one.pixel_id)
         present = self._present()
         for courier in present:
             courier.wake()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,6 +112,27 @@ def test_deliver_once_says_by_its_exit_code_that_something_waits(
     told = json.loads(found.stdout)
     assert told["flags"][0]["code"] == "pixel_paused"
     assert told["health"]["outbox"] == {"pending": 1}
+
+
+def test_deliver_once_delivers_what_waits_for_tenants(
+    run: Run, folder: Path, fake: FakeMeta
+) -> None:
+    toml = tomllib.loads((folder / "capi.toml").read_text())
+    (folder / "platform_of_tests.py").write_text(
+        "from capi_middleware import CAPI, Config, Pixel, Tenant, UserData\n"
+        "def tenant(key): return Tenant(key, [Pixel('77', access_token='t')])\n"
+        f"config = Config({SECRET!r}, [], tenant=tenant, store={toml['store']!r},\n"
+        f"                graph_url={toml['graph_url']!r}, action_source='other', delivery=False)\n"
+        "if __name__ == '__main__':\n"
+        "    capi = CAPI(config)\n"
+        "    capi.track('Lead', tenant='tea', user_data=UserData(em='jane@example.com'))\n"
+        "    capi.close()\n"
+    )
+    command = [sys.executable, "platform_of_tests.py"]
+    subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, timeout=60)
+    done = run("--config", "platform_of_tests:config", "deliver", "--once", "--json")
+    assert json.loads(done.stdout) == {"waiting": 0}
+    assert [one.pixel_id for one in fake.received.server] == ["77"]
 
 
 def test_deliver_goes_on_until_it_is_told_to_stop(folder: Path, capi: CAPI, fake: FakeMeta) -> None:

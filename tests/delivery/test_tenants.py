@@ -377,6 +377,19 @@ def test_events_of_a_customer_who_left_expire_and_are_counted_as_such(store: Mem
     assert made.stop(30)
 
 
+def test_who_waits_for_all_to_be_delivered_waits_for_tenants_that_nobody_woke_yet(
+    store: MemoryStore,
+) -> None:
+    meta = Meta()
+    made = Deliverer(
+        store, [], make=lambda one: TenantCourier(store, one, lambda: Way(lambda: meta))
+    )
+    store_rows(store, row("e0", pixel_id="1@a"), row("e1", pixel_id="1@b"))
+    assert made.deliver_now(60)
+    assert store.depth() == {"delivered": 2}
+    assert made.stop(30)
+
+
 def test_what_another_process_commits_is_found_whoever_it_is_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
