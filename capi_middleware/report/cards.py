@@ -15,6 +15,7 @@ def cards_of(flags: Iterable[Flag]) -> list[Card]:
 
 def _card(cause: str, flags: list[Flag]) -> Card:
     gravest = flags[0]
+    over = [one.resolved for one in flags if one.resolved is not None]
     places = dict.fromkeys((one.event_name, one.pixel_id) for one in flags)
     return Card(
         cause=cause,
@@ -26,6 +27,9 @@ def _card(cause: str, flags: list[Flag]) -> Card:
         explanations=_once(_told(one) for one in flags),
         fixes=_once(one.fix for one in flags),
         lines=_once(one.line for one in flags),
+        since=min((one.since for one in flags if one.since), default=None),
+        last_seen=max((one.last_seen for one in flags if one.last_seen), default=None),
+        resolved=max(over) if len(over) == len(flags) else None,
     )
 
 

@@ -150,7 +150,8 @@ class Flag(Struct, frozen=True, kw_only=True):
 
     `title` and `plain` say it to those who run the ads. `line` is the exact line to write or run,
     "" where there is none. `cause` is what flags of one cause share: a word of causes.toml where a
-    copy is missing, else mostly the code.
+    copy is missing, else mostly the code. `since`, `last_seen` and `resolved` are ISO 8601 in UTC,
+    to the hour: None where that is not known, or it is not over.
     """
 
     code: str
@@ -165,6 +166,9 @@ class Flag(Struct, frozen=True, kw_only=True):
     plain: str = ""
     line: str = ""
     cause: str = ""
+    since: str | None = None
+    last_seen: str | None = None
+    resolved: str | None = None
 
 
 class Named(Struct, frozen=True):
@@ -178,7 +182,8 @@ class Card(Struct, frozen=True, kw_only=True):
     """One cause and all that it does: the flags that share it, the gravest first.
 
     `title` and `plain` are for those who run the ads; `explanations`, `fixes` and the exact `lines`
-    are for developers, each told once.
+    are for developers, each told once. `since` is that of the first of them, `last_seen` and
+    `resolved` those of the last; `resolved` is None as long as one is not over.
     """
 
     cause: str
@@ -190,6 +195,9 @@ class Card(Struct, frozen=True, kw_only=True):
     explanations: list[str]
     fixes: list[str]
     lines: list[str]
+    since: str | None
+    last_seen: str | None
+    resolved: str | None
 
 
 class PixelHealth(Struct, frozen=True, kw_only=True):

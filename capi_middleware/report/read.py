@@ -14,6 +14,7 @@ from capi_middleware.insights.looking import kept_insights
 from capi_middleware.meta.versions import versions_at
 from capi_middleware.report.breakdowns import APART, Slices, breakdowns, trends
 from capi_middleware.report.cards import cards_of
+from capi_middleware.report.course import with_course
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.glance import glance, same_since
 from capi_middleware.report.marks import marks_of, within
@@ -177,12 +178,16 @@ def build(
     upto = present // 3600 * 3600
     present_facts = {"refusals": refusals or {}, "hours": hours, "upto": upto, "health": health}
     events, flags = judged(tallies, **present_facts)
-    now_, before = None, None
+    now_, before, lately_ = None, None, None
     if lately:
         first, second = compared(window, present if now is None else now)
         since = same_since((one for one in hours if int(one.value) < first.end), first.end, target)
-        now_ = glance(*judged(lately[0], **present_facts), first, since=since)
+        of_now, flags_of_now = judged(lately[0], **present_facts)
+        now_ = glance(of_now, flags_of_now, first, since=since)
+        if first != window:
+            lately_ = {(one.code, one.event_name, one.pixel_id) for one in flags_of_now}
         before = glance(*judged(lately[1], upto=second.end), second, since=None)
+    flags = with_course(flags, hours, start=window.start, upto=upto, lately=lately_)
     return Report(
         window=ReportWindow(iso(window.start), iso(window.end)),
         verdict=overall(events, flags),

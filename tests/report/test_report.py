@@ -129,6 +129,9 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
             "plain",
             "line",
             "cause",
+            "since",
+            "last_seen",
+            "resolved",
         }
     ]
 
