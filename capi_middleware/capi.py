@@ -26,7 +26,7 @@ from capi_middleware.delivery.deliverer import Deliverer
 from capi_middleware.delivery.rounds import Way
 from capi_middleware.delivery.telemetry import ClockCheck, passing
 from capi_middleware.errors import CapiError, ConfigError, StoreError
-from capi_middleware.events import STANDARD_EVENTS, Event, EventName
+from capi_middleware.events import STANDARD_EVENTS, Count, Event, EventName
 from capi_middleware.insights.looking import CHECK_SECONDS as LOOKOUT_SECONDS
 from capi_middleware.insights.looking import Lookout
 from capi_middleware.meta.event_object import ActionSource, Moment, Send, page_wanted, told
@@ -51,6 +51,10 @@ DRAIN_SECONDS = 5.0
 ANSWER_SECONDS = 1.0
 #: How often settled events past their retention are deleted, in seconds.
 PRUNE_SECONDS = 3600.0
+_OUTSIDE = (
+    "{what}: found no request that passes CAPIMiddleware, expected one; outside of a request use "
+    "CAPI(config).track(…, visitor=…)"
+)
 #: Every CAPI of this process, for those who test with them.
 living: "weakref.WeakSet[CAPI]" = weakref.WeakSet()
 
@@ -440,11 +444,14 @@ def track(
             object; all other names go to Meta's custom_data. One that is almost the name of a
             parameter or match key is refused.
 
-    Returns the Event with its event_id. Raises CapiError outside of a request: use
-    `CAPI(config).track` there. Raises ConfigError for a bad event_name, and with debug ValueError
-    for what is else left out and counted.
+    Returns the Event with its event_id. Outside of a request that passes the middleware use
+    `CAPI(config).track`: this one raises CapiError there with debug or where the process has no
+    CAPI; else it sends nothing, which is counted and logged. Raises ConfigError for a bad
+    event_name, and with debug ValueError for what is else left out and counted.
     """
     exchange = _present("track()")
+    if exchange is None:
+        return _unsent(event_name, dedupe_key)
     if type(event_name) is not str or event_name not in STANDARD_EVENTS:
         event_name = exchange.issuer.named(event_name)
     given, said = told(
@@ -460,19 +467,33 @@ def current_visitor() -> Visitor:
     An asynchronous `consent` callable cannot be asked here: its visitor counts as denied, and the
     webhook's event is suppressed and counted. Raises CapiError outside of a request.
     """
-    return _present("current_visitor()").visitor()
+    exchange = _present("current_visitor()")
+    if exchange is None:
+        raise CapiError(_OUTSIDE.format(what="current_visitor()"))
+    return exchange.visitor()
 
 
-def _present(what: str) -> "Exchange":
+def _unsent(event_name: EventName, dedupe_key: object) -> Event:
+    """The event of a track() that no request hears of: the host goes on, and its log says so.
+
+    Raises CapiError where somebody develops: with debug, in a test, without any CAPI.
+    """
+    capis = [*living]
+    if Issuer.tap is not None or not capis or any(capi.config.debug for capi in capis):
+        raise CapiError(_OUTSIDE.format(what="track()"))
+    issuer = capis[0].issuer
+    issuer.count(Count("error", "track() outside of a request"))
+    issuer.notices.say("outside")
+    return issuer.new_event(issuer.named(event_name), dedupe_key, None)
+
+
+def _present(what: str) -> "Exchange | None":
     # All that a request takes: a process without a door need not load it.
     from capi_middleware.request.exchange import current
 
     passage = current.get()
     if passage is None:
-        raise CapiError(
-            f"{what}: found no request that passes CAPIMiddleware, expected one; outside of a "
-            "request use CAPI(config).track(…, visitor=…)"
-        )
+        return None
     exchange = passage.opened()
     if passage.over:
         exchange.outlived(what)

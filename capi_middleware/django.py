@@ -32,6 +32,8 @@ _IDENTITY = (
 )
 #: What makes a nonce only when somebody asks for it: django-csp, and Django itself since 6.0.
 _POLICIES = ("csp.middleware.", "django.middleware.csp.")
+#: Packages whose pages are for those who make the site.
+_TOOLS = frozenset({"debug_toolbar", "drf_spectacular", "drf_yasg", "silk"})
 _CACHE, _ENTRY = "django.middleware.cache.UpdateCacheMiddleware", ".django.CAPIMiddleware"
 Pairs = list[tuple[str, str]]
 
@@ -248,7 +250,8 @@ class _Outgoing:
 
     def _begin(self, response: Any) -> Pairs:
         match = getattr(self._exchange.scope[REQUEST], "resolver_match", None)
-        if "admin" in getattr(match, "app_names", ()):
+        package = getattr(getattr(match, "func", None), "__module__", "").partition(".")[0]
+        if "admin" in getattr(match, "app_names", ()) or package in _TOOLS:
             self._exchange.exclude()
         given = [*response.items()]
         given += [("Set-Cookie", cookie.OutputString()) for cookie in response.cookies.values()]

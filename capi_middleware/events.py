@@ -16,6 +16,9 @@ STANDARD_EVENTS: frozenset[str] = frozenset(get_args(StandardEvent))
 #: What an event may be called: editors offer the standard ones, and any text is allowed.
 EventName = StandardEvent | str
 
+#: How an error is counted that the host's own code raised: this and its setting.
+OF_HOST = "the setting "
+
 #: The outcome of a browser copy that is known to have left.
 SENT = "sent"
 

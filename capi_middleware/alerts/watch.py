@@ -12,7 +12,7 @@ from capi_middleware.alerts import rules as alerts
 from capi_middleware.alerts.rules import Alert, State
 from capi_middleware.config.settings import Config, named_events
 from capi_middleware.errors import StoreError
-from capi_middleware.events import STANDARD_EVENTS
+from capi_middleware.events import OF_HOST, STANDARD_EVENTS
 from capi_middleware.meta.http import HTTPClient, NoAnswer
 from capi_middleware.report.marks import remember
 from capi_middleware.report.model import Mark
@@ -142,7 +142,7 @@ class Alerting:
             ),
         )  # fmt: skip
         if self._config.on_alert is not None:
-            with self._shield.guard("on_alert"):
+            with self._shield.guard(f"{OF_HOST}on_alert"):
                 self._config.on_alert(alert)
 
     def _send(self) -> None:

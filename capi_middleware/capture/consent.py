@@ -63,7 +63,7 @@ class ConsentRule:
     def __init__(
         self, rule: Callable[..., Any] | Mapping[str, Any] | str | None, *, gpc: bool
     ) -> None:
-        self.ask: Call | None = Call(rule) if callable(rule) else None
+        self.ask: Call | None = Call(rule, "consent") if callable(rule) else None
         if isinstance(rule, str):
             rule = {"rule": rule}
         self._declared: Mapping[str, Any] = rule if isinstance(rule, Mapping) else {}
@@ -74,7 +74,7 @@ class ConsentRule:
         self.name: str = self._rule or ("own" if self._declared else "")
         if self.ask is not None:
             self.name = "callable"
-        self._templates = {key: parse(value) for key, value in self._declared.items()}
+        self._templates = {key: parse(value, "consent") for key, value in self._declared.items()}
         #: Whether `Sec-GPC: 1` is a denial.
         self.gpc: bool = gpc
 
@@ -212,10 +212,10 @@ class InternalRule:
     """The `internal` setting, see Config. `ask` is its callable, None where read() can answer."""
 
     def __init__(self, rule: Callable[..., Any] | Mapping[str, Any]) -> None:
-        self.ask: Call | None = Call(rule) if callable(rule) else None
+        self.ask: Call | None = Call(rule, "internal") if callable(rule) else None
         declared: Mapping[str, Any] = rule if isinstance(rule, Mapping) else {}
         self._networks = Proxies.of(declared.get("networks", ())).networks
-        self._value = parse(declared.get("value"))
+        self._value = parse(declared.get("value"), "internal")
         self._is = declared.get("is")
 
     def read(self, lookup: Lookup, address: Callable[[], Address | None]) -> bool:

@@ -72,9 +72,10 @@ class Expression:
 
 
 class Call(Struct, frozen=True, eq=False):
-    """A callable of the host's inside of a configured value; it is asked with the request."""
+    """A callable of the host's in a configured value, `setting`; it is asked with the request."""
 
     rule: Callable[..., Any]
+    setting: str
 
 
 #: What parse() makes of a configured value.
@@ -83,19 +84,19 @@ Template = Any
 Called = Mapping[Call, Any]
 
 
-def parse(value: Any) -> Template:
+def parse(value: Any, setting: str) -> Template:
     """Turn the strings with braces inside a (nested) configured value into Expressions.
 
-    A callable becomes a Call; other values stay as they are. Raises ConfigError for a bad
-    expression.
+    A callable becomes a Call, which knows its `setting`; other values stay as they are. Raises
+    ConfigError for a bad expression.
     """
     if isinstance(value, str):
         return Expression(value) if "{" in value or "}" in value else value
     if isinstance(value, Mapping):
-        return {str(key): parse(item) for key, item in value.items()}
+        return {str(key): parse(item, f"{key} in {setting}") for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [parse(item) for item in value]
-    return Call(value) if callable(value) else value
+        return [parse(item, setting) for item in value]
+    return Call(value, setting) if callable(value) else value
 
 
 def leaves(template: Template) -> Iterator[Any]:

@@ -188,12 +188,12 @@ class EventRoute:
         try:
             path_template = PathTemplate(path)
             templates = {
-                name: parse(getattr(self, name))
+                name: parse(getattr(self, name), f"{name} of {self.match}")
                 for name in ("dedupe_key", "custom_data", "user_data")
                 if getattr(self, name) is not None
             }
             said = {
-                name: parse(value)
+                name: parse(value, f"{name} of {self.match}")
                 for name in ("event_time", *FIELDS)
                 if (value := getattr(self, name, None)) is not None
             }

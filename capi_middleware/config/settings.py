@@ -41,7 +41,10 @@ from capi_middleware.store.opening import check_urls
 #: What `user_data` and `consent` may be: a callable taking the request, or expressions.
 Rule = Callable[[Any], Any] | Mapping[str, Any] | None
 #: What `exclude` is where nobody says it.
-USUAL_EXCLUDE = ("/admin/", "/docs", "/redoc", "/openapi.json")
+USUAL_EXCLUDE = (
+    "/admin/", "/docs", "/redoc", "/redocs", "/swagger", "/apidocs", "/openapi.json",
+    "/__debug__/", "/_debug_toolbar/",
+)  # fmt: skip
 _SECRET_LENGTH = 32
 _TOKEN_LENGTH = 16
 _PLACEHOLDER = re.compile(r"change.?me|replace.?me|placeholder|your.?(secret|key)|insecure", re.I)
@@ -98,8 +101,9 @@ class Config:
             that must not be part of the addresses that Meta gets.
         keep_parameters: query parameters that are harmless although their name or value looks
             like a secret or a person's.
-        exclude: paths that are never touched, with all below them. By default Django's admin and
-            the pages of API docs, wherever Django and FastAPI have them, but what a route is below.
+        exclude: paths that are never touched, with all below them. By default
+            admin, API docs and debug toolbars, wherever Django, FastAPI and Litestar have them,
+            but what a route is below.
         internal: who is no visitor but of the site itself, whose events are left out on both sides
             and counted: a callable taking the request (True for such); or a mapping with any of
             "networks" (CIDR) and "value" (an expression such as "{cookie.staff}"), which says so
@@ -445,7 +449,7 @@ class Config:
             if not isinstance(rule, Mapping):
                 fail(name, kind_of(rule), "a callable taking the request or a mapping")
             try:
-                parse(rule)
+                parse(rule, name)
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error}") from None
             if name == "consent":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from capi_middleware.events import Count, Event
+from capi_middleware.events import OF_HOST, Count, Event
 from capi_middleware.meta.custom_data import clean
 from capi_middleware.meta.payload import read_event, with_changes
 from capi_middleware.meta.user_data import UserData, unknown_keys
@@ -76,7 +76,7 @@ class BeforeSend:
         return payload
 
     def _failed(self, kind: str) -> None:
-        self._count([Count("error", f"before_send: {kind}")])
+        self._count([Count("error", f"{OF_HOST}before_send: {kind}")])
         now = time.monotonic()
         if self._told_at is None or now - self._told_at >= LOG_SECONDS:
             self._told_at = now

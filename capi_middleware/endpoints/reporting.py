@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from capi_middleware.capture.client import Client
 from capi_middleware.config.pixels import Tenant, is_key
 from capi_middleware.endpoints.access import Access
+from capi_middleware.events import OF_HOST
 from capi_middleware.page.tag import below
 from capi_middleware.private import Private
 from capi_middleware.report import html as report
@@ -168,7 +169,7 @@ class Reporting:
             return None
         key = dict(parse_qsl(asked.query, keep_blank_values=True)).get("tenant")
         if key is None and rule is not None:
-            with self._issuer.shield.guard("a callable of the configuration"):
+            with self._issuer.shield.guard(OF_HOST + rule.setting):
                 key = rule.rule(Request(asked.scope))
         if not is_key(key):
             return None

@@ -77,8 +77,8 @@ class Aside(Private, Struct):
         return exchange
 
 
-#: Where FastAPI's own pages come from: Swagger UI and ReDoc, whatever their paths.
-_API_DOCS = "fastapi.applications"
+#: Where the frameworks' own pages come from: Swagger UI, ReDoc and others, whatever their paths.
+_API_DOCS = ("fastapi.applications", "litestar.")
 #: An ASGI http scope that says nothing.
 _NOTHING: dict[str, Any] = {"method": "GET", "path": "/", "headers": [], "query_string": b""}
 
@@ -241,7 +241,8 @@ class Exchange(Private):
             host=client.host,
             scheme=client.scheme,
         )
-        if getattr(self.scope.get("endpoint"), "__module__", "") == _API_DOCS:
+        shown_by = self.scope.get("endpoint") or getattr(self.scope.get("route_handler"), "fn", "")
+        if getattr(shown_by, "__module__", "").startswith(_API_DOCS):
             self.exclude()
         page = verdict.inject and not self._excluded
         if self._excluded and method != "HEAD":

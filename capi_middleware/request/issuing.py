@@ -35,6 +35,7 @@ from capi_middleware.config.routes import EventRoute, event_name_of
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import BadVisitor, ConfigError, StoreError
 from capi_middleware.events import (
+    OF_HOST,
     STANDARD_EVENTS,
     UNPAIRED,
     Count,
@@ -126,7 +127,9 @@ class Issuer:
         self._takes = {one.id: one.events for one in config.fixed_pixels}
         self.tenants: Tenants | None = None if config.tenant is None else Tenants(config.tenant)
         #: What tells the key of a request's tenant.
-        self.tenant_rule: Call | None = Call(config.pixels) if callable(config.pixels) else None
+        self.tenant_rule: Call | None = (
+            Call(config.pixels, "pixels") if callable(config.pixels) else None
+        )
         #: The pixels of every page, as its script reads them.
         self.pixels: list[PixelEntry] = pixel_entries(self._takes)
         self._pixel_ids: dict[str, tuple[str, ...]] = {}
@@ -157,7 +160,7 @@ class Issuer:
         self.internal: InternalRule | None = None if rule is None else InternalRule(rule)
         #: See Config.excluded.
         self.excluded: tuple[str, ...] = config.excluded
-        self.user_data: Template = parse(config.user_data)
+        self.user_data: Template = parse(config.user_data, "user_data")
         #: What every event reads of a request's body.
         self.reads_body: bool
         self.form_fields: frozenset[str]
@@ -378,7 +381,7 @@ class Issuer:
                 value = UserData(**{key: value[key] for key in value if key not in unknown})
             return self.hashed(value) if isinstance(value, UserData) else {}
         except (TypeError, ConfigError) as error:
-            self.shield.caught(error, "user_data")
+            self.shield.caught(error, f"{OF_HOST}user_data")
             return {}
 
     # -- tags ------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ from capi_middleware.capture.urls import scrub_url, source_url, urlsplit_safely
 from capi_middleware.config.expressions import Call
 from capi_middleware.config.pixels import Tenant, is_key
 from capi_middleware.errors import BadBeacon
-from capi_middleware.events import Count, PageEvent
+from capi_middleware.events import OF_HOST, Count, PageEvent
 from capi_middleware.meta.visitor import Visitor
 from capi_middleware.page.gate import is_public
 from capi_middleware.private import Private
@@ -201,7 +201,7 @@ class Visit(Private):
             try:
                 answer = await waits.host(answer)
             except Exception as error:
-                return self._failed(error)
+                return self._failed(error, call.setting)
         return answer
 
     def ask_now(self, call: Call) -> Any:
@@ -217,10 +217,10 @@ class Visit(Private):
         try:
             return call.rule(self._request())
         except Exception as error:
-            return self._failed(error)
+            return self._failed(error, call.setting)
 
-    def _failed(self, error: Exception) -> None:
-        self._issuer.shield.caught(error, "a callable of the configuration")
+    def _failed(self, error: Exception, setting: str) -> None:
+        self._issuer.shield.caught(error, OF_HOST + setting)
 
     # -- whose pixels ----------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class Visit(Private):
             try:
                 self.tenant = await waits.ask(lambda: tenants.get(key))
             except Exception as error:
-                self._failed(error)
+                self._failed(error, "tenant")
 
     def whose(self, *, now: bool) -> Tenant | None:
         """Its tenant. One who is not known yet has no pixels, unless it must be known `now`."""
@@ -249,7 +249,7 @@ class Visit(Private):
             try:
                 self.tenant = tenants.get(key) if self._may_ask(key) else None
             except Exception as error:
-                self._failed(error)
+                self._failed(error, "tenant")
         return self.tenant
 
     def _may_ask(self, key: str) -> bool:

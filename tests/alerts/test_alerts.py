@@ -273,7 +273,7 @@ def test_a_callback_that_fails_is_counted_and_the_webhook_told_all_the_same(
     store.flush(10)
     counts = store.tallies(0, float("inf")).counts
     assert [(one.reason, one.n) for one in counts if one.kind == "error"] == [
-        ("on_alert: KeyError", 3)
+        ("the setting on_alert: KeyError", 3)
     ]
 
 

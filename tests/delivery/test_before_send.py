@@ -163,7 +163,7 @@ def test_an_error_in_it_stops_nothing_and_the_event_goes_as_it_was(
 ) -> None:
     assert delivered(store, wrong, "e1") == [json.loads(PAYLOAD)]
     [error] = counts(store, "error")
-    assert error.reason.startswith("before_send: ")
+    assert error.reason.startswith("the setting before_send: ")
 
 
 def test_its_errors_are_all_counted_logged_once_a_minute_and_never_with_a_value(

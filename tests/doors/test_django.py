@@ -199,6 +199,19 @@ def test_django_s_admin_is_left_out_wherever_it_is(app_name: str, events: int) -
     assert (answer.content.count(TAG), left_out) == (events, ["excluded"] * (1 - events))
 
 
+@pytest.mark.parametrize(("package", "events"), [("debug_toolbar", 0), ("debug_shop", 1)])
+def test_pages_of_tools_are_left_out_wherever_they_are(package: str, events: int) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(PAGE)
+
+    view.__module__ = f"{package}.views"
+    with override_settings(
+        CAPI=make_config(), MIDDLEWARE=[ENTRY], ROOT_URLCONF=(re_path("^back/", view),)
+    ):
+        answer = Client().get("/back/panel", headers=BROWSER)
+    assert answer.content.count(TAG) == events
+
+
 @pytest.mark.parametrize(("value", "events"), [("{state.user.email}", 0), ("{state.user.no}", 1)])
 def test_staff_of_django_are_known_by_their_user(site: Site, value: str, events: int) -> None:
     answer = site(

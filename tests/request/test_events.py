@@ -25,6 +25,7 @@ from capi_middleware import (
     current_visitor,
     track,
 )
+from capi_middleware import capi as capi_module
 from capi_middleware.errors import BadVisitor
 from capi_middleware.events import Sighting
 from capi_middleware.page.tag import TagMaker
@@ -285,8 +286,33 @@ def test_a_callable_that_fails_costs_its_value_and_is_counted(
     assert "data-c" in site.client.get("/").text
     assert names(site.sent()) == ["PageView"]
     assert [type(error) for error in swallowed] == [LookupError]
-    assert list(site.counts("error")) == [("", "a callable of the configuration: LookupError")]
+    assert list(site.counts("error")) == [("", "the setting user_data: LookupError")]
     swallowed.clear()
+
+
+def test_each_callable_that_fails_is_named_with_its_setting_and_told_once_a_minute(
+    caplog: pytest.LogCaptureFixture, swallowed: list[BaseException]
+) -> None:
+    def broken(request: Request) -> Any:
+        raise LookupError("private@example.com")
+
+    value = EventRoute("GET /shop", "Lead", custom_data={"contents": [{"id": broken}]})
+    site = Site(page, user_data={"em": broken}, routes=[value], internal=broken)
+    for _ in range(3):
+        site.client.get("/shop")
+    settings = ["em in user_data", "id in contents in custom_data of GET /shop", "internal"]
+    assert site.counts("error") == {
+        ("", f"the setting {setting}: LookupError"): 3 for setting in settings
+    }
+    told = [one.getMessage() for one in caplog.records if one.name == "capi_middleware"]
+    named = sorted(one.partition(" failed (LookupError at ")[0] for one in told)
+    assert named == [f"the setting {setting}" for setting in sorted(settings)]
+    assert "private" not in "".join(told)
+    swallowed.clear()
+    flags = read_report(site.capi.store, site.capi.config, last_day(site.capi.issuer.clock())).flags
+    (flag,) = (one for one in flags if one.code == "callable_failed")
+    assert flag.value == 9
+    assert "em in user_data: LookupError (3)" in flag.explanation
 
 
 def test_the_first_route_of_an_event_name_wins() -> None:
@@ -392,9 +418,27 @@ def test_a_visitor_that_was_changed_is_refused() -> None:
         Visitor.loads("v9.nonsense")
 
 
-def test_track_outside_of_a_request_says_what_to_do() -> None:
+@pytest.mark.parametrize("capis", [[], [{"debug": True}], [{}, {"debug": True}]])
+def test_track_outside_of_a_request_says_what_to_do_where_somebody_develops(
+    capis: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites = [Site(page, **settings).capi for settings in capis]
+    monkeypatch.setattr(capi_module, "living", {*sites})
     with pytest.raises(CapiError, match=r"outside of a request use CAPI\(config\)\.track"):
         track("Lead")
+
+
+def test_track_outside_of_a_request_is_counted_and_told_once_in_production(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(page)
+    monkeypatch.setattr(capi_module, "living", {site.capi})
+    events = [track("Purchase", value=9, currency="EUR", dedupe_key=7) for _ in range(3)]
+    assert [event.event_name for event in events] == ["Purchase"] * 3
+    assert site.counts("error") == {("", "track() outside of a request"): 3}
+    assert site.sent() == []
+    told = [one for one in caplog.records if one.name == "capi_middleware"]
+    assert ["wrap the whole app" in one.getMessage() for one in told] == [True]
 
 
 def test_a_bad_event_name_is_refused() -> None:

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from litestar import Litestar, MediaType, get
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import RedocRenderPlugin, SwaggerRenderPlugin
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.testclient import TestClient
@@ -20,8 +23,10 @@ def left_out(site: Site) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/admin/", "/admin", "/admin/orders/7", "/docs", "/docs/oauth2-redirect", "/redoc"]
-)
+    "path",
+    ["/admin/", "/admin", "/admin/orders/7", "/docs", "/docs/oauth2-redirect", "/redoc",
+     "/swagger/index.html", "/apidocs/", "/__debug__/render_panel/", "/_debug_toolbar/views"],
+)  # fmt: skip
 def test_the_pages_of_staff_and_api_docs_are_no_visits_by_default(path: str) -> None:
     site = Site(page)
     answer = site.client.get(path)
@@ -64,6 +69,24 @@ def test_fastapi_s_docs_are_left_out_wherever_they_are(settings: dict[str, Any],
     shown = [client.get("/api/help").text, client.get("/api/more").text]
     assert sum(TAG in one for one in shown) == n
     assert len(site.sent()) == n
+
+
+@pytest.mark.parametrize("path", ["/api/help", "/api/help/swagger", "/api/help/redoc"])
+def test_litestar_s_docs_are_left_out_wherever_they_are(path: str) -> None:
+    @get("/shop", media_type=MediaType.HTML)
+    async def shown() -> str:
+        return PAGE
+
+    site = Site(page)
+    docs = OpenAPIConfig(
+        "Shop", "1", path="/api/help", render_plugins=[SwaggerRenderPlugin(), RedocRenderPlugin()]
+    )
+    client = TestClient(
+        CAPIMiddleware(Litestar([shown], openapi_config=docs), site.capi), headers=AGENT
+    )
+    assert TAG not in client.get(path).text
+    assert left_out(site) == {("PageView", "excluded")}
+    assert TAG in client.get("/shop").text
 
 
 # -- internal --------------------------------------------------------------------------------------

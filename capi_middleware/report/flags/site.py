@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+from capi_middleware.events import OF_HOST
 from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.meta.versions import LAST_DAYS, NEWEST, version_at
 from capi_middleware.report.causes import cause_of
@@ -23,6 +24,8 @@ _BOT_SHARE = 0.3
 _BLOCKED_SHARE = 0.05
 #: More visitors whose address is of two families than this share: Meta warns of it.
 _FAMILY_SHARE = 0.1
+#: So many settings whose functions fail are named, the worst first.
+_NAMED = 5
 #: From so many views a page is one that people use.
 _SEEN = 20
 
@@ -79,6 +82,18 @@ def test_event_code_on(facts: Facts) -> Flags:
         code, until = facts.config.test_event(pixel) if facts.config else (None, 0.0)
         if code and facts.upto < until:
             yield flag("warning", ("", pixel.id), value=1)
+
+
+@check
+def callable_failed(facts: Facts) -> Flags:
+    """A function of the site's own, in a setting, raised errors."""
+    failed = Counter[str]()
+    for count in facts.counts if facts.whole else ():
+        if count.kind == "error" and count.reason.startswith(OF_HOST):
+            failed[count.reason.removeprefix(OF_HOST)] += count.n
+    if failed:
+        named = "; ".join(f"{what} ({n:,})" for what, n in failed.most_common(_NAMED))
+        yield flag("warning", value=failed.total(), named=named)
 
 
 @check
