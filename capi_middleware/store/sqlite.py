@@ -18,7 +18,7 @@ from glob import escape
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from capi_middleware.errors import StoreError
@@ -97,24 +97,33 @@ _SIZES = (64, 32, 16, 8, 4, 2, 1)
 _NONE = "[]"
 
 
-def _translated(query: Query) -> dict[int, str]:
-    """A query as SQLite wants it, by how many rows it takes at once: 0 for one that takes none."""
+class _Statements(NamedTuple):
+    """A query as SQLite wants it, by how many rows it takes at once: 0 for one that takes none.
+
+    `before` and `after` are the names of the values that it wants around those of the rows.
+    """
+
+    texts: Mapping[int, str]
+    before: Sequence[str] = ()
+    after: Sequence[str] = ()
+
+
+def _translated(query: Query) -> _Statements:
     text = re.sub(r"\s*FOR UPDATE(?: SKIP LOCKED)?", "", query.text).replace("capi_", "")
     text = re.sub(r"= ANY\(:(\w+)\)", r"IN (SELECT value FROM json_each(:\1))", text)
     if not query.columns:
-        return {0: text}
-    # Numbered, as values are bound faster without a look for their names.
-    shared = list(dict.fromkeys(re.findall(r":(\w+)", text)))
-    for number, name in enumerate(shared, 1):
-        text = re.sub(rf":{name}\b", f"?{number}", text)
-    width = len(query.columns)
-    starts = range(1 + len(shared), 1 + len(shared) + width * _SIZES[0], width)
-    rows = [f"({', '.join(f'?{at + field}' for field in range(width))})" for at in starts]
+        return _Statements({0: text})
+    # By their place, as values are bound faster without a look for their names.
+    head, _, tail = text.partition("{new}")
+    before, after = (re.findall(r":(\w+)", part) for part in (head, tail))
+    head, tail = (re.sub(r":\w+", "?", part) for part in (head, tail))
+    row = f"({', '.join('?' * len(query.columns))})"
     new = f"WITH new ({', '.join(name for name, _ in query.columns)}) AS (VALUES "
-    return {n: text.replace("{new}", f"{new}{', '.join(rows[:n])})") for n in _SIZES}
+    texts = {n: f"{head}{new}{', '.join([row] * n)}){tail}" for n in _SIZES}
+    return _Statements(texts, before, after)
 
 
-QUERIES: Mapping[str, dict[int, str]] = {
+QUERIES: Mapping[str, _Statements] = {
     name: _translated(query) for name, query in named("queries.sql", "queries_sqlite.sql").items()
 }
 
@@ -179,17 +188,18 @@ class _Transaction(Transaction):
         for name, value in given.items():
             if type(value) is list:
                 given[name] = json.dumps(value)
-        return self.db.execute(QUERIES[query][0], given)
+        return self.db.execute(QUERIES[query].texts[0], given)
 
     def _execute_many(
         self, query: str, rows: Sequence[Sequence[Any]], given: Mapping[str, Any]
     ) -> Iterator[sqlite3.Cursor]:
-        statements, done = QUERIES[query], 0
+        (texts, before, after), done = QUERIES[query], 0
+        first, last = [given[name] for name in before], [given[name] for name in after]
         for n in _SIZES:
             while len(rows) - done >= n:
-                values = tuple(chain(given.values(), *rows[done : done + n]))
+                values = tuple(chain(first, *rows[done : done + n], last))
                 done += n
-                yield self.db.execute(statements[n], values)
+                yield self.db.execute(texts[n], values)
 
 
 class SqliteEngine(Engine):

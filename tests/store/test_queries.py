@@ -54,3 +54,9 @@ def test_a_query_takes_the_fields_of_its_rows_in_their_order(
     columns = [name for name, _ in named("queries.sql")[query].columns]
 
     assert columns == list(fields)
+
+
+def test_no_value_has_a_number_which_python_3_14_refuses_with_a_sequence() -> None:
+    """Of sqlite3: a DeprecationWarning since Python 3.12, an error in 3.14."""
+    texts = [text for one in sqlite.QUERIES.values() for text in one.texts.values()]
+    assert [text for text in texts if re.search(r"\?\d", text)] == []

@@ -297,7 +297,7 @@ OF_PIXEL = {"pixel_ids": f'["{PIXEL}"]', "pixel_id": PIXEL, "now": NOON, "limit"
 
 def plan(path: Path, query: str, given: Any = OF_PIXEL) -> str:
     db = sqlite3.connect(path)
-    steps = db.execute(f"EXPLAIN QUERY PLAN {QUERIES[query][0]}", given).fetchall()
+    steps = db.execute(f"EXPLAIN QUERY PLAN {QUERIES[query].texts[0]}", given).fetchall()
     db.close()
     return "\n".join(step[3] for step in steps)
 
@@ -713,7 +713,7 @@ def test_a_report_reads_sums_by_their_key_and_no_rows(store: Store, path: Path) 
 def test_empty_sums_are_found_without_a_look_at_the_others(store: Store, path: Path) -> None:
     store_rows(store, row())
     db = sqlite3.connect(path)
-    forget = f"EXPLAIN QUERY PLAN {QUERIES['forget_empty'][64]}"
+    forget = f"EXPLAIN QUERY PLAN {QUERIES['forget_empty'].texts[64]}"
     steps = [step[3] for step in db.execute(forget, [None] * 64 * 4)]
     db.close()
 
