@@ -43,7 +43,7 @@ _EVENT = (
 )
 _FIELDS = _EVENT.split(", ")
 _MAY_BE_NULL = {_FIELDS.index("delivered_at"), _FIELDS.index("browser_at")}
-_SERVER = _FIELDS.index("server")
+_SERVER, _AMOUNT = _FIELDS.index("server"), _FIELDS.index("amount")
 _STATE = ", ".join(SHARED)
 _SENT = f"SELECT key, payload, {_EVENT}, {_STATE} FROM payloads CROSS JOIN events USING (key)"  # noqa: S608 - our own words
 
@@ -261,7 +261,7 @@ class Salvage:
             db.many("rescue_payloads", [(*one[2:5], one[1]) for one in rows if one[1] is not None])
             # They are new here, and counted in the sums that come after them.
             summed = [
-                (*one[width:], -1, 0, -one[1 + len(_FIELDS)]) for one in rows
+                (*one[width:], -1, 0, -one[2 + _AMOUNT]) for one in rows
                 if one[0] <= self._summed and one[2 + _SERVER] != "pending"
             ]  # fmt: skip
             db.many("rescue_changes", summed)
