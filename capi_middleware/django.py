@@ -59,8 +59,13 @@ def get_capi() -> CAPI:
     settings.CAPI is a mapping with the keys of Config, see Config.from_mapping, or a Config.
     Raises ConfigError when it is missing or cannot work.
     """
+    return CAPI(configured())
+
+
+def configured() -> Config:
+    """What settings.CAPI is as a Config. Raises ConfigError when it is missing or cannot work."""
     given: Any = getattr(settings, "CAPI", None)
-    return CAPI(given if isinstance(given, Config) else Config.from_mapping(given))
+    return given if isinstance(given, Config) else Config.from_mapping(given)
 
 
 def _on_setting_changed(*, setting: str, **_: Any) -> None:

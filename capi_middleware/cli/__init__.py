@@ -19,6 +19,7 @@ from capi_middleware.cli.insights import insights
 from capi_middleware.cli.mcp import mcp
 from capi_middleware.cli.reconcile import reconcile
 from capi_middleware.cli.report import report
+from capi_middleware.cli.source import take_source
 from capi_middleware.cli.tail import tail
 from capi_middleware.cli.terminal import Program
 from capi_middleware.cli.upkeep import deliver, forget, health, migrate, prune
@@ -30,20 +31,11 @@ from capi_middleware.cli.upkeep import deliver, forget, health, migrate, prune
     "little data to say, 4 the configuration is broken.",
 )
 @click.version_option(__version__)
-@click.option(
-    "--config",
-    "source",
-    default="capi.toml",
-    envvar="CAPI_CONFIG",
-    show_default=True,
-    help="A capi.toml, or module:name of a Config or CAPI.",
-)
-@click.pass_context
-def main(context: click.Context, source: str) -> None:
+def main() -> None:
     """Meta's Conversions API for Python web apps."""
-    context.obj = source
 
 
 for _command in (init, check, report, events, tail, insights, mcp, reconcile, import_events,
                 deliver, health, dead_letters, migrate, prune, forget):  # fmt: skip
     main.add_command(_command)
+take_source(main, "CAPI_CONFIG")

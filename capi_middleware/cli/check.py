@@ -22,11 +22,11 @@ from msgspec.structs import replace
 
 from capi_middleware.capture.banners import banners_in
 from capi_middleware.capture.identity import cookie_domain
+from capi_middleware.cli.source import config_of
 from capi_middleware.cli.terminal import (
     CONFIGURATION,
     JSON,
     WRONG,
-    config_of,
     plain,
     print_json,
     print_line,
@@ -111,7 +111,7 @@ def _flagged(part: str, facts: Facts) -> list[Finding]:
     ]
 
 
-@click.command()
+@click.command(short_help="Look at the settings, the store, Meta's answer and a page.")
 @click.option("--url", help="A page of the site: its tag, other pixels, policy and caches.")
 @click.option("--send", is_flag=True, help="Send a test event to each pixel and show the answer.")
 @click.option("--test-event-code", "code", help="For the test event; implies --send.")

@@ -8,7 +8,7 @@ from capi_middleware.cli.terminal import JSON_LINES, NO_DATA, opened, print_json
 from capi_middleware.report.inspector import InspectedEvent, parse_sought, read_events
 
 
-@click.command()
+@click.command(short_help="The newest events with what became of both copies.")
 @click.argument("of", required=False, default="", metavar="[ID]")
 @click.option("--event", default="", help="Only this event name.")
 @click.option("--tenant", default="", help="Only events of the tenant with this key.")

@@ -70,7 +70,7 @@ class Defaults(Struct, frozen=True):
     zone: tzinfo | None
 
 
-@click.command("import")
+@click.command("import", short_help="Send a file (CSV) of events from beyond the page.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--event", default="", help="The event of lines that name none.")
 @click.option(

@@ -22,7 +22,7 @@ _FORMS = {
 }
 
 
-@click.command()
+@click.command(short_help="What Meta says about the events, beside our numbers.")
 @click.option("--fetch", is_flag=True, help="Ask Meta now; without it, what was asked last.")
 @terminal.JSON
 @click.pass_obj

@@ -28,7 +28,7 @@ _ABOUT = (
 T = TypeVar("T")
 
 
-@click.command()
+@click.command(short_help="Give assistants the report to read, as an MCP server.")
 @click.pass_obj
 def mcp(source: str) -> None:
     """Give assistants the report to read, as an MCP server on standard input and output.

@@ -215,7 +215,7 @@ def _column_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+@click.command(short_help="Compare paid orders (CSV) with the ledger.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--event", default="Purchase", show_default=True, help="The event of an order.")
 @_column_options

@@ -21,7 +21,7 @@ from capi_middleware.report.read import read_report
 from capi_middleware.report.window import WindowError, parse_window
 
 
-@click.command()
+@click.command(short_help="The parity report: coverage, causes and flags.")
 @click.option("--from", help="ISO 8601, UTC without an offset. Default: 7 days ago.")
 @click.option("--to", help="ISO 8601, not part of the window. Default: now.")
 @click.option("--event", help="Only this event name.")

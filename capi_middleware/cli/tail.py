@@ -20,7 +20,7 @@ _BEHIND = 5000
 _POLL = 1.0
 
 
-@click.command()
+@click.command(short_help="Events as they happen, with the state of both copies.")
 @click.option("--event", help="Only this event name.")
 @click.option("--pixel", help="Only this pixel.")
 @click.option("--once", is_flag=True, help=f"The newest {_NEWEST}, then end.")

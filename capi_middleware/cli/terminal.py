@@ -1,13 +1,11 @@
 """What all commands share: from --config to an opened CAPI, how results are printed, exit codes."""
 
-import importlib
 import os
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -21,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from capi_middleware.capi import CAPI
-from capi_middleware.config.settings import Config
+from capi_middleware.cli.source import config_of
 from capi_middleware.errors import CapiError, ConfigError
 
 JSON = click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -89,24 +87,6 @@ def failure(error: CapiError) -> click.ClickException:
     """What ends a command for `error`: one line for people."""
     kind = BrokenConfiguration if isinstance(error, ConfigError) else click.ClickException
     return kind(str(error))
-
-
-def config_of(source: str) -> Config:
-    """The Config that `source` names. Raises ConfigError."""
-    module, colon, name = source.partition(":")
-    if not colon or Path(source).exists():
-        return Config.load(source)
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"--config: found no {source} ({error}), expected module:name") from None
-    if isinstance(found, CAPI):
-        found = found.config
-    if not isinstance(found, Config):
-        kind = type(found).__name__
-        raise ConfigError(f"--config: found a {kind} at {source}, expected a Config or a CAPI")
-    return found
 
 
 def capi_of(source: str, *, delivery: bool, **settings: Any) -> CAPI:

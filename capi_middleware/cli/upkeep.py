@@ -92,7 +92,7 @@ def _nothing_is_due(capi: CAPI) -> bool:
     return not capi.store.depth().get("leased")
 
 
-@click.command()
+@click.command(short_help="What waits and what rests; exit code 1 if something is wrong.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, which it always is.")
 @click.pass_obj
 def health(source: str, as_json: bool) -> None:
@@ -121,7 +121,7 @@ def migrate(source: str, as_json: bool) -> None:
     print_done(as_json, rows, "events", f"the store is up to date, {rows} events")
 
 
-@click.command()
+@click.command(short_help="Delete settled events that are older than so many days.")
 @click.option("--days", type=click.IntRange(min=8), help="Default: retention_days of the config.")
 @JSON
 @click.pass_obj
@@ -133,7 +133,7 @@ def prune(source: str, days: int | None, as_json: bool) -> None:
     print_done(as_json, pruned, "deleted", f"{pruned} events deleted")
 
 
-@click.command()
+@click.command(short_help="Delete what waits and every dead letter of a person.")
 @click.option("--em", multiple=True, help="An e-mail address.")
 @click.option("--ph", multiple=True, help="A phone number.")
 @click.option("--external-id", multiple=True, help="Your own id of the customer.")

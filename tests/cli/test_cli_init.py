@@ -55,6 +55,7 @@ def test_what_is_commented_out_loads_as_well(
     names = ("SECRET_KEY", "REPORT_TOKEN", "ACCESS_TOKEN", "READ_TOKEN", "APP_SECRET")
     for name in names:
         monkeypatch.setenv(f"CAPI_{name}", SECRET)
+    monkeypatch.setenv("GIT_COMMIT", "0123abcd")
     text = re.sub(r"^# ([a-z_]+ = )", r"\1", written.read_text(), flags=re.MULTILINE)
     written.write_text(text)
     assert Config.load(written).ad_account == "act_123"
