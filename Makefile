@@ -18,7 +18,7 @@ WITH ?= $(BIN)/python
 # The rooms of the package that need no server and no browser.
 UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
 
-.PHONY: demo test test-browsers test-doors test-journeys test-wheel test-lowest script attack torture torture-postgres soak shape same bench bench-smoke lint browser browsers pgbouncer npm wrk clean
+.PHONY: demo demo-production nginx test test-browsers test-doors test-journeys test-wheel test-lowest script attack torture torture-postgres soak shape same bench bench-smoke lint browser browsers pgbouncer npm wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.made:
@@ -58,6 +58,15 @@ demo: $(VENV)/$(if $(filter-out 0,$(VISITORS)),.installed browser,.demo-installe
 	@echo "==> A small shop and a fake Meta on 127.0.0.1; stop with Ctrl-C"
 	@$(BIN)/python -m demo --visitors $(VISITORS) --faults "$(FAULTS)" --port $(PORT) --meta-port $(META_PORT)
 
+nginx:
+	@test -x /usr/sbin/nginx || command -v nginx >/dev/null || { \
+		echo "==> nginx is missing: installing it with apt"; \
+		apt-get update -qq && apt-get install -y -qq nginx-light >/dev/null; }
+
+demo-production: $(VENV)/.installed browser nginx
+	@echo "==> nginx, gunicorn with 4 processes, 2 couriers and PostgreSQL on 127.0.0.1; stop with Ctrl-C"
+	@$(BIN)/python -m demo.production --port $(PORT)
+
 lint: $(VENV)/.installed
 	@echo "==> ruff, mypy --strict, pyright, import-linter"
 	@$(BIN)/ruff check .
@@ -68,7 +77,7 @@ lint: $(VENV)/.installed
 		|| { cat $(VENV)/verifytypes; exit 1; }
 	@$(BIN)/lint-imports
 
-test: lint browsers pgbouncer npm wrk $(VENV)/.bench-installed
+test: lint browsers nginx pgbouncer npm wrk $(VENV)/.bench-installed
 	@echo "==> pytest (real servers, real SQLite files, real browsers)"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not browser"
 	@PYTHONDEVMODE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m browser

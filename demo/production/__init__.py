@@ -1,0 +1,1 @@
+"""A shop for many processes, and what starts it."""
