@@ -195,14 +195,14 @@ class Count(Struct, frozen=True):
     on the page; `reason` is its name), unsigned (only a beacon told of it, under an event_id that
     is not ours), consent (a page was shown; `reason` is the rule that decided and what, such as
     "tcf granted", "tcf held"), ip_family (of a page whose browser knows its address; `reason` is
-    how it and the server see it, such as "IPv6 IPv4"). `reason` says why, `event_name` and
-    `pixel_id` are "" where they do not apply.
+    how it and the server see it, such as "IPv6 IPv4"), script (a browser loaded ours). `reason`
+    says why, `event_name` and `pixel_id` are "" where they do not apply.
     """
 
     kind: Literal[
         "suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped",
         "no_event_id", "csp", "repeated", "rested", "skewed", "damaged", "reused",
-        "beside", "unsigned", "consent", "ip_family",
+        "beside", "unsigned", "consent", "ip_family", "script",
     ]  # fmt: skip
     reason: str
     event_name: str = ""

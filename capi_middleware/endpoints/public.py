@@ -129,6 +129,7 @@ class Endpoints:
         current = asked.query == f"v={pixel.script_version()}"
         kept = "public, max-age=31536000, immutable" if current else "no-cache"
         headers = {"cache-control": kept, "x-content-type-options": "nosniff"}
+        self._issuer.count(Count("script", ""))
         return Response(pixel.script(), 200, headers, "text/javascript; charset=utf-8")
 
     async def _beacon(self, asked: Asked) -> Response:

@@ -28,6 +28,8 @@ from capi_middleware.request.visit import Waits
 T = TypeVar("T")
 _READ = frozenset({"GET", "HEAD"})
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
+#: How often a browser loads the page again whose first steps are open, in seconds.
+_LOOKS_AGAIN = "10"
 #: For everything that is not a visitor's: not stored, not indexed, not guessed at, not framed.
 PRIVATE = {
     "cache-control": "no-store",
@@ -120,7 +122,11 @@ class Reporting:
             made = await self._read(asked, read_report, tenant)
         except WindowError as error:
             return _html(report.failed_html(str(error), path=path, nonce=nonce), 400, nonce)
-        return _html(report.to_html(made, path=path, query=asked.query, nonce=nonce), 200, nonce)
+        text = report.to_html(made, path=path, query=asked.query, nonce=nonce)
+        shown = _html(text, 200, nonce)
+        if made.checklist:
+            shown.headers["refresh"] = _LOOKS_AGAIN
+        return shown
 
     async def _events(self, asked: Asked) -> Response:
         """Single events, as a page or as data."""

@@ -28,6 +28,8 @@ class Cause(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     word: str = ""
 
 
+#: How a fix begins where there is nothing to do.
+NOTHING = "Nothing to fix"
 #: One table for why a copy is missing. A new cause stands there and where it is found out.
 CAUSES: dict[Side, dict[str, Cause]] = {
     side: {word: replace(cause, word=cause.word or word) for word, cause in causes.items()}

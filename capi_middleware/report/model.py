@@ -293,6 +293,20 @@ class Funnel(Struct, frozen=True):
     steps: list[Step]
 
 
+class FirstStep(Struct, frozen=True, kw_only=True):
+    """A step of a new installation: `todo` says how it comes to be done.
+
+    `fix` and `line` are told where it is open for more than a minute, else "".
+    """
+
+    step: str
+    done: bool
+    title: str
+    todo: str
+    fix: str
+    line: str
+
+
 class Verdict(Struct, frozen=True):
     """The answer in one line. "no data" also where there is too little to tell."""
 
@@ -342,9 +356,10 @@ class Choices(Struct, frozen=True):
 class Report(Struct, frozen=True):
     """The parity report: events by name and pixel, advice and flags with the weightiest first.
 
-    `cards` are the flags by cause. `insights` is what Meta said last, None when it was never asked;
-    `comparisons` put it beside our numbers. `graph_versions` are the version of Meta's API that is
-    used, and the newest known if that is another. `consent` counts the pages that were shown by the
+    `cards` are the flags by cause; `checklist` are the steps of an installation that begins.
+    `insights` is what Meta said last, None when it was never asked; `comparisons` put it beside our
+    numbers. `graph_versions` are the version of Meta's API that is used, and the newest known if
+    that is another. `consent` counts the pages that were shown by the
     rule that decided about their visitors ("gpc" is Global Privacy Control) and its answer:
     granted, denied, limited, held (before an answer), released (of these, answered with a yes),
     withdrawn. `now` is the last 24 hours and `before` the 7 days before; of a window that was asked
@@ -369,6 +384,7 @@ class Report(Struct, frozen=True):
     before: Glance | None = None
     pixel_names: dict[str, str] = {}
     cards: list[Card] = []
+    checklist: list[FirstStep] = []
     marks: list[Mark] = []
     funnels: list[Funnel] = []
     choices: Choices = Choices()

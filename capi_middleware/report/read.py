@@ -14,6 +14,7 @@ from capi_middleware.insights.looking import kept_insights
 from capi_middleware.meta.versions import versions_at
 from capi_middleware.report.breakdowns import APART, Slices, breakdowns, trends
 from capi_middleware.report.cards import cards_of
+from capi_middleware.report.checklist import FEW, checklist
 from capi_middleware.report.course import with_course
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.glance import glance, same_since
@@ -61,6 +62,7 @@ def read_report(
             **{by: store.slices(by, window.start, window.end) for by in APART},
         }
         letters = store.dead_letters(limit=_LETTERS)
+        known = [one.event_time for one in store.recent(FEW)] if len(tallies.rows) < FEW else []
         insights = None if tenant else kept_insights(store)
         marks = [] if tenant else marks_of(store)
     if tenant:
@@ -72,7 +74,7 @@ def read_report(
         health = replace(health, pixels=pixels, outbox={"pending": waiting})
     report = build(
         tallies, window, health=health, config=config, slices=slices, refusals=_reasons(letters),
-        now=now, tenant=tenant, lately=lately,
+        now=now, tenant=tenant, lately=lately, begun=min(known, default=None),
     )  # fmt: skip
     asked = report.window
     report = replace(report, marks=within(marks, asked.start, asked.end))
@@ -137,6 +139,7 @@ def build(
     now: float | None = None,
     tenant: str = "",
     lately: Sequence[Tallies] = (),
+    begun: float | None = None,
 ) -> Report:
     """The report on `tallies`, which the store gave for `window`.
 
@@ -151,6 +154,7 @@ def build(
         now: Unix time in seconds, for what happened just now; the end of the window by default.
         tenant: whose report it is: not that of the whole site.
         lately: what the store gave for the two windows of `compared`, without them no glance.
+        begun: when the first event happened, in Unix seconds; asked only where there are few.
     """
     parts: Slices = {
         facet: [one for one in found if window.holds(one.event_name, one.pixel_id)]
@@ -195,6 +199,9 @@ def build(
         match_key_advice=advice_on(events),
         flags=flags,
         cards=cards_of(flags),
+        checklist=checklist(
+            tallies, health, waited=None if begun is None or now is None else now - begun
+        ),
         trends=trends(hours, start=window.start, end=window.end, upto=upto),
         funnels=funnels(events),
         choices=choices_of(tallies.rows),

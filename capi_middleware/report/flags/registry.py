@@ -10,7 +10,7 @@ import msgspec
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.settings import Config
 from capi_middleware.events import Count
-from capi_middleware.report.causes import Cause
+from capi_middleware.report.causes import NOTHING, Cause
 from capi_middleware.report.model import (
     TARGET,
     EventReport,
@@ -99,8 +99,6 @@ TEXTS: dict[str, Texts] = msgspec.toml.decode(
 )
 
 
-#: How a fix begins where there is nothing to do.
-_FINE = "Nothing to fix"
 _NO_TEXTS = Texts("Something to look at", "")
 
 #: A flag that wants its code, and with that its texts.
@@ -148,7 +146,7 @@ def flag(
         return Flag(
             code=code,
             # What nobody has to mend is no warning.
-            severity="info" if severity == "warning" and fix.startswith(_FINE) else severity,
+            severity="info" if severity == "warning" and fix.startswith(NOTHING) else severity,
             event_name=place[0],
             pixel_id=place[1],
             value=value,
