@@ -20,7 +20,7 @@ class Pixel:
         access_token: a token that may post to it; never shown by repr or errors.
         app_secret: signs each request with appsecret_proof when given.
         read_token: reads Meta's own numbers of it; the access_token by default, but one made in
-            Events Manager may often only post.
+            Events Manager reads the quality alone, and before July 2025 nothing.
         test_event_code: sends everything to the Test Events tab as well; events still count.
         test_event_until: when that ends, an aware datetime or ISO 8601 text; never by default.
         name: how the report calls it.

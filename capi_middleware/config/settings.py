@@ -126,8 +126,9 @@ class Config:
         test_event_code: for all pixels that name none.
         test_event_until: when that ends, an aware datetime or ISO 8601 text; never by default.
         ad_account: whose opportunity score and recommendations are read, "act_123" or "123".
-        insights_hours: how often Meta's own numbers are read while events are delivered, where an
-            ad_account or a read_token is configured; 0 for never.
+        insights_hours: how often Meta's own numbers are read while events are delivered; 0 for
+            never. Without a read_token the access_token asks: one made in Events Manager reads
+            the quality, no counts.
         alert_webhook: the https address that is told of flags that open and close; never shown.
         on_alert: called with each Alert, on a thread of ours, in one process of all.
         before_send: called with each Event and pixel just before it is sent to Meta, on a thread of

@@ -53,6 +53,8 @@ NAME, DUE = "insights", "insights-due"
 AGAIN_SECONDS = 3600.0
 #: How often a process asks the store whether a look is due, in seconds.
 CHECK_SECONDS = 60.0
+#: The same where nothing is configured for it.
+PATIENCE = 1800.0
 #: How long a process may take for a look before another one takes it over, in seconds.
 CLAIM_SECONDS = 300.0
 
@@ -165,6 +167,11 @@ def with_today(insights: Insights, previous: Insights) -> Insights:
             EventPoint(
                 pixel_id=pixel.pixel_id, event_name=event.event_name,
                 match_quality=event.match_quality, coverage=event.coverage, acr=event.acr,
+                shares={
+                    one.identifier: one.share
+                    for one in event.match_keys
+                    if one.share is not None
+                },
             )
             for pixel in insights.pixels
             if pixel.quality_at[:10] == day
@@ -236,8 +243,12 @@ class Lookout(Daemon):
         self, config: Config, store: Store, caught: Callable[[BaseException, str], None]
     ) -> None:
         super().__init__("capi-insights")
-        wanted = config.ad_account is not None or any(one.read_token for one in config.fixed_pixels)
-        self._seconds = config.insights_hours * 3600.0 if wanted else 0.0
+        self._seconds = config.insights_hours * 3600.0 if config.fixed_pixels else 0.0
+        #: Nobody asked for it: the first look is in no hurry, and neither is who asks the store.
+        self._patient = config.ad_account is None and not any(
+            one.read_token for one in config.fixed_pixels
+        )
+        self._quiet_until = 0.0
         self._config, self._store, self._caught = config, store, caught
         self._forked()
 
@@ -246,10 +257,16 @@ class Lookout(Daemon):
 
     def tick(self) -> None:
         """Start a look if one is due. Returns at once; never raises."""
-        if not self._seconds or self.running:
+        now = time.time()
+        if not self._seconds or self.running or now < self._quiet_until <= now + PATIENCE:
             return
         try:
-            if claim(self._store, time.time(), self._seconds):
+            if self._patient:
+                self._quiet_until = now + PATIENCE
+                if self._store.kept(DUE) is None:
+                    hasten(self._store, now + self._seconds)
+                    return
+            if claim(self._store, now, self._seconds):
                 self.start()
         except Exception as error:
             self._caught(error, "insights")

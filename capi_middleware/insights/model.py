@@ -98,9 +98,13 @@ class PixelInsights(Struct, frozen=True, kw_only=True):
 
 
 class Recommendation(Struct, frozen=True, kw_only=True):
-    """One of Meta's recommendations; `capi`: it is about the Conversions API or the pixel."""
+    """One of Meta's recommendations; `capi`: it is about the Conversions API or the pixel.
+
+    `title` says what such one asks for, "" where that is not known.
+    """
 
     type: str
+    title: str = ""
     body: str = ""
     lift_estimate: str = ""
     score_lift: float | None = None
@@ -119,13 +123,14 @@ class Opportunity(Struct, frozen=True, kw_only=True):
 
 
 class EventPoint(Struct, frozen=True, kw_only=True):
-    """What a day's last look said about one event."""
+    """What a day's last look said about one event; `shares` are those of its match keys."""
 
     pixel_id: str
     event_name: str
     match_quality: float | None = None
     coverage: float | None = None
     acr: float | None = None
+    shares: dict[str, float] = {}
 
 
 class Day(Struct, frozen=True, kw_only=True):
@@ -143,6 +148,25 @@ class Insights(Struct, frozen=True, kw_only=True):
     pixels: list[PixelInsights]
     opportunity: Opportunity | None = None
     history: list[Day] = []
+
+
+class Estimate(Struct, frozen=True, kw_only=True):
+    """What an event's match quality may gain if all its events carried a key.
+
+    `key` is Meta's word for it, `share` the share that carries it now, `score` Meta's now. `gain`
+    is in points of 10, with 95 % certainty between `low` and `high`; all three are None where the
+    `days` that are known say nothing of it: too few, or the share did not move.
+    """
+
+    event_name: str
+    pixel_id: str
+    key: str
+    share: float
+    score: float
+    days: int
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 #: "good" and "low" are Meta's scores of what we have no number of.
@@ -177,6 +201,22 @@ def problems(insights: Insights) -> Iterator[tuple[str, Problem]]:
             yield f"counts of pixel {pixel.pixel_id}", pixel.hours_problem
     if insights.opportunity and insights.opportunity.problem:
         yield f"ad account {insights.opportunity.account}", insights.opportunity.problem
+
+
+def is_wrong(insights: Insights) -> bool:
+    """Whether Meta refused or did not answer what it should.
+
+    A token made in Events Manager reads the quality and no counts: that is nothing wrong.
+    """
+    for_more = [
+        one.hours_problem
+        for one in insights.pixels
+        if one.quality_problem is None
+        and one.hours_problem is not None
+        and one.hours_problem.state == "no_permission"
+    ]
+    told = [problem for _, problem in problems(insights) if problem.state != "no_data"]
+    return len(told) > len(for_more)
 
 
 class TrendLine(Struct, frozen=True):

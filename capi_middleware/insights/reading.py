@@ -40,13 +40,11 @@ PAGE = 100
 
 #: What is asked of the Dataset Quality API; it refuses a field that it does not know.
 QUALITY_FIELDS = "".join(_FILES.joinpath("quality_fields.txt").read_text("utf-8").split())
-#: Recommendations about signals ("Opportunity Score and Recommendations", and the SDK's enum), by
-#: their place among those that are shown.
-_PLACES = {kind: place for place, kind in enumerate((
-    "SIGNALS_GROWTH_CAPI_V2", "CAPI_EVENT_COVERAGE", "CAPI_PENETRATION",
-    "CAPI_PERFORMANCE_MATCH_KEY_V3", "CAPI_PERFORMANCE_MATCH_KEY_V2", "PIXEL_UPSELL",
-    "PIXEL_OPTIMIZATION_HIE", "PIXEL_OPTIMIZATION_AAM", "CAPI_CRM_SETUP", "CAPI_CRM_GUIDANCE_V2",
-))}  # fmt: skip
+#: What Meta's recommendations about signals ask for, in the order in which they are shown.
+SIGNALS: dict[str, str] = msgspec.toml.decode(
+    _FILES.joinpath("recommendations.toml").read_bytes(), type=dict[str, str]
+)
+_PLACES = {kind: place for place, kind in enumerate(SIGNALS)}
 #: Anybody can fire an event of any name at a pixel: at most so many, and so much text, are kept.
 _MOST, _LONGEST = 100, 500
 _OURS = re.compile(r"https://([\w-]+\.)*facebook\.com(:\d*)?([/?#].*)?", re.ASCII | re.IGNORECASE)
@@ -219,6 +217,7 @@ def recommendations_of(groups: Iterable[object]) -> list[Recommendation]:
     found = [
         Recommendation(
             type=_text(one, "type"),
+            title=SIGNALS.get(_text(one, "type"), ""),
             body=_text(content, "body"),
             lift_estimate=_text(content, "lift_estimate"),
             score_lift=number(content.get("opportunity_score_lift")),

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from msgspec import Struct, field
 
-from capi_middleware.insights.model import Comparison, Insights
+from capi_middleware.insights.model import Comparison, Estimate, Insights
 from capi_middleware.meta.match_keys import Priority
 from capi_middleware.meta.versions import GraphVersion
 
@@ -366,6 +366,7 @@ class Report(Struct, frozen=True):
     for, itself and as long a time before. `pixel_names` are those of the config, by id. `marks` are
     releases and alerts in the window, `funnels` the way to an order, by pixel. `choices` are
     what else may be asked for.
+    `estimates` say what a phone number on all events may bring to Meta's score.
     """
 
     window: ReportWindow
@@ -377,6 +378,7 @@ class Report(Struct, frozen=True):
     breakdowns: list[Breakdown] = []
     health: Health | None = None
     insights: Insights | None = None
+    estimates: list[Estimate] = []
     comparisons: list[Comparison] = []
     graph_versions: list[GraphVersion] = []
     consent: dict[str, dict[str, int]] = {}

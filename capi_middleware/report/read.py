@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from capi_middleware.config.pixels import own_id
 from capi_middleware.config.settings import Config
 from capi_middleware.insights.comparing import beside
+from capi_middleware.insights.estimating import estimates
 from capi_middleware.insights.looking import kept_insights
 from capi_middleware.meta.versions import versions_at
 from capi_middleware.report.breakdowns import APART, Slices, breakdowns, trends
@@ -80,7 +81,15 @@ def read_report(
     report = replace(report, marks=within(marks, asked.start, asked.end))
     if insights is None:
         return report
-    return replace(report, insights=insights, comparisons=beside(report, insights, window))
+    gains = [
+        one for one in estimates(insights.history) if window.holds(one.event_name, one.pixel_id)
+    ]
+    return replace(
+        report,
+        insights=insights,
+        comparisons=beside(report, insights, window),
+        estimates=gains,
+    )
 
 
 def read_health(store: Store, config: Config, *, delivering: bool = True) -> Health:

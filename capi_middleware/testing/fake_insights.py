@@ -60,7 +60,8 @@ class FakeInsights:
     def check(self, endpoint: Endpoint, token: str, *, knows_tokens: bool) -> None:
         """Raises Refusal unless a `token` may ask; `knows_tokens`: those not in `scopes` post."""
         _, scope = ASKED[endpoint]
-        if scope in self.scopes.get(token, () if knows_tokens else (scope,)):
+        usual = ("read_ads_dataset_quality",) if knows_tokens else (scope,)
+        if scope in self.scopes.get(token, usual):
             return
         if scope == "ads_read":
             raise Refusal("Missing Permission")

@@ -5,13 +5,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.responses import RedirectResponse
 
 from capi_middleware import CAPI, Pixel
-from capi_middleware.insights import reading
+from capi_middleware.insights import looking, reading
 from capi_middleware.insights.looking import (
     CLAIM_SECONDS,
     DUE,
@@ -23,7 +24,7 @@ from capi_middleware.insights.looking import (
     refresh,
     with_today,
 )
-from capi_middleware.insights.model import Insights, Problem, trends
+from capi_middleware.insights.model import Insights, Problem, is_wrong, trends
 from capi_middleware.testing import FakeMeta
 from tests.support.configs import PIXEL_ID, TOKEN
 from tests.support.insights import READ, Shelf, reading_config, slice_of
@@ -98,15 +99,30 @@ def test_all_of_it_is_read_and_kept(fake: FakeMeta, look: Look, shelf: Shelf) ->
 
 def test_a_token_that_may_only_post_is_told_what_to_do(fake: FakeMeta, look: Look) -> None:
     fill(fake)
+    fake.insights.scopes = {TOKEN: frozenset()}  # made before July 2025
     found = look(pixels=[Pixel(PIXEL_ID, access_token=TOKEN)])
     (pixel,) = found.pixels
     assert found.opportunity is not None
+    assert is_wrong(found)
     problems = [pixel.quality_problem, pixel.hours_problem, found.opportunity.problem]
     assert [one and one.state for one in problems] == ["no_permission"] * 3
     assert problems[0] is not None
     assert "may only post" in problems[0].explanation
     assert "read_token" in problems[0].fix
     assert found.history == []
+
+
+def test_an_ordinary_token_reads_the_quality_and_that_it_reads_no_counts_is_nothing_wrong(
+    fake: FakeMeta, look: Look
+) -> None:
+    fill(fake)
+    found = look(pixels=[Pixel(PIXEL_ID, access_token=TOKEN)], ad_account=None)
+    (pixel,) = found.pixels
+    assert pixel.quality
+    assert pixel.hours_problem is not None
+    assert pixel.hours_problem.state == "no_permission"
+    assert not is_wrong(found)
+    assert "email" in found.history[0].events[0].shares
 
 
 def test_a_token_for_the_quality_alone_reads_the_quality(fake: FakeMeta, look: Look) -> None:
@@ -278,19 +294,50 @@ def test_a_courier_looks_on_schedule_and_closing_ends_a_look(fake: FakeMeta, met
     assert float(due) - time.time() <= CLAIM_SECONDS
 
 
-def test_nothing_is_asked_without_a_read_token_or_an_ad_account(fake: FakeMeta, meta: str) -> None:
+def test_without_a_read_token_or_an_ad_account_the_first_look_is_in_no_hurry(
+    fake: FakeMeta, meta: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failed: list[BaseException] = []
     shelf: Any = Shelf()
-    plain = [Pixel(PIXEL_ID, access_token=TOKEN)]
-    for settings in ({"ad_account": None, "pixels": plain}, {"insights_hours": 0}):
+    now = time.time()
+    monkeypatch.setattr(looking, "time", SimpleNamespace(time=lambda: now))
+
+    def lookout(**settings: Any) -> Lookout:
         config = reading_config(meta, **settings)
-        Lookout(config, shelf, lambda error, where: failed.append(error)).tick()
+        return Lookout(config, shelf, lambda error, where: failed.append(error))
+
+    never = lookout(insights_hours=0)
+    never.tick()
     assert shelf.bodies == {}
-    lookout = Lookout(reading_config(meta), shelf, lambda error, where: failed.append(error))
-    lookout.tick()
+    plain = lookout(ad_account=None, pixels=[Pixel(PIXEL_ID, access_token=TOKEN)])
+    plain.tick()
+    assert float(shelf.bodies[DUE]) == now + 6 * 3600
+    now += 6 * 3600 - 1
+    plain.tick()
+    assert not plain.running
+    now += looking.PATIENCE
+    plain.tick()
     until("a look", lambda: NAME in shelf.bodies)
-    lookout.halt()
+    plain.halt()
     assert failed == []
+
+
+def test_who_asks_in_no_hurry_asks_the_store_seldom(meta: str) -> None:
+    asked: list[str] = []
+
+    class Counting(Shelf):
+        def kept(self, name: str) -> bytes | None:
+            asked.append(name)
+            return super().kept(name)
+
+    shelf: Any = Counting()
+    plain = [Pixel(PIXEL_ID, access_token=TOKEN)]
+    lookout = Lookout(
+        reading_config(meta, ad_account=None, pixels=plain), shelf, lambda error, where: None
+    )
+    for _ in range(30):  # as often as once a minute
+        lookout.tick()
+    assert len(asked) <= 3
 
 
 @pytest.mark.parametrize(("fails", "hours"), [(True, 1), (False, 6)])

@@ -3,10 +3,12 @@
 from typing import Any
 
 import jinja2
+from msgspec.structs import replace
 
 from capi_middleware.insights.model import (
     Comparison,
     Diagnosis,
+    Estimate,
     EventQuality,
     Opportunity,
     PixelInsights,
@@ -21,7 +23,9 @@ from tests.support.insights import insights_of
 MACRO = "{% macro trend(points, label) %}<svg aria-label='{{ label }}'></svg>{% endmacro %}"
 
 
-def section(insights: Any, comparisons: Any = (), trends: Any = ()) -> Page:
+def section(
+    insights: Any, comparisons: Any = (), trends: Any = (), estimates: Any = ()
+) -> Page:  # fmt: skip
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.DictLoader({"trend.html.jinja": MACRO}),
@@ -32,7 +36,8 @@ def section(insights: Any, comparisons: Any = (), trends: Any = ()) -> Page:
     )  # fmt: skip
     environment.filters |= {"percent": percent, "n": "{:,}".format}
     template = environment.get_template("insights.html.jinja")
-    return Page(template.render(insights=insights, comparisons=comparisons, trends=trends))
+    given = {"comparisons": comparisons, "trends": trends, "estimates": estimates}
+    return Page(template.render(insights=insights, **given))
 
 
 def comparison(text: str, **fields: Any) -> Comparison:
@@ -102,3 +107,23 @@ def test_every_value_is_escaped() -> None:
         assert not found.all("script")
         assert not found.all("img")
         assert not [name for _, given in found.tags for name in given if name.startswith("on")]
+
+
+def test_numbers_that_agree_are_one_line_with_the_table_behind_it() -> None:
+    lead = comparison("Lead")
+    agreeing = [replace(comparison(f"Event{n}"), verdict="agrees", fix="") for n in range(5)]
+    page = section(insights_of(), [lead, *agreeing])
+    before, _, behind = page.text.partition("5 of 6 numbers agree or are good")
+    assert "Lead" in before
+    assert "Event0" not in before
+    assert all(f"Event{n}" in behind for n in range(5))
+    assert len(page.all("details")) == 1
+
+
+def test_what_a_phone_number_would_bring_is_an_interval_or_not_enough_history() -> None:
+    known = Estimate(event_name="Purchase", pixel_id="1", key="phone", share=0.38, score=6.1,
+                     days=20, gain=1.9, low=1.2, high=2.6)  # fmt: skip
+    unknown = replace(known, event_name="Lead", days=9, gain=None, low=None, high=None)
+    text = section(insights_of(), estimates=[known, unknown]).text
+    assert "the score may change by +1.9 (+1.2 to +2.6), by 20 days" in text
+    assert "Not enough history" in text
