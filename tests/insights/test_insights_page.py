@@ -3,6 +3,7 @@
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from msgspec.structs import replace
 
 from capi_middleware.insights.model import (
@@ -37,6 +38,7 @@ def section(
     environment.filters |= {"percent": percent, "n": "{:,}".format}
     template = environment.get_template("insights.html.jinja")
     given = {"comparisons": comparisons, "trends": trends, "estimates": estimates}
+    given["of_pixel"] = Markup("pixel <bdi>{}</bdi>").format  # the page's own macro
     return Page(template.render(insights=insights, **given))
 
 
