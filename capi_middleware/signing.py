@@ -15,6 +15,7 @@ from itsdangerous import BadSignature, Signer
 # What keys are for. One purpose's key is of no use for another: who checks alerts cannot mint.
 _EVENT_ID = "capi.event_id"
 VISITOR, CARRIED, WAITING, HELD, _LOGIN = "visitor", "carried", "waiting", "held", "report"
+_LINK = "report-link"
 _ALERT, _VALUE, _TOKEN, _SECRET = b"capi.alert", b"capi.value", b"capi.token", b"secret_key"
 _USE, _PAGE = b"capi.use", b"capi.page"
 
@@ -152,6 +153,11 @@ class TextSigner:
 def login_signer(secrets_: Sequence[str], report_token: str | None) -> TextSigner:
     """Signs logins of this `report_token` alone: with another one all of them end."""
     return TextSigner(secrets_, f"{_LOGIN}.{sha256(_bytes(report_token or '')).hexdigest()}")
+
+
+def link_signer(secrets_: Sequence[str], report_token: str | None) -> TextSigner:
+    """Signs links to the report, which end with this `report_token`, too."""
+    return TextSigner(secrets_, f"{_LINK}.{sha256(_bytes(report_token or '')).hexdigest()}")
 
 
 def equal(one: str, other: str) -> bool:

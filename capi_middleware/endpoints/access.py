@@ -7,11 +7,13 @@ from starlette.responses import Response
 
 from capi_middleware.capture.limits import Allowance, is_told_apart
 from capi_middleware.config.settings import Config
-from capi_middleware.signing import equal, login_signer
+from capi_middleware.signing import equal, link_signer, login_signer
 
 #: How long a browser stays logged in, in seconds.
 LOGIN_SECONDS = 12 * 3600
 COOKIE = "capi_report"
+#: How long a link to the report may work, in days.
+LINK_DAYS = 30
 #: Addresses that may each use up their own limit: no stranger spends that of another.
 _EVERYBODY = 10_000.0
 
@@ -77,6 +79,21 @@ class Access:
             COOKIE, logins.sign(until), max_age=LOGIN_SECONDS,
             path=path, httponly=True, samesite="strict", secure=secure,
         )  # fmt: skip
+
+    def link(self, days: int, whose: str | None, own: str | None) -> tuple[str, float]:
+        """What a link to the report of `whose` carries, and until when: up to LINK_DAYS."""
+        until = int(self._clock()) + min(max(days, 1), LINK_DAYS) * 86_400
+        signer = link_signer(self._secrets, self._token or own)
+        return signer.sign(f"{until} {whose or ''}"), float(until)
+
+    def is_linked(self, link: str | None, whose: str | None, own: str | None) -> bool:
+        """Whether somebody has a link to this report that has not ended."""
+        for token in (self._token, own) if link else ():
+            text = link_signer(self._secrets, token).unsign(link or "") if token else None
+            until, _, known = (text or "").partition(" ")
+            if until.isdecimal() and int(until) > self._clock() and known == (whose or ""):
+                return True
+        return False
 
     def _has_login(self, headers: Mapping[str, str], own: str | None) -> bool:
         tokens = [token for token in (self._token, own) if token is not None]

@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from starlette.requests import Request
@@ -70,6 +70,7 @@ class Reporting:
         self.routes: Routes = {
             "parity": (_READ | {"POST"}, self._page),
             "parity/help": (_READ, self._help),
+            "parity/link": (_READ, self._link),
             "parity.json": (_READ, self._as(report.to_json, "application/json")),
             "parity.csv": (_READ, self._as(to_csv, "text/csv; charset=utf-8")),
             "parity/events": (_READ, self._events),
@@ -78,22 +79,27 @@ class Reporting:
         }
 
     def _as(
-        self, form: Callable[[Any], str | bytes], media_type: str,
+        self, form: Callable[..., str | bytes], media_type: str,
         read: Callable[..., Any] = read_report,
     ) -> Handler:  # fmt: skip
-        """An endpoint that answers programs with the `form` of what `read` reads."""
+        """An endpoint that answers programs with the `form` of what `read` reads.
+
+        Of the report it may be one `?table=`, see report/tables.py.
+        """
+        of_report = read is read_report
 
         async def answer(asked: Asked) -> Response:
             tenant = await self._tenant(asked)
-            own = tenant.report_token if tenant is not None else None
-            status = self._access.refusal(asked.headers, self._client(asked).ip, own)
+            status = self._refusal(asked, tenant, linked=of_report)
             if status == 404:
                 return bare(404)
             if status is not None:
                 _, header, told = _REFUSED[status]
                 return failed(status, told, header)
             made = await self._read(asked, read, tenant)
-            return Response(form(made), 200, PRIVATE, media_type)
+            table = dict(parse_qsl(asked.query)).get("table") if of_report else None
+            body = form(made, table) if table else form(made)
+            return Response(body, 200, PRIVATE, media_type)
 
         return answer
 
@@ -115,7 +121,7 @@ class Reporting:
             prefix, secure = path.removesuffix("/parity"), client.scheme == "https"
             self._access.log_in(answer, path=prefix, secure=secure, token=given)
             return answer
-        status = self._access.refusal(asked.headers, client.ip, own)
+        status = self._refusal(asked, tenant, linked=True)
         if status is not None:
             return _html(report.login_html(path + named, nonce=nonce), status, nonce)
         try:
@@ -123,10 +129,36 @@ class Reporting:
         except WindowError as error:
             return _html(report.failed_html(str(error), path=path, nonce=nonce), 400, nonce)
         text = report.to_html(made, path=path, query=asked.query, nonce=nonce)
-        shown = _html(text, 200, nonce)
+        shown = _html(text, 200, nonce, f"; script-src 'nonce-{nonce}'")
         if made.checklist:
             shown.headers["refresh"] = _LOOKS_AGAIN
         return shown
+
+    def _refusal(self, asked: Asked, tenant: Tenant | None, *, linked: bool) -> int | None:
+        """Why a request may not read; one with a link may, where it is `linked`."""
+        own, whose = (tenant.report_token, tenant.key) if tenant else (None, None)
+        link = dict(parse_qsl(asked.query)).get("link") if linked else None
+        if self._access.is_linked(link, whose, own):
+            return None
+        return self._access.refusal(asked.headers, self._client(asked).ip, own)
+
+    async def _link(self, asked: Asked) -> Response:
+        """A link for others, made by who may read."""
+        tenant = await self._tenant(asked)
+        own, whose = (tenant.report_token, tenant.key) if tenant else (None, None)
+        if not self._access.served(own):
+            return bare(404)
+        nonce, path = secrets.token_urlsafe(16), self._path(asked)
+        status = self._refusal(asked, tenant, linked=False)
+        if status is not None:
+            return _html(report.login_html(path, nonce=nonce), status, nonce)
+        given = dict(parse_qsl(asked.query)).get("for", "")
+        days = int(given) if given.isascii() and given.isdecimal() and len(given) < 4 else 7
+        link, until = self._access.link(days, whose, own)
+        client, kept = self._client(asked), {"tenant": whose} if whose is not None else {}
+        address = f"{client.scheme}://{client.host}{path}?{urlencode({**kept, 'link': link})}"
+        page = report.link_html(address, until, days, path=path, kept=kept, nonce=nonce)
+        return _html(page, 200, nonce)
 
     async def _events(self, asked: Asked) -> Response:
         """Single events, as a page or as data."""
@@ -156,7 +188,7 @@ class Reporting:
         if not self._access.served(own):
             return bare(404)
         nonce, path = secrets.token_urlsafe(16), self._path(asked)
-        status = self._access.refusal(asked.headers, self._client(asked).ip, own)
+        status = self._refusal(asked, tenant, linked=True)
         if status is not None:
             return _html(report.login_html(path, nonce=nonce), status, nonce)
         return _html(report.help_html(path, nonce=nonce), 200, nonce)
@@ -223,9 +255,9 @@ def failed(status: int, error: str, headers: Mapping[str, str] | None = None) ->
     return Response(told, status, {**PRIVATE, **(headers or {})}, "application/json")
 
 
-def _html(text: str, status: int, nonce: str) -> Response:
+def _html(text: str, status: int, nonce: str, more: str = "") -> Response:
     policy = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'"
+        f"frame-ancestors 'none'; base-uri 'none'{more}"
     )
     return Response(text, status, {**PRIVATE, "content-security-policy": policy}, "text/html")

@@ -7,6 +7,7 @@ from itertools import chain
 
 from capi_middleware.report.causes import CAUSES
 from capi_middleware.report.model import SIDES, EventReport, Report
+from capi_middleware.report.tables import rows_of
 
 _COUNTS = (
     "server", "browser", "matched", "server_only", "browser_only", "coverage", "ratio", "pending",
@@ -17,13 +18,19 @@ _COUNTS = (
 _FORMULA = re.compile(r"(?:^|(?<=[;,|\t\r\n]))(?=[=+\-@\t\r])")
 
 
-def to_csv(report: Report) -> str:
+def to_csv(report: Report, table: str = "") -> str:
     """One line for each event name and pixel, one column for each cause (RFC 4180).
 
-    An empty field is a share that has no denominator.
+    Or one `table` of tables.py. An empty field is a share that has no denominator.
     """
     text = io.StringIO()
     rows = csv.writer(text)
+    if table:
+        found = rows_of(report, table)
+        columns = list(dict.fromkeys(chain.from_iterable(found)))
+        rows.writerow(columns)
+        rows.writerows([_cell(one.get(column)) for column in columns] for one in found)
+        return text.getvalue()
     causes = _causes(report.events)
     rows.writerow(
         ["from", "to", "event_name", "pixel_id", *_COUNTS, "freshness_p50_seconds",
@@ -47,6 +54,10 @@ def _causes(events: list[EventReport]) -> list[tuple[str, str]]:
         for part, causes in known.items()
         for cause in dict.fromkeys(chain(causes, *(getattr(event, part) for event in events)))
     ]
+
+
+def _cell(value: object) -> object:
+    return _text(value) if isinstance(value, str) else value
 
 
 def _text(value: str) -> str:

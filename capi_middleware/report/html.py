@@ -1,7 +1,7 @@
 """The faces of the parity report: JSON and a page."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import cache, partial
@@ -19,7 +19,8 @@ from capi_middleware.report.match_keys import PRIORITIES
 from capi_middleware.report.model import TARGET, Report, Trend
 from capi_middleware.report.numbers import goal, percent, verdict
 from capi_middleware.report.pictures import timeline
-from capi_middleware.report.window import Window, is_of
+from capi_middleware.report.tables import TABLES, rows_of
+from capi_middleware.report.window import Window, is_of, iso
 
 if TYPE_CHECKING:
     import jinja2
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 _FILTERS = ("from", "to", "days", "event", "pixel")
 
 
-def to_json(report: Report) -> bytes:
-    """`report` as the JSON of parity.json."""
-    return msgspec.json.encode(report)
+def to_json(report: Report, table: str = "") -> bytes:
+    """`report` as the JSON of parity.json, or one table of it as a list of rows."""
+    return msgspec.json.encode(rows_of(report, table) if table else report)
 
 
 def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
@@ -47,6 +48,8 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
     asked = {one: given[one] for one in _FILTERS if given.get(one)}
     if "tenant" in given:
         asked["tenant"] = given["tenant"]
+    if "link" in given:
+        asked["link"] = given["link"]
     kept = {one: value for one, value in asked.items() if one not in _FILTERS}
 
     def link(**changes: object) -> str:
@@ -76,6 +79,8 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         link=link,
         json_url=f"{path}.json?{urlencode(asked)}",
         csv_url=f"{path}.csv?{urlencode(asked)}",
+        tables=TABLES,
+        help=f"{path}/help" + (f"?{urlencode(kept)}" if kept else ""),
         meta_trends=trends(report.insights) if report.insights else [],
         nonce=nonce,
     )
@@ -84,6 +89,14 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
 def failed_html(error: str, *, path: str, nonce: str) -> str:
     """The page that says what is wrong with a question; arguments as in `to_html`."""
     return filled("failed.html.jinja", error=error, path=path, nonce=nonce)
+
+
+def link_html(
+    address: str, until: float, days: int, *, path: str, kept: Mapping[str, str], nonce: str
+) -> str:
+    """The page with a link to the report that ends at `until`; arguments as in `to_html`."""
+    told = {"address": address, "until": iso(until), "days": days, "kept": kept}
+    return filled("link.html.jinja", **told, path=path, nonce=nonce)
 
 
 def login_html(action: str, error: str = "", *, nonce: str = "") -> str:

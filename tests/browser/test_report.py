@@ -18,6 +18,7 @@ from capi_middleware.events import Count, Row, Sighting
 from capi_middleware.meta.match_keys import BITS
 from capi_middleware.store.records import Settlement
 from tests.support.configs import PIXEL_ID, make_config
+from tests.support.libraries import source_of
 from tests.support.servers import serve
 
 TOKEN = "a-token-of-the-report"
@@ -153,6 +154,51 @@ def test_the_page_fits_the_screen_and_needs_no_script(
 
 def _light(color: str) -> int:
     return sum(int(one) for one in re.findall(r"\d+", color)[:3])
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_axe_finds_no_violation(
+    browser: Browser, reported: Reported, width: int, scheme: Any
+) -> None:
+    axe = source_of("axe-core", "4.10.3", "axe.min.js")
+    for name in ("ViewContent", "Purchase"):
+        reported.put(name, 30, currency="EUR", amount=1999)
+        reported.put(name, 9, "csp")
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True
+    )
+    page = context.new_page()
+    log_in(page, reported.url)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run()")["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+    context.close()
+
+
+def test_times_are_the_visitors_own_and_utc_without_scripts(
+    browser: Browser, reported: Reported
+) -> None:
+    reported.put("Purchase", 9)
+    zones = []
+    for scripts in (True, False):
+        context = browser.new_context(timezone_id="Asia/Tokyo", java_script_enabled=scripts)
+        page = context.new_page()
+        log_in(page, reported.url)
+        zones.append(page.inner_text("header .zone"))
+        utc = page.get_attribute("header time", "datetime") or ""
+        shown = page.inner_text("header time")
+        assert (shown == utc[:19].replace("T", " ")) is not scripts
+        context.close()
+    assert zones == ["Asia/Tokyo", "UTC"]
+
+
+def test_it_prints_on_two_pages(page: Page, reported: Reported) -> None:
+    for name in ("ViewContent", "AddToCart", "InitiateCheckout", "Purchase", "Lead", "PageView"):
+        reported.put(name, 30, currency="EUR", amount=1999)
+        reported.put(name, 20, "csp")
+    log_in(page, reported.url)
+    assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))) <= 2
 
 
 def test_an_event_is_one_click_away(page: Page, reported: Reported) -> None:

@@ -47,7 +47,7 @@ def some_rows(now: float, n: int, seed: int) -> list[Row]:
                 event_id=f"e{at}", event_name=name, pixel_id=choice([PIXEL_ID, "2"]),
                 event_time=now - choice([60, 7200, 80_000, 100_000, 500_000, 700_000]),
                 payload=b"{}" if server == "pending" else None, server=server,
-                browser=choice(BROWSERS), currency=money[0], amount=money[1],
+                browser=choice(BROWSERS), currency=money[0], amount=money[1], match_keys=3,
             )
         )  # fmt: skip
     return rows
