@@ -11,7 +11,7 @@ from capi_middleware import __version__
 from capi_middleware.capi import CAPI
 from capi_middleware.cli.terminal import opened
 from capi_middleware.errors import CapiError
-from capi_middleware.report.causes import CAUSES
+from capi_middleware.report.causes import cause_of
 from capi_middleware.report.inspector import parse_sought, read_events
 from capi_middleware.report.model import SIDES, Report
 from capi_middleware.report.read import read_report
@@ -109,9 +109,9 @@ def server_of(capi: CAPI) -> "MCPServer[Any]":
 def _causes(found: Report) -> list[dict[str, Any]]:
     return [
         {"event_name": one.event_name, "pixel_id": one.pixel_id, "missing_copy": side,
-         "cause": word, "events": n, "because": CAUSES[side][word].because,
-         "fix": CAUSES[side][word].fix}
+         "cause": word, "events": n, "because": cause.because, "fix": cause.fix}
         for one in found.events
         for side in SIDES
         for word, n in one.missing(side).items()
+        for cause in [cause_of(side, word)]
     ]  # fmt: skip

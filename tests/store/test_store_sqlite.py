@@ -302,6 +302,16 @@ def plan(path: Path, query: str, given: Any = OF_PIXEL) -> str:
     return "\n".join(step[3] for step in steps)
 
 
+def test_the_newest_of_a_name_are_looked_for_among_so_many_of_the_last_keys(
+    store: Store, path: Path
+) -> None:
+    store_rows(store, row())
+
+    steps = plan(path, "newest_of", {"name": "Lead", "owner": "", "limit": 50})
+    assert "SEARCH events USING INTEGER PRIMARY KEY (rowid>?)" in steps
+    assert "SCAN events" not in steps
+
+
 def test_the_claim_reads_the_index_in_order(store: Store, path: Path) -> None:
     store_rows(store, row())
 
