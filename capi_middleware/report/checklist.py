@@ -46,8 +46,9 @@ def checklist(tallies: Tallies, health: Health | None, *, waited: float | None) 
         return []
     steps = []
     for word, texts in TEXTS.items():
-        # Nobody knows since when a site waits for its first page.
-        lasts = not done[word] and (waited is None or waited > _PATIENCE)
+        # Nobody knows since when a site waits for its first page; the others come after it.
+        waits = word == "tag" if waited is None else waited > _PATIENCE
+        lasts = waits and not done[word]
         fix, line = _mended(word, tallies, health) if lasts else ("", "")
         steps.append(
             FirstStep(

@@ -138,13 +138,17 @@ class _Entry(NamedTuple):
 _FIELD = re.compile(r"\{\{|\}\}|\{[^{}]*\}")
 #: What to do where the report alone knows it.
 _DEPENDS = "The card of the report says what to do, by what it found."
+_OF_CAUSE = "What keeps most of the copies away has its own fix, see below why a copy is missing."
 
 
 def _entry(texts: Texts) -> _Entry:
     """The texts of a flag, with "…" for what only a report knows."""
     title, plain, fix, line = map(_blank, (texts.title, texts.plain, texts.fix, texts.line))
     cases = [case["fix"] for case in texts.words.values() if "fix" in case]
-    fixes = cases or [_DEPENDS if fix == "…" else fix]
+    known = CAUSES["server"].get(texts.cause)
+    if fix == "…":
+        fix = known.fix if known else _OF_CAUSE if "{cause." in texts.fix else _DEPENDS
+    fixes = cases or [fix]
     return _Entry(title, plain, [], list(dict.fromkeys(fixes)), "" if line == "…" else line)
 
 

@@ -43,6 +43,7 @@ def test_an_empty_report_begins_with_the_first_step_and_its_fix() -> None:
     found = steps()
     assert list(found) == ["tag", "script", "beacon", "meta", "match"]
     assert not any(one.done for one in found.values())
+    assert [one.step for one in found.values() if one.fix] == ["tag"]
     assert "capi-middleware check" in found["tag"].line
 
 
