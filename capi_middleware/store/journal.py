@@ -10,7 +10,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -105,7 +105,7 @@ class Journals:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         #: Held while `own` is counted: by one thread at a time. A logging handler may close us.
-        self.counting = threading.RLock()
+        self.counting: AbstractContextManager[object] = threading.RLock()
         self._file: int | None = None
         self._name = ""
         #: What this process's journal is about.
