@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from capi_middleware.events import SENT, UNPAIRED
 from capi_middleware.report.causes import CAUSES, server_cause
-from capi_middleware.report.model import Flag, Severity
+from capi_middleware.report.model import Flag, Place, Severity
 from capi_middleware.report.numbers import surely_below
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Slice
@@ -47,11 +47,16 @@ def with_course(
             not known.
     """
     last_day = int(upto) // _HOUR - 24
-    found = []
+    found, by_place = [], dict[Place, list[Slice]]()
     for flag in flags:
-        since, last, over = _course(flag, hours, last_day)
+        place = flag.event_name, flag.pixel_id
+        if place not in by_place:
+            by_place[place] = [one for one in hours if _is_about(flag, one)]
+        since, last, over = _course(flag, by_place[place], last_day)
         if over is None and lately is not None and _is_missed(flag, lately):
-            over = last_day if _is_rare(flag, hours, int(start) // _HOUR, last_day) else None
+            over = (
+                last_day if _is_rare(flag, by_place[place], int(start) // _HOUR, last_day) else None
+            )
         severity: Severity = "info" if over is not None else flag.severity
         found.append(
             replace(flag, severity=severity, since=_iso(since), last_seen=_iso(last),
@@ -67,7 +72,10 @@ def _iso(hour: int | None) -> str | None:
 def _course(
     flag: Flag, hours: Sequence[Slice], last_day: int
 ) -> tuple[int | None, int | None, int | None]:
-    """Since when, until when and from when on no more, in hours since 1970."""
+    """Since when, until when and from when on no more, in hours since 1970.
+
+    `hours` are of what the flag is about, here and below.
+    """
     seen, of = _evidence(flag, hours)
     if not seen:
         return None, None, None
@@ -99,8 +107,7 @@ def _is_rare(flag: Flag, hours: Sequence[Slice], start: int, last_day: int) -> b
         return False
     of = Counter[int]()
     for one in hours:
-        if _is_about(flag, one):
-            of[int(one.value) // _HOUR] += one.n
+        of[int(one.value) // _HOUR] += one.n
     all_of, of_day = _sum(of, start), _sum(of, last_day)
     return bool(all_of) and surely_below(0, of_day, min(flag.value / all_of, 1.0))
 
@@ -114,8 +121,6 @@ def _evidence(flag: Flag, hours: Sequence[Slice]) -> tuple[Counter[int], Counter
     seen, of = Counter[int](), Counter[int]()
     browser, server = flag.cause in CAUSES["browser"], flag.cause in CAUSES["server"]
     for one in hours if browser or server else ():
-        if not _is_about(flag, one):
-            continue
         hour = int(one.value) // _HOUR
         if browser and one.server == "delivered" and one.browser != UNPAIRED:
             of[hour] += one.n
