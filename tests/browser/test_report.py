@@ -196,6 +196,27 @@ def test_times_are_the_visitors_own_and_utc_without_scripts(
     assert zones == ["Asia/Tokyo", "UTC"]
 
 
+def test_the_exact_line_is_selected_by_its_button_and_stands_there_without_scripts(
+    browser: Browser, page: Page, reported: Reported
+) -> None:
+    reported.put("Purchase", 40, "csp")
+    log_in(page, reported.url)
+    card = page.locator(".card", has_text="security policy stops the pixel")
+    card.locator("summary").first.click()
+    line = card.locator("pre").first
+    card.locator(".copies").first.click()
+    assert page.evaluate("getSelection().toString()").strip() == line.inner_text().strip()
+    assert "https://connect.facebook.net" in line.inner_text()
+    context = browser.new_context(java_script_enabled=False)
+    plain = context.new_page()
+    log_in(plain, reported.url)
+    card = plain.locator(".card", has_text="security policy stops the pixel")
+    card.locator("summary").first.click()
+    assert card.locator("pre").first.is_visible()
+    assert not card.locator(".copies").first.is_visible()
+    context.close()
+
+
 def test_it_prints_on_two_pages(page: Page, reported: Reported) -> None:
     for name in ("ViewContent", "AddToCart", "InitiateCheckout", "Purchase", "Lead", "PageView"):
         reported.put(name, 30, currency="EUR", amount=1999)
