@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.settings import Config
 from capi_middleware.delivery.daemon import Daemon
+from capi_middleware.errors import StoreError
 from capi_middleware.events import SENT
 from capi_middleware.insights.model import (
     Day,
@@ -269,7 +270,9 @@ class Lookout(Daemon):
             if claim(self._store, now, self._seconds):
                 self.start()
         except Exception as error:
-            self._caught(error, "insights")
+            # Others say already that a store is away, and nobody asked for this look.
+            if not (self._patient and isinstance(error, StoreError)):
+                self._caught(error, "insights")
 
     def halt(self) -> None:
         """Give a look in progress up, without waiting for its thread: nothing is kept any more."""
