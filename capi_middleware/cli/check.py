@@ -144,7 +144,8 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
     except CapiError as failure:
         yield _found("config_broken", failure=failure)
         return
-    pixels, routes = len(config.fixed_pixels), len(config.routes)
+    pixels = len(config.fixed_pixels) if config.tenant is None else "each tenant's"
+    routes = len(config.routes)
     yield _found("config", source=source, pixels=pixels, routes=routes)
     if Path(source).is_file():
         yield from _secrets(Path(source))

@@ -39,7 +39,7 @@ _MOST_CHOICES = 100
 MIN_EVENTS = 5
 _Z = 1.96  # both sides of a 95 % interval
 #: Why an event was dropped before it left a row, and why one that has a row: causes, too.
-ROWLESS = ("queue_full", "store_error", "damaged", "passed")
+ROWLESS = ("queue_full", "store_error", "damaged", "passed", "no_tenant")
 WITH_ROW = ("killed", "dead_letter")
 #: What is counted of an event apart from its rows; others say nothing about one event.
 _COUNTED = frozenset(

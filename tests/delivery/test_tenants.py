@@ -16,6 +16,8 @@ from capi_middleware.delivery import deliverer
 from capi_middleware.delivery.courier import Courier, TenantCourier
 from capi_middleware.delivery.deliverer import MOST_IDLE, MOST_THREADS, Deliverer
 from capi_middleware.delivery.rounds import Way
+from capi_middleware.report.read import read_report
+from capi_middleware.report.window import parse_window
 from capi_middleware.request.tenants import (
     MOST_TENANTS,
     NOBODY_SECONDS,
@@ -105,6 +107,8 @@ def test_a_job_for_a_customer_who_left_goes_on_and_its_event_is_counted(
     assert [(one.kind, one.reason, one.event_name, one.n) for one in counts] == [
         ("dropped", "no_tenant", "Lead", 2)
     ]
+    (flag,) = read_report(capi.store, capi.config, parse_window({}, time.time())).flags
+    assert (flag.event_name, "tenant" in flag.fix) == ("Lead", True)
     told = [one for one in caplog.records if one.name == "capi_middleware"]
     assert [one.getMessage().count(repr(key)) for one in told] == [1]
 

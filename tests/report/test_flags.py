@@ -197,7 +197,7 @@ def test_the_fix_for_dropped_events_tells_of_each_reason(reason: str) -> None:
 @pytest.mark.parametrize(
     ("reason", "severity"),
     [("queue_full", "critical"), ("store_error", "critical"), ("killed", "critical"),
-     ("passed", "critical"), ("dead_letter", "info")],
+     ("passed", "critical"), ("no_tenant", "critical"), ("dead_letter", "info")],
 )  # fmt: skip
 def test_each_reason_to_give_an_event_up_is_a_cause_with_its_own_fix(
     reason: str, severity: str
