@@ -94,6 +94,14 @@ def test_events_are_divided_and_live_in_one_database_for_ever(
     assert sum(tally.n for tally in store.tallies(0, 2 * NOON).rows) == 40
 
 
+def test_what_events_of_several_databases_are_worth_is_summed(store: Store) -> None:
+    store_rows(store, *(row(f"m{n}", currency="EUR", amount=100 + n) for n in range(40)))
+
+    told = store.tallies(0, 2 * NOON).money
+    assert {(one.value, one.n) for one in told} == {("EUR", 40 * 100 + sum(range(40)))}
+    assert store.slices("money", 0, 2 * NOON) == told
+
+
 @pytest.mark.parametrize("change", ["swapped", "one less", "one more", "one alone", "from one"])
 def test_another_list_is_refused_by_each_database_that_it_moves(
     postgres_urls: list[str], postgres_url: str, change: str
