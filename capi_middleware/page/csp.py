@@ -26,6 +26,8 @@ _HOST_SOURCE = re.compile(
 )
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
+_IN_SANDBOX = {"allow-scripts", "allow-same-origin"}
+
 
 class Address(NamedTuple):
     """Where something is loaded from or sent to. Without a path it stands for any path."""
@@ -89,7 +91,8 @@ def rule(enforced: Sequence[str], report_only: Sequence[str], own: Address) -> R
 def _rule(enforced: tuple[str, ...], report_only: tuple[str, ...], own: Address) -> Ruling:
     policies = list(_parse(enforced))
     for policy in policies:
-        if "allow-scripts" not in map(str.lower, policy.get("sandbox", ["allow-scripts"])):
+        # In a sandbox without its origin the script runs, but its word comes from nowhere.
+        if not _IN_SANDBOX.issubset(map(str.lower, policy.get("sandbox", _IN_SANDBOX))):
             return Ruling(allowed=False)
     sources = [found for policy in policies if (found := _script_sources(policy)) is not None]
     undecided = [one for one in sources if _is_strict(one) or not _reaches(one, own, own)]

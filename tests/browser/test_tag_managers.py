@@ -199,3 +199,17 @@ def test_an_address_for_which_the_page_itself_sends_a_page_view_at_once_has_one(
     until(lambda: alone.pairs("PageView") == [(1, 1), (1, 1)])
     assert alone.pairs("ViewContent") == [(1, 1)]
     assert alone.pairs("PageView") == [(1, 1), (1, 1)]
+
+
+def test_a_call_by_the_librarys_second_name_before_all_others_has_both_copies(
+    page: Page, until: Until
+) -> None:
+    with open_shop(mirror=True) as shop:
+        libraries: list[Route] = []
+        page.route("**/fbevents.js", lambda route: libraries.append(route))
+        page.goto(shop.url, wait_until="commit")
+        until(lambda: libraries)
+        page.evaluate("_fbq('track', 'Lead')")
+        libraries[0].continue_()
+        until(lambda: shop.browser("Lead") == ["sent"] and shop.pairs("Lead") == [(1, 1)])
+        assert shop.pairs("Lead") == [(1, 1)]

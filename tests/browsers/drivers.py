@@ -249,8 +249,9 @@ class ByWebDriver:
         self._find(selector).click()
 
     def press_enter(self, selector: str) -> None:
-        self._find(selector)
-        ActionChains(self._page).send_keys_to_element(self._find(selector), Keys.ENTER).perform()
+        # Selenium would click first.
+        self._page.execute_script("arguments[0].focus()", self._find(selector))
+        ActionChains(self._page).send_keys(Keys.ENTER).perform()
 
     def _find(self, selector: str) -> Any:
         return self._page.find_element("css selector", selector)

@@ -123,7 +123,7 @@ POLICIES: dict[str, tuple[str, str]] = {
     "with Trusted Types of its own": (
         "require-trusted-types-for 'script'; trusted-types shop", "1+0 csp",
     ),
-    "of a sandbox": ("sandbox allow-scripts allow-forms", "1+1 sent"),
+    "of a sandbox": ("sandbox allow-scripts allow-forms", ""),
     "of a sandbox of this origin": ("sandbox allow-scripts allow-same-origin", "1+1 sent"),
 }  # fmt: skip
 HEADERS: dict[str, dict[str, str]] = {

@@ -13,6 +13,7 @@ from tests.browsers.scene import (
     READY,
     SAME,
     SECOND,
+    STUB,
     Expects,
     Scene,
     go,
@@ -148,7 +149,7 @@ def managers() -> Iterator[Scene]:
     }.items():
         yield Scene(
             name=f"a call of the page's own by {name}", config={"mirror": True},
-            acts=[go("/"), run(f"{call}, 1")],
+            acts=[go("/"), run(STUB), run(f"{call}, 1")],
             expects={"PageView": ["1+1 sent"], "Lead": ["1+1 sent"]},
         )  # fmt: skip
     for name, call in {

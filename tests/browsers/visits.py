@@ -68,7 +68,7 @@ def leaving() -> Iterator[Scene]:
     yield Scene(
         name="stopped while it loads", meta=fault("fbevents", delay=1),
         body="<script>addEventListener('DOMContentLoaded', () => stop())</script>",
-        expects=viewed("1+0 left_early|unknown|script_blocked"),
+        expects=viewed("1+0 left_early|unknown|script_blocked|not_run"),
     )  # fmt: skip
     yield Scene(
         name="reloaded", acts=[go("/products/7"), told(1), go("/products/7")],
@@ -108,7 +108,8 @@ CONTACT: Expects = {"PageView": ["1+1 sent"], "Contact": ["1+1 sent"]}
 #: What leaves with the page may arrive or not: no page can know.
 GONE: Expects = {"PageView": ["1+1 sent"] * 2, "Contact": ["1+? sent|left_early"]}
 SHADOW = (
-    "<div id=host></div><script>host.attachShadow({mode: 'open'}).innerHTML ="
+    "<div id=host style='width:fit-content'></div><script>host.attachShadow({mode: 'open'})"
+    ".innerHTML ="
     " '<button data-capi-event=Contact style=\"width:200px;height:80px\">call</button>'</script>"
 )
 LATER = (

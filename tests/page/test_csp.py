@@ -32,7 +32,7 @@ def enforced(*policies: str, own: Address = OWN) -> Ruling:
         "script-src shop.example:80",
         "script-src shop.example:*",
         "script-src https://*",
-        "sandbox allow-scripts; script-src 'self'",
+        "sandbox allow-scripts allow-same-origin; script-src 'self'",
         "script-src 'unsafe-inline' 'self'",
     ],
 )
@@ -63,6 +63,8 @@ def test_a_policy_that_allows_our_file_needs_no_nonce(policy: str) -> None:
         "script-src nonce-abc",
         "script-src x'nonce-abc'",
         "sandbox",
+        "sandbox allow-scripts; script-src 'self'",
+        "sandbox allow-same-origin; script-src 'self'",
         "sandbox allow-forms; script-src 'self'",
     ],
 )

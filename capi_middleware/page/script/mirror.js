@@ -20,6 +20,7 @@ const watch = () => {
 		if (window._fbq === given) window._fbq = made;
 		return made;
 	};
+	current = wrap(current); // its second name may be called first
 	// A second library comes with a function of its own, which gets its queue after its name.
 	Object.defineProperty(window, 'fbq', {
 		configurable: true, enumerable: true, get: () => current = wrap(current), set: f => { current = f; },
