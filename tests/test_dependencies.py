@@ -17,7 +17,7 @@ PACKAGE = Path(capi_middleware.__file__).parent
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 #: What a host that uses the module has: a framework, or a tool that asks for what is there.
 OF_THE_HOST = {
-    "django.py": {"django", "asgiref"}, "flask.py": {"flask"},
+    "django.py": {"django", "asgiref"}, "flask.py": {"flask"}, "cli/source.py": {"django"},
     "delivery/telemetry.py": {"opentelemetry-api"},
 }  # fmt: skip
 #: Which extra a module is of, beside what all have.

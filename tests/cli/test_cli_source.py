@@ -131,7 +131,7 @@ def test_django_without_a_project_is_one_clear_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
-    done = CliRunner().invoke(main, ["check", "--django"])
+    done = CliRunner(env={"COLUMNS": "250"}).invoke(main, ["check", "--django"])
     assert "found no DJANGO_SETTINGS_MODULE in the environment and none in manage.py" in done.output
 
 

@@ -103,7 +103,8 @@ def client(fake: FakeMeta) -> Iterator[GraphClient]:
 
 
 def test_a_receipt_for_the_whole_batch_is_delivered(client: GraphClient, fake: FakeMeta) -> None:
-    assert client.send([EVENT % NOON, EVENT % NOON]) == Outcome("delivered")
+    told = Outcome("delivered", trace="AFakeMetaTrace")
+    assert client.send([EVENT % NOON, EVENT % NOON]) == told
     assert len(fake.received.server) == 2
 
 

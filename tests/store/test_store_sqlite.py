@@ -329,7 +329,7 @@ def test_keys_are_looked_up_and_never_scanned(store: Store, path: Path, query: s
     store_rows(store, row())
 
     given = {"due": "[1]", "keys": "[1]", "lease_id": "x", "reason": "", "delay": 0, "until": 0,
-             "attempted": 1, "uncertain": 0, "n": 1, **OF_PIXEL}  # fmt: skip
+             "attempted": 1, "uncertain": 0, "n": 1, "trace": "", **OF_PIXEL}  # fmt: skip
     steps = plan(path, query, given)
     assert "SEARCH events USING INTEGER PRIMARY KEY (rowid=?)" in steps
     assert "SCAN events" not in steps

@@ -59,15 +59,19 @@ def test_what_meta_refuses_is_refused(
     assert codes(get(fake, path, **params)) == expected
 
 
-def test_a_token_that_may_only_post_reads_nothing_and_a_quality_token_no_counts() -> None:
-    fake = fake_meta(tokens={PIXEL: "posts"})
-    fake.insights.scopes = {"quality": frozenset({"read_ads_dataset_quality"})}
+def test_an_ordinary_token_reads_the_quality_alone_and_one_that_may_only_post_nothing() -> None:
+    fake = fake_meta(tokens={PIXEL: "ordinary"})
+    fake.insights.scopes = {
+        "posts": frozenset(), "quality": frozenset({"read_ads_dataset_quality"})
+    }  # fmt: skip
     asked = {"dataset_id": PIXEL, "fields": FIELDS}
     assert codes(get(fake, "dataset_quality", "posts", **asked)) == (403, 200, None)
     assert codes(get(fake, f"{PIXEL}/stats", "posts", **STATS)) == (400, 100, None)
     assert codes(get(fake, "act_7", "posts")) == (400, 100, None)
-    assert get(fake, "dataset_quality", "quality", **asked).status_code == 200
-    assert codes(get(fake, f"{PIXEL}/stats", "quality", **STATS)) == (400, 100, None)
+    for token in ("ordinary", "quality"):
+        assert get(fake, "dataset_quality", token, **asked).status_code == 200
+        assert codes(get(fake, f"{PIXEL}/stats", token, **STATS)) == (400, 100, None)
+        assert codes(get(fake, "act_7", token)) == (400, 100, None)
     assert codes(get(fake, "dataset_quality", "unknown", **asked)) == (401, 190, None)
 
 
