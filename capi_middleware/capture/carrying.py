@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -158,13 +158,15 @@ def brings(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return False
 
 
-def as_header(events: Sequence[PageEvent], waiting: str = "", held: str = "") -> tuple[bytes, int]:
+def as_header(
+    events: Sequence[PageEvent], waiting: str = "", held: Mapping[str, Any] = {}
+) -> tuple[bytes, int]:
     """A header's value of at most 4000 bytes, and how many of the events are in it.
 
-    `waiting` is the signed text of events that wait until the answer is shown, `held` of those
-    that wait until the visitor consents.
+    `waiting` is the signed text of events that wait until the answer is shown, `held` that of those
+    which wait until the visitor consents (g), and their names (h).
     """
-    more = {name: text for name, text in (("w", waiting), ("g", held)) if text}
+    more = {"w": waiting, **held} if waiting else held
     if not more:
         return _fitted(events, ascii_json, _LONGEST_HEADER, _LONGEST_HEADER)
     return _fitted(

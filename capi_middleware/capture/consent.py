@@ -90,16 +90,15 @@ class ConsentRule:
         by_provider = isinstance(declared.get("vendor"), str)
         return [*names, *([ADDITIONAL] if by_provider else []), COOKIE]
 
-    def heard(self) -> tuple[str, Sequence[Any], Any] | None:
-        """What the page's script listens to: a ready rule, what it requires, and the vendor.
+    def heard(self) -> tuple[dict[str, Sequence[Any]], Any]:
+        """What the page's script listens to: what each banner must allow, by name; and a vendor.
 
-        "" is whatever banner there is. None without a rule.
+        That is the banner of a ready rule, or whatever banner there is.
         """
-        if self.is_open:
-            return None
-        rule = self._rule if self._rule != "google" else ""
-        requires = self._declared.get("requires", READY_RULES[rule].requires if rule else ())
-        return rule, requires, self._declared.get("vendor")
+        ready, declared = READY_RULES.get(self._rule), self._declared
+        if ready is None or self._rule == "google":
+            return {name: rule.requires for name, rule in READY_RULES.items()}, None
+        return {self._rule: declared.get("requires", ready.requires)}, declared.get("vendor")
 
     def read(self, lookup: Lookup) -> Any:
         """The answer of a rule without a callable."""

@@ -126,11 +126,12 @@ class Endpoints:
     # -- public ----------------------------------------------------------------------------------
 
     async def _script(self, asked: Asked) -> Response:
-        current = asked.query == f"v={pixel.script_version()}"
+        listens = self._issuer.tags.listens
+        current = asked.query == f"v={pixel.script_version(listens)}"
         kept = "public, max-age=31536000, immutable" if current else "no-cache"
         headers = {"cache-control": kept, "x-content-type-options": "nosniff"}
         self._issuer.count(Count("script", ""))
-        return Response(pixel.script(), 200, headers, "text/javascript; charset=utf-8")
+        return Response(pixel.script(listens), 200, headers, "text/javascript; charset=utf-8")
 
     async def _beacon(self, asked: Asked) -> Response:
         client = self._issuer.client(asked.scope, asked.headers)

@@ -30,9 +30,12 @@ _ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
 
 
 @cache
-def script() -> bytes:
-    """The pixel script as pages load it: s.min.js, which `make script` makes of script/."""
-    return Path(__file__).with_name("s.min.js").read_bytes()
+def script(listens: bool = False) -> bytes:
+    """The pixel script as pages load it: s.min.js, which `make script` makes of script/.
+
+    What `listens` to banners is c.min.js, the same with what hears and holds.
+    """
+    return Path(__file__).with_name("c.min.js" if listens else "s.min.js").read_bytes()
 
 
 @cache
@@ -42,9 +45,9 @@ def _before() -> bytes:
 
 
 @cache
-def script_version() -> str:
+def script_version(listens: bool = False) -> str:
     """A hash of the script, part of its URL, so that it may be cached for ever."""
-    digest = sha256(script()).digest()[:9]
+    digest = sha256(script(listens)).digest()[:9]
     return base64.urlsafe_b64encode(digest).decode()
 
 
@@ -171,7 +174,9 @@ class TagMaker:
     ) -> None:
         self._prefix = prefix
         self._heard = heard
-        self._element = _element(prefix, None)
+        #: Whether the script is the one that listens to banners.
+        self.listens: bool = heard is not None
+        self._element = self._script(prefix, None)
         self._script_url = script_url
         self._mirror = mirror
 
@@ -181,8 +186,9 @@ class TagMaker:
         `cookies` are the names of those that say what a visitor allows.
         """
         told = {"s": self._script_url, "p": pixels, "e": [], "a": True, "m": self._mirror}
+        told |= {"q": self._heard} if self.listens else {}
         text = ascii_json({**told, "n": ["_fbp", "_fbc", *cookies]}).decode("ascii")
-        return b"(%b)(%b);\n%b" % (_before(), ascii_json(text), script())
+        return b"(%b)(%b);\n%b" % (_before(), ascii_json(text), script(self.listens))
 
     def tag(
         self,
@@ -226,11 +232,10 @@ class TagMaker:
         element = b""
         if not has_script:
             is_own = mount or nonce or origin
-            element = _element(origin + prefix, nonce) if is_own else self._element
+            element = self._script(origin + prefix, nonce) if is_own else self._element
         return b'<script type="application/json" data-c>%b</script>%b' % (block, element)
 
-
-def _element(prefix: str, nonce: str | None) -> bytes:
-    with_nonce = f' nonce="{nonce}"' if nonce else ""
-    source = f"{prefix}/s.js?v={script_version()}"
-    return f'<script src="{source}" async{with_nonce}></script>'.encode("ascii")
+    def _script(self, prefix: str, nonce: str | None) -> bytes:
+        with_nonce = f' nonce="{nonce}"' if nonce else ""
+        source = f"{prefix}/s.js?v={script_version(self.listens)}"
+        return f'<script src="{source}" async{with_nonce}></script>'.encode("ascii")

@@ -93,9 +93,10 @@ class Exchange(Private):
 
     __slots__ = (
         "_aside", "_asks", "_cookies", "_drafts", "_ended", "_event_ids", "_excluded", "_handed",
-        "_head", "_held", "_injector", "_lacks_view", "_mark", "_mount", "_nobodys", "_opened",
-        "_page_view", "_path", "_promised", "_raw_path", "_started", "_tag_failed", "_unheeded",
-        "_verdict", "_visit", "_waiting", "commits", "headers", "issuer", "scope", "tee",
+        "_head", "_held", "_held_names", "_injector", "_lacks_view", "_mark", "_mount",
+        "_nobodys", "_opened", "_page_view", "_path", "_promised", "_raw_path", "_started",
+        "_tag_failed", "_unheeded", "_verdict", "_visit", "_waiting", "commits", "headers",
+        "issuer", "scope", "tee",
     )  # fmt: skip
 
     def __init__(
@@ -132,6 +133,7 @@ class Exchange(Private):
         self._waiting = ""
         #: Signed events of an answer to a visitor who has not answered the banner.
         self._held = ""
+        self._held_names: list[str] = []
         #: What shows to the question of this page that it was answered.
         self._mark = ""
         self.headers: Headers = []
@@ -485,14 +487,14 @@ class Exchange(Private):
         self._asks = page
         if page:
             self._mark_page(status)
-        if not visit.scripted:
-            self._add_page_view()
+        self._add_page_view()
         events = [draft.event for draft in drafts.events if draft.event.pixel_ids]
         told = [
             replace(one, send=event.send)
             for one, event in zip(page_events(events), events, strict=True)
         ]
         if page or told:
+            self._held_names = [one.event_name for one in told]
             self._held, _ = issuer.held.pack(
                 told, now=issuer.clock(), scripted=visit.scripted, owner="", address=self._address()
             )
@@ -571,12 +573,13 @@ class Exchange(Private):
         await visit.decide(waits)
         permission = visit.permission
         if visit.noise is None and permission is not None:
-            asks = page is not None and (is_shared or bool(question.g))
+            asks = page is not None and (is_shared or (bool(question.g) and not is_open))
             if visit.said == "denied" and is_open and not asks:
                 issuer.consented("withdrawn", visit.headers)
             elif asks:
                 issuer.decided(permission, visit.headers)
-                if visit.said is not None and permission.consent != "denied" and not question.f:
+                is_first = visit.said is not None and not (is_open or question.f)
+                if is_first and permission.consent != "denied":
                     issuer.consented("released", visit.headers)
         if issuer.holds(permission):
             return {"e": [], "x": UNANSWERED}, []
@@ -619,7 +622,9 @@ class Exchange(Private):
             told["l"] = limits
         if issuer.config.advanced_matching and (not is_shared or page is not None):
             told["p"] = issuer.pixels_knowing(self._known(events), visit.tenant)
-        cookies = (visit.cookies() if events else []) + visit.cleared()
+        # A late yes brings no event of the page, but its click.
+        brings = events or (visit.said is not None and refusal is None)
+        cookies = (visit.cookies() if brings else []) + visit.cleared()
         return told, cookies + visit.consent_cookies()
 
     def _age(self, question: Question) -> None:
@@ -737,7 +742,8 @@ class Exchange(Private):
         redirects = False
         if not is_public(self.headers):
             events = page_events([draft.event for draft in drafts])
-            headers, n = visit.send_on(events, status, self.headers, self._waiting, self._held)
+            held = {"g": self._held, "h": self._held_names} if self._held else {}
+            headers, n = visit.send_on(events, status, self.headers, self._waiting, held)
             if headers:
                 self.headers = made_private(self.headers) + headers
                 if visit.headers.get("origin") in self.issuer.hosts.origins:

@@ -175,10 +175,14 @@ class Issuer:
         self._without_page: str = config.action_source or "other"
         self.tags: TagMaker = TagMaker(
             prefix=config.prefix, script_url=config.pixel_script_url, mirror=self.mirror.on,
-            heard=self.consent.heard() if config.hold_minutes else None,
+            heard=(*self.consent.heard(), config.hold_minutes) if self._listens() else None,
         )  # fmt: skip
         #: Unix time in seconds.
         self.clock: Callable[[], float] = clock
+
+    def _listens(self) -> bool:
+        """Whether the script hears of consent in the page."""
+        return self.config.hold_minutes > 0 and not self.consent.is_open
 
     # -- making events ---------------------------------------------------------------------------
 

@@ -528,7 +528,7 @@ class Visit(Private):
         status: int,
         theirs: Headers,
         waiting: str = "",
-        held: str = "",
+        held: Mapping[str, Any] = {},
     ) -> tuple[Headers, int]:
         """Headers for `events` that no page carries, and how many of them are on their way.
 

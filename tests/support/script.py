@@ -9,14 +9,18 @@ import capi_middleware.page
 
 _FOLDER = Path(capi_middleware.page.__path__[0])
 MADE = _FOLDER / "s.min.js"
+LISTENING = _FOLDER / "c.min.js"
 BEFORE = _FOLDER / "foreign.min.js"
 #: What runs before the events are out.
 FIRST = ("common", "events", "outcomes", "start")
 #: Functions: browsers parse their inside when they are called, after the events are out.
 REST = ("judging", "mirror", "forms", "routers")
+#: Where the site has a rule of consent.
+LISTENS = ("banners", "consent")
+ALL = (*FIRST[:-1], *REST, FIRST[-1])
 
 
-def source(modules: Sequence[str] = (*FIRST[:-1], *REST, FIRST[-1])) -> str:
+def source(modules: Sequence[str] = ALL) -> str:
     """The modules in one scope of their own."""
     texts = [(_FOLDER / "script" / f"{name}.js").read_text("utf-8") for name in modules]
     return "(() => {\n" + "".join(texts) + "})();\n"
@@ -27,6 +31,11 @@ def made(text: str = "") -> str:
     return str(minify.string("application/javascript", text or source())) + "\n"
 
 
+def listening() -> str:
+    """What c.min.js must be."""
+    return made(source((*ALL[:-1], *LISTENS, ALL[-1])))
+
+
 def before() -> str:
     """What foreign.min.js must be: an expression."""
     text = (_FOLDER / "script" / "foreign.js").read_text("utf-8")
@@ -35,4 +44,5 @@ def before() -> str:
 
 if __name__ == "__main__":
     MADE.write_text(made(), "utf-8")
+    LISTENING.write_text(listening(), "utf-8")
     BEFORE.write_text(before(), "utf-8")

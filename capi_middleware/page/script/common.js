@@ -38,4 +38,5 @@ const same = (c, id, name) => c.i === id && c.n === name;
 const wrapped = new WeakMap(); // our Proxy of the page's function, and that function
 const viewed = {}; // the address of each pixel's last PageView
 const isViewed = p => viewed[p] === bare(location);
-let asked, heard, data, ids, fbq, sites, own, site, beacon, library;
+// ready: holds questions until consent; past: of what a call is that was held; silent: after a no
+let asked, heard, data, ids, fbq, sites, own, site, beacon, library, ready, past, silent;

@@ -16,6 +16,7 @@ const left = safe(() => {
 // `at` is the address of a page that scripts fetch, maybe before it is shown.
 const fire = (events, at) => {
 	// A tab closed while loading runs pagehide only if somebody listens to this; WebKit runs this alone.
+	if (silent) return;
 	addEventListener('beforeunload', away);
 	const news = (e, p) => !fired(e.i, false, e.o) && !copies.some(c => same(c, e.i, e.n) && c.p === p);
 	for (const e of events) for (const p of e.p.filter(p => news(e, p))) {
@@ -29,15 +30,17 @@ const fire = (events, at) => {
 	expire();
 };
 
-const place = more => json({ u: location.href, ...more });
+const place = more => json({ u: location.href, ...past, ...more });
 // A page that others may have got, too, knows neither its events nor this visitor's consent; those
 // of one that was fetched ahead wait until it is shown (w), or a part of it (f); h has it already.
-const tell = async (about, wait = 1000) => !(data.c > 1) && fetch(site + '/t', {
+const post = (about, wait = 1000) => fetch(site + '/t', {
 	method: 'POST', keepalive: true, body: place({ k: data.k, y: data.y, ...about }),
 }).then(answer => {
 	if (answer.ok || wait > 8000 || answer.status < 500 && answer.status !== 429) return answer.json();
-	return new Promise(done => setTimeout(done, wait)).then(() => tell(about, wait * 2));
+	return new Promise(done => setTimeout(done, wait)).then(() => post(about, wait * 2));
 });
-const question = about => tell(about).then(given => {
-	if (given.x === data.x) fire(given.e);
+const tell = async about => !(data.c > 1) && (ready || post)(about);
+const elsewhere = at => (at === bare(location) ? 0 : at);
+const question = (about, at = bare(location)) => tell(about).then(given => {
+	if (given.x === data.x) fire(given.e, elsewhere(at));
 });

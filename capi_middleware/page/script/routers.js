@@ -7,7 +7,8 @@ const hear = (to, header) => {
 	const at = bare(to), given = JSON.parse(header('x-capi-events') || '[]');
 	const events = given.e || (given.w ? [] : given);
 	if (events.length) fire(events, at);
-	return flights[at] = { h: names(events), w: given.w };
+	if (given.g) question({ r: document.referrer, g: given.g }).catch(noop);
+	return flights[at] = { h: given.h || names(events), w: given.w };
 };
 const requests = () => {
 	const request = XMLHttpRequest.prototype, addresses = new WeakMap();
@@ -16,7 +17,7 @@ const requests = () => {
 		safe(() => {
 			const url = bare(what.url || what);
 			asks(url, (how || what).method);
-			if (fbq && ours(url)) flights[url] = answer.then(r => hear(r.url, name => r.headers.get(name)), noop);
+			if ((fbq || ready) && ours(url)) flights[url] = answer.then(r => hear(r.url, name => r.headers.get(name)), noop);
 		})();
 		return answer;
 	});
@@ -26,14 +27,17 @@ const requests = () => {
 	});
 	before(request, 'send', function () {
 		const url = addresses.get(this);
-		if (fbq && url && ours(url)) flights[url] = new Promise(done => on(this, 'loadend', () =>
+		if ((fbq || ready) && url && ours(url)) flights[url] = new Promise(done => on(this, 'loadend', () =>
 			done(hear(this.responseURL, name => (RegExp('^' + name + ': (.*)', 'im')
 				.exec(this.getAllResponseHeaders()) || [])[1])))); // one that is hidden would be a line in the console
 	});
 };
 
+let here;
 const routers = () => {
-	let here = bare(location), moving, settled;
+	if (here) return; // while an answer was waited for
+	let moving, settled;
+	here = bare(location);
 	const part = url => later(() => later(async () => {
 		const brought = await flights[url = bare(url)], w = brought && brought.w;
 		if (!w) return;

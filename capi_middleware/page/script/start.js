@@ -26,7 +26,7 @@ const start = nonce => {
 		call('init', id, am);
 	}
 	if (sites.every(id => ids.includes(id))) fbq.disablePushState = true;
-	fire((left() || []).concat(data.e));
+	fire((left() || []).concat(data.e), data.at);
 	if (own) safe(mirror)();
 	if (!data.a) safe(forms)();
 	safe(routers)();
@@ -45,9 +45,11 @@ const isOld = safe(() => {
 const ask = nonce => {
 	safe(forms)();
 	safe(watch)();
-	on(window, 'pagehide', release);
-	setTimeout(release, 3000);
-	tell({ r: document.referrer, w: data.w, h: names(data.e) }).then(given => {
+	if (!ready) {
+		on(window, 'pagehide', release);
+		setTimeout(release, 3000);
+	}
+	return tell({ r: document.referrer, w: data.w, g: data.g, h: names(data.e) }).then(given => {
 		Object.assign(data, given, { e: data.e.concat(given.e) });
 		if (data.x && data.x !== 'limited') return;
 		start(nonce);
@@ -66,11 +68,12 @@ safe(() => {
 		beacon = site + '/b';
 		Object.defineProperty(window, '_capi', { value: {} }); // throws the second time
 		const run = () => {
-			isOld();
+			if (!data.q || !data.a) isOld();
 			judgement();
-			(data.a ? ask : start)(me && me.nonce);
+			return (data.a ? ask : start)(me && me.nonce);
 		};
-		document.prerendering ? on(document, 'prerenderingchange', run) : run();
+		const begin = () => (data.q ? consent(run) : run());
+		document.prerendering ? on(document, 'prerenderingchange', begin) : begin();
 	};
 	go();
 })();
