@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ def main() -> int:
     if _nginx() is None:
         sys.exit("found no nginx; install it: apt install nginx-light")
     check_free(given.port, "nginx", "PORT")
+    # Whatever ends it, what it started ends with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), _everything(given.port) as (shop, environment):
         print(
             f"\n  nginx, gunicorn x {_WEB}, courier x {_COURIERS}, PostgreSQL\n"

@@ -1,13 +1,14 @@
 """The production demo: real processes, and files for containers that a linter has read."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT, free_port
+from tests.support.processes import ROOT, free_port, running
 
 FOLDER = ROOT / "demo" / "production"
 SCRIPTS = Path(sys.prefix) / "bin"
@@ -39,6 +40,17 @@ def test_what_is_bought_behind_nginx_and_four_processes_matches_and_is_healthy()
     assert "healthy" in printed
     row = next(line.split() for line in printed.splitlines() if " Purchase " in line)
     assert row[1:4] == ["3", "3", "3"]
+
+
+@pytest.mark.browser
+def test_all_of_it_ends_with_the_one_that_started_it() -> None:
+    port = free_port()
+    command = ["demo.production", "--port", str(port), "--visitors", "0"]
+    with running(command, port, path="/health") as shop:
+        shop.process.terminate()
+        assert shop.process.wait(60) == 0
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # nobody has it any more
 
 
 def test_the_dockerfile_has_nothing_that_its_linter_minds() -> None:

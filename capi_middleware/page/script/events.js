@@ -15,8 +15,8 @@ const left = safe(() => {
 });
 // `at` is the address of a page that scripts fetch, maybe before it is shown.
 const fire = (events, at) => {
-	// A tab closed while loading runs pagehide only if somebody listens to this; WebKit runs this alone.
 	if (silent) return;
+	// A tab closed while loading runs pagehide only if somebody listens to this; WebKit runs this alone.
 	addEventListener('beforeunload', away);
 	const news = (e, p) => !fired(e.i, false, e.o) && !copies.some(c => same(c, e.i, e.n) && c.p === p);
 	for (const e of events) for (const p of e.p.filter(p => news(e, p))) {
@@ -40,6 +40,7 @@ const post = (about, wait = 1000) => fetch(site + '/t', {
 	return new Promise(done => setTimeout(done, wait)).then(() => post(about, wait * 2));
 });
 const tell = async about => !(data.c > 1) && (ready || post)(about);
+// A visitor may have gone on while the server, or a banner, was asked: its PageView is of where it was.
 const elsewhere = at => (at === bare(location) ? 0 : at);
 const question = (about, at = bare(location)) => tell(about).then(given => {
 	if (given.x === data.x) fire(given.e, elsewhere(at));
