@@ -18,7 +18,7 @@ WITH ?= $(BIN)/python
 # The rooms of the package that need no server and no browser.
 UNIT := tests/capture tests/config tests/delivery tests/meta tests/page tests/report tests/testing
 
-.PHONY: demo demo-production nginx test test-browsers test-doors test-journeys test-wheel test-lowest script attack torture torture-postgres soak shape same bench bench-smoke lint browser browsers pgbouncer npm wrk clean
+.PHONY: demo demo-production demo-frontends nginx test test-browsers test-frontends test-doors test-journeys test-wheel test-lowest script attack torture torture-postgres soak shape same bench bench-smoke lint browser browsers pgbouncer npm wrk clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.made:
@@ -67,6 +67,11 @@ demo-production: $(VENV)/.installed browser nginx
 	@echo "==> nginx, gunicorn with 4 processes, 2 couriers and PostgreSQL on 127.0.0.1; stop with Ctrl-C"
 	@$(BIN)/python -m demo.production --port $(PORT)
 
+# ONLY=react needs no Next.js, which takes 340 MB.
+demo-frontends: $(VENV)/.demo-installed npm
+	@echo "==> React's pages and Next.js beside an API in Python, on 127.0.0.1; stop with Ctrl-C"
+	@$(BIN)/python -m demo.frontends --port $(PORT) --only "$(ONLY)"
+
 lint: $(VENV)/.installed
 	@echo "==> ruff, mypy --strict, pyright, import-linter"
 	@$(BIN)/ruff check .
@@ -86,6 +91,10 @@ test: lint browsers nginx pgbouncer npm wrk $(VENV)/.bench-installed
 test-browsers: browsers
 	@echo "==> The table of pages, policies, routers and visits in Chromium, Firefox and WebKit"
 	@$(BIN)/python -m tests.browsers --only "$(ONLY)"
+
+test-frontends: browsers npm
+	@echo "==> React's pages and Next.js on the API's site and on another, in three browsers"
+	@CAPI_FRONTENDS=all $(BIN)/python -m pytest -q --timeout 600 tests/browsers/test_frontends.py
 
 test-doors: $(VENV)/.bench-installed
 	@echo "==> Every behaviour of an app behind every server, beside the app without us"
