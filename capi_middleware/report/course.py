@@ -59,7 +59,7 @@ def with_course(
             )
         severity: Severity = "info" if over is not None else flag.severity
         found.append(
-            replace(flag, severity=severity, since=_iso(since), last_seen=_iso(last),
+            replace(flag, severity=severity, since=_iso(since) or flag.since, last_seen=_iso(last),
                     resolved=_iso(over))
         )  # fmt: skip
     return sorted(found, key=lambda one: _GRAVITY[one.severity])

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
+from msgspec.structs import replace
 
 from capi_middleware.insights.model import trends
 from capi_middleware.report.causes import CAUSES
 from capi_middleware.report.flags.registry import TEXTS, Texts
+from capi_middleware.report.glance import outcome, rank
 from capi_middleware.report.match_keys import PRIORITIES
 from capi_middleware.report.model import TARGET, Report, Trend
 from capi_middleware.report.numbers import goal, percent, verdict
@@ -58,15 +60,20 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
                  if value != "" or one in kept}  # fmt: skip
         return f"{path}?{urlencode(every)}"
 
+    report = replace(report, events=sorted(report.events, key=lambda one: rank(outcome(one))))
     shown = _shown(report)
-    drawn = partial(timeline, shown, now=time(), marks=report.marks) if shown else None
+    drawn = (
+        partial(timeline, shown, window=_window(report), now=time(), marks=report.marks)
+        if shown
+        else None
+    )
     return filled(
         "parity.html.jinja",
         report=report,
         shown=shown,
-        wide=drawn(width=1120, height=260) if drawn else None,
+        wide=drawn(width=800, height=190) if drawn else None,
         narrow=drawn(width=350, height=220) if drawn else None,
-        verdicts=[verdict(event) for event in report.events],
+        verdicts=[verdict(event)[0] for event in report.events],
         target=TARGET,
         goal=goal(TARGET),
         priorities=PRIORITIES,

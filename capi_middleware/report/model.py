@@ -1,5 +1,6 @@
 """The shape of the parity report: what parity.json promises, field by field."""
 
+from datetime import datetime
 from typing import Literal, get_args
 
 from msgspec import Struct, field
@@ -24,6 +25,12 @@ class ReportWindow(Struct, frozen=True):
 
     start: str = field(name="from")
     end: str = field(name="to")
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        start, end = datetime.fromisoformat(self.start), datetime.fromisoformat(self.end)
+        return (end - start).total_seconds()
 
 
 class FreshnessSeconds(Struct, frozen=True):
@@ -319,15 +326,15 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     event_name: str
     pixel_id: str
-    matched: int
-    server_only: int
-    browser_only: int
-    lost: int
-    pending: int
-    unpaired: int
-    browser: int
-    coverage: float | None
-    money: list[Money]
+    matched: int = 0
+    server_only: int = 0
+    browser_only: int = 0
+    lost: int = 0
+    pending: int = 0
+    unpaired: int = 0
+    browser: int = 0
+    coverage: float | None = None
+    money: list[Money] = []
 
 
 class Glance(Struct, frozen=True, kw_only=True):
@@ -335,7 +342,8 @@ class Glance(Struct, frozen=True, kw_only=True):
 
     `since` is the ISO 8601 time from which on coverage is on the same side of the target as now,
     by spans of 24 hours; None where that is not known. `coverage` is that of all events together,
-    and `next` is what to do, three cards at most.
+    and `next` is what to do, three cards at most. What came in the time before, and so often that
+    none now is no chance, is there with zeros.
     """
 
     window: ReportWindow

@@ -404,6 +404,8 @@ def overall(events: Sequence[EventReport], flags: Sequence[Flag]) -> Verdict:
         return Verdict("act", f"{_things(n)} to act on now.{told}")
     if n := severities["warning"]:
         return Verdict("look", f"{_things(n)} to look at.{told}")
+    if not events:
+        return Verdict("no data", "No events.")
     if not any(one.browser >= MIN_EVENTS for one in events):
         few = "Too few events in this window to say anything about coverage."
         return Verdict("no data", few + told)

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from capi_middleware.report.model import EventReport, Funnel, Mark, Outage, Part, Step, Trend
 from capi_middleware.report.silence import last_fall
-from capi_middleware.report.window import iso
+from capi_middleware.report.window import Window, iso
 
 #: What people do on the way to an order.
 STEPS = ("ViewContent", "AddToCart", "InitiateCheckout", "Purchase")
 _SECONDS = {"hour": 3600, "day": 86400}
-#: About so many pixels of a picture a label of the time takes, and room beside the columns.
-_LABEL, _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 46, 8, 20, 26
+#: About so many pixels of a picture a label of the time takes, a letter, and room at the columns.
+_LABEL, _LETTER, _RIGHT, _TOP, _BOTTOM = 64, 8, 8, 20, 26
 _LINES = 4
 
 
@@ -26,13 +26,13 @@ class Bar(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One hour or day. `running`: it is not over yet."""
+    """One hour or day. `partial`: a part of it is shown, as it is not over or began before."""
 
     x: float
     width: float
     bars: Sequence[Bar]
     title: str
-    running: bool
+    partial: bool
 
 
 class Line(NamedTuple):
@@ -69,17 +69,20 @@ class Timeline(NamedTuple):
 
 
 def timeline(
-    trend: Trend, *, width: int, height: int, now: float, marks: Iterable[Mark] = ()
+    trend: Trend, *, width: int, height: int, window: Window, now: float, marks: Iterable[Mark] = ()
 ) -> Timeline:
     """`trend` as columns of matched, server-only and browser-only events, with its axes.
 
-    `now` is Unix time in seconds: the column that holds it is running.
+    `now` is Unix time in seconds: the column that holds it is partial, and those that `window`
+    does not hold whole.
     """
     seconds, n = _SECONDS[trend.step], max(len(trend.parts), 1)
     start = _unix(trend.parts[0].value) if trend.parts else 0.0
-    left, right, top, bottom = _LEFT, width - _RIGHT, _TOP, height - _BOTTOM
-    each = (right - left) / n
     most, step = _scale(max([_all(one) for one in trend.parts], default=0))
+    counts = [(count, f"{count:,}") for count in range(0, most + 1, step)]
+    left = max(len(text) for _, text in counts) * _LETTER + 12
+    right, top, bottom = width - _RIGHT, _TOP, height - _BOTTOM
+    each = (right - left) / n
 
     def x_of(moment: float) -> float:
         return round(left + min(max((moment - start) / seconds, 0), n) * each, 1)
@@ -94,10 +97,12 @@ def timeline(
             if count:
                 bars.append(Bar(kind, y_of(below + count), y_of(below) - y_of(below + count)))
             below += count
-        running = since <= now < since + seconds
+        until = since + seconds
+        partial = "not over" if since <= now < until else "shown in part" \
+            if since < window.start or until > window.end else ""  # fmt: skip
         columns.append(
             Column(round(left + at * each, 1), round(max(each - 1, 0.5), 1), bars,
-                   _title(part, trend.step, running), running)
+                   _title(part, trend.step, partial), bool(partial))
         )  # fmt: skip
     every = max(1, ceil(_LABEL / each))
     every = next((one for one in (1, 2, 3, 6, 12, 24) if one >= every), every) if seconds == 3600 \
@@ -105,11 +110,11 @@ def timeline(
     times = [
         Line(x_of(start + at * seconds), _label(start + at * seconds, trend.step))
         for at in range(n)
-        if (round(start // seconds) + at) % every == 0
+        if (round(start // seconds) + at) % every == 0 and left + at * each + _LABEL * 0.8 < width
     ]
     return Timeline(
         width, height, left, right, top, bottom, columns,
-        [Line(y_of(count), f"{count:,}") for count in range(0, most + 1, step)],
+        [Line(y_of(count), text) for count, text in counts],
         times,
         [Line(x_of(_unix(one.at)), _told(one), one.kind, one.at)
          for one in marks
@@ -166,11 +171,11 @@ def _all(part: Part) -> int:
     return sum(count for _, count in _parts(part))
 
 
-def _title(part: Part, step: str, running: bool) -> str:
+def _title(part: Part, step: str, partial: str) -> str:
     matched, server, browser = (f"{count:,}" for _, count in _parts(part))
     begin = _label(_unix(part.value), "day") + (f" {part.value[11:16]}" if step == "hour" else "")
     told = f"{begin}: {matched} matched, {server} server only, {browser} browser only"
-    return f"{told}; this {step} is not over" if running else told
+    return f"{told}; this {step} is {partial}" if partial else told
 
 
 def _label(moment: float, step: str) -> str:

@@ -196,10 +196,11 @@ def build(
         first, second = compared(window, present if now is None else now)
         since = same_since((one for one in hours if int(one.value) < first.end), first.end, target)
         of_now, flags_of_now = judged(lately[0], **present_facts)
-        now_ = glance(of_now, flags_of_now, first, since=since)
+        course = with_course(flags_of_now, hours, start=first.start, upto=upto, lately=None)
+        before = glance(*judged(lately[1], upto=second.end), second)
+        now_ = glance(of_now, course, first, since=since, before=before)
         if first != window:
             lately_ = {(one.code, one.event_name, one.pixel_id) for one in flags_of_now}
-        before = glance(*judged(lately[1], upto=second.end), second, since=None)
     flags = with_course(flags, hours, start=window.start, upto=upto, lately=lately_)
     return Report(
         window=ReportWindow(iso(window.start), iso(window.end)),

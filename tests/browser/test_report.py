@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,14 @@ from starlette.applications import Starlette
 from capi_middleware import CAPI, CAPIMiddleware
 from capi_middleware.events import Count, Row, Sighting
 from capi_middleware.meta.match_keys import BITS
+from capi_middleware.report.marks import remember
+from capi_middleware.report.model import Mark
+from capi_middleware.report.window import iso
 from capi_middleware.store.records import Settlement
 from tests.support.configs import PIXEL_ID, make_config
 from tests.support.libraries import source_of
 from tests.support.servers import serve
+from tests.support.stores import store_rows
 
 TOKEN = "a-token-of-the-report"
 WIDTHS = [360, 768, 1280]
@@ -150,6 +155,83 @@ def test_the_page_fits_the_screen_and_needs_no_script(
     )
     assert (_light(paper) > _light(ink)) is (scheme == "light")
     context.close()
+
+
+#: Each line of a page's text that is small or wider than the screen, and what is hard to hit.
+UNREADABLE = """() => {
+  const told = [], shown = one => one.getBoundingClientRect().height > 0;
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text; (text = walker.nextNode()); ) {
+    const of = text.parentElement, svg = of.closest("svg");
+    if (!text.data.trim() || !shown(of) || of.closest("script, style, title, datalist")) continue;
+    const scale = svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1;
+    const size = parseFloat(getComputedStyle(of).fontSize) * scale;
+    if (size < (svg ? 12 : 14)) told.push(["small", text.data.trim(), size]);
+    const range = document.createRange();
+    range.selectNode(text);
+    const box = range.getBoundingClientRect();
+    const frame = (svg || document.body).getBoundingClientRect();
+    if (!of.closest(".scroll") && (box.right > frame.right + 1 || box.left < frame.left - 1))
+      told.push(["cut", text.data.trim(), box.left, box.right]);
+  }
+  for (const one of document.querySelectorAll("nav a, th a, li > a, summary, button, input")) {
+    const box = one.getBoundingClientRect();
+    if (shown(one) && Math.min(box.width, box.height) < 24) told.push(["tiny", one.textContent]);
+  }
+  return told;
+}"""
+
+
+@pytest.fixture
+def silent(reported: Reported) -> Reported:
+    """A shop with a pixel of a long name, many events and currencies, whose Purchases stopped."""
+    now, many = time.time(), ["AddToCart", "InitiateCheckout", "PageView", "A form with a name" * 3]
+    money = [("EUR", 123_456), ("JPY", 9_876_543), ("KWD", 1_234_567), ("USD", 99)]
+    rows = [
+        Row(f"{name}-{hour}-{at}", name, PIXEL_ID, now - hour * 3600, None,
+            "delivered" if at else "dead", "sent", currency=currency, amount=amount)
+        for hour in range(24 * 15)
+        for name in (["Purchase"] if hour > 30 else []) + many
+        for at, (currency, amount) in enumerate(money)
+    ]  # fmt: skip
+    store_rows(reported.capi.store, *rows)
+    remember(reported.capi.store, Mark(iso(now - 90_000), "release", "v2.14.1-hotfix.3"))
+    return reported
+
+
+def test_the_first_screen_says_healthy_or_not_since_when_how_much_and_what_next(
+    browser: Browser, silent: Reported
+) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    log_in(page, silent.url)
+    answers = {
+        ".verdict.act >> text=Act now": 844,
+        ".lists li:has-text('Purchase') >> text=None in this time.": 844,
+        ".lists li:has-text('Purchase') >> text=JPY ": 844,
+        ".next li:has-text('Events stopped') >> text=Purchase, since": 844,
+        ".list.next": 800,
+    }
+    for width, height in ((1280, 800), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        for answer, least in answers.items():
+            box = page.locator(answer).first.bounding_box()
+            assert box is not None, answer
+            assert box["y"] + box["height"] <= height or least > height, (width, answer, box)
+    context.close()
+
+
+def test_every_text_can_be_read_and_every_link_be_hit_on_each_screen(
+    page: Page, silent: Reported
+) -> None:
+    log_in(page, silent.url)
+    for path in ("?days=28", "/events"):
+        page.goto(f"{silent.url}/_capi/parity{path}")
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        for width in (390, 768, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(UNREADABLE) == [], (path, width)
 
 
 def _light(color: str) -> int:

@@ -16,7 +16,7 @@ from capi_middleware.report.marks import remember
 from capi_middleware.report.model import Glance, Mark, Report
 from capi_middleware.report.numbers import fate
 from capi_middleware.report.read import read_report
-from capi_middleware.report.window import Window, compared, last_day, parse_window
+from capi_middleware.report.window import Window, compared, iso, last_day, parse_window
 from capi_middleware.store.records import Slice
 from capi_middleware.testing import MemoryStore
 from tests.support.configs import PIXEL_ID, make_config
@@ -121,6 +121,52 @@ def test_conversions_come_first_and_page_views_last(now: float) -> None:
     assert names == ["Purchase", "AddToCart", "Lead", "Search", "PageView"] or names == [
         "Purchase", "Lead", "AddToCart", "Search", "PageView"
     ]  # fmt: skip
+
+
+def test_what_came_no_more_stands_first_beside_what_it_was_worth(now: float) -> None:
+    def each_hour(name: str, hours: range, **more: Any) -> list[Row]:
+        return [Row(f"{name}{hour}", name, PIXEL_ID, now - hour * 3600, None, "delivered", SENT,
+                    **more) for hour in hours]  # fmt: skip
+
+    rows = [
+        *each_hour("ViewContent", range(190), currency="EUR", amount=9999),
+        *each_hour("Purchase", range(30, 190), currency="EUR", amount=1000),
+        *each_hour("Lead", range(30, 190)),
+        *each_hour("Contact", range(30, 60)),
+    ]
+    found = read(now, *rows)
+    (told, _) = glanced(found)
+    counts = [(one.event_name, one.matched) for one in told.outcomes]
+    # Contact came 30 times in the week before: none in a day may be chance.
+    assert counts == [("Purchase", 0), ("Lead", 0), ("ViewContent", 25)]
+    page = to_html(found, path="/_capi/parity", query="", nonce="n")
+    assert "None in this time.</strong> <span>The 7 days before: 160, EUR 1,600.00." in page
+
+
+def test_what_to_do_next_says_of_which_events_and_since_when(now: float) -> None:
+    rows = [
+        Row(f"{name}{hour}-{at}", name, PIXEL_ID, now - hour * 3600, None, "delivered", SENT)
+        for hour in range(24 * 28)
+        for at in range(3)
+        for name in ("Purchase", "PageView")
+        if name == "PageView" or hour >= 30
+    ]
+    found = read(now, *rows)
+    stopped = next(one for one in glanced(found)[0].next if one.cause == "sudden_drop")
+    assert stopped.since == iso((now // 3600 - 29) * 3600)
+    assert [one.event_name for one in stopped.about] == ["Purchase"]
+    page = to_html(found, path="/_capi/parity", query="", nonce="n")
+    assert f'<bdi>Purchase</bdi>, since <time datetime="{stopped.since}">' in page
+
+
+def test_of_many_events_with_one_cause_the_page_shows_five_and_hides_none(now: float) -> None:
+    names = [f"Form{at}" for at in range(9)]
+    rows = [Row(f"{name}{at}", name, PIXEL_ID, now - 60, None, "dead", SENT)
+            for name in names for at in range(30)]  # fmt: skip
+    page = to_html(read(now, *rows), path="/_capi/parity", query="", nonce="n")
+    card = page[page.index('id="cause-1"') :].partition("For the developer")[0]
+    assert "<summary>4 more</summary>" in card
+    assert all(f"<bdi>{name}</bdi>" in card for name in names)
 
 
 def test_the_last_day_stands_beside_the_week_before_and_a_chosen_window_beside_its_like() -> None:

@@ -10,6 +10,7 @@ from capi_middleware import CAPI
 from capi_middleware.report.marks import MOST, marks_of, remember
 from capi_middleware.report.model import Mark, Outage, Part, Trend
 from capi_middleware.report.pictures import STEPS, funnels, outages, timeline
+from capi_middleware.report.window import Window
 from capi_middleware.testing import MemoryStore
 from tests.support.configs import make_config
 
@@ -25,9 +26,15 @@ def days(*numbers: tuple[int, int, int], **more: Any) -> Trend:
     return Trend(event_name="Purchase", pixel_id="1", step="day", parts=parts, **more)
 
 
-def drawn(trend: Trend, now: str = "2026-11-25T00:00:00Z", marks: tuple[Mark, ...] = ()) -> Any:
+def drawn(
+    trend: Trend,
+    now: str = "2026-11-25T00:00:00Z",
+    marks: tuple[Mark, ...] = (),
+    window: Window | None = None,
+) -> Any:
     moment = datetime.fromisoformat(now).timestamp()
-    return timeline(trend, width=400, height=200, now=moment, marks=marks)
+    whole = Window(0, moment + 86400) if window is None else window
+    return timeline(trend, width=400, height=200, window=whole, now=moment, marks=marks)
 
 
 def test_the_heights_of_a_column_are_its_numbers_on_the_axis() -> None:
@@ -54,8 +61,23 @@ def test_an_axis_has_a_few_round_numbers(most: int, labels: list[str]) -> None:
 
 def test_what_is_not_over_is_marked_and_said_and_nothing_else_is() -> None:
     picture = drawn(days(*[(1, 1, 1)] * 4), "2026-11-23T10:00:00Z")
-    assert [column.running for column in picture.columns] == [False, False, False, True]
+    assert [column.partial for column in picture.columns] == [False, False, False, True]
     assert picture.columns[-1].title.endswith("; this day is not over")
+
+
+def test_a_day_of_which_a_part_is_asked_for_is_marked_and_said() -> None:
+    begin, end = (datetime.fromisoformat(f"2026-11-{at}:00:00Z").timestamp()
+                  for at in ("20T23", "23T01"))  # fmt: skip
+    picture = drawn(days(*[(1, 1, 1)] * 4), window=Window(begin, end))
+    assert [column.partial for column in picture.columns] == [True, False, False, True]
+    for at in (0, -1):
+        assert picture.columns[at].title.endswith("; this day is shown in part")
+
+
+def test_the_biggest_number_of_an_axis_has_room_beside_the_columns() -> None:
+    for most in (7, 41_000, 4_100_000):
+        picture = drawn(days((most, most, most)))
+        assert picture.left - 6 >= 8 * len(picture.counts[-1].text)
 
 
 def test_days_and_hours_are_labelled_without_one_label_over_another() -> None:

@@ -129,18 +129,19 @@ def flag(
     value: float,
     target: float = 0,
     by: Cause | None = None,
+    since: str | None = None,
     **told: object,
 ) -> Found:
     """What a check yields: `place` has "" where it is about no single event, or pixel.
 
-    `told`, `value` and `target` fill the texts. Where copies are missing `by` a cause, that one
+    What is given fills the texts. Where copies are missing `by` a cause, that one
     has the title, the plain words and the line.
     """
 
     def found(code: str) -> Flag:
         texts, filling = (
             TEXTS.get(code, _NO_TEXTS),
-            {**told, "value": value, "target": target, "cause": by},
+            {**told, "value": value, "target": target, "cause": by, "since": since},
         )
         fix = texts.fix.format_map(filling)
         return Flag(
@@ -157,6 +158,7 @@ def flag(
             plain=by.plain if by else texts.plain.format_map(filling),
             line=by.line if by else texts.line.format_map(filling),
             cause=by.word if by else texts.cause or code,
+            since=since,
         )
 
     return found
