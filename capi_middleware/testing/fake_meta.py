@@ -40,9 +40,9 @@ class FakeMeta:
     `tokens` maps pixel ids to access tokens; None accepts any pixel and any token that is not
     empty. With `app_secret` each request must carry its appsecret_proof. `clock` returns Unix
     time in seconds. `tr_answer` is how /tr/ answers; `pixel_plugins` are what each pixel's config
-    switches on ("cookie", "botblocking"). `insights` is what Meta says about what it received.
-    Access tokens are never kept. `app` is an ASGI app, for `httpx.ASGITransport` or any server;
-    `serve()` runs it on a port.
+    switches on ("cookie", "botblocking", "inferredevents", "openbridge"). `insights` is what Meta
+    says about what it received. Access tokens are never kept. `app` is an ASGI app, for
+    `httpx.ASGITransport` or any server; `serve()` runs it on a port.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class FakeMeta:
                 Route("/faults", self._script, methods=["POST", "DELETE"]),
                 *(Route(path, self._tr, methods=["GET", "POST"]) for path in ("/tr", "/tr/")),
                 Route("/signals/config/{pixel_id}", self._config, methods=["GET"]),
+                Route("/events", _gateway, methods=["POST"]),
                 Route("/{locale}/fbevents.js", self._fbevents, methods=["GET"]),
                 Route("/{version}/{pixel_id}/dataset_quality", _unknown_path),
                 *(
@@ -219,7 +220,7 @@ class FakeMeta:
     async def _tr(self, request: Request) -> Response:
         params = dict(request.query_params)
         if request.method == "POST":
-            params |= fields_of("application/x-www-form-urlencoded", await request.body())
+            params |= fields_of(request.headers.get("content-type", ""), await request.body())
         fault = self._fault("tr", params.get("id"))
         if fault.drop != "before":  # whatever the answer, it has reached Meta
             self.received.add_hit(request, params, self._clock())
@@ -242,6 +243,11 @@ class FakeMeta:
         except (TypeError, ValueError) as error:
             return JSONResponse({"error": str(error)}, 400)
         return Response(status_code=204)
+
+
+async def _gateway(request: Request) -> Response:
+    """The owner's own: OpenBridge's copies."""
+    return Response(status_code=204)
 
 
 async def _unknown_path(request: Request) -> Response:

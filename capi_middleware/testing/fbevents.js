@@ -3,7 +3,9 @@
 (function () {
   'use strict';
   const HOST = new URL(document.currentScript.src).origin;
-  const MAX_GET = 2048; // characters; longer events travel as a form POST
+  const MAX_GET = 2048; // characters; longer events are posted
+  const MAX_KEYS = 5; // of advanced matching: as long, in the real one, on any page
+  const CHROME = / Chrome\//.test(navigator.userAgent); // posts by a form, the others by beacon
   const DAYS_90 = 7776000; // seconds
 
   const fbq = window.fbq;
@@ -11,6 +13,7 @@
   const locks = {};
   const pixels = [];
   const plugins = {}; // pixel id -> names that its config switched on
+  const manual = []; // ids of the pixels without automatic events
   const firedListeners = [];
   const started = Date.now();
   let options = null; // data processing options
@@ -54,8 +57,17 @@
     else if (method === 'trackSingle' || method === 'trackSingleCustom') {
       if (!one().length) console.warn('[stand-in pixel] not initialised: ' + args[0]);
       fire(one(), args.slice(1), false);
+    } else if (method === 'set' && args[0] === 'autoConfig' && !args[1]) {
+      manual.push(String(args[2]));
     } else if (method === 'dataProcessingOptions') options = args;
   }
+
+  const CLEAN = {
+    em: (text) => (text.includes('@') ? text : text + '@gmail.com'),
+    ph: (text) => text.replace(/\D/g, ''),
+    ct: (text) => text.replace(/[^\p{L}]/gu, ''),
+    zp: (text) => text.split('-')[0],
+  };
 
   function init(id, userData) {
     if (instance.pixelsByID[id]) return console.warn('[stand-in pixel] Duplicate Pixel ID: ' + id);
@@ -74,13 +86,19 @@
     document.head.appendChild(script);
   }
 
+  // As given, with masks of what the page gave and of what was made of it; then the hashes.
   async function hash(pixel) {
     lock('identity:' + pixel.id);
+    const mask = (text) => text.replace(/\p{Lu}/gu, '^').replace(/[\p{L}\d]/gu, '*');
+    const groups = { cud: [], ncud: [], ud: [], aud: [] };
     for (const [key, raw] of Object.entries(pixel.userData)) {
-      const clean = String(raw).trim().toLowerCase();
-      const value = key === 'ph' ? clean.replace(/\D/g, '') : clean;
-      pixel.hashed.push([key, /^[0-9a-f]{64}$/.test(value) ? value : await sha256(value)]);
+      const given = String(raw).trim();
+      const clean = (CLEAN[key] || ((text) => text))(given.toLowerCase());
+      const value = /^[0-9a-f]{64}$/i.test(given) ? given.toLowerCase() : await sha256(clean);
+      const made = { cud: mask(given), ncud: mask(clean), ud: value, aud: value };
+      for (const name in groups) groups[name].push([name + '[' + key + ']', made[name]]);
     }
+    pixel.hashed = Object.values(groups).flat();
     unlock('identity:' + pixel.id);
   }
 
@@ -91,7 +109,7 @@
 
   // --- events --------------------------------------------------------------------------------
 
-  function fire(targets, [name, customData, extra], everyPixel) {
+  function fire(targets, [name, customData, extra], everyPixel, automatic) {
     for (const pixel of targets) {
       // Only calls to every pixel are checked and registered: one PageView a page.
       if (name === 'PageView' && everyPixel) {
@@ -103,8 +121,25 @@
       const count = pixel.eventCount++;
       const bot = /bot|crawl|spider|headless/i.test(navigator.userAgent);
       if (on.includes('botblocking') && bot) continue;
-      send(parameters(pixel, name, customData || {}, eventId(extra), count, everyPixel));
+      let eid = eventId(extra);
+      if (on.includes('openbridge')) {
+        if (eid === null || eid === undefined) eid = 'ob3_plugin-set_' + hex(32);
+        bridge(pixel, name, customData || {}, eid);
+      }
+      const how = automatic ? [['tm', 3], ['es', 'automatic']] : everyPixel ? [] : [['tm', 1]];
+      send(parameters(pixel, name, customData || {}, eid, count, how), automatic && !CHROME);
     }
+  }
+
+  function hex(bytes) {
+    const random = crypto.getRandomValues(new Uint8Array(bytes));
+    return Array.from(random, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  }
+
+  // OpenBridge: one more copy, for the owner's own gateway.
+  function bridge(pixel, name, customData, eid) {
+    const body = JSON.stringify({ id: pixel.id, ev: name, cd: customData, eid });
+    fetch(HOST + '/events?cee=no', { method: 'POST', mode: 'no-cors', body }).catch(() => {});
   }
 
   function eventId(extra) {
@@ -112,7 +147,7 @@
     return given && typeof given === 'object' ? given.eventID : given;
   }
 
-  function parameters(pixel, name, customData, eid, count, everyPixel) {
+  function parameters(pixel, name, customData, eid, count, how) {
     const list = [
       ['id', pixel.id], ['ev', name], ['dl', location.href], ['rl', document.referrer],
       ['if', window !== window.top], ['ts', Date.now()],
@@ -122,7 +157,7 @@
       list.push(['cd[' + key + ']', typeof value === 'object' ? JSON.stringify(value) : value]);
     }
     list.push(['sw', screen.width], ['sh', screen.height]);
-    for (const [key, value] of pixel.hashed) list.push(['ud[' + key + ']', value]);
+    list.push(...pixel.hashed);
     list.push(['v', fbq.version], ['r', 'stable'], ['ec', count], ['o', 4126]);
     for (const name of ['fbc', 'fbp']) {
       const value = cookie('_' + name);
@@ -135,19 +170,26 @@
       if (chosen.length) list.push(['dpoco', country || 0], ['dpost', state || 0]);
     }
     if (eid !== null && eid !== undefined) list.push(['eid', eid]);
-    if (!everyPixel) list.push(['tm', 1]);
+    list.push(...how);
+    for (let n = 0; n < 7; n++) list.push(['expv2[' + n + ']', 'pl' + n]);
     return list;
   }
 
-  function send(list) {
-    const query = (method) =>
-      list.concat([['rqm', method]]).map((pair) => pair.map(encodeURIComponent).join('=')).join('&');
-    const url = HOST + '/tr/?' + query('GET');
-    const short = url.length < MAX_GET;
-    if (short) new Image().src = url;
-    else post(list.concat([['rqm', 'formPOST']]));
+  function send(list, byBeacon) {
+    const as = (method) => list.concat([['rqm', method]]);
+    const query = as('GET').map((pair) => pair.map(encodeURIComponent).join('=')).join('&');
+    const url = HOST + '/tr/?' + query;
+    const keys = list.filter(([name]) => name.startsWith('ud[')).length;
+    const way = !byBeacon && keys < MAX_KEYS && url.length < MAX_GET ? 'GET' : CHROME ? 'POST' : 'BEACON';
+    if (way === 'GET') new Image().src = url;
+    else if (way === 'POST') post(as('formPOST'));
+    else {
+      const form = new FormData();
+      as('SB').forEach(([name, value]) => form.append(name, value));
+      navigator.sendBeacon(HOST + '/tr/', form);
+    }
     const payload = new Map(list.map(([key, value]) => [key, String(value)]));
-    firedListeners.forEach((listener) => listener(short ? 'GET' : 'POST', payload));
+    firedListeners.forEach((listener) => listener(way, payload));
   }
 
   function post(list) {
@@ -201,7 +243,17 @@
     }
   }
 
-  // --- automatic PageViews: never with an event id -------------------------------------------
+  // --- automatic events: never with an event id ----------------------------------------------
+
+  function clicked(event) {
+    const button = event.target.closest('button, input[type=submit], [role=button]');
+    if (!button) return;
+    const heard = pixels.filter(({ id }) =>
+      (plugins[id] || []).includes('inferredevents') && !manual.includes(id));
+    const data = { buttonText: button.innerText || button.value };
+    fire(heard, ['SubscribedButtonClick', data], true, true);
+  }
+  addEventListener('click', clicked, true);
 
   function pageViewed() {
     pixels.forEach((pixel) => { pixel.pageViewed = false; });

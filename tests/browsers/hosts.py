@@ -17,6 +17,7 @@ from tests.browsers.scene import (
     go,
     honest,
     picture,
+    plugin,
     run,
     told,
     viewed,
@@ -79,7 +80,7 @@ def hosts() -> Iterator[Scene]:
         },
     )  # fmt: skip
     yield Scene(
-        name="a bot", meta=lambda meta: setattr(meta, "pixel_plugins", ("botblocking",)),
+        name="a bot", meta=plugin("botblocking"),
         head="<script>Object.defineProperty(navigator, 'userAgent', {value: 'Testbot/1'})</script>",
         expects=viewed("1+0 bot"),
     )  # fmt: skip

@@ -16,7 +16,9 @@ from tests.browsers.scene import (
     STUB,
     Expects,
     Scene,
+    click,
     go,
+    plugin,
     run,
     told,
     viewed,
@@ -78,6 +80,17 @@ def oddities() -> Iterator[Scene]:
         name="five keys of the site's own advanced matching",
         head=own_snippet(f"fbq('init', '{match.id}', {{{fields}}})", "{meta}"),
     )
+    automatic: dict[str, Expects] = {
+        "inferredevents": {"SubscribedButtonClick": ["0+1 -"]}, "openbridge": {},
+    }  # fmt: skip
+    for name, more in automatic.items():
+        yield Scene(
+            name=f"{name} of the site's own pixel", meta=plugin(name),
+            expects={"PageView": ["1+1 sent"], "Lead": ["0+1 sent"], **more},
+            head=own_snippet(f"fbq('init', '{PIXEL_ID}');", "{meta}"),
+            body="<button id=go onclick=\"fbq('track', 'Lead')\">go</button>",
+            acts=[go("/"), told(1), run(READY), click("#go")],
+        )  # fmt: skip
     yield Scene(
         name="an event too long for an address",
         config={"mirror": True},

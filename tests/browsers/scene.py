@@ -102,6 +102,10 @@ def picture(meta: FakeMeta) -> None:
     meta.tr_answer = "gif"
 
 
+def plugin(name: str) -> Given:
+    return lambda meta: setattr(meta, "pixel_plugins", (name,))
+
+
 def first(part: str) -> Refuses:
     """Refuses one request, and lets the next of its kind pass."""
     return lambda head, before: part in head.partition("\r\n")[0] and not before
