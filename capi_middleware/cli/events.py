@@ -1,10 +1,11 @@
 """events: single events on a terminal, as the report's page of them shows them."""
 
 import sys
+from collections.abc import Mapping
 
 import click
 
-from capi_middleware.cli.terminal import JSON_LINES, NO_DATA, opened, print_json, print_line
+from capi_middleware.cli.terminal import JSON_LINES, NO_DATA, called, opened, print_json, print_line
 from capi_middleware.report.inspector import InspectedEvent, parse_sought, read_events
 
 
@@ -23,22 +24,23 @@ def events(source: str, of: str, event: str, tenant: str, as_json: bool) -> None
     """
     with opened(source) as capi:
         sought = parse_sought({"event": event, "id": of}, tenant)
-        found = read_events(capi.store, capi.config, sought)
+        found, names = read_events(capi.store, capi.config, sought), capi.config.pixel_names
     if as_json:
         for one in found:
             print_json(one)
     else:
-        _print(found)
+        _print(found, names)
     if not found:
         click.echo("no such event is stored", err=True)
         sys.exit(NO_DATA)
 
 
-def _print(found: list[InspectedEvent]) -> None:
+def _print(found: list[InspectedEvent], names: Mapping[str, str]) -> None:
     causes: dict[str, str] = {}
     for one in found:
         where = ", ".join(filter(None, (one.route, one.page and f"page {one.page}")))
-        print_line(f"{one.event_time}  {one.event_name}  pixel {one.pixel_id}  {where}".rstrip())
+        whose = called(one.pixel_id, names)
+        print_line(f"{one.event_time}  {one.event_name}  {whose}  {where}".rstrip())
         print_line(f"  {one.event_id}")
         server, browser = one.server, one.browser
         parts = [server.state, server.at, f"attempts {server.attempts}",

@@ -10,6 +10,7 @@ from capi_middleware.cli.terminal import (
     JSON,
     NO_DATA,
     WRONG,
+    called,
     opened,
     print_line,
     print_table,
@@ -67,7 +68,8 @@ def _judge(found: Report, target: float) -> int:
     surely = [one for one in below if misses(one.matched, one.browser, target)]
     for one in surely:
         click.echo(
-            f"{one.event_name} at pixel {one.pixel_id}: coverage {percent(one.coverage)} "
+            f"{one.event_name} at {called(one.pixel_id, found.pixel_names)}: "
+            f"coverage {percent(one.coverage)} "
             f"({one.matched:,} of {one.browser:,}) is under {percent(target)}",
             err=True,
         )
@@ -85,9 +87,10 @@ def _print(found: Report) -> None:
     numbers = ("server", "browser", "matched", "coverage", "ratio", "pending")
     pixels = {one.pixel_id for one in found.events}
     if len(pixels) == 1:  # so that the table fits 80 columns
-        print_line(f"All of pixel {pixels.copy().pop()}:")
+        print_line(f"All of {called(pixels.copy().pop(), found.pixel_names)}:")
     rows = (
-        (one.event_name, *([one.pixel_id] if len(pixels) > 1 else []), f"{one.server:,}",
+        (one.event_name, *([found.pixel_names.get(one.pixel_id, one.pixel_id)]
+                           if len(pixels) > 1 else []), f"{one.server:,}",
          f"{one.browser:,}", f"{one.matched:,}", percent(one.coverage), percent(one.ratio),
          f"{one.pending:,}")
         for one in found.events
@@ -95,17 +98,17 @@ def _print(found: Report) -> None:
     empty, names = "No events in this window.", ("event", "pixel")[: min(2, len(pixels))]
     print_table((*names, *numbers), rows, numbers=numbers, empty=empty)
     for one in found.events:
+        whose = f"{one.event_name} at {called(one.pixel_id, found.pixel_names)}"
         for side in SIDES:
             if causes := one.missing(side):
                 parts = ", ".join(f"{n:,} {cause}" for cause, n in causes.items())
-                print_line(f"{one.event_name} at pixel {one.pixel_id}, no {side} copy: {parts}")
+                print_line(f"{whose}, no {side} copy: {parts}")
         if one.unpaired:
-            print_line(
-                f"{one.event_name} at pixel {one.pixel_id}: {one.unpaired:,} beyond the page"
-            )
+            print_line(f"{whose}: {one.unpaired:,} beyond the page")
     for fix, flags in _by_fix(found.flags).items():
         for flag in flags:
-            who = " ".join(filter(None, (flag.event_name, flag.pixel_id)))
+            pixel = called(flag.pixel_id, found.pixel_names) if flag.pixel_id else ""
+            who = " at ".join(filter(None, (flag.event_name, pixel)))
             said = f"{flag.severity}: {who}{': ' if who else ''}{flag.explanation}"
             print_line(said, fix if flag is flags[-1] else "")
 

@@ -3,7 +3,7 @@
 import os
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -157,6 +157,11 @@ def print_table(
 
 def _longest(texts: Iterable[str]) -> int:
     return max(map(cell_len, texts), default=0)
+
+
+def called(pixel_id: str, names: Mapping[str, str]) -> str:
+    """A pixel by its number, and its name where it has one."""
+    return f"{names[pixel_id]} ({pixel_id})" if pixel_id in names else f"pixel {pixel_id}"
 
 
 def print_line(text: str, fix: str = "") -> None:

@@ -202,6 +202,11 @@ class Config:
         """The pixels of every request; none where each tenant has its own."""
         return () if callable(self.pixels) else self.pixels
 
+    @property
+    def pixel_names(self) -> dict[str, str]:
+        """How the report calls pixels, by their numbers."""
+        return {one.id: one.name for one in self.fixed_pixels if one.name}
+
     def mark_of(self, pixel: Pixel) -> str:
         """What tells one way to post to a pixel from others, without telling its access token."""
         what = f"{self.graph_version} {pixel.access_token} {pixel.app_secret or ''}"

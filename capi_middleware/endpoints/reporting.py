@@ -57,6 +57,7 @@ class Asked(Private, msgspec.Struct):
 
 Handler = Callable[[Asked], Awaitable[Response]]
 #: By name: the methods that it takes, and who answers.
+_SCRIPTED = "; script-src 'nonce-{}'"
 Routes = dict[str, tuple[frozenset[str], Handler]]
 
 
@@ -127,9 +128,10 @@ class Reporting:
         try:
             made = await self._read(asked, read_report, tenant)
         except WindowError as error:
-            return _html(report.failed_html(str(error), path=path, nonce=nonce), 400, nonce)
+            text = report.failed_html(str(error), path=path, query=asked.query, nonce=nonce)
+            return _html(text, 400, nonce)
         text = report.to_html(made, path=path, query=asked.query, nonce=nonce)
-        shown = _html(text, 200, nonce, f"; script-src 'nonce-{nonce}'")
+        shown = _html(text, 200, nonce, _SCRIPTED.format(nonce))
         if made.checklist:
             shown.headers["refresh"] = _LOOKS_AGAIN
         return shown
@@ -179,7 +181,10 @@ class Reporting:
         store, config = self._issuer.store, self._issuer.config
         found = await asked.waits.read(lambda: inspector.read_events(store, config, sought))
         if as_page:
-            return _html(inspector.to_html(found, sought, path=path, nonce=nonce), 200, nonce)
+            text = inspector.to_html(
+                found, sought, names=config.pixel_names, path=path, nonce=nonce
+            )
+            return _html(text, 200, nonce, _SCRIPTED.format(nonce))
         return Response(msgspec.json.encode(found), 200, PRIVATE, "application/json")
 
     async def _help(self, asked: Asked) -> Response:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import jinja2
 
 #: What the page's address may say.
-_FILTERS = ("from", "to", "days", "event", "pixel")
+_TIMES = ("from", "to", "days")
+_FILTERS = (*_TIMES, "event", "pixel")
 
 
 def to_json(report: Report, table: str = "") -> bytes:
@@ -45,14 +46,9 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         query: the query string that asked for it, for the form and the link to the JSON.
         nonce: of the Content-Security-Policy's style-src, for the one style element.
     """
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    # No tenant is not the same as that of the host.
-    asked = {one: given[one] for one in _FILTERS if given.get(one)}
-    if "tenant" in given:
-        asked["tenant"] = given["tenant"]
-    if "link" in given:
-        asked["link"] = given["link"]
+    asked = _asked(query)
     kept = {one: value for one, value in asked.items() if one not in _FILTERS}
+    of_events = {one: value for one, value in asked.items() if one in ("event", "tenant")}
 
     def link(**changes: object) -> str:
         """This page with other filters, without those that are ""."""
@@ -83,6 +79,7 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         kept=kept,
         now_days=next((n for n in (1, 7, 28) if is_of(_window(report), n, time())), None),
         path=path,
+        events_url=f"{path}/events" + (f"?{urlencode(of_events)}" if of_events else ""),
         link=link,
         json_url=f"{path}.json?{urlencode(asked)}",
         csv_url=f"{path}.csv?{urlencode(asked)}",
@@ -93,9 +90,18 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
     )
 
 
-def failed_html(error: str, *, path: str, nonce: str) -> str:
+def _asked(query: str) -> dict[str, str]:
+    """What a query string asks for; no tenant is not the same as that of the host."""
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    asked = {one: given[one] for one in _FILTERS if given.get(one)}
+    return asked | {one: given[one] for one in ("tenant", "link") if one in given}
+
+
+def failed_html(error: str, *, path: str, query: str, nonce: str) -> str:
     """The page that says what is wrong with a question; arguments as in `to_html`."""
-    return filled("failed.html.jinja", error=error, path=path, nonce=nonce)
+    kept = {one: value for one, value in _asked(query).items() if one not in _TIMES}
+    back = f"{path}?{urlencode(kept)}" if kept else path
+    return filled("failed.html.jinja", error=error, back=back, nonce=nonce)
 
 
 def link_html(

@@ -166,24 +166,32 @@ def _why(side: Side, word: str, arrived: bool) -> tuple[str, str]:
 
 
 def to_html(
-    events: Sequence[InspectedEvent], sought: Sought, *, path: str, nonce: str
-) -> str:  # fmt: skip
+    events: Sequence[InspectedEvent],
+    sought: Sought,
+    *,
+    names: Mapping[str, str],
+    path: str,
+    nonce: str,
+) -> str:
     """The page of these events.
 
     Args:
         events: what `read_events` gave for `sought`.
         sought: what was asked for.
+        names: how pixels are called, by their numbers.
         path: where the report is served.
-        nonce: of the Content-Security-Policy's style-src, for the one style element.
+        nonce: of the Content-Security-Policy, for the one style element and the one script.
     """
     asked = {"event": sought.event, "id": sought.of, "tenant": sought.tenant}
+    kept = {name: asked[name] for name in ("event", "tenant") if asked[name]}
     return filled(
         "events.html.jinja",
         events=events,
         sought=sought,
+        names=names,
         most=MOST_SHOWN,
         path=path,
         json_url=f"{path}/events.json?{urlencode({k: v for k, v in asked.items() if v})}",
-        report_url=f"{path}?{urlencode({'tenant': sought.tenant})}" if sought.tenant else path,
+        report_url=f"{path}?{urlencode(kept)}" if kept else path,
         nonce=nonce,
     )

@@ -221,7 +221,7 @@ def build(
         graph_versions=versions_at(config.graph_version, present) if config is not None else [],
         now=now_,
         before=before,
-        pixel_names={one.id: one.name for one in config.fixed_pixels if one.name} if config else {},
+        pixel_names=config.pixel_names if config is not None else {},
     )
 
 

@@ -271,11 +271,15 @@ def test_times_are_the_visitors_own_and_utc_without_scripts(
         page = context.new_page()
         log_in(page, reported.url)
         zones.append(page.inner_text("header .zone"))
+        page.goto(f"{reported.url}/_capi/parity/events")
+        zones.append(page.inner_text("header .zone"))
+        assert (page.inner_text("summary time").count("-") == 2) is not scripts
+        page.goto(f"{reported.url}/_capi/parity")
         utc = page.get_attribute("header time", "datetime") or ""
         shown = page.inner_text("header time")
         assert (shown == utc[:19].replace("T", " ")) is not scripts
         context.close()
-    assert zones == ["Asia/Tokyo", "UTC"]
+    assert zones == ["Asia/Tokyo", "Asia/Tokyo", "UTC", "UTC"]
 
 
 def test_the_exact_line_is_selected_by_its_button_and_stands_there_without_scripts(

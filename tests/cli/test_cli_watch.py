@@ -111,6 +111,19 @@ def test_report_of_one_tenant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [one["pixel_id"] for one in json.loads(done.stdout)["events"]] == ["1@first"]
 
 
+def test_a_pixel_is_called_by_its_name(shop: Site) -> None:
+    shop.configure(pixel='name = "Main shop"')
+    with shop.capi() as capi:
+        fill(capi, 40, 60)
+    called = f"Main shop ({PIXEL_ID})"
+    report, events = shop.run("report", "--fail-under", "0.9"), shop.run("events")
+    assert f"All of {called}:" in report.stdout
+    assert f"Purchase at {called}, no server copy" in report.stdout
+    assert f"Purchase at {called}: coverage" in report.stderr
+    assert f"  Purchase  {called}" in events.stdout
+    assert f"pixel {PIXEL_ID}" not in report.output + events.output
+
+
 def test_a_site_without_tenants_has_no_report_of_one(shop: Site) -> None:
     done = shop.run("report", "--tenant", "first")
     assert done.exit_code == 2

@@ -68,6 +68,18 @@ def test_what_a_link_shows_leads_on_with_the_link(site: Platform) -> None:
     assert "parity/events" not in shown
 
 
+def test_a_time_that_cannot_be_shown_is_a_page_that_leads_back_with_the_link(
+    site: Platform,
+) -> None:
+    client = site.client("first")
+    query = urlsplit(link_of(client, str(FIRST.report_token))).query
+    shown = client.get(f"/_capi/parity?{query}&from=soon&event=Lead")
+    assert (shown.status_code, "This time cannot be shown." in shown.text) == (400, True)
+    (back,) = [unescape(one) for one in re.findall(r'href="([^"]+)"', shown.text)]
+    assert parse_qs(urlsplit(back).query) == {**parse_qs(query), "event": ["Lead"]}
+    assert client.get(back).status_code == 200
+
+
 def test_a_link_ends_after_its_days_and_with_its_token() -> None:
     clock = Clock()
     door = access(clock)

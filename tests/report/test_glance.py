@@ -3,8 +3,9 @@
 import random
 import re
 from collections import Counter
+from html import unescape
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
@@ -275,6 +276,26 @@ def test_a_pixel_is_called_by_its_name_wherever_it_is_named(now: float) -> None:
 def test_a_release_leads_to_the_time_since_beside_as_long_before(now: float) -> None:
     page = shown(now, "event=Purchase", SOLD, *some_rows(now, 200, 4))
     assert 'href="/_capi/parity?event=Purchase&amp;from=2026-09-20T08%3A00%3A00Z"' in page
+
+
+def test_links_keep_what_was_chosen(now: float) -> None:
+    chosen = {"event": "Lead", "pixel": PIXEL_ID, "tenant": "t", "link": "l", "days": "28"}
+    page = shown(now, urlencode(chosen), *some_rows(now, 200, 4))
+    found = [unescape(one) for one in re.findall(r'(?:href|action)="([^"#][^"]*)"', page)]
+    kept: dict[str, list[dict[str, str]]] = {
+        path: [] for path in ("/_capi/parity", "/_capi/parity.csv", "/_capi/parity.json")
+    }
+    for one in found:
+        asked = dict(parse_qsl(urlsplit(one).query))
+        if asked and urlsplit(one).path in kept:
+            kept[urlsplit(one).path].append(asked)
+    times, data = kept.pop("/_capi/parity"), [one for some in kept.values() for one in some]
+    assert len(data) > 20
+    assert all(chosen.items() <= asked.items() for asked in data)
+    same = {name: value for name, value in chosen.items() if name not in ("days", "event", "pixel")}
+    assert all(same.items() <= asked.items() for asked in times)
+    for days in ("1", "7", "28"):
+        assert {**chosen, "days": days} in times
 
 
 def test_what_may_be_asked_for_is_there_to_choose_whatever_is_shown(now: float) -> None:

@@ -7,7 +7,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from capi_middleware import CAPI, CAPIMiddleware, UserData
+from capi_middleware import CAPI, CAPIMiddleware, Pixel, UserData
 from capi_middleware.events import Sighting
 from capi_middleware.report.inspector import MOST_SHOWN, Sought, parse_sought, read_events
 from capi_middleware.store.records import Settlement
@@ -135,6 +135,15 @@ def test_the_page_and_its_json_show_the_same_and_nothing_personal(capi: CAPI) ->
         assert "jane" not in text
         assert hashed not in text
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_the_page_calls_a_pixel_by_its_name_and_leads_back_to_the_events_of_the_report() -> None:
+    named = Pixel(PIXEL_ID, "a-token", name="Main shop")
+    capi = CAPI(make_config(store="memory:", delivery=False, pixels=[named]))
+    store_rows(capi.store, row("e1", pixel_id=PIXEL_ID))
+    page = client_of(capi).get("/_capi/parity/events", params={"event": "Purchase"}, headers=BEARER)
+    assert f"<bdi>Main shop</bdi> (<bdi>{PIXEL_ID}</bdi>)" in page.text
+    assert 'href="/_capi/parity?event=Purchase"' in page.text
 
 
 @pytest.mark.parametrize("path", ["parity/events", "parity/events.json"])
