@@ -244,7 +244,9 @@ class Endpoints:
             ]
             await exchange.mirror(question, calls, key, waits)
             return Response(status_code=204, headers=_FRESH)
-        told, headers = await exchange.answer(question, waits, is_open=is_ours or elsewhere)
+        told, headers = await exchange.answer(
+            question, waits, is_open=is_ours or elsewhere, begins=elsewhere and not is_ours
+        )
         if elsewhere:
             tenant, within = exchange.visit().tenant, self._issuer.config.cookie_domain
             if tenant is not None:  # the script knows no pixels of one visitor's shop

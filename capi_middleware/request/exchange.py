@@ -546,12 +546,14 @@ class Exchange(Private):
         waits: Waits,
         *,
         is_open: bool = False,
+        begins: bool = False,
     ) -> tuple[dict[str, Any], Headers]:
         """What a page without event_ids is told when its script asks, and header lines with it.
 
         That is a page that others may have got too, and that has a mark; an address that the
-        script of an open page made (`is_open`); or one whose events wait (signed) until it is
-        shown, or are held until its visitor consents; a part of a page brings no PageView.
+        script of an open page made (`is_open`), or that of a page which the app does not answer and
+        which has just opened (`begins`, too); or one whose events wait (signed) until it is shown,
+        or are held until its visitor consents; a part of a page brings no PageView.
         """
         issuer, drafts, visit = self.issuer, self._drafts, self.visit()
         told: dict[str, Any] = {"e": []}
@@ -573,12 +575,14 @@ class Exchange(Private):
         await visit.decide(waits)
         permission = visit.permission
         if visit.noise is None and permission is not None:
-            asks = page is not None and (is_shared or (bool(question.g) and not is_open))
-            if visit.said == "denied" and is_open and not asks:
+            asks = begins or (
+                page is not None and (is_shared or (bool(question.g) and not is_open))
+            )
+            if visit.said == "denied" and is_open and not (asks or question.g):
                 issuer.consented("withdrawn", visit.headers)
             elif asks:
                 issuer.decided(permission, visit.headers)
-                is_first = visit.said is not None and not (is_open or question.f)
+                is_first = visit.said is not None and not (question.f or (is_open and not begins))
                 if is_first and permission.consent != "denied":
                     issuer.consented("released", visit.headers)
         if issuer.holds(permission):

@@ -191,6 +191,35 @@ def test_a_banner_s_cookie_of_the_page_decides() -> None:
         assert name in site.client.get("/_capi/s.js").content
 
 
+def test_the_record_of_consent_has_each_page_elsewhere_once_for_each_answer() -> None:
+    site = api(consent=lambda request: "unanswered")
+
+    def record() -> dict[str, int]:
+        counts = site.capi.store.tallies(0, 1e12).counts
+        return {one.reason: one.n for one in counts if one.kind == "consent"}
+
+    def page(**more: Any) -> Any:
+        return ask(site, f"{FRONT}/search", FRONT, "cross-site", **more)
+
+    assert page().json() == {"e": [], "x": "unanswered"}
+    assert record() == {"callable held": 1}
+    yes = page(x="granted")
+    assert told(yes) == ["PageView", "Search"]
+    wanted = {"callable held": 1, "callable granted": 1, "callable released": 1}
+    assert record() == wanted
+    key = yes.json()["k"]
+    page(x="granted", k=key)  # an address more of a page that is open
+    assert record() == wanted
+    page(x="denied", k=key, f=True)
+    wanted["callable withdrawn"] = 1
+    assert record() == wanted
+    held = called(site, FRONT, "cross-site").headers["x-capi-events"]
+    page(x="denied", k=key, g=json.loads(held)["g"])  # what an answer brought is dropped
+    assert record() == wanted
+    page(x="denied")
+    assert record() == {**wanted, "callable denied": 1}
+
+
 def test_where_a_proxy_says_which_host_was_asked_the_page_is_still_that_of_its_origin() -> None:
     site = Site(view, routes=ROUTES, origins=[SHOP], trusted_proxies=["10.0.0.0/8"])
     scope = scope_for(
