@@ -10,6 +10,7 @@ from tests.browsers.scene import (
     CACHES,
     LIBRARY,
     NO_ANSWER,
+    RAN,
     READY,
     SAME,
     SECOND,
@@ -198,7 +199,7 @@ ROUTERS: dict[str, tuple[str, Expects]] = {
     "a fragment": ("location.hash = 'part'", SAME),
     "pushState to a fragment": ("history.pushState({}, '', '#part')", SAME),
     "a question": ("history.pushState({}, '', '?page=2')", TWO),
-    "a page fetched, with its event": (f"{GET}", {**SAME, "ViewContent": ["1+1 sent"]}),
+    "a page fetched, with its event": (GET, {**SAME, "ViewContent": ["1+1 sent"]}),
     "a page without events": ("history.pushState({}, '', '/about')", TWO),
 }  # fmt: skip
 NAVIGATION: dict[str, str] = {
@@ -213,6 +214,8 @@ def routers() -> Iterator[Scene]:
     head = "<script>window.kept = history.pushState.bind(history)</script>"
     for kind, headers in CACHES.items():
         for name, (script, expects) in ROUTERS.items():
+            if kind and script == GET:
+                expects = SAME  # any cache may have answered: it counts where it is shown
             yield Scene(
                 name=f"a router: {name}{kind}", head=head, headers=headers, expects=expects,
                 acts=[go("/"), told(1), run(f"{LIBRARY}.then(() => {script}).then(() => 1)")],
@@ -235,7 +238,8 @@ def routers() -> Iterator[Scene]:
         expects={"PageView": ["1+1 sent"] * 3, "ViewContent": ["1+1 sent"]},
     )  # fmt: skip
     yield Scene(
-        name="an answer with an event", acts=[go("/"), run("fetch('/api/lead').then(() => 1)")],
+        name="an answer with an event",
+        acts=[go("/"), run(f"{RAN}.then(() => fetch('/api/lead')).then(() => 1)")],
         expects={"PageView": ["1+1 sent"], "Lead": ["1+1 sent"]},
     )  # fmt: skip
 
@@ -270,6 +274,8 @@ def workers() -> Iterator[Scene]:
             "addEventListener('fetch', event => event.request.mode === 'navigate'"
             f" && event.respondWith({answer}));"
         )
+        # What was fetched meanwhile is shown at the next visit, and has its browser copy then.
+        ahead = ["1+0 not_run"] * ("old copy" in name)
         start = [go("/"), told(1), run(REGISTER), go("/products/7")]
         yield Scene(
             name=f"a worker that asks for {name}", worker=worker, acts=start, expects=SECOND
@@ -277,12 +283,16 @@ def workers() -> Iterator[Scene]:
         yield Scene(
             name=f"a worker that asks for {name}, twice", worker=worker,
             acts=[*start, told(2), go("/about"), told(3), go("/products/7")],
-            expects={"PageView": ["1+1 sent"] * 4, "ViewContent": ["1+1 sent"] * 2},
+            expects={
+                "PageView": ["1+1 sent"] * 4 + ahead, "ViewContent": ["1+1 sent"] * 2 + ahead,
+            },
         )  # fmt: skip
     for name, match in {"every request": "/tr/", "what has an event": "&ev="}.items():
+        # Firefox asks no worker for what is to outlive the page: there it arrives.
         yield Scene(
             name=f"a worker that refuses {name} to Meta", expects={
-                "PageView": ["1+1 sent", f"1+0 {NO_ANSWER}"], "ViewContent": [f"1+0 {NO_ANSWER}"],
+                "PageView": ["1+1 sent", f"1+? {NO_ANSWER}|sent"],
+                "ViewContent": [f"1+? {NO_ANSWER}|sent"],
             },
             worker="addEventListener('install', () => skipWaiting());"
             "addEventListener('activate', event => event.waitUntil(clients.claim()));"

@@ -124,6 +124,8 @@ def when(condition: str) -> str:
     )
 
 
+#: Our script has run.
+RAN = when("window._capi")
 STUB = when("window.fbq")
 #: The library has its settings.
 READY = when("window.fbq && fbq.callMethod && !Object.keys(fbq.instance.locks).length")
