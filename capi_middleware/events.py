@@ -22,6 +22,9 @@ OF_HOST = "the setting "
 #: The outcome of a browser copy that is known to have left.
 SENT = "sent"
 
+#: Stands between the parts of a segment, see Row.
+BETWEEN = "\t"
+
 #: What has no twin by nature: an event beyond the page, or one that only the server shall send.
 UNPAIRED = "unpaired"
 
@@ -140,10 +143,12 @@ class Row(Private, Struct, frozen=True):
     `event_time` is Unix time in seconds. `payload` is the event object of the Graph API as JSON
     bytes, ready to be joined into a request; None when no server copy goes out. `browser` is
     "sent" or one of BROWSER_CAUSES. `match_keys` is a mask, see meta/match_keys.py. `route` as in
-    Event; `page` is the path of the page without what is personal, `agent` the browser's family
-    (capture/agents.py), `digest` a keyed hash of the server copy's value and currency, `uses` what
-    tells this use of the event_id from others (Use in store/records.py); each is "" where it is
-    not known. `amount` is what it is worth, in the smallest unit of `currency` ("" when unknown).
+    Event; `page` is the path of the page without what is personal, `segment` what else the
+    report splits by: the browser's family, the device (capture/agents.py), the country and the
+    host of the page, with BETWEEN between them; `digest` a keyed hash of the server copy's value
+    and currency, `uses` what tells this use of the event_id from others (Use in
+    store/records.py); each is "" where it is not known. `amount` is what it is worth, in the
+    smallest unit of `currency` ("" when unknown).
     """
 
     event_id: str
@@ -156,7 +161,7 @@ class Row(Private, Struct, frozen=True):
     match_keys: int = 0
     route: str = ""
     page: str = ""
-    agent: str = ""
+    segment: str = ""
     digest: str = ""
     uses: str = ""
     currency: str = ""

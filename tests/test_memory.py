@@ -33,7 +33,7 @@ def fed() -> dict[str, Feed]:
 
     def shown(text: str) -> None:
         visitor: Any = SimpleNamespace(
-            event_source_url=f"https://a.example/{text}", client_user_agent=text,
+            event_source_url=f"https://a.example/{text}", client_user_agent=text, country=text,
             client_ip_address=None, fbp=None, fbc=None,
         )  # fmt: skip
         rows([], visitor, "expected")
@@ -57,6 +57,7 @@ def fed() -> dict[str, Feed]:
         "_kind": lambda text: scrub_url(f"https://a.example/?{text}=1"),
         "_page_name_of": shown,
         "agent_of": shown,
+        "device_of": shown,
         "digest": hashed,
         "_judge": answered,
         "_rule": answered,

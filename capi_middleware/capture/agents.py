@@ -1,4 +1,4 @@
-"""Agents: the browser family that a user agent names, for the report's split by browser."""
+"""Agents: the browser family and the device that a user agent names, for the report's splits."""
 
 from functools import lru_cache
 
@@ -23,6 +23,15 @@ _RULES = (
     ("Chrome", ("Chrome/", "CriOS/", "Chromium/")),
 )  # fmt: skip
 _APPLE = ("iPhone", "iPad", "iPod", "Macintosh")
+#: In this order: Android says "Mobile" of phones alone, televisions say that they are Linux.
+_DEVICES = (
+    ("TV", ("SmartTV", "SMART-TV", "Smart-TV", "AppleTV", "GoogleTV", "Android TV", "Web0S",
+            "HbbTV", "BRAVIA", "AFTS", "AFTM", "CrKey", "PlayStation", "Xbox", "Nintendo")),
+    ("tablet", ("iPad", "Tablet", "PlayBook", "Kindle", "KFTT", "Silk/")),
+    ("phone", ("iPhone", "iPod", "Mobile", "Opera Mini", "IEMobile")),
+    ("tablet", ("Android",)),
+    ("computer", ("Windows NT", "Macintosh", "X11", "CrOS", "Linux")),
+)  # fmt: skip
 
 
 @lru_cache(maxsize=512)
@@ -42,3 +51,16 @@ def agent_of(user_agent: str) -> str:
         # A page that an app shows on iOS says all that Safari says, but not its name.
         return "Safari" if "Safari/" in user_agent else "In-app"
     return "Other"
+
+
+@lru_cache(maxsize=512)
+def device_of(user_agent: str) -> str:
+    """The device: "phone", "tablet", "computer", "TV" (and consoles), or "" where it is not told.
+
+    An iPad that asks for pages as a computer does is one: nothing in its user agent differs.
+    """
+    for device, words in _DEVICES:
+        for word in words:
+            if word in user_agent:
+                return device
+    return ""

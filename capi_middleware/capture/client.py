@@ -29,6 +29,13 @@ HEADER_READ = 8192
 #: How much of a user agent is looked at, and how much is kept: browsers and crawlers have said who
 #: they are by then.
 AGENT_READ, AGENT_KEPT = 400, 1024
+#: In what header CDNs tell the visitor's country: Cloudflare, CloudFront, Vercel, App Engine, and
+#: whoever writes it by a rule of his own (Fastly, nginx with GeoIP). What they say of nowhere.
+_COUNTRIES = (
+    "cf-ipcountry", "cloudfront-viewer-country", "x-vercel-ip-country", "x-appengine-country",
+    "x-country-code",
+)  # fmt: skip
+_NO_COUNTRY = ("XX", "ZZ")
 _FORWARDED_PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("[^"]*"|[^;,"\s]+)\s*')
 _PREFETCH_HEADERS = frozenset({"purpose", "sec-purpose", "x-sec-purpose", "x-moz", "x-purpose"})
 #: Of libraries that fetch a page when the mouse is over its link: htmx's preload and Turbo 7 say
@@ -153,11 +160,15 @@ class Proxies(NamedTuple):
 
 
 class Client(Private, Struct, frozen=True):
-    """`ip`: the visitor's public address or None. `scheme` and `host`: as the browser sees them."""
+    """`ip`: the visitor's public address or None. `scheme` and `host`: as the browser sees them.
+
+    `country`: two letters (ISO 3166) where a trusted proxy tells it, else "".
+    """
 
     ip: str | None
     scheme: str
     host: str
+    country: str = ""
 
 
 def read_client(
@@ -180,7 +191,14 @@ def read_client(
     scheme, host = hop.get("proto", scheme), hop.get("host", host)
     scheme = _last(headers, "x-forwarded-proto") or scheme
     host = without_port(_last(headers, "x-forwarded-host") or host)
-    return Client(public(address), "https" if scheme.lower() in ("https", "wss") else "http", host)
+    scheme = "https" if scheme.lower() in ("https", "wss") else "http"
+    return Client(public(address), scheme, host, _country_in(headers))
+
+
+def _country_in(headers: Mapping[str, str]) -> str:
+    told = next((headers[name] for name in _COUNTRIES if name in headers), "").upper()
+    known = len(told) == 2 and told.isascii() and told.isalpha() and told not in _NO_COUNTRY
+    return told if known else ""
 
 
 def agent_in(headers: Mapping[str, str]) -> str | None:

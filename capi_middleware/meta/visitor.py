@@ -14,7 +14,8 @@ _VERSION = "v1"
 class Visitor(Private, Struct, frozen=True, kw_only=True):
     """What Meta wants unhashed about a visitor, and the consent that was given.
 
-    Holds no e-mail, phone or name. `signed_at` is when it was signed, in Unix seconds; `signed` is
+    Holds no e-mail, phone or name. `country` is for the report alone: two letters, "" where no
+    trusted proxy tells it. `signed_at` is when it was signed, in Unix seconds; `signed` is
     the text it was read from, "" for a visitor of a request in progress. `CAPI.track` verifies that
     this site signed it, and that no field was changed since.
     """
@@ -28,6 +29,7 @@ class Visitor(Private, Struct, frozen=True, kw_only=True):
     consent: Literal["granted", "denied", "limited"] = "granted"
     data_processing_options_country: int = 0
     data_processing_options_state: int = 0
+    country: str = ""
     signed_at: int = 0
     signed: str = ""
 
@@ -48,7 +50,7 @@ class Visitor(Private, Struct, frozen=True, kw_only=True):
         data = {
             name: value
             for name in self.__struct_fields__
-            if name != "signed" and (value := getattr(self, name)) not in (None, 0)
+            if name != "signed" and (value := getattr(self, name)) not in (None, 0, "")
         }
         return f"{_VERSION}.{msgspec.json.encode(data).decode()}"
 

@@ -1,12 +1,12 @@
-"""Breakdowns: the numbers of the report apart by pixel, route, page and browser, and over time."""
+"""Breakdowns: the numbers of the report apart by pixel, page, country and so on, and over time."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from capi_middleware.events import SENT, UNPAIRED
-from capi_middleware.report.model import Breakdown, EventReport, Part, Place, Trend
-from capi_middleware.report.numbers import Copies, copies_of, together
+from capi_middleware.report.model import TARGET, Breakdown, EventReport, Part, Place, Trend
+from capi_middleware.report.numbers import Copies, copies_of, misses, together
 from capi_middleware.report.pictures import outages
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Slice
@@ -20,22 +20,28 @@ _BY_HOUR = 48
 _HOUR, _DAY = 3600, 86400
 
 #: What the numbers are shown apart by, beside the pixel.
-APART: tuple[Facet, ...] = ("route", "page", "agent")
+APART: tuple[Facet, ...] = ("route", "page", "agent", "device", "country", "host")
+#: Those that say nothing as long as there is one value.
+_OF_MANY = ("country", "host")
 Slices = Mapping[Facet, Sequence[Slice]]
 
 
 def breakdowns(events: Iterable[EventReport], slices: Slices) -> list[Breakdown]:
-    """`events` by pixel, and `slices` by route, page and agent, the busiest part first."""
+    """`events` by pixel, and `slices` by all that is in APART, the busiest part first."""
     pixels: defaultdict[str, list[EventReport]] = defaultdict(list)
     for event in events:
         pixels[event.pixel_id].append(event)
-    found = [Breakdown("pixel", _parts({of: together(them) for of, them in pixels.items()}))]
+    found = [_breakdown("pixel", {of: together(them) for of, them in pixels.items()})]
     for by in APART:
         values: defaultdict[str, list[Slice]] = defaultdict(list)
         for one in slices.get(by, ()):
             values[one.value].append(one)
-        found.append(Breakdown(by, _parts({of: copies_of(them) for of, them in values.items()})))
-    return [one for one in found if any(part.value for part in one.parts)]
+        found.append(_breakdown(by, {of: copies_of(them) for of, them in values.items()}))
+    return [
+        one
+        for one in found
+        if any(part.value for part in one.parts) and len(one.parts) > (one.by in _OF_MANY)
+    ]
 
 
 def trends(
@@ -78,6 +84,13 @@ def trends(
         )
         for (name, pixel_id), times in sorted(places.items())
     ]
+
+
+def _breakdown(by: str, sums: Mapping[str, Copies]) -> Breakdown:
+    parts = _parts(sums)
+    short = [one for one in parts if misses(one.matched, one.browser, TARGET)]
+    lowest = min(short, key=lambda one: one.coverage or 0.0, default=None)
+    return Breakdown(by, parts, lowest.value if lowest is not None and len(parts) > 1 else None)
 
 
 def _parts(sums: Mapping[str, Copies]) -> list[Part]:

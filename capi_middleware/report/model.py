@@ -244,10 +244,15 @@ class Part(Struct, frozen=True):
 
 
 class Breakdown(Struct, frozen=True):
-    """The same events apart by pixel, route, page or agent (the browser's family)."""
+    """The same events apart by pixel, route, page, agent (the browser's family), device, country
+    or host.
+
+    `lowest` is the part whose coverage is the lowest of those that surely miss the target.
+    """
 
     by: str
     parts: list[Part]
+    lowest: str | None = None
 
 
 class Outage(Struct, frozen=True):

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from msgspec.structs import replace
 
-from capi_middleware.capture.agents import agent_of
+from capi_middleware.capture.agents import agent_of, device_of
 from capi_middleware.capture.carrying import Carrier
 from capi_middleware.capture.client import (
     AGENT_READ,
@@ -35,6 +35,7 @@ from capi_middleware.config.routes import EventRoute, event_name_of
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import BadVisitor, ConfigError, StoreError
 from capi_middleware.events import (
+    BETWEEN,
     OF_HOST,
     STANDARD_EVENTS,
     UNPAIRED,
@@ -523,7 +524,7 @@ class Issuer:
             self.store.append(rows, wait=False)
 
     def _rows(self, events: Sequence[Event], visitor: Visitor | None, browser: str) -> list[Row]:
-        page = agent = ""
+        page = segment = host = ""
         url: str | None = None
         known: dict[str, str] = {}
         is_program = False
@@ -533,9 +534,15 @@ class Issuer:
             if url:
                 named = _page_name_of if len(url) <= _REMEMBERED else _page_name_of.__wrapped__
                 page = self._listed(named(url), visitor.client_ip_address)
+                host = url.split("/", 3)[2].lower()
+                if host in self._pages:
+                    self._pages.move_to_end(host)
+                else:
+                    host = self._listed(host, visitor.client_ip_address)
             known = payload.known_of(visitor)
             says = (visitor.client_user_agent or "")[:AGENT_READ]
             agent = agent_of(says)
+            segment = BETWEEN.join((agent, device_of(says), visitor.country, host))
             # Each browser says that it is Mozilla, and of those that add "compatible" one is left.
             is_program = agent in _NO_FAMILY and (
                 not says.startswith(_BROWSERS) or ("compatible;" in says and "MSIE" not in says)
@@ -594,7 +601,7 @@ class Issuer:
             for pixel_id in event.pixel_ids:
                 rows.append(
                     Row(event.event_id, name, pixel_id, kept_at, body, state, cause,
-                        match_keys, event.route, page, agent, digest, use,
+                        match_keys, event.route, page, segment, digest, use,
                         currency, amount)
                 )  # fmt: skip
         return rows

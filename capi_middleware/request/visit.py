@@ -401,6 +401,7 @@ class Visit(Private):
                 consent=consent,
                 data_processing_options_country=country,
                 data_processing_options_state=state,
+                country=client.country,
             )
         return kept
 

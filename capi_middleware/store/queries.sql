@@ -5,12 +5,12 @@
 -- name: append
 -- One row may be in it only once. The columns are fields of events.Row.
 INSERT INTO capi_events AS events (event_id, event_name, pixel_id, event_time, server,
-    browser, match_keys, route, page, agent, digest, uses, currency, amount, created_at, due_at)
+    browser, match_keys, route, page, segment, digest, uses, currency, amount, created_at, due_at)
 WITH new MANY (event_id text, event_name text, pixel_id text, event_time float8,
-    server text, browser text, match_keys bigint, route text, page text, agent text, digest text,
+    server text, browser text, match_keys bigint, route text, page text, segment text, digest text,
     uses text, currency text, amount bigint)
 SELECT event_id, event_name, pixel_id, event_time, server, browser, match_keys, route,
-    page, agent, digest, uses, currency, amount, :now, :now
+    page, segment, digest, uses, currency, amount, :now, :now
 FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     event_time = CASE WHEN events.server IN ({browser_only})
@@ -23,8 +23,8 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
         THEN excluded.route ELSE events.route END,
     page = CASE WHEN events.server IN ({browser_only})
         THEN excluded.page ELSE events.page END,
-    agent = CASE WHEN events.server IN ({browser_only})
-        THEN excluded.agent ELSE events.agent END,
+    segment = CASE WHEN events.server IN ({browser_only})
+        THEN excluded.segment ELSE events.segment END,
     digest = CASE WHEN events.server IN ({browser_only})
         THEN excluded.digest ELSE events.digest END,
     currency = CASE WHEN events.server IN ({browser_only})

@@ -119,12 +119,12 @@ DELETE FROM rollups INDEXED BY rollups_empty WHERE n = 0 AND facet IN (
 -- name: rescue
 -- Rows of a damaged file; a browser may have told of one again before it came, see sight.
 INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, server, reason,
-    attempts, due_at, delivered_at, browser, browser_at, match_keys, uncertain, route, page, agent,
+    attempts, due_at, delivered_at, browser, browser_at, match_keys, uncertain, route, page, segment,
     digest, browser_digest, uses, currency, amount, trace)
 WITH new MANY (event_id text, event_name text, pixel_id text, event_time float8,
     created_at float8, server text, reason text, attempts bigint, due_at float8,
     delivered_at float8, browser text, browser_at float8, match_keys bigint, uncertain bigint,
-    route text, page text, agent text, digest text, browser_digest text,
+    route text, page text, segment text, digest text, browser_digest text,
     uses text, currency text, amount bigint, trace text)
 SELECT * FROM new WHERE true
 ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
@@ -132,7 +132,7 @@ ON CONFLICT (event_id, event_name, pixel_id) DO UPDATE SET
     reason = excluded.reason, attempts = excluded.attempts, due_at = excluded.due_at,
     delivered_at = excluded.delivered_at, match_keys = excluded.match_keys,
     uncertain = excluded.uncertain, route = excluded.route, page = excluded.page,
-    agent = excluded.agent, digest = excluded.digest, uses = excluded.uses,
+    segment = excluded.segment, digest = excluded.digest, uses = excluded.uses,
     currency = excluded.currency, amount = excluded.amount, trace = excluded.trace,
     browser = CASE excluded.browser WHEN 'sent' THEN 'sent' ELSE browser END
 WHERE server IN ({browser_only})
@@ -146,7 +146,7 @@ ON CONFLICT (key) DO NOTHING
 
 -- name: rescue_changes
 INSERT INTO changes ({state}, n, rows, amount)
-WITH new MANY (page text, route text, match_keys bigint, agent text, event_name text, server text,
+WITH new MANY (page text, route text, match_keys bigint, segment text, event_name text, server text,
     browser text, tenths bigint, differs bigint, hour bigint, pixel_id text, currency text, n bigint,
     rows bigint, amount bigint)
 SELECT * FROM new

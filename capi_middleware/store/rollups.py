@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from capi_middleware.events import UNPAIRED, Count
+from capi_middleware.events import BETWEEN, UNPAIRED, Count
 from capi_middleware.store.records import Difference, Freshness, Slice, Tallies, Tally
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ _LAST_HOUR = 2**31
 
 
 #: What a report can be split by: see keys_of.
-Facet = Literal["hour", "route", "page", "agent", "money"]
+Facet = Literal["hour", "route", "page", "agent", "device", "country", "host", "money"]
+#: What a segment is made of, in this order, see events.Row.
+SEGMENT: tuple[Facet, ...] = ("agent", "device", "country", "host")
 
 
 class State(NamedTuple):
@@ -46,7 +48,7 @@ class State(NamedTuple):
     page: str
     route: str
     match_keys: int
-    agent: str
+    segment: str
     event_name: str
     server: str
     browser: str
@@ -145,8 +147,9 @@ def keys_of(state: State) -> Iterator[Key]:
         yield Key("route", state.route, *of_row)
     if state.page:
         yield Key("page", state.page, *of_row)
-    if state.agent:
-        yield Key("agent", state.agent, *of_row)
+    for facet, value in zip(SEGMENT, state.segment.split(BETWEEN), strict=False):
+        if value:
+            yield Key(facet, value, *of_row)
     if state.differs:
         yield Key("differs", "", state.pixel_id, state.event_name, "", "")
 

@@ -23,7 +23,7 @@ from capi_middleware.errors import StoreError
 from capi_middleware.events import ServerState
 from capi_middleware.shield import about
 from capi_middleware.store import rollups
-from capi_middleware.store.rollups import DAY, HOUR, QUARTER, SHARED, Key, oldest_hour
+from capi_middleware.store.rollups import DAY, HOUR, QUARTER, SHARED, Facet, Key, oldest_hour
 from capi_middleware.store.store import Transaction, schema
 from capi_middleware.store.writer import LockedError
 
@@ -38,7 +38,7 @@ _PAUSE = 0.5
 
 _EVENT = (
     "event_id, event_name, pixel_id, event_time, created_at, server, reason, attempts, due_at, "
-    "delivered_at, browser, browser_at, match_keys, uncertain, route, page, agent, digest, "
+    "delivered_at, browser, browser_at, match_keys, uncertain, route, page, segment, digest, "
     "browser_digest, uses, currency, amount, trace"
 )
 _FIELDS = _EVENT.split(", ")
@@ -82,7 +82,7 @@ _WALKS = (
     *[
         _Walk("sums", f"SELECT start, span, key, n FROM rollups WHERE facet = '{facet}' "  # noqa: S608
               f"AND span = {span}", "start", 1)
-        for facet in ("match_keys", "hour", "seconds", "route", "page", "agent", "differs", "money")
+        for facet in ("match_keys", "seconds", "differs", *get_args(Facet))
         for span in (HOUR, QUARTER, DAY)
     ],
     _Walk("counts", "SELECT hour, hour, kind, reason, event_name, pixel_id, n FROM counts "

@@ -158,7 +158,8 @@ def _event() -> Event:
     return Event(
         event_id=f"e{n}", event_name=("Purchase", "Lead")[n % 2], pixel_id=PIXEL_ID,
         event_time=time.time(), payload=_BODY, match_keys=n % 6, route=f"GET /r{n % 8}",
-        page=f"/page/{n % 20}", agent=("Chrome", "Safari")[n % 2],
+        page=f"/page/{n % 20}",
+        segment=("Chrome\tphone\tDE\ta.example", "Safari\tcomputer\tAT\ta.example")[n % 2],
     )  # fmt: skip
 
 

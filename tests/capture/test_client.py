@@ -80,6 +80,27 @@ def test_scheme_and_host_are_those_of_the_browser() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("headers", "country"),
+    [
+        ({"cf-ipcountry": "DE"}, "DE"),
+        ({"cloudfront-viewer-country": "br"}, "BR"),
+        ({"x-vercel-ip-country": "GB"}, "GB"),
+        ({"x-appengine-country": "ZZ"}, ""),
+        ({"cf-ipcountry": "XX"}, ""),
+        ({"cf-ipcountry": "T1"}, ""),
+        ({"x-country-code": "Germany"}, ""),
+        ({"x-country-code": "\u00dfa"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_trusted_proxy_tells_the_country(headers: dict[str, str], country: str) -> None:
+    told = {**HOST, "x-forwarded-for": "9.9.9.9", **headers}
+    assert read_client("10.0.0.1", "http", told, PROXIES).country == country
+    assert not read_client("8.8.8.8", "http", told, PROXIES).country
+    assert not read_client("10.0.0.1", "http", told, Proxies()).country
+
+
 @pytest.mark.parametrize("peer", ["10.0.0.1", ""])
 def test_of_several_the_last_scheme_and_host_count_that_a_proxy_has_added(peer: str) -> None:
     headers = {**HOST, "x-forwarded-for": "6.6.6.6, 9.9.9.9", "x-forwarded-proto": "http, https",

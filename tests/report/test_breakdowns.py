@@ -31,6 +31,28 @@ def test_a_breakdown_counts_delivered_sent_and_both() -> None:
     assert (found.parts[0].coverage, found.parts[0].ratio) == (0.833, 1.167)
 
 
+def test_a_country_or_a_host_alone_is_no_breakdown() -> None:
+    one, two = cut("DE", "delivered", "sent", 5), cut("AT", "delivered", "sent", 5)
+    assert breakdowns([], {"country": [one], "host": [one]}) == []
+    (found,) = breakdowns([], {"country": [one, two], "host": [one]})
+    assert found.by == "country"
+    assert plain(found.parts) == [part("AT", 5, 5, 5), part("DE", 5, 5, 5)]
+
+
+def test_a_breakdown_names_the_part_that_is_covered_worst() -> None:
+    slices = [
+        cut("phone", "delivered", "sent", 90),
+        cut("phone", "unmapped", "sent", 10),
+        cut("computer", "delivered", "sent", 10),
+        cut("computer", "unmapped", "sent", 60),
+        cut("tablet", "unmapped", "sent", 2),  # too few to tell
+    ]
+    (found,) = breakdowns([], {"device": slices})
+    assert found.lowest == "computer"
+    (found,) = breakdowns([], {"device": slices[:2]})
+    assert found.lowest is None
+
+
 def test_a_part_without_browser_events_has_no_coverage() -> None:
     (found,) = breakdowns([], {"route": [cut("POST /hook", "delivered", "not_rendered", 3)]})
     assert (found.parts[0].coverage, found.parts[0].ratio) == (None, None)

@@ -99,6 +99,30 @@ def test_a_user_agent_in_any_script_reaches_meta_as_text(sent: bytes, kept: str)
     assert site.sent()[0]["user_data"]["client_user_agent"] == kept
 
 
+def test_a_row_knows_the_device_the_country_and_the_host_of_its_page() -> None:
+    site = Site(page, trusted_proxies=["10.0.0.0/8"])
+    client = TestClient(site.client.app, client=("10.0.0.1", 50_000))
+    phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5) AppleWebKit/605 Mobile/15E148 Safari/604.1"
+    for host, country in (("www.shop.example", "DE"), ("Checkout.Shop.example", "AT")):
+        client.get("/p/cup-7", headers={"host": host, "user-agent": phone, "cf-ipcountry": country})
+
+    def found(facet: Facet) -> set[str]:
+        return {one.value for one in site.capi.store.slices(facet, 0, 1e12)}
+
+    assert found("device") == {"phone"}
+    assert found("country") == {"DE", "AT"}
+    assert found("host") == {"www.shop.example", "checkout.shop.example"}
+
+
+def test_a_stranger_cannot_make_up_hosts_without_end() -> None:
+    site = Site(page)
+    client = TestClient(site.client.app, client=("9.9.9.9", 50_000), headers=AGENT)
+    for n in range(70):
+        client.get("/", headers={"host": f"h{n}.example"})
+    hosts = {one.value for one in site.capi.store.slices("host", 0, 1e12)}
+    assert 40 < len(hosts) <= 50
+
+
 def test_a_row_knows_its_route_page_and_browser() -> None:
     site = Site(page, routes=[EventRoute("GET /p/{sku}", "ViewContent")])
     site.client.get("/p/cup-7?utm=1", headers={"user-agent": "Mozilla/5.0 Gecko/1 Firefox/140.0"})

@@ -14,17 +14,17 @@ from capi_middleware.events import SENT, UNPAIRED, Row, Sighting
 from capi_middleware.store import postgres
 from capi_middleware.store import store as stores
 from capi_middleware.store.records import Lease, Settlement
-from capi_middleware.store.rollups import Facet
+from capi_middleware.store.rollups import SEGMENT, Facet
 from capi_middleware.store.sqlite import Memory
 from capi_middleware.store.store import Store
 from tests.support.postgres import execute
 from tests.support.stores import NOON, Clock, store_rows
 
-FACETS: tuple[Facet, ...] = ("hour", "route", "page", "agent")
+FACETS: tuple[Facet, ...] = ("hour", "route", "page", *SEGMENT)
 PLACE = ("pixel_id", "event_name", "state", "browser")
 COLUMNS = (
     "event_time, event_name, pixel_id, CASE WHEN key IN (SELECT key FROM {}leases) THEN 'leased' "
-    "ELSE server END, browser, match_keys, delivered_at, route, page, agent, digest, "
+    "ELSE server END, browser, match_keys, delivered_at, route, page, segment, digest, "
     "browser_digest, currency, amount"
 )
 
@@ -41,7 +41,7 @@ class Raw(NamedTuple):
     delivered_at: float | None
     route: str
     page: str
-    agent: str
+    segment: str
     digest: str
     browser_digest: str
     currency: str
@@ -91,7 +91,12 @@ def difference_of(row: Raw) -> Any:
 
 
 def slice_of(facet: Facet, row: Raw) -> Any:
-    value = str(int(row.event_time // 3600 * 3600)) if facet == "hour" else getattr(row, facet)
+    if facet == "hour":
+        value = str(int(row.event_time // 3600 * 3600))
+    elif facet in SEGMENT:
+        value = (row.segment.split("\t") + [""] * 4)[SEGMENT.index(facet)]
+    else:
+        value = getattr(row, facet)
     return (value, row.pixel_id, row.event_name, row.state, row.browser) if value else None
 
 
@@ -163,7 +168,7 @@ class Operations:
                     match_keys=self.random.randrange(3),
                     route=choice(["", "GET /a", "GET /b"]),
                     page=choice(["", "/a"]),
-                    agent=choice(["", "Chrome", "Safari"]),
+                    segment=choice(["", "Chrome\tphone\tDE\ta.example", "Safari\t\t\ta.example"]),
                     digest=choice(["", "a", "b", "b"]),
                     currency=(currency := self.money.choice(["", "EUR", "JPY"])),
                     amount=self.money.choice([1, 999]) if currency else 0,

@@ -959,13 +959,13 @@ def test_freshness_has_two_significant_digits_from_ten_seconds_on(
     assert sorted(one.seconds for one in freshness) == [9.9, 10.0, 11.0, 120.0, 130.0, 4600.0]
 
 
-def test_slices_split_the_rows_by_hour_route_page_and_agent(store: Store) -> None:
-    of_a = {"route": "GET /a", "page": "/a/{id}", "agent": "Chrome"}
+def test_slices_split_the_rows_by_hour_route_page_and_segment(store: Store) -> None:
+    of_a = {"route": "GET /a", "page": "/a/{id}", "segment": "Chrome\tphone\tDE\ta.example"}
     store_rows(
         store,
         row("e1", **of_a),
         row("e2", **of_a, event_time=NOON + 3600),
-        row("e3", route="GET /b", page="/b", agent="Safari", browser="csp"),
+        row("e3", route="GET /b", page="/b", segment="Safari", browser="csp"),
         row("e4"),
     )
 
@@ -979,6 +979,9 @@ def test_slices_split_the_rows_by_hour_route_page_and_agent(store: Store) -> Non
     assert found("route", NOON + 1) == [made("GET /a", 1), made("GET /b", 1, "csp")]
     assert found("page") == [made("/a/{id}", 2), made("/b", 1, "csp")]
     assert found("agent") == [made("Chrome", 2), made("Safari", 1, "csp")]
+    assert found("device") == [made("phone", 2)]
+    assert found("country") == [made("DE", 2)]
+    assert found("host") == [made("a.example", 2)]
     noon = int(NOON)
     assert found("hour") == [
         made(str(noon), 1, "csp"),
@@ -999,7 +1002,7 @@ def test_what_a_slice_is_made_of_follows_the_rows(store: Store) -> None:
 
 def test_a_row_of_an_early_sighting_takes_over_where_it_comes_from(store: Store) -> None:
     sight(store, "sent")
-    store_rows(store, row(route="GET /a", page="/a", agent="Edge", digest="1"))
+    store_rows(store, row(route="GET /a", page="/a", segment="Edge", digest="1"))
 
     for facet, value in (("route", "GET /a"), ("page", "/a"), ("agent", "Edge")):
         (one,) = store.slices(facet, 0, 2 * NOON)  # type: ignore[arg-type] # three of them

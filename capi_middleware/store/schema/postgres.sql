@@ -21,7 +21,7 @@ CREATE TABLE capi_events (
     suspect bigint NOT NULL DEFAULT 0,
     route text NOT NULL DEFAULT '',
     page text NOT NULL DEFAULT '',
-    agent text NOT NULL DEFAULT '',
+    segment text NOT NULL DEFAULT '',
     digest text NOT NULL DEFAULT '',
     -- Who used the event_id: see Use in records.py.
     uses text NOT NULL DEFAULT '',
@@ -132,7 +132,7 @@ CREATE TABLE capi_changes (
     tenths bigint NOT NULL,
     route text NOT NULL,
     page text NOT NULL,
-    agent text NOT NULL,
+    segment text NOT NULL,
     differs integer NOT NULL,
     currency text NOT NULL,
     n bigint NOT NULL,
@@ -144,8 +144,8 @@ CREATE VIEW capi_unsummed AS SELECT * FROM capi_changes;
 
 CREATE FUNCTION capi_added() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 INSERT INTO capi_changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
-    page, agent, differs, currency, n, rows, amount)
-SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
+    page, segment, differs, currency, n, rows, amount)
+SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, segment, differs,
     currency, COUNT(*), COUNT(*), SUM(amount)
 FROM new_rows
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12; RETURN NULL; END $$;
@@ -153,8 +153,8 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12; RETURN NULL; END $$;
 -- What an update leaves as it was cancels out.
 CREATE FUNCTION capi_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 INSERT INTO capi_changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
-    page, agent, differs, currency, n, rows, amount)
-SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
+    page, segment, differs, currency, n, rows, amount)
+SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, segment, differs,
     currency, SUM(n), SUM(n), SUM(n * amount)
 FROM (SELECT *, -1 AS n FROM old_rows UNION ALL SELECT *, 1 FROM new_rows) AS states
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 HAVING SUM(n) <> 0 OR SUM(n * amount) <> 0; RETURN NULL; END $$;
@@ -162,8 +162,8 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 HAVING SUM(n) <> 0 OR SUM(n * amo
 -- What is pruned is still counted, it is only not stored any more.
 CREATE FUNCTION capi_removed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 INSERT INTO capi_changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
-    page, agent, differs, currency, n, rows, amount)
-SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
+    page, segment, differs, currency, n, rows, amount)
+SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, segment, differs,
     currency, 0, -COUNT(*), 0
 FROM old_rows
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12; DELETE FROM capi_payloads USING old_rows

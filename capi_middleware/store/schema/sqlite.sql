@@ -22,7 +22,7 @@ CREATE TABLE events (
     suspect INTEGER NOT NULL DEFAULT 0,
     route TEXT NOT NULL DEFAULT '',
     page TEXT NOT NULL DEFAULT '',
-    agent TEXT NOT NULL DEFAULT '',
+    segment TEXT NOT NULL DEFAULT '',
     digest TEXT NOT NULL DEFAULT '',
     -- Who used the event_id: see Use in records.py.
     uses TEXT NOT NULL DEFAULT '',
@@ -138,7 +138,7 @@ CREATE TABLE changes (
     tenths INTEGER NOT NULL,
     route TEXT NOT NULL,
     page TEXT NOT NULL,
-    agent TEXT NOT NULL,
+    segment TEXT NOT NULL,
     differs INTEGER NOT NULL,
     currency TEXT NOT NULL,
     n INTEGER NOT NULL,
@@ -156,34 +156,34 @@ INSERT INTO summed VALUES (1, 0);
 
 -- The state of each.
 CREATE VIEW fresh AS SELECT key, hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
-    page, agent, differs, currency, 1 AS n, 1 AS rows, amount
+    page, segment, differs, currency, 1 AS n, 1 AS rows, amount
 FROM events WHERE key > (SELECT key FROM summed);
 
 -- All that is not in rollups yet.
 CREATE VIEW unsummed AS SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths,
-    route, page, agent, differs, currency, n, rows, amount FROM changes
+    route, page, segment, differs, currency, n, rows, amount FROM changes
 UNION ALL SELECT hour, pixel_id, event_name, server, browser, match_keys, tenths,
-    route, page, agent, differs, currency, n, rows, amount FROM fresh;
+    route, page, segment, differs, currency, n, rows, amount FROM fresh;
 
 CREATE TRIGGER events_changed
 AFTER UPDATE OF event_time, server, browser ON events
 WHEN (OLD.browser <> NEW.browser OR OLD.event_time <> NEW.event_time OR OLD.server <> NEW.server)
     AND OLD.key <= (SELECT key FROM summed)
 BEGIN INSERT INTO changes (hour, pixel_id, event_name, server, browser, match_keys, tenths, route,
-    page, agent, differs, currency, n, rows, amount)
+    page, segment, differs, currency, n, rows, amount)
 VALUES (OLD.hour, OLD.pixel_id, OLD.event_name, OLD.server, OLD.browser, OLD.match_keys, OLD.tenths,
-    OLD.route, OLD.page, OLD.agent, OLD.differs, OLD.currency, -1, -1, -OLD.amount
+    OLD.route, OLD.page, OLD.segment, OLD.differs, OLD.currency, -1, -1, -OLD.amount
 ), (NEW.hour, NEW.pixel_id, NEW.event_name, NEW.server, NEW.browser, NEW.match_keys, NEW.tenths,
-    NEW.route, NEW.page, NEW.agent, NEW.differs, NEW.currency, 1, 1, NEW.amount
+    NEW.route, NEW.page, NEW.segment, NEW.differs, NEW.currency, 1, 1, NEW.amount
 ); END;
 
 -- What is pruned is still counted, it is only not stored any more. And a new row may get the key of
 -- the last one.
 CREATE TRIGGER events_removed AFTER DELETE ON events BEGIN INSERT INTO changes
-    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, agent, differs,
+    (hour, pixel_id, event_name, server, browser, match_keys, tenths, route, page, segment, differs,
     currency, n, rows, amount)
 VALUES (OLD.hour, OLD.pixel_id, OLD.event_name, OLD.server, OLD.browser, OLD.match_keys, OLD.tenths,
-    OLD.route, OLD.page, OLD.agent, OLD.differs, OLD.currency,
+    OLD.route, OLD.page, OLD.segment, OLD.differs, OLD.currency,
     OLD.key > (SELECT key FROM summed), -(OLD.key <= (SELECT key FROM summed)),
     OLD.amount * (OLD.key > (SELECT key FROM summed))
 ); DELETE FROM payloads WHERE key = OLD.key; UPDATE summed
