@@ -22,7 +22,7 @@ class Verdict(Struct, frozen=True):
     `nonce`: the CSP nonce the tag has to carry. `public`: shared caches may keep the page, so it
     must not carry anything of one visitor (not looked at for not_html and xhtml). `gzip`: the
     body is gzip. `csp_notes`: directives that block a
-    part of what the tag does.
+    part of what the tag does. `hides`: its Referrer-Policy keeps its address from what it calls.
     """
 
     inject: bool
@@ -31,6 +31,7 @@ class Verdict(Struct, frozen=True):
     public: bool = False
     gzip: bool = False
     csp_notes: tuple[str, ...] = ()
+    hides: bool = False
 
 
 _NOT_HTML = Verdict(inject=False, reason="not_html")
@@ -56,7 +57,13 @@ _CDN_CACHE_CONTROL = b"cdn-cache-control"
 _SHARED = (b"surrogate-control", _CDN_CACHE_CONTROL, b"edge-control", b"x-litespeed-cache-control")
 _RELEVANT = _OFFLOADING | frozenset(_SHARED) | frozenset(
     [b"cache-control", b"content-disposition", b"content-encoding", b"content-type",
-     b"signature", b"signature-input", b"trailer", b"x-accel-expires"]
+     b"referrer-policy", b"signature", b"signature-input", b"trailer", b"x-accel-expires"]
+)  # fmt: skip
+# Of the words that browsers know the last one counts; "" is none of theirs.
+_HIDING = frozenset([b"no-referrer", b"origin", b"strict-origin"])
+_REFERRERS = _HIDING | frozenset(
+    [b"no-referrer-when-downgrade", b"same-origin", b"origin-when-cross-origin",
+     b"strict-origin-when-cross-origin", b"unsafe-url"]
 )  # fmt: skip
 _POLICIES = (b"content-security-policy", b"content-security-policy-report-only")
 # What lets a cache keep a response, in seconds; cache-maxage is Akamai's.
@@ -164,7 +171,11 @@ def _judge(status: int, has_length: bool, *relevant: Header) -> Verdict:
     encodings = [token for token in _tokens(fields, b"content-encoding") if token != b"identity"]
     reason = _reason(status, has_length, fields, encodings)
     is_gzip = bool(encodings) and not reason
-    return Verdict(inject=not reason, reason=reason, public=_is_public(fields), gzip=is_gzip)
+    known = [one for one in _tokens(fields, b"referrer-policy") if one in _REFERRERS]
+    return Verdict(
+        inject=not reason, reason=reason, public=_is_public(fields), gzip=is_gzip,
+        hides=bool(known) and known[-1] in _HIDING,
+    )  # fmt: skip
 
 
 def _reason(status: int, has_length: bool, fields: Fields, encodings: list[bytes]) -> str:

@@ -80,6 +80,7 @@ class _Block(Private, Struct, omit_defaults=True):
     c: int = 0
     q: Sequence[Any] | None = None
     g: str = ""
+    r: bool = False
 
 
 def below(mount: str, prefix: str) -> str:
@@ -204,6 +205,7 @@ class TagMaker:
         key: PageKey | None = None,
         nonce: str | None = None,
         refused: Sequence[str] = (),
+        hides: bool = False,
         origin: str = "",
         has_script: bool = False,
     ) -> bytes:
@@ -213,7 +215,8 @@ class TagMaker:
         events and the script asks for the others, or for those that are `waiting` until the page is
         shown (signed, see Carrier), or `held` until its visitor consents; `mark` shows that the app
         answered it. `key` is what shows that later calls come from this page. `nonce` is the page's
-        own CSP nonce; `refused` is what its policy keeps the script from, see csp.Ruling.notes.
+        own CSP nonce; `refused` is what its policy keeps the script from, see csp.Ruling.notes; it
+        `hides` its address from what it calls, which the script tells then.
         """
         way = _BY_IMAGE if "connect-src" in refused else int(not _CARRIED.isdisjoint(refused))
         prefix = below(mount, self._prefix) if mount else self._prefix
@@ -222,7 +225,7 @@ class TagMaker:
         block = _encode(
             _Block(
                 prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits,
-                waiting, mark, way, self._heard, held,
+                waiting, mark, way, self._heard, held, hides,
             )
         )  # fmt: skip
         if not block.isascii():

@@ -813,7 +813,8 @@ class Exchange(Private):
                 return issuer.tags.tag(
                     pixels, mount=self._mount, ask=True, waiting=self._waiting,
                     held=self._held, mark=self._mark, nonce=verdict.nonce,
-                    refused=verdict.csp_notes, origin=origin, has_script=has_script,
+                    refused=verdict.csp_notes, hides=verdict.hides, origin=origin,
+                    has_script=has_script,
                 )  # fmt: skip
             if self._page_view:
                 self._page_view = False
@@ -836,7 +837,7 @@ class Exchange(Private):
                 consent=visit.permission or visit.permitted(),
                 key=page_key(told, self._path, issuer.page_digest, whose)
                 or issuer.new_key(self._path, whose),
-                nonce=verdict.nonce, refused=verdict.csp_notes,
+                nonce=verdict.nonce, refused=verdict.csp_notes, hides=verdict.hides,
                 origin=origin, has_script=has_script,
             )  # fmt: skip
             visitor = visit.visitor(sets_cookies=sets_cookies)

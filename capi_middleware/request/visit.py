@@ -408,11 +408,12 @@ class Visit(Private):
     def _calling(self) -> str | None:
         """The page of this site whose script calls; None where no header tells.
 
-        htmx says it whatever the page's Referrer-Policy; of another origin there is mostly no more
-        than that.
+        htmx says it whatever the page's Referrer-Policy, our script where that hides it; of another
+        origin there is mostly no more than that.
         """
         issuer, headers = self._issuer, self.headers
-        told = headers.get("hx-current-url") or headers.get("referer") or headers.get("origin")
+        named = headers.get("hx-current-url") or headers.get("x-capi-page")
+        told = named or headers.get("referer") or headers.get("origin")
         page = urlsplit_safely(told)
         host = without_port(page.netloc)
         ours = issuer.hosts.own(f"{page.scheme}://{host}", host) or is_same_site(

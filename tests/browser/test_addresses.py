@@ -95,3 +95,42 @@ def test_a_policy_in_the_page_that_forbids_the_tag_is_the_cause(
     until(lambda: shop.browser("ViewContent"))
     assert shop.browser("ViewContent") == ["csp"]
     assert page.evaluate("window.fbq === undefined")
+
+
+#: What the page's scripts ask for; `own` is a header of theirs.
+CALLS = {
+    "fetch": "fetch('/api/lead', { method: 'POST', headers: { own: '1' } })",
+    "fetch of a request": """fetch(new Request('/api/lead', { method: 'POST', body: 'text',
+        headers: { own: '1' } }))""",
+    "XMLHttpRequest": """new Promise(done => {
+        const one = new XMLHttpRequest();
+        one.open('POST', '/api/lead');
+        one.setRequestHeader('own', '1');
+        one.onloadend = done;
+        one.send('text');
+    })""",
+}
+
+
+@pytest.mark.parametrize("hidden_by", ["header", "element", "nothing"])
+def test_a_call_happened_at_its_page_on_both_sides_whatever_hides_that(
+    page: Page, shop: Shop, until: Until, hidden_by: str
+) -> None:
+    if hidden_by == "header":
+        shop.cache = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
+    elif hidden_by == "element":
+        shop.head = "<meta name=referrer content=origin>"
+    page.goto(f"{shop.url}/products/7?utm_source=x")
+    until(lambda: shop.browser("PageView") == ["sent"])
+    for call in CALLS.values():
+        with page.expect_request("**/api/lead") as asked:
+            page.evaluate(f"{call}.then(() => 0)")
+        assert asked.value.headers["own"] == "1"
+        assert ("x-capi-page" in asked.value.headers) == (hidden_by != "nothing")
+        assert ("/products/7" in asked.value.headers.get("referer", "")) == (hidden_by == "nothing")
+    until(lambda: shop.pairs("Lead") == [(1, 1)] * len(CALLS))
+    assert shop.pairs("Lead") == [(1, 1)] * len(CALLS)
+    received = shop.meta.received
+    sent = {one.event["event_source_url"] for one in received.server}
+    assert sent == {one.dl for one in received.browser}
+    assert sent == {f"{shop.url}/products/7?utm_source=x"}

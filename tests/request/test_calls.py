@@ -3,11 +3,15 @@
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket
 
-from capi_middleware import EventRoute
-from tests.request.test_events import PAGE, Site
+from capi_middleware import CAPIMiddleware, EventRoute, Visitor, current_visitor
+from tests.request.test_events import AGENT, PAGE, Site
 
 PAGE_URL = "http://testserver/products/7?utm_source=fb"
 FETCH = {"sec-fetch-dest": "empty", "sec-fetch-mode": "cors", "sec-fetch-site": "same-origin"}
@@ -77,6 +81,38 @@ def test_htmx_tells_the_page_where_its_policy_hides_it() -> None:
     assert event["event_source_url"] == PAGE_URL
 
 
+def test_our_script_tells_the_page_where_its_policy_hides_it() -> None:
+    event = added({**FETCH, "origin": "http://testserver", "x-capi-page": f"{PAGE_URL}&token=4f9c"})
+    assert event["event_source_url"] == PAGE_URL
+
+
+def test_a_page_of_another_site_is_not_believed_whoever_tells_it() -> None:
+    event = added({**FETCH, "x-capi-page": "https://evil.example/p/1"})
+    assert event["event_source_url"] == "http://testserver/api/cart"
+
+
+@pytest.mark.parametrize(
+    ("policy", "hides"),
+    [
+        ("no-referrer", True),
+        ("Strict-Origin", True),
+        ("same-origin, origin", True),
+        ("no-referrer, strict-origin-when-cross-origin", False),
+        ("no-referrer, a-word-of-tomorrow", True),
+        ("same-origin", False),
+        ("", False),
+    ],
+)
+def test_a_tag_says_whether_the_policy_of_its_page_hides_the_address(
+    policy: str, hides: bool
+) -> None:
+    async def page(request: Request) -> Response:
+        return HTMLResponse(PAGE, headers={"referrer-policy": policy})
+
+    answer = Site(page).client.get("/").text
+    assert ('"r":true' in answer) == hides
+
+
 def test_the_secrets_of_the_page_stay_at_home() -> None:
     event = added({**FETCH, "referer": "http://testserver/reset?token=4f9c&sku=cup#a@b.example"})
     assert event["event_source_url"] == "http://testserver/reset?sku=cup"
@@ -113,3 +149,27 @@ def test_the_report_lists_a_call_under_the_page_that_called() -> None:
     site = Site(view, routes=ROUTES)
     site.client.post("/api/cart", headers={**FETCH, "referer": PAGE_URL})
     assert {one.value for one in site.capi.store.slices("page", 0, 1e12)} == {"/products/{id}"}
+
+
+def test_what_comes_through_a_websocket_happened_at_the_page_that_opened_it() -> None:
+    kept: list[str] = []
+
+    async def page(request: Request) -> Response:
+        kept.append(current_visitor().dumps())
+        return HTMLResponse(PAGE)
+
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        site.capi.track("Lead", visitor=Visitor.loads(await socket.receive_text()))
+        await socket.close()
+
+    site = Site(page)
+    app = Starlette(routes=[Route("/products/{sku}", page), WebSocketRoute("/talk", talk)])
+    client = TestClient(CAPIMiddleware(app, site.capi), headers=AGENT)
+    client.get(PAGE_URL)
+    with client.websocket_connect("/talk") as socket:
+        socket.send_text(kept[0])
+        assert socket.receive()["type"] == "websocket.close"
+    lead, view = site.sent()  # conversions go first
+    assert lead["event_name"] == "Lead"
+    assert lead["event_source_url"] == view["event_source_url"] == PAGE_URL

@@ -8,7 +8,7 @@ const before = (object, name, f) => {
 	const method = object[name];
 	if (method) safe(() => {
 		object[name] = function (...call) {
-			const go = () => method.apply(this, call);
+			const go = (...other) => method.apply(this, other.length ? other : call);
 			return safe(f).call(this, go, ...call) || go();
 		};
 	})();

@@ -10,10 +10,20 @@ const hear = (to, header) => {
 	if (given.g) question({ r: document.referrer, g: given.g }).catch(noop);
 	return flights[at] = { h: given.h || names(events), w: given.w };
 };
+// A page whose policy hides its address from what it calls tells it to its own site.
+const hiding = /^(no-referrer|never|(strict-)?origin)$/i;
+const tells = url => url.startsWith(location.origin + '/')
+	&& (data.r || hiding.test((document.querySelector('meta[name=referrer]') || {}).content));
+const named = safe((what, how) => {
+	if (how instanceof Request || !tells(bare(what.url || what))) return;
+	const headers = new Headers(how && how.headers || what.headers);
+	headers.set('X-Capi-Page', bare(location));
+	return [what, { ...how, headers }];
+});
 const requests = () => {
 	const request = XMLHttpRequest.prototype, addresses = new WeakMap();
 	before(window, 'fetch', (go, what, how) => {
-		const answer = go();
+		const answer = go(...named(what, how) || []);
 		safe(() => {
 			const url = bare(what.url || what);
 			asks(url, (how || what).method);
@@ -27,6 +37,7 @@ const requests = () => {
 	});
 	before(request, 'send', function () {
 		const url = addresses.get(this);
+		safe(() => tells(url) && this.setRequestHeader('X-Capi-Page', bare(location)))();
 		if ((fbq || ready) && url && ours(url)) flights[url] = new Promise(done => on(this, 'loadend', () =>
 			done(hear(this.responseURL, name => (RegExp('^' + name + ': (.*)', 'im')
 				.exec(this.getAllResponseHeaders()) || [])[1])))); // one that is hidden would be a line in the console
