@@ -33,6 +33,7 @@ from capi_middleware.meta.event_object import ActionSource, Moment, Send, page_w
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.visitor import Visitor
+from capi_middleware.private import start_apart
 from capi_middleware.report.marks import LONGEST, remember
 from capi_middleware.report.model import Mark
 from capi_middleware.report.window import iso
@@ -215,7 +216,7 @@ class CAPI:
             target=self._close, args=(timeout,), name="capi-closing", daemon=True
         )
         try:
-            closing.start()
+            start_apart(closing)
         except RuntimeError:  # the interpreter is about to end
             self._close(timeout)
         else:

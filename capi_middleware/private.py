@@ -1,6 +1,18 @@
-"""Private: for structs that show nothing of what they hold, however they are looked at."""
+"""Private: structs that show nothing of what they hold, and threads that know of no request."""
 
+from contextvars import Context
+from threading import Thread
 from typing import Any
+
+
+def start_apart(thread: Thread) -> None:
+    """Start a thread that works for all requests, from whichever comes first.
+
+    Tracers hand on the context of whoever starts a thread: for as long as the process lives that
+    visitor's trace, baggage and user would be told of the events of all others, and to Meta.
+    Raises RuntimeError where the interpreter is about to end.
+    """
+    Context().run(thread.start)
 
 
 class Private:

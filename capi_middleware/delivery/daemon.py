@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from capi_middleware.private import start_apart
+
 #: What makes locks, as it was when this was loaded: gevent and eventlet put their own in its place.
 _ALLOCATE_LOCK = _thread.allocate_lock
 
@@ -56,7 +58,7 @@ class Daemon(ABC):
 
     def _start_thread(self) -> None:
         self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-        self._thread.start()
+        start_apart(self._thread)
 
     def _look_for_fork(self) -> None:
         if self._pid != os.getpid():

@@ -12,6 +12,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from capi_middleware.events import Row
+from capi_middleware.private import start_apart
 from capi_middleware.signing import ORDER_SIGNED, order_of
 from capi_middleware.store.records import Remembered
 from capi_middleware.store.writer import at_fork, new_queue
@@ -128,7 +129,7 @@ class Recalling:
             return
         self._thread = threading.Thread(target=self._run, name="capi-store-orders", daemon=True)
         try:
-            self._thread.start()
+            start_apart(self._thread)
         except RuntimeError as error:  # the interpreter is about to end
             self._running = False
             with suppress(Empty):

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from capi_middleware.errors import StoreError
+from capi_middleware.private import start_apart
 from capi_middleware.shield import about
 from capi_middleware.store.records import DUTY_SECONDS, LeasedEvent, Look
 from capi_middleware.store.rollups import State
@@ -623,7 +624,7 @@ class File(SqliteEngine):
                     target=self._salvage, args=(moved, self._stop), name="capi-store-salvage",
                     daemon=True,
                 )  # fmt: skip
-                self._salvaging.start()
+                start_apart(self._salvaging)
 
     def _salvage(self, moved: Sequence[Path], stop: threading.Event) -> None:
         for one in moved:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from capi_middleware.errors import StoreError, StoreFull
 from capi_middleware.events import Count, Row
-from capi_middleware.private import Private
+from capi_middleware.private import Private, start_apart
 from capi_middleware.shield import about
 from capi_middleware.store.commits import Commit, Holdup, end
 
@@ -222,7 +222,7 @@ class Writer:
         thread = threading.Thread(target=self._run, name="capi-store-writer", daemon=True)
         self._thread = thread
         try:
-            thread.start()
+            start_apart(thread)
         except RuntimeError as error:
             self._running = False
             raise StoreError("the store's thread cannot start") from error
