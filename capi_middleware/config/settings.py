@@ -103,7 +103,7 @@ class Config:
             like a secret or a person's.
         exclude: paths that are never touched, with all below them. By default
             admin, API docs and debug toolbars, wherever Django, FastAPI and Litestar have them,
-            but what a route is below.
+            but what a route is below, and the pages of `origins`.
         internal: who is no visitor but of the site itself, whose events are left out on both sides
             and counted: a callable taking the request (True for such); or a mapping with any of
             "networks" (CIDR) and "value" (an expression such as "{cookie.staff}"), which says so

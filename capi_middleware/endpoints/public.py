@@ -231,6 +231,8 @@ class Endpoints:
         if elsewhere and key is None and not self._takes_page(origin, client.ip):
             return bare(429)
         exchange = self._open(_page_scope(scope, page.path, page.query, question.r))
+        if elsewhere:
+            exchange.include()
         whose = _tenant_of(key) if self._issuer.tenants is not None else ""
         if whose:
             exchange.visit().belong(whose)

@@ -224,6 +224,12 @@ class Exchange(Private):
             not self._drafts.matches and self.issuer.config.excludes_usual
         )
 
+    def include(self) -> None:
+        """The page is not one of this app, whose usual paths mean nothing there."""
+        if self._excluded and self.issuer.config.excludes_usual:
+            self._excluded = False
+            self._drafts.matches, self._unheeded = self._unheeded, []
+
     # -- what a door does, in this order ---------------------------------------------------------
 
     async def start(self, status: int, headers: Headers, waits: Waits) -> bool:

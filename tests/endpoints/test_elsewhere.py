@@ -118,6 +118,17 @@ def test_an_address_alone_brings_no_order() -> None:
     assert site.counts("suppressed") == {("Purchase", "script_address"): 1}
 
 
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [({}, ["PageView", "ViewContent"]), ({"exclude": ["/docs"]}, [])],
+)
+def test_the_usual_paths_of_the_app_s_own_staff_are_ordinary_ones_elsewhere(
+    settings: dict[str, Any], names: list[str]
+) -> None:
+    site = api(routes=[EventRoute("* /{any:path}", "ViewContent")], **settings)
+    assert told(ask(site, f"{SHOP}/docs/prices")) == names
+
+
 def test_what_one_visitor_opens_there_has_a_budget_for_each_origin() -> None:
     site = api()
     answers = [ask(site, f"{SHOP}/search", headers={"x": "y"}) for _ in range(3)]
