@@ -121,8 +121,12 @@ class Trial:
         strange = [flag for flag in flags if _sign(flag) not in expected]
         found = {_sign(flag): flag for flag in flags}
         table = Table(box=SIMPLE_HEAD, show_lines=True, expand=True)
-        for title, ratio in (("Planted fault", 3), ("Named by", 3), ("Its fix", 6)):
-            table.add_column(title, ratio=ratio, overflow="fold")
+        for title, ratio, least in (
+            ("Planted fault", 3, 1),
+            ("Named by", 3, 20),
+            ("Its fix", 6, 1),
+        ):
+            table.add_column(title, ratio=ratio, min_width=least, overflow="fold")
         named = True
         for name, fault in FAULTS.items():
             if name not in self._faults:

@@ -16,7 +16,7 @@ from capi_middleware.cli.terminal import (
     print_table,
 )
 from capi_middleware.report.html import to_json
-from capi_middleware.report.model import SIDES, Flag, Report
+from capi_middleware.report.model import SIDES, EventReport, Flag, Report
 from capi_middleware.report.numbers import MIN_EVENTS, misses, percent
 from capi_middleware.report.read import read_report
 from capi_middleware.report.window import WindowError, parse_window
@@ -84,33 +84,34 @@ def _judge(found: Report, target: float) -> int:
 def _print(found: Report) -> None:
     print_line(f"Events from {found.window.start} up to {found.window.end}")
     print_line(f"{found.verdict.word}: {found.verdict.sentence}")
-    numbers = ("server", "browser", "matched", "coverage", "ratio", "pending")
-    pixels = {one.pixel_id for one in found.events}
-    if len(pixels) == 1:  # so that the table fits 80 columns
-        print_line(f"All of {called(pixels.copy().pop(), found.pixel_names)}:")
-    rows = (
-        (one.event_name, *([found.pixel_names.get(one.pixel_id, one.pixel_id)]
-                           if len(pixels) > 1 else []), f"{one.server:,}",
-         f"{one.browser:,}", f"{one.matched:,}", percent(one.coverage), percent(one.ratio),
-         f"{one.pending:,}")
-        for one in found.events
-    )  # fmt: skip
-    empty, names = "No events in this window.", ("event", "pixel")[: min(2, len(pixels))]
-    print_table((*names, *numbers), rows, numbers=numbers, empty=empty)
-    for one in found.events:
-        whose = f"{one.event_name} at {called(one.pixel_id, found.pixel_names)}"
-        for side in SIDES:
-            if causes := one.missing(side):
-                parts = ", ".join(f"{n:,} {cause}" for cause, n in causes.items())
-                print_line(f"{whose}, no {side} copy: {parts}")
-        if one.unpaired:
-            print_line(f"{whose}: {one.unpaired:,} beyond the page")
+    if not found.events:
+        print_line("No events in this window.")
+    for pixel_id in dict.fromkeys(one.pixel_id for one in found.events):
+        print_line(f"All of {called(pixel_id, found.pixel_names)}:")
+        _print_pixel([one for one in found.events if one.pixel_id == pixel_id])
     for fix, flags in _by_fix(found.flags).items():
         for flag in flags:
             pixel = called(flag.pixel_id, found.pixel_names) if flag.pixel_id else ""
             who = " at ".join(filter(None, (flag.event_name, pixel)))
             said = f"{flag.severity}: {who}{': ' if who else ''}{flag.explanation}"
             print_line(said, fix if flag is flags[-1] else "")
+
+
+def _print_pixel(events: Sequence[EventReport]) -> None:
+    numbers = ("server", "browser", "matched", "coverage", "ratio", "pending")
+    rows = (
+        (one.event_name, f"{one.server:,}", f"{one.browser:,}", f"{one.matched:,}",
+         percent(one.coverage), percent(one.ratio), f"{one.pending:,}")
+        for one in events
+    )  # fmt: skip
+    print_table(("event", *numbers), rows, numbers=numbers)
+    for one in events:
+        for side in SIDES:
+            if causes := one.missing(side):
+                parts = ", ".join(f"{n:,} {cause}" for cause, n in causes.items())
+                print_line(f"{one.event_name}, no {side} copy: {parts}")
+        if one.unpaired:
+            print_line(f"{one.event_name}: {one.unpaired:,} beyond the page")
 
 
 def _by_fix(flags: Sequence[Flag]) -> dict[str, list[Flag]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 import msgspec
 
-from capi_middleware.cli.terminal import JSON_LINES, opened, print_json, print_line
+from capi_middleware.cli.terminal import JSON_LINES, opened, print_json, print_parts
 from capi_middleware.report.window import iso
 from capi_middleware.store.records import Known
 from capi_middleware.store.store import Store
@@ -84,7 +84,7 @@ class Watch:
                 print_json(msgspec.structs.asdict(one) | {"event_time": iso(one.event_time)})
                 continue
             server = f"{one.server} ({one.reason})" if one.reason else one.server
-            print_line(
-                f"{iso(int(one.event_time))}  {one.event_name:<16} {one.pixel_id}  "
-                f"server {server:<12} browser {one.browser:<16} {one.event_id}"
+            print_parts(
+                f"{iso(int(one.event_time))}  {one.event_name:<16} {one.pixel_id}",
+                f"server {server:<12} browser {one.browser:<16} {one.event_id}",
             )

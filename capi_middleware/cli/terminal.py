@@ -177,6 +177,12 @@ def print_line(text: str, fix: str = "") -> None:
             console.print(shown, soft_wrap=True)
 
 
+def print_parts(*parts: str) -> None:
+    """Parts on one line where they fit, else each on its own."""
+    whole = "  ".join(parts)
+    print_line(whole if len(_wrapped(whole)) == 1 else "\n  ".join(parts))
+
+
 def _wrapped(line: str) -> Sequence[str]:
     if not (console.is_terminal or os.environ.get("COLUMNS")):
         return [line]

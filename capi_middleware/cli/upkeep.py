@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -11,13 +12,16 @@ from typing import Any
 import click
 
 from capi_middleware.capi import CAPI
+from capi_middleware.cli import terminal
 from capi_middleware.cli.terminal import (
     JSON,
     WRONG,
+    called,
     capi_of,
     opened,
     print_done,
     print_json,
+    print_line,
     progress,
 )
 from capi_middleware.delivery.courier import LEASE_SECONDS
@@ -25,6 +29,7 @@ from capi_middleware.errors import StoreError
 from capi_middleware.meta.payload import about
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.report.flags import Facts, flags_of
+from capi_middleware.report.model import Flag, Health
 from capi_middleware.report.read import read_health, read_report
 from capi_middleware.report.window import last_day
 from capi_middleware.store.opening import moved_aside
@@ -93,22 +98,36 @@ def _nothing_is_due(capi: CAPI) -> bool:
 
 
 @click.command(short_help="What waits and what rests; exit code 1 if something is wrong.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, which it always is.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, which a file or pipe gets always.")
 @click.pass_obj
 def health(source: str, as_json: bool) -> None:
-    """What waits and what rests, as JSON; exit code 1 when somebody should look.
+    """What waits and what rests; exit code 1 when somebody should look.
 
     That is when a pixel rests, events are stale, or Meta refused every event of the last day.
     """
     with opened(source) as capi:
         found = read_health(capi.store, capi.config)
+        names = capi.config.pixel_names
         day = read_report(capi.store, capi.config, last_day(time.time()))
     taken = {one.pixel_id for one in day.events if one.server or one.unpaired}
     flags = flags_of(Facts(health=found)) + [
         one for one in day.flags if one.code == "delivery_rejected" and one.pixel_id not in taken
     ]
-    print_json({"health": found, "flags": flags})
+    if as_json or not terminal.console.is_terminal:
+        print_json({"health": found, "flags": flags})
+    else:
+        _print_health(found, flags, names)
     sys.exit(WRONG if flags else 0)
+
+
+def _print_health(health: Health, flags: Sequence[Flag], names: Mapping[str, str]) -> None:
+    for one in health.pixels:
+        told = f"{one.waiting:,} wait" + (f", {one.oldest_seconds:,.0f} s" if one.waiting else "")
+        rests = f", rests until {one.paused_until}: {one.paused_because}"
+        print_line(f"{called(one.pixel_id, names)}: {told}{rests if one.paused_until else ''}")
+    print_line(", ".join(f"{n:,} {state}" for state, n in health.outbox.items()) or "No events.")
+    for flag in flags:
+        print_line(f"{flag.severity}: {flag.explanation}", flag.fix)
 
 
 @click.command()

@@ -19,7 +19,7 @@ from capi_middleware.report.flags.registry import TEXTS, Texts
 from capi_middleware.report.glance import outcome, rank
 from capi_middleware.report.match_keys import PRIORITIES
 from capi_middleware.report.model import TARGET, Report, Trend
-from capi_middleware.report.numbers import goal, percent, verdict
+from capi_middleware.report.numbers import MIN_EVENTS, goal, percent, verdict
 from capi_middleware.report.pictures import timeline
 from capi_middleware.report.tables import TABLES, rows_of
 from capi_middleware.report.window import Window, is_of, iso
@@ -72,6 +72,7 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         verdicts=[verdict(event)[0] for event in report.events],
         target=TARGET,
         goal=goal(TARGET),
+        fewest=MIN_EVENTS,
         priorities=PRIORITIES,
         chosen=report.now is not None and report.now.window == report.window,
         event=asked.get("event", ""),

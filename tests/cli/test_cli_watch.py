@@ -118,7 +118,6 @@ def test_a_pixel_is_called_by_its_name(shop: Site) -> None:
     called = f"Main shop ({PIXEL_ID})"
     report, events = shop.run("report", "--fail-under", "0.9"), shop.run("events")
     assert f"All of {called}:" in report.stdout
-    assert f"Purchase at {called}, no server copy" in report.stdout
     assert f"Purchase at {called}: coverage" in report.stderr
     assert f"  Purchase  {called}" in events.stdout
     assert f"pixel {PIXEL_ID}" not in report.output + events.output
@@ -326,6 +325,44 @@ def test_the_help_says_what_exit_codes_mean(shop: Site) -> None:
     text = " ".join(shop.run("--help").stdout.split())
     for one in ("0 fine", "1 something is wrong", "2 used", "3 too", "4 the configuration"):
         assert one in text
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_health_is_lines_on_a_terminal_and_json_in_a_pipe(
+    shop: Site, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.configure(pixel='name = "Main shop"')
+    with shop.capi() as capi:
+        store_rows(capi.store, row("e1", pixel_id=PIXEL_ID, event_time=time.time() - 90))
+        capi.store.pause(PIXEL_ID, seconds=600, reason="code 190")
+    assert json.loads(shop.run("health").stdout)["health"]["pixels"][0]["waiting"] == 1
+    monkeypatch.setenv("NO_COLOR", "1")
+    made = Console(markup=False, highlight=False, force_terminal=True, width=columns)
+    monkeypatch.setattr(terminal, "console", made)
+    told = shop.run("health")
+    assert told.exit_code == 1
+    assert told.stdout.startswith(f"Main shop ({PIXEL_ID}): 1 wait, ")
+    assert [line for line in told.stdout.splitlines() if len(line) > columns] == []
+    assert "critical: " in told.stdout
+    assert told.stdout.count("  fix: ") >= 1
+
+
+def test_each_pixel_has_a_table_of_its_own_that_fits_80_columns(shop: Site) -> None:
+    named = '[[pixels]]\nid = "2222222222"\naccess_token = "t"\nname = "Wholesale, Germany"'
+    shop.configure(named, pixel='name = "Main shop"')
+    with shop.capi() as capi:
+        fill(capi, 40, 5)
+        fill(capi, 40, 5, "InitiateCheckout")
+        store_rows(capi.store, *(
+            Row(f"w{n}", "Purchase", "2222222222", time.time() - 60, None, "delivered", SENT)
+            for n in range(9)
+        ))  # fmt: skip
+    told = CliRunner(env={"COLUMNS": "80"}).invoke(main, ["--config", str(shop.path), "report"])
+    lines = [" ".join(one.split()) for one in told.stdout.splitlines()]
+    first = lines.index(f"All of Main shop ({PIXEL_ID}):")
+    second = lines.index("All of Wholesale, Germany (2222222222):")
+    assert "Purchase 40 45 40 88.9 % 88.9 % 0" in lines[first:second]
+    assert "Purchase 9 9 9 100.0 % 100.0 % 0" in lines[second:]
 
 
 def test_health_is_exit_code_1_when_meta_refuses_every_event(shop: Site) -> None:

@@ -278,6 +278,12 @@ def test_a_release_leads_to_the_time_since_beside_as_long_before(now: float) -> 
     assert 'href="/_capi/parity?event=Purchase&amp;from=2026-09-20T08%3A00%3A00Z"' in page
 
 
+def test_one_event_is_neither_judged_nor_called_done(now: float) -> None:
+    page = shown(now, "", SOLD)
+    assert "<p>Wait for more events.</p>" in page
+    assert "on target" not in page
+
+
 def test_links_keep_what_was_chosen(now: float) -> None:
     chosen = {"event": "Lead", "pixel": PIXEL_ID, "tenant": "t", "link": "l", "days": "28"}
     page = shown(now, urlencode(chosen), *some_rows(now, 200, 4))

@@ -175,6 +175,7 @@ def test_the_headline_has_the_numbers_of_the_table_below_it(n: int) -> None:
     shown = page(tally("delivered", "sent", n)).text
     assert "No data yet" not in shown
     assert "Too few to tell yet" in shown
+    assert "on target" not in shown
 
 
 def test_one_cause_is_one_thing_in_the_headline() -> None:
