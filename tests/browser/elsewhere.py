@@ -9,7 +9,7 @@ import httpx
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from capi_middleware import CAPI, CAPIMiddleware, EventRoute
@@ -30,6 +30,7 @@ BODY = """<button id=lead data-capi-event=Lead>lead</button>
     headers: {'content-type': 'application/json'}, body: '{}'})">cart</button>
 <button id=xhr onclick="const one = new XMLHttpRequest(); one.open('POST', '{api}/cart');
     one.withCredentials = true; one.send()">cart</button>
+<form method=post action="{api}/order"><button id=order>buy</button></form>
 <button id=next onclick="history.pushState({}, '', '/products/8?utm_source=x')">next</button>"""
 
 
@@ -43,11 +44,13 @@ class Front(Shop):
     async def show(self, request: Request) -> Response:
         if request.url.path == "/favicon.ico":
             return Response(status_code=204)
+        if request.url.path == "/sw.js":
+            return Response(self.worker, media_type="text/javascript")
         html = (
             "<!doctype html><html><head><title>shop</title>{head}</head><body>{body}</body></html>"
         )
         page = html.replace("{head}", self.tag).replace("{body}", self.body or BODY)
-        return HTMLResponse(page.replace("{api}", self.api))
+        return HTMLResponse(page.replace("{api}", self.api), headers=self.cache)
 
     def report(self) -> dict[str, Any]:
         """What parity.json says, by event_name."""
@@ -83,6 +86,8 @@ def open_front(hosts: tuple[str, str], **more: Any) -> Iterator[Front]:
                 # Of a stranger on 127.0.0.1 there would be nothing that Meta takes.
                 EventRoute("POST /cart", "AddToCart", custom_data=MONEY,
                            user_data={"external_id": "7"}),
+                EventRoute("POST /order", "Purchase", custom_data=MONEY,
+                           user_data={"external_id": "7"}, dedupe_key="1"),
             ],
             "origins": [front.url],
             "graph_url": meta_url,
@@ -95,8 +100,16 @@ def open_front(hosts: tuple[str, str], **more: Any) -> Iterator[Front]:
         async def cart(request: Request) -> Response:
             return JSONResponse({})
 
+        async def order(request: Request) -> Response:
+            return RedirectResponse(f"{front.url}/thanks", 303)
+
         app = CORSMiddleware(
-            Starlette(routes=[Route("/cart", cart, methods=["POST"])]),
+            Starlette(
+                routes=[
+                    Route("/cart", cart, methods=["POST"]),
+                    Route("/order", order, methods=["POST"]),
+                ]
+            ),
             allow_origins=[front.url], allow_credentials=True, allow_methods=["POST"],
             allow_headers=["content-type"],
         )  # fmt: skip

@@ -89,3 +89,66 @@ def test_a_page_of_an_origin_that_nobody_named_gets_nothing(page: Page, until: U
         )
         assert page.evaluate("window.fbq") is None
         assert not front.meta.received.pairs()
+
+
+def test_an_order_of_a_form_goes_on_to_the_page_elsewhere_that_it_leads_to(
+    front: Front, page: Page, until: Until, problems: Problems
+) -> None:
+    before, orders = front.browser("PageView").count("sent"), front.browser("Purchase")
+    front.tag = CLASSIC
+    page.goto(f"{front.url}/")
+    until(lambda: sent(front, PageView=before + 1))
+    page.click("#order")
+    page.wait_for_url("**/thanks")
+    until(lambda: sent(front, PageView=before + 2))
+    # No cookie of the API's goes to another site.
+    state = "sent" if "shop." in front.url else "other_site"
+    until(lambda: front.browser("Purchase") == [*orders, state])
+    assert front.browser("Purchase") == [*orders, state]
+    assert front.pairs("Purchase") == [(1, int(state == "sent"))]
+    assert problems.console == []
+
+
+PASSES_ON = """addEventListener('install', () => skipWaiting());
+addEventListener('activate', event => event.waitUntil(clients.claim()));
+addEventListener('fetch', event => event.respondWith(fetch(event.request)));"""
+#: Shows each page again as it was, and our script.
+KEEPS = PASSES_ON.replace(
+    "fetch(event.request)",
+    """(async () => {
+    const kept = await caches.open('all'), ask = event.request;
+    if (ask.method !== 'GET' || /_capi.b|tr.$|events/.test(ask.url)) return fetch(ask);
+    const known = await kept.match(ask);
+    if (known) return known;
+    const answer = await fetch(ask);
+    await kept.put(ask, answer.clone());
+    return answer;
+})()""",
+)
+
+
+@pytest.mark.parametrize("worker", [PASSES_ON, KEEPS], ids=["passes on", "keeps"])
+def test_behind_a_service_worker_of_the_page_both_copies_are_there(
+    front: Front, page: Page, until: Until, problems: Problems, worker: str
+) -> None:
+    front.tag, front.worker = CLASSIC, worker
+    names = ("PageView", "ViewContent")
+    before = {name: front.browser(name) for name in (*names, "AddToCart")}
+
+    def visit(n: int) -> None:
+        page.goto(f"{front.url}/products/9")
+        until(lambda: sent(front, **{name: before[name].count("sent") + n for name in names}))
+
+    visit(1)
+    page.evaluate("navigator.serviceWorker.register('/sw.js')")
+    page.wait_for_function("!!navigator.serviceWorker.controller")
+    for n in (2, 3):  # by the worker, which may keep it
+        visit(n)
+        assert page.evaluate("performance.getEntriesByType('navigation')[0].workerStart > 0")
+    page.click("#json")
+    until(lambda: sent(front, AddToCart=before["AddToCart"].count("sent") + 1))
+    assert front.told("AddToCart")[-1]["event_source_url"] == f"{front.url}/products/9"
+    for name, n in {"PageView": 3, "ViewContent": 3, "AddToCart": 1}.items():
+        assert front.browser(name) == sorted([*before[name], *["sent"] * n])
+        assert front.pairs(name)[-n:] == [(1, 1)] * n
+    assert problems.console == []
