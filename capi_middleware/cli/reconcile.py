@@ -15,7 +15,16 @@ from msgspec.structs import replace
 
 from capi_middleware.capi import CAPI
 from capi_middleware.cli import terminal
-from capi_middleware.cli.orders import USUAL, NotPaid, Order, Orders, read_orders
+from capi_middleware.cli.orders import (
+    MEANINGS,
+    NotPaid,
+    Numbers,
+    Order,
+    Orders,
+    Written,
+    numbers_in,
+    read_orders,
+)
 from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.events import SENT, VAGUE_BROWSER_CAUSES
@@ -40,7 +49,8 @@ class Judged(Struct, frozen=True):
 
     `reached` says by which channel Meta got it ("waiting": the server copy is still on its way;
     "tracked": that was so long ago that its row was pruned).
-    `why` names the cause of an order that did not; `replay` is YES, or why it may not be sent.
+    `why` names the cause of an order that did not, `cause` what orders with that cause have in
+    common; `replay` is YES, or why it may not be sent.
     """
 
     order: Order
@@ -48,6 +58,75 @@ class Judged(Struct, frozen=True):
     reached: Reached
     why: str = ""
     replay: str = ""
+    cause: str = ""
+
+
+class DedupeKey(Struct, frozen=True):
+    """Where the dedupe_key of an order is in the file, and how sure that is.
+
+    `in_ledger` of the `looked_up` first orders are known by it. `doubt` is why nobody knows how the
+    app writes it, "" where it is known.
+    """
+
+    column: str
+    written: Written
+    in_ledger: int
+    looked_up: int
+    doubt: str = ""
+
+
+def _dedupe_key(capi: CAPI, event: str, found: Sequence[Numbers], example: str | None) -> DedupeKey:
+    """The column and the way of writing that the ledger knows most orders by.
+
+    Raises click.UsageError where it knows none and two columns fit alike.
+    """
+    if example is not None:
+        for one in found:
+            core = one.first[0].removeprefix("#") if one.first else ""
+            if core and core in example:
+                before, _, after = example.partition(core)
+                return _known_by(capi, event, one, Written(True, before, after))
+        numbers = ", ".join(f"{one.first[0]!r}" for one in found if one.first) or "none"
+        raise click.UsageError(
+            f"--dedupe-key: found {example!r}, expected that of the file's first order: {numbers}"
+        )
+    ways = [
+        _known_by(capi, event, one, Written(bare))
+        for one in found
+        for bare in (False, True)
+        if not bare or any(text.startswith("#") for text in one.first)
+    ]
+    best = max(ways, key=lambda way: way.in_ledger)
+    if best.in_ledger:
+        return best
+    alike = [one for one in found if one.rank == min(each.rank for each in found)]
+    if len(alike) > 1:
+        shown = ", ".join(f"{one.column!r} ({one.first[0]!r})" for one in alike if one.first)
+        if not sys.stdin.isatty():
+            raise click.UsageError(
+                f"found {len(alike)} columns that may be the dedupe_key, {shown}, and the ledger "
+                "knows no order by either, expected --id-column"
+            )
+        names = [one.column for one in alike]
+        named = click.prompt(f"Which is the dedupe_key, {shown}?", type=click.Choice(names))
+        alike = [one for one in alike if one.column == named]
+    best = next(way for way in ways if way.column == alike[0].column)
+    if sum(way.column == best.column for way in ways) > 1:
+        doubt = "the ledger knows no order of the file, with # or without: give --dedupe-key"
+        best = replace(best, doubt=doubt)
+    return best
+
+
+def _known_by(capi: CAPI, event: str, numbers: Numbers, written: Written) -> DedupeKey:
+    keys = {written(text) for text in numbers.first}
+    minters = [Minter([secret]) for secret in capi.config.secrets]
+    ids = {one.mint(event, 0.0, key): key for key in keys for one in minters}
+    known = set[str]()
+    for start in range(0, len(ids), MOST_FOUND):
+        some = list(ids)[start : start + MOST_FOUND]
+        known |= {ids[one.event_id] for one in capi.store.find(some) if one.event_name == event}
+        known |= {ids[event_id] for event_id in capi.store.remembered(some)}
+    return DedupeKey(numbers.column, written, len(known), len(keys))
 
 
 class Ledger:
@@ -55,9 +134,11 @@ class Ledger:
 
     def __init__(
         self, config: Config, store: Store, event_name: str, orders: Sequence[Order], *,
-        consented: bool,
+        consented: bool, doubt: str = "",
     ) -> None:  # fmt: skip
         self._config, self._event_name, self._consented = config, event_name, consented
+        #: Why nobody knows how the app writes its dedupe_keys.
+        self._doubt = doubt
         self._now = time.time()
         # An event_id was signed by the key of its day: each that still verifies may have.
         minters = [Minter([secret]) for secret in config.secrets]
@@ -120,17 +201,22 @@ class Ledger:
                     may = "the browser copy may have reached Meta"
             case state:
                 why, may = f"no server copy ({state})", "the ledger holds it without a copy"
-        return Judged(order, known.pixel_id, "no", f"{why}, browser: {known.browser}", may)
+        why = f"{why}, browser: {known.browser}"
+        return Judged(order, known.pixel_id, "no", why, may, why)
 
     def _unknown_at(self, order: Order, pixel_id: str) -> Judged:
         if order.id in self._tracked:
             why = f"tracked on {iso(self._tracked[order.id])[:10]}, its row was pruned"
-            return Judged(order, pixel_id, "tracked", why, "it was tracked before")
+            return Judged(
+                order, pixel_id, "tracked", why, "it was tracked before",
+                "tracked before, its row was pruned",
+            )  # fmt: skip
         first = int(order.time - order.slack) // _HOUR - 1
         last = int(order.time + order.slack) // _HOUR + 1
         nearby = sum(max(0, self._free[pixel_id, hour * _HOUR]) for hour in range(first, last + 1))
         if order.time < self._now - self._config.retention_days * 86_400:
             why = replay = "older than the ledger"
+            nearby = 0
         elif nearby:
             why = f"not in the ledger; {nearby:,} events of that time have no order of this file"
             replay = "it may be one of them under another event_id (no dedupe_key)"
@@ -139,12 +225,14 @@ class Ledger:
             replay = "consent unknown: give a consent column or --consented"
         else:
             why, replay = "never tracked", self._may_replay(order)
-        return Judged(order, pixel_id, "no", why, replay)
+        cause = "not in the ledger; events of that time have no order of this file"
+        return Judged(order, pixel_id, "no", why, replay, cause if nearby else why)
 
     def _may_replay(self, order: Order) -> str:
         """YES, or why Meta would refuse the order or must not get it."""
         lacks_value = order.value is None or not order.currency
         reasons = (
+            (bool(self._doubt), self._doubt),
             (order.consent is False, "the visitor denied consent"),
             (order.time < self._now - OLDEST_EVENT,
              "Meta takes no event of more than seven days ago"),
@@ -209,7 +297,7 @@ def _sums(orders: Sequence[Order]) -> Mapping[str, float]:
 
 
 def _column_options(command: Any) -> Any:
-    for name in reversed(USUAL):
+    for name in reversed(MEANINGS):
         text = f"The column of the {name}; by its usual names without it."
         command = click.option(f"--{name}-column", help=text)(command)
     return command
@@ -221,6 +309,10 @@ def _column_options(command: Any) -> Any:
 @_column_options
 @click.option("--currency", default="", help="For lines that name none.")
 @click.option("--timezone", help="Of times without an offset, e.g. Europe/Berlin.")
+@click.option(
+    "--dates", type=click.Choice(["day-first", "month-first"]), help="How 3/4/2026 is meant."
+)
+@click.option("--dedupe-key", help="Your app's dedupe_key of the file's first order.")
 @click.option("--replay", is_flag=True, help="Queue what is missing and may be sent.")
 @click.option(
     "--action-source",
@@ -232,37 +324,47 @@ def _column_options(command: Any) -> Any:
 @click.pass_obj
 def reconcile(
     source: str, /, file: Path, event: str, currency: str, timezone: str | None, replay: bool,
-    action_source: ActionSource | None, consented: bool, as_json: bool, **columns: str | None,
+    action_source: ActionSource | None, consented: bool, as_json: bool, dates: str | None,
+    dedupe_key: str | None, **columns: str | None,
 ) -> None:  # fmt: skip
     """Compare paid orders (CSV) with the ledger: which never reached Meta, and why.
 
     Orders whose status says refunded, cancelled or not paid, and that were sent, are named.
 
-    The id column is the dedupe_key of the event. --replay queues orders of the last seven days
+    The number of an order is the dedupe_key of the event: of several columns that which the ledger
+    knows orders by, with Shopify's # or without. --replay queues orders of the last seven days
     that are in no ledger, with the order's time, and never one that Meta may have counted. E-mail
     and phone are hashed in memory. Exit code 0 when every order reached Meta, is on its way or was
     queued; 1 when one is missing; 2 when the file holds no paid order.
     """
-    chosen = {name: columns[f"{name}_column"] for name in USUAL}
-    try:
-        zone = ZoneInfo(timezone) if timezone else None
-        read = read_orders(file, chosen, currency=currency, zone=zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise click.UsageError(str(error)) from None
+    chosen = {name: columns[f"{name}_column"] for name in MEANINGS}
     with terminal.opened(source) as capi:
         if not capi.config.pixel_ids(event):
             raise click.UsageError(f"--event: found {event!r}, expected one that a pixel takes")
-        ledger = Ledger(capi.config, capi.store, event, read.orders, consented=consented)
+        try:
+            zone = ZoneInfo(timezone) if timezone else None
+            key = _dedupe_key(capi, event, numbers_in(file, chosen["id"]), dedupe_key)
+            read = read_orders(
+                file, {**chosen, "id": key.column}, currency=currency, zone=zone,
+                written=key.written, day_first=None if dates is None else dates == "day-first",
+            )  # fmt: skip
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise click.UsageError(str(error)) from None
+        ledger = Ledger(
+            capi.config, capi.store, event, read.orders, consented=consented, doubt=key.doubt
+        )
         judged = [one for order in read.orders for one in ledger.judge(order)]
         where: ActionSource = action_source or capi.config.action_source or "other"
         queued = _replay(capi, event, judged, where) if replay else frozenset()
         unpaid = _sent_unpaid(capi, event, read)
+        shown = _shown_key(capi, event, key, read)
     # At another pixel the same order may be a dead letter: there its row stays as it is.
     judged = [
         replace(one, replay=_QUEUED) if one.replay == YES and one.order.id in queued else one
         for one in judged
     ]
-    told = _told(read, judged) | {"queued": len(queued), "sent_unpaid": unpaid}
+    told = _told(read, judged)
+    told |= {"queued": len(queued), "sent_unpaid": unpaid, "dedupe_key": shown}
     terminal.print_json(told) if as_json else _print(event, told)
     missing = any(one.reached == "no" and one.replay != _QUEUED for one in judged)
     if not read.orders:
@@ -296,21 +398,35 @@ def _replay(
     return frozenset(queued[one.event_id] for one in known if one.server in _ON_ITS_WAY)
 
 
+def _shown_key(capi: CAPI, event: str, key: DedupeKey, read: Orders) -> dict[str, Any]:
+    """The dedupe_key of the first order and its event_id, beside the newest in the ledger."""
+    first = read.orders[0] if read.orders else None
+    made = first and capi.issuer.minter.mint(event, first.time, first.id)
+    newest = capi.store.newest(1, event)
+    return {
+        "column": key.column, "first": first and first.id, "event_id": made,
+        "in_ledger": key.in_ledger, "looked_up": key.looked_up, "doubt": key.doubt,
+        "newest_in_ledger": newest[0].event_id if newest else None,
+    }  # fmt: skip
+
+
 def _told(read: Orders, judged: Sequence[Judged]) -> dict[str, Any]:
     """What a program is told, and people from it: the channels first, then the frequent causes."""
-    groups: dict[tuple[str, str, str], list[Order]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Judged]] = defaultdict(list)
     for one in judged:
-        groups[one.pixel_id, one.reached, one.why].append(one.order)
+        groups[one.pixel_id, one.reached, one.cause or one.why].append(one)
     outcomes = sorted(groups.items(), key=lambda item: (item[0][1] == "no", -len(item[1])))
     return {
         "columns": read.columns,
         "orders": len(read.orders),
-        "unpaid": read.unpaid,
+        "unpaid": sum(read.left_out.values()),
+        "left_out": read.left_out,
         "bad_lines": read.bad_lines,
         "outcomes": [
-            {"pixel_id": pixel_id, "reached": reached, "why": why, "orders": len(orders),
-             "value": _sums(orders)}
-            for (pixel_id, reached, why), orders in outcomes
+            {"pixel_id": pixel_id, "reached": reached, "orders": len(those),
+             "why": those[0].why if len({one.why for one in those}) == 1 else cause,
+             "value": _sums([one.order for one in those]), "example": those[0].order.id}
+            for (pixel_id, reached, cause), those in outcomes
         ],
         "missing": [
             {"order": one.order.id, "line": one.order.line, "time": iso(one.order.time),
@@ -326,7 +442,15 @@ def _told(read: Orders, judged: Sequence[Judged]) -> dict[str, Any]:
 def _print(event: str, told: dict[str, Any]) -> None:
     found = ", ".join(f"{meaning} from {name!r}" for meaning, name in told["columns"].items())
     terminal.print_line(f"Columns: {found}")
-    terminal.console.print(f"{told['orders']:,} paid orders, {told['unpaid']:,} unpaid left out")
+    key = told["dedupe_key"]
+    if key["first"] is not None:
+        terminal.print_line(
+            f"dedupe_key: {key['first']!r} is {key['event_id']}, the newest {event} in the ledger "
+            f"{key['newest_in_ledger'] or 'none'}; {key['in_ledger']:,} of the first "
+            f"{key['looked_up']:,} orders are in it"
+        )
+    left_out = ", ".join(f"{n:,} {why}" for why, n in told["left_out"].items())
+    terminal.print_line(f"{told['orders']:,} paid orders, left out: {left_out or 'none'}")
     bad_lines, missing, queued = told["bad_lines"], told["missing"], told["queued"]
     for bad in bad_lines[:_SHOWN]:
         terminal.console.print(f"line {bad['line']}: {bad['why']}")

@@ -350,7 +350,7 @@ def test_a_thousand_orders_and_more_are_looked_up(shop: Site) -> None:
     [("12.50", "EUR", 12.5), ("12,50 €", "EUR", 12.5), ("1.234,56", "EUR", 1234.56),
      ("1,234.56", "USD", 1234.56), ("1.234.567", "EUR", 1234567), ("7", "EUR", 7),
      ("10.500", "KWD", 10.5), ("10.500", "EUR", None), ("1,234", "USD", None),
-     ("", "EUR", None), ("-5.00", "EUR", -5), ("--", "EUR", None), ("9.", "EUR", 9)],
+     ("", "EUR", None), ("-5.00", "EUR", None), ("--", "EUR", None), ("9.", "EUR", 9)],
 )  # fmt: skip
 def test_a_value_is_read_as_it_is_written_or_not_at_all(
     tmp_path: Path, given: str, currency: str, value: float | None
@@ -360,7 +360,7 @@ def test_a_value_is_read_as_it_is_written_or_not_at_all(
     read = read_orders(path, {})
     values = [None if one.value is None else float(one.value) for one in read.orders]
     assert values == ([] if value is None and given else [value])
-    assert len(read.orders) + len(read.bad_lines) == 1
+    assert len(read.orders) + len(read.bad_lines) + sum(read.left_out.values()) == 1
 
 
 def test_an_event_that_no_pixel_takes_is_a_mistake(shop: Site) -> None:
@@ -374,3 +374,96 @@ def test_an_event_time_that_meta_refuses_is_refused(shop: Site, event_time: floa
     moment = event_time or time.time() + 90
     with shop.capi() as capi, pytest.raises(ValueError, match="event_time: found"):
         capi.track("Lead", user_data=UserData(em="a@example.com"), event_time=moment)
+
+
+def export(shop: Site, *numbers: str, ago: float = DAY, names: str = "Name,Id") -> str:
+    """An export of Shopify with these numbers; its ids are 5501 and on."""
+    head = f"{names},Financial Status,Paid at,Total,Currency,Email"
+    lines = [
+        f"{number},{5501 + n},paid,{stamp(ago)},10.50,EUR,p{n}@example.com"
+        for n, number in enumerate(numbers)
+    ]
+    path = shop.folder / "export.csv"
+    path.write_text("\n".join([head, *lines]) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("of_the_app", "column", "first"),
+    [("#{}", "Name", "#1001"), ("{}", "Name", "1001"), ("id", "Id", "5501")],
+)
+def test_the_ledger_tells_which_column_is_the_dedupe_key_and_how_it_is_written(
+    shop: Site, of_the_app: str, column: str, first: str
+) -> None:
+    key = "5502" if of_the_app == "id" else of_the_app.format(1002)
+    with shop.capi() as capi:
+        purchase(capi, key, DAY, "delivered", SENT)
+    told = shop.told("reconcile", export(shop, "#1001", "#1002"), "--replay")
+    shown = told["dedupe_key"]
+    assert (shown["column"], shown["first"]) == (column, first)
+    assert (shown["in_ledger"], shown["looked_up"]) == (1, 2)
+    assert why(told) == {first: ("never tracked", "queued")}
+    with shop.capi() as capi:
+        (known,) = capi.store.find([capi.issuer.mint("Purchase", first)])
+        assert (known.server, shown["event_id"]) == ("pending", known.event_id)
+
+
+def test_where_two_columns_fit_and_the_ledger_knows_neither_the_command_asks(shop: Site) -> None:
+    path = export(shop, "#1001")
+    done = shop.run("reconcile", path)
+    assert done.exit_code == 2
+    assert "'Id' ('5501'), 'Name' ('#1001')" in " ".join(done.output.split())
+    assert "--id-column" in done.output
+    assert shop.told("reconcile", path, "--id-column", "Id", "--replay")["queued"] == 1
+
+
+def test_nobody_guesses_a_number_sign_for_a_replay(shop: Site) -> None:
+    path = export(shop, "#1001")
+    told = shop.told("reconcile", path, "--id-column", "Name", "--replay")
+    assert told["queued"] == 0
+    assert "give --dedupe-key" in why(told)["#1001"][1]
+    told = shop.told("reconcile", path, "--dedupe-key", "gid://shopify/Order/1001", "--replay")
+    assert why(told) == {"gid://shopify/Order/1001": ("never tracked", "queued")}
+    done = shop.run("reconcile", path, "--dedupe-key", "another")
+    assert (done.exit_code, "that of the file's first order" in done.output) == (2, True)
+
+
+def test_replays_in_any_form_and_order_never_make_a_second_id(shop: Site) -> None:
+    with shop.capi() as capi:
+        purchase(capi, "1001", DAY, "delivered", SENT)
+    for numbers in (("#1001", "#1002", "#1003"), ("#1003", "#1002"), ("#1002", "#1001", "#1003")):
+        shop.told("reconcile", export(shop, *numbers), "--replay")
+    bare = export(shop, "1001", "1002", "1003", names="order_number,x")
+    assert shop.told("reconcile", bare, "--replay")["queued"] == 0
+    with shop.capi() as capi:
+        rows = capi.store.recent(50)
+        keys = [capi.issuer.mint("Purchase", key) for key in ("1001", "1002", "1003")]
+        assert sorted(one.event_id for one in rows) == sorted(keys)
+
+
+def test_orders_with_one_cause_are_one_row(shop: Site) -> None:
+    with shop.capi() as capi:
+        for n, days in enumerate((4.0, 5.0, 6.0)):
+            purchase(capi, f"T{n}", days * DAY, "delivered", SENT)
+        capi.store.prune(time.time() - DAY)
+        for hours, n in ((30, 1), (40, 2)):
+            for _ in range(n):
+                capi.track("Purchase", value=1, currency="EUR",
+                           event_time=time.time() - hours * 3600)  # fmt: skip
+    tracked = [(f"T{n}", days * DAY) for n, days in enumerate((4.0, 5.0, 6.0))]
+    nearby = [("N0", 30 * 3600.0), ("N1", 40 * 3600.0)]
+    told = shop.told("reconcile", write(shop, *tracked, *nearby))
+    assert [(one["reached"], one["orders"], one["why"]) for one in told["outcomes"]] == [
+        ("tracked", 3, "tracked before, its row was pruned"),
+        ("no", 2, "not in the ledger; events of that time have no order of this file"),
+    ]
+
+
+def test_what_is_left_out_is_told_apart(shop: Site) -> None:
+    words = ["paid", "refunded", "cancelled", "pending"]
+    lines = [f"{n},{stamp(60)},5.00,EUR,{word}" for n, word in enumerate(words)]
+    path = shop.folder / "orders.csv"
+    head = "order_id,paid_at,total,currency,status"
+    path.write_text("\n".join([head, *lines, f"9,{stamp(60)},-5.00,EUR,paid"]) + "\n")
+    text = " ".join(shop.run("reconcile", str(path)).output.split())
+    assert "1 paid orders, left out: 1 refunded, 1 cancelled, 1 not paid, 1 negative" in text
