@@ -44,7 +44,7 @@ from capi_middleware.meta.http import STEP_SECONDS, Answer, HTTPClient, NoAnswer
 from capi_middleware.meta.payload import encode
 from capi_middleware.meta.user_data import UserData
 from capi_middleware.meta.versions import LAST_DAYS, NEWEST, version_at
-from capi_middleware.page.csp import own_address, rule
+from capi_middleware.page.csp import integrity, own_address, rule
 from capi_middleware.report.flags import Facts, flags_of
 from capi_middleware.report.read import read_health
 from capi_middleware.signing import Minter, fingerprint
@@ -473,6 +473,7 @@ def _policy(url: str, headers: Mapping[str, str], html: str) -> list[Finding]:
         and (content := _CONTENT.search(tag))
     ]
     enforced += filter(None, [headers.get("content-security-policy")])
+    enforced += integrity(headers.get("integrity-policy", ""))
     if not enforced:
         return [_found("no_policy")]
     parts = urlsplit(url)

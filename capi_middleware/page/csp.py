@@ -1,7 +1,7 @@
 """Content Security Policy: may our script run in this page, under which nonce, and what else?
 
-The rules are those of CSP Level 3 (W3C). The tag is one external script of the page's own
-origin; no policy is ever edited.
+The rules are those of CSP Level 3 and of Integrity-Policy (W3C). The tag is one external script
+of the page's own origin; no policy is ever edited.
 """
 
 import re
@@ -26,6 +26,9 @@ _HOST_SOURCE = re.compile(
 )
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
+#: The destinations of an Integrity-Policy, and the directive that it is judged as.
+_INTEGRITY = re.compile(r"blocked-destinations\s*=\s*\(([^)]*)\)")
+_BY_INTEGRITY = "integrity-policy"
 _IN_SANDBOX = {"allow-scripts", "allow-same-origin"}
 
 
@@ -62,6 +65,12 @@ def own_address(scheme: str, host: str) -> Address:
     return Address(scheme, name.lower(), port)
 
 
+def integrity(value: str) -> list[str]:
+    """The policies that an Integrity-Policy header comes to for rule(): one if it is of scripts."""
+    found = _INTEGRITY.search(value)
+    return [_BY_INTEGRITY] if found and "script" in found[1].split() else []
+
+
 def rule(enforced: Sequence[str], report_only: Sequence[str], own: Address) -> Ruling:
     """Judge the tag by all policies of a response.
 
@@ -69,8 +78,9 @@ def rule(enforced: Sequence[str], report_only: Sequence[str], own: Address) -> R
     allow the tag, all by the same nonce where they ask for one. A report-only policy never
     blocks, but its nonce is used where no enforced one exists, to keep its reports quiet.
     `notes` name what is blocked although the tag may run: "script-src" (Meta's library),
-    "img-src" (the pixel), "connect-src" (our beacon), "connect-src-meta" (the pixel by fetch, which
-    tells more than an image).
+    "integrity-policy" (the same, as it has no integrity; the tag must have one), "img-src" (the
+    pixel), "connect-src" (our beacon), "connect-src-meta" (the pixel by fetch, which tells more
+    than an image).
     """
     # Nonces differ from response to response, the rest of the policies does not: it is judged
     # once, with a number in the place of each nonce.
@@ -184,6 +194,8 @@ def _notes(policies: list[Policy], own: Address) -> tuple[str, ...]:
             or all(_reaches(scripts, address, own) for address in _LIBRARY)
         ):
             notes.append("script-src")
+        if _BY_INTEGRITY in policy:
+            notes.append(_BY_INTEGRITY)
         images = _sources(policy, "img-src", "default-src")
         if images is not None and not _reaches(images, _PIXEL, own):
             notes.append("img-src")

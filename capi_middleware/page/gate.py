@@ -7,7 +7,7 @@ from functools import lru_cache
 from msgspec import Struct
 from msgspec.structs import replace
 
-from capi_middleware.page.csp import own_address, rule
+from capi_middleware.page.csp import integrity, own_address, rule
 
 Header = tuple[bytes, bytes]
 
@@ -65,7 +65,9 @@ _REFERRERS = _HIDING | frozenset(
     [b"no-referrer-when-downgrade", b"same-origin", b"origin-when-cross-origin",
      b"strict-origin-when-cross-origin", b"unsafe-url"]
 )  # fmt: skip
-_POLICIES = (b"content-security-policy", b"content-security-policy-report-only")
+_POLICIES = (
+    b"content-security-policy", b"content-security-policy-report-only", b"integrity-policy"
+)  # fmt: skip
 # What lets a cache keep a response, in seconds; cache-maxage is Akamai's.
 _LIFETIMES = frozenset(
     [b"max-age", b"s-maxage", b"cache-maxage", b"stale-while-revalidate", b"stale-if-error"]
@@ -111,6 +113,8 @@ def inspect(
             enforced.append(value.decode("latin-1"))
         elif lower == b"content-security-policy-report-only":
             report_only.append(value.decode("latin-1"))
+        elif lower == b"integrity-policy":
+            enforced += integrity(value.decode("latin-1"))
     # Equal ones are one (RFC 9110, section 8.6).
     digits = lengths[0] if lengths and lengths.count(lengths[0]) == len(lengths) else b""
     has_length = not lengths or (digits.isdigit() and len(digits) <= _LONGEST_LENGTH)
@@ -128,8 +132,9 @@ def inspect_head(
     """The verdict on a response that is to be injected, with the policies of its page besides."""
     fields = _fields(headers)
     texts = {name: [one.decode("latin-1") for one in fields.get(name, ())] for name in _POLICIES}
-    enforced, report_only = (texts[name] for name in _POLICIES)
-    return _ruled(verdict, [*enforced, *policies], report_only, scheme, host)
+    enforced, report_only, wanted = (texts[name] for name in _POLICIES)
+    enforced += [*policies, *(one for value in wanted for one in integrity(value))]
+    return _ruled(verdict, enforced, report_only, scheme, host)
 
 
 def _ruled(

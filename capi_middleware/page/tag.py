@@ -81,6 +81,7 @@ class _Block(Private, Struct, omit_defaults=True):
     q: Sequence[Any] | None = None
     g: str = ""
     r: bool = False
+    i: bool = False
 
 
 def below(mount: str, prefix: str) -> str:
@@ -222,10 +223,11 @@ class TagMaker:
         prefix = below(mount, self._prefix) if mount else self._prefix
         state, limits = (None, None) if consent is GRANTED else told_consent(consent)
         state = UNANSWERED if held else state
+        vouched = "integrity-policy" in refused
         block = _encode(
             _Block(
                 prefix, self._script_url, pixels, events, ask, self._mirror, key, state, limits,
-                waiting, mark, way, self._heard, held, hides,
+                waiting, mark, way, self._heard, held, hides, vouched,
             )
         )  # fmt: skip
         if not block.isascii():
@@ -234,11 +236,14 @@ class TagMaker:
             block = block.replace(character, escape)
         element = b""
         if not has_script:
-            is_own = mount or nonce or origin
-            element = self._script(origin + prefix, nonce) if is_own else self._element
+            is_own = mount or nonce or origin or vouched
+            element = self._script(origin + prefix, nonce, vouched) if is_own else self._element
         return b'<script type="application/json" data-c>%b</script>%b' % (block, element)
 
-    def _script(self, prefix: str, nonce: str | None) -> bytes:
-        with_nonce = f' nonce="{nonce}"' if nonce else ""
+    def _script(self, prefix: str, nonce: str | None, vouched: bool = False) -> bytes:
+        more = f' nonce="{nonce}"' if nonce else ""
+        if vouched:
+            digest = base64.b64encode(sha256(script(self.listens)).digest()).decode()
+            more += f' integrity="sha256-{digest}" crossorigin'
         source = f"{prefix}/s.js?v={script_version(self.listens)}"
-        return f'<script src="{source}" async{with_nonce}></script>'.encode("ascii")
+        return f'<script src="{source}" async{more}></script>'.encode("ascii")

@@ -124,9 +124,16 @@ POLICIES: dict[str, tuple[str, str]] = {
     "with Trusted Types of its own": (
         "require-trusted-types-for 'script'; trusted-types shop", "1+0 csp",
     ),
+    "with Trusted Types and a default": (
+        "require-trusted-types-for 'script'; trusted-types default", "1+1 sent",
+    ),
     "of a sandbox": ("sandbox allow-scripts allow-forms", ""),
     "of a sandbox of this origin": ("sandbox allow-scripts allow-same-origin", "1+1 sent"),
 }  # fmt: skip
+TRUSTED = (
+    "<script>window.trustedTypes && trustedTypes.createPolicy('default',"
+    " {createScriptURL: url => url})</script>"
+)
 HEADERS: dict[str, dict[str, str]] = {
     "a policy that only reports": {"content-security-policy-report-only": "img-src 'self'"},
     "no-referrer": {"referrer-policy": "no-referrer"},
@@ -135,6 +142,9 @@ HEADERS: dict[str, dict[str, str]] = {
     "an opener of its own": {"cross-origin-opener-policy": "same-origin"},
     "no permissions": {"permissions-policy": "geolocation=(), attribution-reporting=()"},
     "an unload policy": {"permissions-policy": "unload=()"},
+    "an integrity that is reported": {
+        "integrity-policy-report-only": "blocked-destinations=(script)"
+    },
     "nosniff": {"x-content-type-options": "nosniff", "x-frame-options": "DENY"},
 }
 
@@ -145,6 +155,7 @@ def policies() -> Iterator[Scene]:
             yield Scene(
                 name=f"a policy {name}{answer}",
                 policy=policy,
+                head=TRUSTED if "default" in policy and "types" in policy else "",
                 expects=viewed(state) if state else NO_TAG,
                 meta=picture if answer else honest,
             )
@@ -158,6 +169,12 @@ def policies() -> Iterator[Scene]:
             name=f"a policy in the page without {name}", expects=expects,
             head=f'<meta http-equiv=Content-Security-Policy content="{policy}">',
         )  # fmt: skip
+    # Not every browser knows it; nowhere is our own script refused.
+    yield Scene(
+        name="headers: an integrity of scripts",
+        headers={"integrity-policy": "blocked-destinations=(script)"},
+        expects=viewed("1+? csp|sent"),
+    )  # fmt: skip
     yield Scene(
         name="two policies", policy="script-src 'self' {meta}, img-src 'self'",
         expects=viewed("1+0 csp"),

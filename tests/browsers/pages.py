@@ -23,6 +23,7 @@ from tests.browsers.scene import (
     run,
     told,
     viewed,
+    when,
 )
 from tests.support.configs import PIXEL_ID, TOKEN
 
@@ -33,10 +34,17 @@ ODDITIES: dict[str, tuple[str, str]] = {
     "frozen pictures": ("Object.freeze(HTMLImageElement.prototype)", "sent|unknown"),
     "a frozen array": ("Object.freeze(Array.prototype)", "sent"),
     "a frozen XMLHttpRequest": ("Object.freeze(XMLHttpRequest.prototype)", "sent"),
+    "frozen prototypes": (
+        "for (const one of [Object, Array, Function, String, RegExp, Promise, Map, WeakMap, Event,"
+        " EventTarget, Node, Element, Document, Storage, XMLHttpRequest, HTMLImageElement,"
+        " HTMLScriptElement, HTMLFormElement]) Object.freeze(one.prototype)", "sent|unknown",
+    ),
+    "a frozen navigator": ("Object.freeze(navigator)", "sent"),
     "a placeholder function": ("window.fbq = function () {}", "sent"),
     "a placeholder object": ("window.fbq = {}", "sent"),
     "a placeholder null": ("window.fbq = window._fbq = null", "sent"),
     "no sendBeacon": ("delete Navigator.prototype.sendBeacon", "sent"),
+    "a sendBeacon that is null": ("navigator.sendBeacon = null", "sent"),
     "a sendBeacon that throws": ("navigator.sendBeacon = () => { throw Error('no') }", "sent"),
     "a sendBeacon that refuses": ("navigator.sendBeacon = () => false", "sent"),
     "no storage": (
@@ -260,20 +268,45 @@ WORKERS = {
         " return old || fresh }))"
     ),
 }
+#: Cloudflare's Rocket Loader: scripts have another type, and are put in anew in the end.
+ROCKET = (
+    "fetch(event.request).then(r => r.text().then(text => new Response(text.replace("
+    "/<script(?! type)/g, '<script type=\"r0cket-text/javascript\"').replace('</body>',"
+    "() => '<script>(async () => { for (const old of document.querySelectorAll("
+    '"script[type^=r0cket]")) { const made = document.createElement("script");'
+    ' for (const { name, value } of old.attributes) if (name !== "type")'
+    " made.setAttribute(name, value); made.async = false; made.text = old.text;"
+    " const done = new Promise(done => { made.onload = made.onerror = done });"
+    " old.replaceWith(made); if (made.src) await done } })()</' + 'script></body>'"
+    "), {headers: {'content-type': 'text/html'}})))"
+)
 REGISTER = (
     "navigator.serviceWorker.register('/sw.js').then(() => navigator.serviceWorker.ready)"
     ".then(() => 1)"
 )
 
 
+#: Shows that scripts of the page ran late.
+SEEN = "<script>window.rocket = document.currentScript.onload && 1</script>"
+
+
+def _worker(answer: str) -> str:
+    """What answers for pages."""
+    return (
+        "addEventListener('install', () => skipWaiting());"
+        "addEventListener('activate', event => event.waitUntil(clients.claim()));"
+        "addEventListener('fetch', event => event.request.mode === 'navigate'"
+        f" && event.respondWith({answer}));"
+    )
+
+
 def workers() -> Iterator[Scene]:
+    yield Scene(
+        name="Rocket Loader", expects=SECOND, worker=_worker(ROCKET), body=f"{SEEN}<p>shop</p>",
+        acts=[go("/"), told(1), run(REGISTER), go("/products/7"), run(when("window.rocket"))],
+    )  # fmt: skip
     for name, answer in WORKERS.items():
-        worker = (
-            "addEventListener('install', () => skipWaiting());"
-            "addEventListener('activate', event => event.waitUntil(clients.claim()));"
-            "addEventListener('fetch', event => event.request.mode === 'navigate'"
-            f" && event.respondWith({answer}));"
-        )
+        worker = _worker(answer)
         # What was fetched meanwhile is shown at the next visit, and has its browser copy then.
         ahead = ["1+0 not_run"] * ("old copy" in name)
         start = [go("/"), told(1), run(REGISTER), go("/products/7")]

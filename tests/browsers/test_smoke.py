@@ -19,6 +19,7 @@ SMOKE = (
     "a policy without Meta's pictures",
     "a policy of this site alone",
     "headers: no-referrer",
+    "headers: an integrity of scripts",
     "a page with Prototype.js's toJSON",
     "base code late",
     "a router: fetch, then pushState",
@@ -30,10 +31,29 @@ SMOKE = (
 )
 
 
+#: What is the same in every browser: in Chromium alone.
+ODD = (
+    "a policy with Trusted Types",
+    "a base elsewhere",
+    "a page with a frozen array",
+    "a page with a placeholder function",
+    "a page with a sendBeacon that throws",
+    "a page with no sendBeacon",
+    "Rocket Loader",
+)
+
+
 @pytest.fixture(scope="module", params=NAMES)
 def visitor(request: pytest.FixtureRequest, driver: Playwright) -> Iterator[Browser]:
     with open_browser(request.param, driver) as browser:
         yield browser
+
+
+@pytest.mark.parametrize("visitor", ["chromium"], indirect=True)
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_scene_ends_as_it_must(visitor: Browser, name: str) -> None:
+    wrong, seen = play(TABLE[name], visitor, LONG)
+    assert not wrong, seen
 
 
 @pytest.mark.parametrize("name", SMOKE)

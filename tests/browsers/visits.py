@@ -1,6 +1,10 @@
 """Scenes of leaving, coming back, clicks and forms."""
 
+import asyncio
 from collections.abc import Iterator
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tests.browser.shop import Shop
 from tests.browsers.drivers import Browser
@@ -52,6 +56,18 @@ def mend_on_next(browser: Browser, shop: Shop) -> None:
     shop.does = lambda path: shop.meta.clear_faults() if path == "/other" else None
 
 
+def slow_next(browser: Browser, shop: Shop) -> None:
+    """The next page takes longer than what it cancels is waited for."""
+
+    async def answer(request: Request) -> Response:
+        if request.url.path == "/other":
+            await asyncio.sleep(2)
+            shop.meta.clear_faults()
+        return await shop.page(request)
+
+    shop.answer = answer
+
+
 def leaving() -> Iterator[Scene]:
     for name, script in LEAVING.items():
         for late, meta in {"": honest, " without the library": fault("fbevents", delay=1)}.items():
@@ -65,6 +81,10 @@ def leaving() -> Iterator[Scene]:
     yield Scene(
         name="left when our script has run", expects=LATE, meta=fault("fbevents", delay=600),
         bodies={"/products/7": f"<script>{leave}</script>"}, acts=[mend_on_next, go("/products/7")],
+    )  # fmt: skip
+    yield Scene(
+        name="left for a slow page", expects=LATE, meta=fault("fbevents", delay=600),
+        bodies={"/products/7": f"<script>{leave}</script>"}, acts=[slow_next, go("/products/7")],
     )  # fmt: skip
     yield Scene(
         name="stopped while it loads", meta=fault("fbevents", delay=1),

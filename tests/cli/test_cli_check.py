@@ -249,6 +249,13 @@ def test_a_policy_that_blocks_the_pixel_is_an_error_with_the_directive(shop: Sit
     assert "Add 'self' to script-src" in found_["csp"][-1][2]
 
 
+def test_an_integrity_policy_that_blocks_the_pixel_is_an_error(shop: Site) -> None:
+    policy = {"integrity-policy": "blocked-destinations=(script)"}
+    (found,) = page_findings(shop, HTMLResponse(HEAD.format(""), headers=policy))["csp"]
+    assert found[0] == "error"
+    assert "blocked-destinations" in found[2]
+
+
 def test_a_policy_within_the_page_is_read(shop: Site) -> None:
     meta = """<meta content="img-src 'self'" http-equiv=Content-Security-Policy>"""
     (found,) = page_findings(shop, HTMLResponse(HEAD.format(meta)))["csp"]

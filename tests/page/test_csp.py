@@ -2,7 +2,7 @@
 
 import pytest
 
-from capi_middleware.page.csp import Address, Ruling, own_address, rule
+from capi_middleware.page.csp import Address, Ruling, integrity, own_address, rule
 
 OWN = own_address("https", "shop.example")
 
@@ -179,6 +179,21 @@ def test_a_policy_that_blocks_nothing_has_no_notes(policy: str) -> None:
 )
 def test_what_a_policy_blocks_besides_is_noted(policy: str, note: str) -> None:
     assert enforced(policy).notes == (note,)
+
+
+@pytest.mark.parametrize(
+    ("header", "blocks"),
+    [
+        ("blocked-destinations=(script)", True),
+        ("blocked-destinations=(style script), endpoints=(one)", True),
+        ("endpoints=(script), blocked-destinations=(style)", False),
+        ("sources=(inline)", False),
+        ("", False),
+    ],
+)
+def test_an_integrity_policy_of_scripts_is_noted(header: str, blocks: bool) -> None:
+    ruling = enforced(*integrity(header))
+    assert (ruling.allowed, ruling.notes) == (True, ("integrity-policy",) * blocks)
 
 
 def test_the_default_stands_in_for_every_directive() -> None:

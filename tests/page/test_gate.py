@@ -214,6 +214,11 @@ def test_an_announced_digest_is_left_alone(name: bytes) -> None:
     assert verdict((b"Trailer", name)).reason == "integrity_trailer"
 
 
+def test_an_integrity_policy_of_scripts_blocks_metas_library() -> None:
+    found = verdict((b"Integrity-Policy", b"blocked-destinations=(script)"))
+    assert (found.inject, found.csp_notes) == (True, ("integrity-policy",))
+
+
 def test_other_trailers_do_no_harm() -> None:
     assert verdict((b"trailer", b"server-timing")).inject
 

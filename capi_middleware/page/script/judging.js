@@ -10,8 +10,9 @@ const guess = safe((c, end) => {
 	if (fbq.queue.length || c.n === 'PageView' && (data.a || !own)) return end;
 	return fbq.instance.pixelsByID[c.p].eventCount && 'bot';
 });
-// Loads fail, too, where the page is left or stopped: then it is complete without a load event.
-const gone = () => Date.now() - cut < 1000 || document.readyState === 'complete'
+// Loads fail, too, where the page is left (for one that may be slow) or stopped: then it is complete
+// without a load event.
+const gone = () => Date.now() - cut < 10000 || document.readyState === 'complete'
 	&& performance.getEntriesByType('navigation').some(one => !one.loadEventStart);
 const away = safe(() => {
 	cut = Date.now();

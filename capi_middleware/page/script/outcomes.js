@@ -60,7 +60,7 @@ const script = ({ target, type }) => {
 	listen();
 	if (id || target === library || /\/fbevents\.js/.test(src)) later(() => {
 		const cause = id ? 'config_blocked' : failed ? 'script_blocked' : 'script_replaced';
-		if (id ? failed || locked('config:' + id) : !fbq.callMethod) lost[id] = csp(src) ? 'csp' : failed && gone() ? 'left_early' : cause;
+		if (id ? failed || locked('config:' + id) : !fbq.callMethod) lost[id] = data.i || csp(src) ? 'csp' : failed && gone() ? 'left_early' : cause;
 		review();
 	});
 };
