@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page
 from starlette.applications import Starlette
 
 from capi_middleware import CAPI, CAPIMiddleware
-from capi_middleware.events import Count, Row, Sighting
+from capi_middleware.events import BETWEEN, Count, Row, Sighting
 from capi_middleware.meta.match_keys import BITS
 from capi_middleware.report.marks import remember
 from capi_middleware.report.model import Mark
@@ -66,7 +66,8 @@ class Reported:
         """`n` delivered events with this browser copy."""
         store = self.capi.store
         seen = [f"{name[:40]}-{browser}-{page[:40]}-{one}" for one in range(n)]
-        given = {"agent": "Chrome", "route": "GET /x", "match_keys": BITS["em"], **row}
+        segment = BETWEEN.join(("Chrome", "phone", "DE", "a.example"))
+        given = {"segment": segment, "route": "GET /x", "match_keys": BITS["em"], **row}
         rows = [
             Row(
                 event_id=event_id, event_name=name, pixel_id=PIXEL_ID,
@@ -111,7 +112,8 @@ def test_two_hundred_hostile_values_are_only_text(page: Page, reported: Reported
                 Count("rested", payload, "", payload),
             ]
         )
-        reported.put(payload, 1, page=payload, agent=payload, route=payload)
+        segment = BETWEEN.join([payload.replace(BETWEEN, " ")] * 4)
+        reported.put(payload, 1, page=payload, segment=segment, route=payload)
     log_in(page, reported.url)
     page.wait_for_timeout(200)
     assert page.evaluate("window.hit") is None
@@ -189,7 +191,8 @@ def silent(reported: Reported) -> Reported:
     money = [("EUR", 123_456), ("JPY", 9_876_543), ("KWD", 1_234_567), ("USD", 99)]
     rows = [
         Row(f"{name}-{hour}-{at}", name, PIXEL_ID, now - hour * 3600, None,
-            "delivered" if at else "dead", "sent", currency=currency, amount=amount)
+            "delivered" if at else "dead", "sent", currency=currency, amount=amount,
+            segment=BETWEEN.join((f"Chrome {at}", "phone", "DE", f"shop{at}." + "long" * 9)))
         for hour in range(24 * 15)
         for name in (["Purchase"] if hour > 30 else []) + many
         for at, (currency, amount) in enumerate(money)

@@ -1,7 +1,7 @@
 """Copies that stop are noticed as soon as chance is ruled out: in hours or, by small shops, days.
 
 Shops in simulated time: orders are Poisson with a rhythm of day and week, seeds are fixed. The long
-proof, CAPI_SILENCE=1, looks at each hour of more months.
+proof, CAPI_SILENCE=1, looks at each hour of more months and takes an hour.
 """
 
 import os
@@ -114,6 +114,7 @@ def test_an_outage_is_told_when_twenty_events_are_missed_and_over_when_they_come
     assert told >= {5: 0, 15: 8, 40: 15, 200: 21}.get(orders, 24)
 
 
+@pytest.mark.timeout(0 if LONG else 180)
 @pytest.mark.parametrize("orders", SHOPS)
 def test_a_shop_where_nothing_is_wrong_is_left_alone_for_three_months(orders: int) -> None:
     months, step = (36, 1) if LONG else (3, 8)
