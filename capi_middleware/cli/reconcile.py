@@ -335,7 +335,7 @@ def reconcile(
     knows orders by, with Shopify's # or without. --replay queues orders of the last seven days
     that are in no ledger, with the order's time, and never one that Meta may have counted. E-mail
     and phone are hashed in memory. Exit code 0 when every order reached Meta, is on its way or was
-    queued; 1 when one is missing; 2 when the file holds no paid order.
+    queued; 1 when one is missing; 3 when the file holds no paid order.
     """
     chosen = {name: columns[f"{name}_column"] for name in MEANINGS}
     with terminal.opened(source) as capi:
@@ -444,10 +444,11 @@ def _print(event: str, told: dict[str, Any]) -> None:
     terminal.print_line(f"Columns: {found}")
     key = told["dedupe_key"]
     if key["first"] is not None:
+        newest = key["newest_in_ledger"]
+        beside = f"the ledger's newest {event} is {newest}" if newest else "the ledger has none yet"
         terminal.print_line(
-            f"dedupe_key: {key['first']!r} is {key['event_id']}, the newest {event} in the ledger "
-            f"{key['newest_in_ledger'] or 'none'}; {key['in_ledger']:,} of the first "
-            f"{key['looked_up']:,} orders are in it"
+            f"dedupe_key: {key['first']!r} makes the event_id {key['event_id']}, {beside}; it "
+            f"knows {key['in_ledger']:,} of the first {key['looked_up']:,} orders"
         )
     left_out = ", ".join(f"{n:,} {why}" for why, n in told["left_out"].items())
     terminal.print_line(f"{told['orders']:,} paid orders, left out: {left_out or 'none'}")
