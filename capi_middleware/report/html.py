@@ -18,7 +18,7 @@ from capi_middleware.report.causes import CAUSES
 from capi_middleware.report.flags.registry import TEXTS, Texts
 from capi_middleware.report.glance import outcome, rank
 from capi_middleware.report.match_keys import PRIORITIES
-from capi_middleware.report.model import TARGET, Report, Trend
+from capi_middleware.report.model import TARGET, MatchKeyAdvice, Report, Trend
 from capi_middleware.report.numbers import MIN_EVENTS, goal, percent, verdict
 from capi_middleware.report.pictures import timeline
 from capi_middleware.report.tables import TABLES, rows_of
@@ -73,6 +73,7 @@ def to_html(report: Report, *, path: str, query: str, nonce: str) -> str:
         target=TARGET,
         goal=goal(TARGET),
         fewest=MIN_EVENTS,
+        advice=_by_fix(report.match_key_advice),
         priorities=PRIORITIES,
         chosen=report.now is not None and report.now.window == report.window,
         event=asked.get("event", ""),
@@ -189,6 +190,14 @@ def _environment() -> "jinja2.Environment":
 
 def _percent(share: float | None) -> str:
     return percent(share).replace(" %", "\u00a0%")  # never apart at the end of a line
+
+
+def _by_fix(advice: Sequence[MatchKeyAdvice]) -> list[list[MatchKeyAdvice]]:
+    """What one fix adds comes together, so that it is said once."""
+    together: dict[tuple[str, str], list[MatchKeyAdvice]] = {}
+    for one in advice:
+        together.setdefault((one.key, one.fix), []).append(one)
+    return list(together.values())
 
 
 def _window(report: Report) -> Window:

@@ -284,6 +284,20 @@ def test_one_event_is_neither_judged_nor_called_done(now: float) -> None:
     assert "on target" not in page
 
 
+def test_one_fix_for_many_events_is_said_once_and_one_pixel_is_no_part(now: float) -> None:
+    rows = [Row(f"{name}{at}", name, PIXEL_ID, now - 60, None, "delivered", SENT, 3, "GET /a")
+            for name in ("Purchase", "Lead", "AddToCart") for at in range(30)]  # fmt: skip
+    found = read(now, *rows)
+    assert len({one.fix for one in found.match_key_advice}) < len(found.match_key_advice)
+    page = unescape(to_html(found, path="/_capi/parity", query="", nonce="n"))
+    advice = page[page.index("Worth most if added") : page.index('id="freshness"')]
+    for one in found.match_key_advice:
+        assert advice.count(f"<p>{one.fix}</p>") == 1
+        assert f"<bdi>{one.event_name}</bdi>: 0.0" in advice
+    assert "By route" in page
+    assert "By pixel" not in page
+
+
 def test_links_keep_what_was_chosen(now: float) -> None:
     chosen = {"event": "Lead", "pixel": PIXEL_ID, "tenant": "t", "link": "l", "days": "28"}
     page = shown(now, urlencode(chosen), *some_rows(now, 200, 4))
