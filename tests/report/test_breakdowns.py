@@ -1,7 +1,10 @@
 from capi_middleware.report.breakdowns import MOST_PARTS, OTHER, breakdowns, trends
+from capi_middleware.report.html import to_html
 from capi_middleware.report.model import Part
-from capi_middleware.store.records import Slice
-from tests.support.tallies import report_on, tally
+from capi_middleware.report.read import build
+from capi_middleware.report.window import Window
+from capi_middleware.store.records import Slice, Tallies
+from tests.support.tallies import END, START, report_on, tally
 
 HOUR = 3600
 
@@ -51,6 +54,18 @@ def test_a_breakdown_names_the_part_that_is_covered_worst() -> None:
     assert found.lowest == "computer"
     (found,) = breakdowns([], {"device": slices[:2]})
     assert found.lowest is None
+
+
+def test_the_page_names_the_country_that_is_covered_worst() -> None:
+    slices = [
+        cut("AT", "delivered", "sent", 90),
+        cut("DE", "delivered", "sent", 10),
+        cut("DE", "unmapped", "sent", 60),
+    ]
+    rows = [tally("delivered", "sent", 100), tally("unmapped", "sent", 60)]
+    report = build(Tallies(rows, (), ()), Window(START, END), slices={"country": slices})
+    page = " ".join(to_html(report, path="/_capi/parity", query="", nonce="n").split())
+    assert "By country: lowest for <bdi>DE</bdi>, 10 of 70</summary>" in page
 
 
 def test_a_part_without_browser_events_has_no_coverage() -> None:
