@@ -48,6 +48,9 @@ def with_course(
     """
     last_day = int(upto) // _HOUR - 24
     found, by_place = [], dict[Place, list[Slice]]()
+    for one in hours:
+        if one.event_name and one.pixel_id:
+            by_place.setdefault((one.event_name, one.pixel_id), []).append(one)
     for flag in flags:
         place = flag.event_name, flag.pixel_id
         if place not in by_place:

@@ -75,7 +75,9 @@ def _causes(report: Report) -> Iterable[Row]:
         for place in one.about or (None,):
             yield {"cause": one.cause, "severity": one.severity, "title": one.title,
                    "plain": one.plain, "event_name": place.event_name if place else "",
-                   "pixel_id": place.pixel_id if place else ""}  # fmt: skip
+                   "pixel_id": place.pixel_id if place else "",
+                   "since": one.since, "last_seen": one.last_seen,
+                   "resolved": one.resolved}  # fmt: skip
 
 
 def _consent(report: Report) -> Iterable[Row]:

@@ -29,6 +29,13 @@ def test_a_table_is_the_same_as_csv_and_as_json(table: str, now: float) -> None:
         assert one == {name: "" if row.get(name) is None else str(row[name]) for name in one}
 
 
+def test_the_table_of_causes_says_since_when(now: float) -> None:
+    report = read(now, *some_rows(now, 300, 6))
+    told = {row["cause"]: (row["since"], row["resolved"]) for row in rows_of(report, "causes")}
+    assert told == {one.cause: (one.since, one.resolved) for one in report.cards}
+    assert any(since for since, _ in told.values())
+
+
 def test_the_money_of_a_table_is_that_of_the_events(now: float) -> None:
     report = read(now, *some_rows(now, 300, 6))
     told = [row["both"] for row in rows_of(report, "money")]
