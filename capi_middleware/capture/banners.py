@@ -31,7 +31,7 @@ class ReadyRule(NamedTuple):
     """A known banner: its cookie, what must be allowed in it, how to read it, and what shows it.
 
     `marks` are texts that only a page with this banner has. Before it is answered a banner has no
-    cookie, or lacks the cookie `answered`, or has one without the text `action`.
+    cookie, or lacks the cookie `answered`, or has one in which nothing `is_chosen`.
     """
 
     cookie: str
@@ -39,14 +39,14 @@ class ReadyRule(NamedTuple):
     allowed: Callable[[str], frozenset[str] | None]
     marks: Sequence[str] = ()
     answered: str = ""
-    action: str = ""
+    is_chosen: Callable[[str], bool] = lambda value: True
 
     def is_answered(self, jar: Mapping[str, Sequence[str]]) -> bool:
         """Whether the visitor answered, by all cookies of a browser."""
         values = jar.get(self.cookie, ())
         if self.answered and self.answered not in jar:
             return False
-        return any(self.action in unquote(one[:_LONGEST]) for one in values)
+        return any(self.is_chosen(one[:_LONGEST]) for one in values)
 
     def allows(self, value: str, requires: Sequence[Any]) -> bool:
         """Whether the cookie allows all that is required; an unreadable one allows nothing.
@@ -191,10 +191,23 @@ def _klaro(value: str) -> frozenset[str]:
     return _services({name: on is True for name, on in _object(unquote(value)).items()})
 
 
+def _token(value: str) -> Mapping[str, Any]:
+    text = unquote(value)
+    return _object(base64.b64decode(text + "=" * (-len(text) % 4)).decode())
+
+
+def _is_didomis_choice(value: str) -> bool:
+    """A token is made with the first page, and names nothing before a choice."""
+    try:
+        token = _token(value)
+    except (ValueError, RecursionError):
+        return True
+    return not token or "vendors" in token or "purposes" in token
+
+
 def _didomi(value: str) -> frozenset[str]:
     """The purposes and vendors that are enabled; a purpose that is not takes Meta along."""
-    text = unquote(value)
-    told = _object(base64.b64decode(text + "=" * (-len(text) % 4)).decode())
+    told = _token(value)
     states: dict[str, bool] = {}
     for part in ("purposes", "vendors"):
         lists = told.get(part, {})
@@ -227,12 +240,18 @@ READY_RULES = {
         ("advertisement",),
         _pairs,
         ("cdn-cookieyes.com", "cookie-law-info"),
-        action="action:yes",
+        is_chosen=lambda value: "action:yes" in unquote(value),
     ),
     "usercentrics": ReadyRule(
         "uc_gcm", ("ad_storage", "ad_user_data"), _google, ("usercentrics.eu", "usercentrics-cmp")
     ),
-    "didomi": ReadyRule("didomi_token", ("meta",), _didomi, ("sdk.privacy-center.org", "didomi")),
+    "didomi": ReadyRule(
+        "didomi_token",
+        ("meta",),
+        _didomi,
+        ("sdk.privacy-center.org", "didomi"),
+        is_chosen=_is_didomis_choice,
+    ),
     "klaro": ReadyRule("klaro", ("meta",), _klaro, ("klaro.js", "klaro.min.js", "klaroConfig")),
     "complianz": ReadyRule("cmplz_marketing", ("allow",), _word, ("complianz-gdpr", "cmplz-")),
     "google": ReadyRule(

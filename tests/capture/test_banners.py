@@ -132,6 +132,22 @@ def test_didomis_token_names_vendors_and_purposes(token: Any, state: str) -> Non
         assert consent("didomi", f"didomi_token={value}") == state
 
 
+@pytest.mark.parametrize(
+    ("choice", "waits"),
+    [
+        ({"version": None}, True),
+        ({"version": 2, "purposes": {"disabled": ["ads"]}}, False),
+        ({"version": 2, "vendors": {"enabled": ["google"]}}, False),
+    ],
+)
+def test_a_token_of_didomi_that_names_nothing_is_no_answer_yet(choice: Any, waits: bool) -> None:
+    token = {"user_id": "1", "created": "2026-11-28T12:00:00.000Z", **choice}
+    text = base64.b64encode(json.dumps(token).encode()).decode()
+    given = {"cookie": f"didomi_token={text}"}
+    asked = ConsentRule("didomi", gpc=True)
+    assert asked.decide(asked.read(Fields({}, given, None)), given).waits is waits
+
+
 def test_a_site_names_its_own_purposes_of_didomi() -> None:
     token = {"purposes": {"enabled": ["ads"], "disabled": ["audience"]}}
     text = base64.b64encode(json.dumps(token).encode()).decode()
