@@ -39,7 +39,7 @@ WITH RECURSIVE numbers (i) AS (
     SELECT :first UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < :last
 ), rows AS (SELECT i, i / :an_hour AS hour, (i % :pattern) * 7919 % 1000003 AS j FROM numbers)
 INSERT INTO events (event_id, event_name, pixel_id, event_time, created_at, server, due_at,
-                    delivered_at, browser, match_keys, route, page, agent)
+                    delivered_at, browser, match_keys, route, page, segment)
 SELECT printf('p%019d', i),
        CASE j % 5 WHEN 0 THEN 'PageView' WHEN 1 THEN 'ViewContent' WHEN 2 THEN 'AddToCart'
                   WHEN 3 THEN 'InitiateCheckout' ELSE 'Purchase' END,
@@ -50,6 +50,9 @@ SELECT printf('p%019d', i),
        j / 50 % 6, 'GET /r' || (j / 3 % 8), '/page/' || (j / 7 % 20),
        CASE j / 13 % 4 WHEN 0 THEN 'Chrome' WHEN 1 THEN 'Safari' WHEN 2 THEN 'Edge'
                        ELSE 'Instagram' END
+           || char(9) || CASE j / 19 % 2 WHEN 0 THEN 'phone' ELSE 'computer' END
+           || char(9) || CASE j / 17 % 3 WHEN 0 THEN 'DE' WHEN 1 THEN 'AT' ELSE 'CH' END
+           || char(9) || 'a.example'
 FROM (SELECT i, j, :start + hour * 3600.0 + i % :an_hour * 3600.0 / :an_hour AS at FROM rows)
 """
 #: All hours have the same rows: their sums are those of the first.
