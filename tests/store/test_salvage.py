@@ -375,29 +375,38 @@ def test_threads_and_processes_that_share_a_file_lose_nothing_to_deleted_wals(
     from tests.store.test_store_sqlite import start
 
     script = """
-import itertools, os
+import itertools, os, time
 for number in itertools.count():
+    began = time.monotonic()
     event_id = f"{os.getpid()}-{number}"
     commit = store.append([row(event_id)], wait=True)
     if commit.exception(30) is None:
-        print(event_id, flush=True)
+        print(event_id, began, flush=True)
 """
     processes = [start(path, script) for _ in range(3)]
     heard: list[list[str]] = [[] for _ in processes]
-    for _ in range(4):
+
+    def hear(n: int, after: float) -> None:
+        """The next `n` of each process, and on to one that began `after`: pipes hold older ones."""
         for process, lines in zip(processes, heard, strict=True):
             assert process.stdout is not None
-            lines += [process.stdout.readline().strip() for _ in range(40)]
+            end, began = len(lines) + n, 0.0
+            while len(lines) < end or began < after:
+                event_id, told = process.stdout.readline().split()
+                lines.append(event_id)
+                began = float(told)
+
+    for _ in range(4):
+        hear(40, after=0.0)
         for ending in ("-wal", "-shm"):
             Path(f"{path}{ending}").unlink(missing_ok=True)
-        for process, lines in zip(processes, heard, strict=True):
-            assert process.stdout is not None
-            lines += [process.stdout.readline().strip() for _ in range(40)]
+        # What is killed before its next transaction takes what only it has of a -wal along.
+        hear(40, after=time.monotonic())
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
     for process, lines in zip(processes, heard, strict=True):
         rest, _ = process.communicate(timeout=60)
-        lines += rest.splitlines()[:-1]
+        lines += [line.split()[0] for line in rest.splitlines()[:-1]]
     store = sqlite_store(path, clock=time.time)
     with sqlite3.connect(path) as db:
         stored = {one for (one,) in db.execute("SELECT event_id FROM events")}
