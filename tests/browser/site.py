@@ -49,6 +49,7 @@ class Site:
         self.headers: dict[str, str] = {"cache-control": "no-store"}
         self.answer_to_t: dict[str, Any] = {"e": []}
         self.statuses_of_t: list[int] = []
+        self.statuses_of_b: list[int] = []
         self.beacons: list[list[str]] = []
         self.requests: list[str] = []
         self.asked: list[dict[str, Any]] = []
@@ -77,6 +78,8 @@ class Site:
             body = request.query_params["e"].encode()
         kind = request.headers.get("content-type", "")
         self.requests.append(f"{request.method} {kind}".strip())
+        if self.statuses_of_b:
+            return Response(status_code=self.statuses_of_b.pop(), headers={"retry-after": "1"})
         self.beacons += json.loads(body)["e"]
         return Response(status_code=204)
 

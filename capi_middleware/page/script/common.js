@@ -28,8 +28,6 @@ const json = value => {
 	for (const [p, given] of off) if (given) p.toJSON = given;
 	return text;
 };
-// Whether the browser took it.
-const beam = safe((url, body) => data.c > 1 || navigator.sendBeacon(url, body));
 const pixel = /\/tr\/?\?/;
 // i event_id, n name, p pixel, b without event_id, v value and currency; is outcome, said reported
 const copies = [];

@@ -68,7 +68,7 @@ const consent = run => {
 	};
 	const tellServer = () => {
 		const body = place({ k: data.k, f: true, x: said });
-		if (!beam(site + '/t', body)) fetch(site + '/t', { method: 'POST', keepalive: true, body }).catch(noop);
+		if (!asImage) again(() => call('/t', body)).catch(noop);
 	};
 	const answer = word => {
 		if (word === state || !/^(granted|denied|limited)$/.test(word)) return;

@@ -30,15 +30,20 @@ const fire = (events, at) => {
 	expire();
 };
 
+// One that the site refuses for the moment rejects with its answer.
+const call = (path, body) => send(site + path, { method: 'POST', keepalive: true, credentials: 'include', body })
+	.then(answer => (answer.status === 429 || answer.status >= 500 ? Promise.reject(answer) : answer));
+// Later and later, or when the site says; what has no answer may have arrived, which `twice` allows.
+const again = (f, twice, wait = 1000) => f().catch(async refusal => {
+	if (wait > 8000 || !(twice || refusal.status)) throw refusal;
+	const told = refusal.headers?.get('Retry-After') || 0;
+	await new Promise(done => setTimeout(done, Math.max(wait, Math.min(told, 60) * 1000 || 0)));
+	return again(f, twice, wait * 2);
+});
 const place = more => json({ u: location.href, ...past, ...more });
 // A page that others may have got, too, knows neither its events nor this visitor's consent; those
 // of one that was fetched ahead wait until it is shown (w), or a part of it (f); h has it already.
-const post = (about, wait = 1000) => fetch(site + '/t', {
-	method: 'POST', keepalive: true, body: place({ k: data.k, y: data.y, ...about }),
-}).then(answer => {
-	if (answer.ok || wait > 8000 || answer.status < 500 && answer.status !== 429) return answer.json();
-	return new Promise(done => setTimeout(done, wait)).then(() => post(about, wait * 2));
-});
+const post = about => again(() => call('/t', place({ k: data.k, y: data.y, ...about }))).then(answer => answer.json());
 const tell = async about => !(data.c > 1) && (ready || post)(about);
 // A visitor may have gone on while the server, or a banner, was asked: its PageView is of where it was.
 const elsewhere = at => (at === bare(location) ? 0 : at);

@@ -41,8 +41,7 @@ const mirror = () => {
 		for (const one of p) copies.push({ i, n, p: one, b, e: { i, n, d }, ...more });
 		if (n === 'PageView') for (const one of p) viewed[one] = bare(location);
 		const body = place({ r: document.referrer, k: data.k, m: [{ n, i, p, d, b }] });
-		if (!(more && more.e) && !beam(site + '/t', body))
-			fetch(site + '/t', { method: 'POST', keepalive: true, body }).catch(noop);
+		if (!(more && more.e || asImage)) again(() => call('/t', body)).catch(noop);
 		return copies[copies.length - 1];
 	};
 	// The calls that one of the page's own becomes: to those of our pixels that take the event. What is

@@ -7,13 +7,18 @@ const arrived = entry => entry.transferSize || entry.nextHopProtocol;
 const csp = (part, kind = '') => refused.some(one => one.startsWith(kind) && one.includes(part));
 const locked = safe(name => RegExp(`"(${name})`).test(json(fbq.instance.locks)));
 
-const report = () => {
+// A page that is left asks by what no back-forward cache minds, and hears no answer.
+const report = leaving => again(async () => {
 	const news = copies.filter(c => c.is && c.is !== c.said);
 	if (!news.length) return;
 	const body = json({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is].concat(c.v || [])), k: data.k });
-	if (asImage || !beam(beacon, body))
+	if (asImage || leaving && !safe(() => navigator.sendBeacon(beacon, body))())
 		new Image().src = beacon + '?e=' + encodeURIComponent(body);
-};
+	else if (!leaving) await call('/b', body).catch(refusal => {
+		if (!asImage) for (const c of news) c.said = 0;
+		throw refusal;
+	});
+}, true).catch(noop);
 
 const review = end => {
 	late = late || end;
@@ -23,7 +28,7 @@ const review = end => {
 	}
 	if (!late && copies.some(c => !c.is)) return;
 	removeEventListener('beforeunload', away);
-	report();
+	report(end === 'left_early');
 };
 const expire = () => setTimeout(safe(review), 6000, 'unknown');
 const settle = (c, outcome) => {
