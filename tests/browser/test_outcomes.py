@@ -395,7 +395,9 @@ def test_a_beacon_that_the_browser_does_not_take_is_sent_as_an_image(
     page: Page, servers: Servers, until: Until
 ) -> None:
     page.add_init_script("navigator.sendBeacon = () => false")
-    page.route("**/fbevents.js", lambda route: None)  # no answer: nothing is known before it is left
+    page.route(
+        "**/fbevents.js", lambda route: None
+    )  # no answer: nothing is known before it is left
     servers.site.data["e"] = [purchase("k" * 60, content_name="&=+ü"), {**purchase(), "n": "Größe"}]
     page.goto(servers.site.url, wait_until="commit")
     page.wait_for_function("!!window.fbq")
