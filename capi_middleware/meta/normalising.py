@@ -29,6 +29,8 @@ _ASCII_EMAIL = re.compile(
 _LOCAL_PART = re.compile(r"[^\s@,;:<>()\[\]\\\"]{1,64}")
 _LONGEST_EMAIL = 254
 _ZIP_PLUS_4 = re.compile(r"[0-9]{5}(?:[0-9]{4})?")
+#: A state or a country beside its codes has no more parts: each is looked up.
+_BESIDE = 8
 #: What is between the parts of "CA - California", "California (CA)" and "US-CA".
 _BETWEEN = re.compile(r"\s[-\u2013\u2014]\s|[,;:/|()\[\]]|(?<=\A[A-Za-z]{2})-")
 _CODE_BEFORE_NAME = re.compile(r"[A-Z]{2,3}\s+[-\u2013\u2014]\s+(.+)")
@@ -260,7 +262,7 @@ def _country(region: str, country: str | None) -> str | None:
 
 def _parts(text: str) -> Iterator[str]:
     """What stands beside one another in a text such as "CA - California", in lower case."""
-    return (part.lower() for part in _BETWEEN.split(text) if part.strip())
+    return (part.lower() for part in _BETWEEN.split(text, _BESIDE) if part.strip())
 
 
 def _agreed(codes: Iterator[str | None]) -> str | None:
