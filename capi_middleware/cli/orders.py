@@ -22,6 +22,7 @@ _USUAL: dict[str, list[str]] = {"id": [*chain(*_WORDS["ids"])], **_WORDS["column
 MEANINGS = tuple(_USUAL)
 #: So many lines are looked at to find the number of an order.
 _LOOKED_AT = 1000
+_FREE_TEXT, _DIGIT = re.compile(r"[\s@{]"), re.compile(r"\d")
 _TEST, _NEGATIVE = "test", "negative"
 _UNDONE = ("refunded", "cancelled")
 #: 20.11.2026, 11/20/2026 or 20/11/2026.
@@ -133,7 +134,23 @@ def numbers_in(path: Path, chosen: str | None) -> list[Numbers]:
         Numbers(names[place], rank, [text for row in some if (text := _cell(row, place))])
         for place, rank in known
     ]
-    return [one for one in found if one.first] or found[:1]
+    if chosen is not None:
+        return found
+    numbers = [one for one in found if _are_numbers(one)]
+    if not numbers and any(one.first for one in found):
+        raise _needs("id", names)
+    return numbers or found[:1]
+
+
+def _are_numbers(numbers: Numbers) -> bool:
+    """Whether these may be orders': PayPal's Name is a person, and a free text may have anything.
+
+    What is none is neither shown nor sent.
+    """
+    by_name = plain_name(numbers.column) == "name"
+    return bool(numbers.first) and not any(
+        _FREE_TEXT.search(text) or (by_name and not _DIGIT.search(text)) for text in numbers.first
+    )
 
 
 def read_orders(

@@ -49,8 +49,8 @@ class Judged(Struct, frozen=True):
 
     `reached` says by which channel Meta got it ("waiting": the server copy is still on its way;
     "tracked": that was so long ago that its row was pruned).
-    `why` names the cause of an order that did not, `cause` what orders with that cause have in
-    common; `replay` is YES, or why it may not be sent.
+    `why` names the cause of an order that did not, `cause` is it without what differs from
+    order to order, "" where nothing does; `replay` is YES, or why it may not be sent.
     """
 
     order: Order
@@ -201,8 +201,7 @@ class Ledger:
                     may = "the browser copy may have reached Meta"
             case state:
                 why, may = f"no server copy ({state})", "the ledger holds it without a copy"
-        why = f"{why}, browser: {known.browser}"
-        return Judged(order, known.pixel_id, "no", why, may, why)
+        return Judged(order, known.pixel_id, "no", f"{why}, browser: {known.browser}", may)
 
     def _unknown_at(self, order: Order, pixel_id: str) -> Judged:
         if order.id in self._tracked:
@@ -211,22 +210,22 @@ class Ledger:
                 order, pixel_id, "tracked", why, "it was tracked before",
                 "tracked before, its row was pruned",
             )  # fmt: skip
+        cause = ""
         first = int(order.time - order.slack) // _HOUR - 1
         last = int(order.time + order.slack) // _HOUR + 1
         nearby = sum(max(0, self._free[pixel_id, hour * _HOUR]) for hour in range(first, last + 1))
         if order.time < self._now - self._config.retention_days * 86_400:
             why = replay = "older than the ledger"
-            nearby = 0
         elif nearby:
             why = f"not in the ledger; {nearby:,} events of that time have no order of this file"
+            cause = "not in the ledger; events of that time have no order of this file"
             replay = "it may be one of them under another event_id (no dedupe_key)"
         elif self._denied and not (self._consented or order.consent):
             why = "never tracked; some visitors of these days denied consent"
             replay = "consent unknown: give a consent column or --consented"
         else:
             why, replay = "never tracked", self._may_replay(order)
-        cause = "not in the ledger; events of that time have no order of this file"
-        return Judged(order, pixel_id, "no", why, replay, cause if nearby else why)
+        return Judged(order, pixel_id, "no", why, replay, cause)
 
     def _may_replay(self, order: Order) -> str:
         """YES, or why Meta would refuse the order or must not get it."""

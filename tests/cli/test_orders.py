@@ -201,6 +201,18 @@ def test_columns_without_a_value_are_no_numbers_of_orders(file: Path) -> None:
     ]
 
 
+def test_what_names_a_person_or_is_a_free_text_is_no_number_of_an_order(file: Path) -> None:
+    file.write_text(
+        "Name,passthrough,Transaction ID\n"
+        'Ann,"{""mail"":""a@example.com""}",9AB1\n'
+        "Bob Miller,b@example.com,9AB2\n"
+    )
+    assert [one.column for one in numbers_in(file, None)] == ["Transaction ID"]
+    file.write_text("Name\nAnn\n")
+    with pytest.raises(ValueError, match="expected --id-column"):
+        numbers_in(file, None)
+
+
 @pytest.mark.parametrize(
     ("written", "key"),
     [(Written(), "#1001"), (Written(bare=True), "1001"),
