@@ -6,6 +6,7 @@ from pathlib import Path
 import minify
 
 import capi_middleware.page
+from capi_middleware.events import STANDARD_EVENTS
 
 _FOLDER = Path(capi_middleware.page.__path__[0])
 MADE = _FOLDER / "s.min.js"
@@ -14,7 +15,7 @@ BEFORE = _FOLDER / "foreign.min.js"
 #: What runs before the events are out.
 FIRST = ("common", "events", "outcomes", "start")
 #: Functions: browsers parse their inside when they are called, after the events are out.
-REST = ("judging", "mirror", "forms", "routers")
+REST = ("asking", "judging", "mirror", "forms", "routers")
 #: Where the site has a rule of consent.
 LISTENS = ("banners", "consent")
 ALL = (*FIRST[:-1], *REST, FIRST[-1])
@@ -23,7 +24,8 @@ ALL = (*FIRST[:-1], *REST, FIRST[-1])
 def source(modules: Sequence[str] = ALL) -> str:
     """The modules in one scope of their own."""
     texts = [(_FOLDER / "script" / f"{name}.js").read_text("utf-8") for name in modules]
-    return "(() => {\n" + "".join(texts) + "})();\n"
+    joined = "".join(texts).replace("STANDARD_EVENTS", " ".join(sorted(STANDARD_EVENTS)))
+    return "(() => {\n" + joined + "})();\n"
 
 
 def made(text: str = "") -> str:

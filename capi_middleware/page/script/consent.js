@@ -66,10 +66,6 @@ const consent = run => {
 		safe(forget)();
 		later(forget);
 	};
-	const tellServer = () => {
-		const body = place({ k: data.k, f: true, x: said });
-		if (!asImage) again(() => call('/t', body)).catch(noop);
-	};
 	const answer = word => {
 		if (word === state || !/^(granted|denied|limited)$/.test(word)) return;
 		const before = state;
@@ -84,7 +80,7 @@ const consent = run => {
 				else if (before === 'limited') safe(fbq)('dataProcessingOptions', []);
 				if (before === 'denied') safe(fbq)('consent', 'grant');
 			}
-			tellServer();
+			if (!asImage) post({ f: true, x: said }).catch(noop);
 		}
 		wake();
 	};
@@ -100,7 +96,6 @@ const consent = run => {
 		const attach = () => safe(banners[name])(say, needs[name], vendor) || --patience && setTimeout(attach, 250);
 		attach();
 	};
-	window.capi = window.capi || { track };
 	window.capi.consent = answer;
 	for (const name in needs) listenTo(name);
 	// A site's own snippet revokes before an answer, too: that is none.

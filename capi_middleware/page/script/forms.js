@@ -1,16 +1,20 @@
 // Fires what the page says in HTML, and what its scripts give to capi.track.
 const early = []; // while the page asks for its events
+// What had no time to leave with the page before this one; a PageView is of its own page alone.
+const left = safe(() => {
+	const events = JSON.parse(sessionStorage._capi_left || '[]');
+	sessionStorage.removeItem('_capi_left');
+	return events;
+});
 const leftover = safe(() => {
 	const events = copies.filter(c => !c.left && c.is === 'left_early' && c.n !== 'PageView')
 		.map(({ e, p }) => ({ ...e, p: [p] }));
-	if (events.length) sessionStorage._capi_left = json(events);
+	if (events.length) sessionStorage._capi_left = json((left() || []).concat(events));
 });
 let held; // the form that is submitted
+// `make script` puts Meta's names in.
 const track = (name, given) => {
-	const standard = RegExp('^(AddPaymentInfo|AddToCart|AddToWishlist|CompleteRegistration|Contact|'
-		+ 'CustomizeProduct|Donate|FindLocation|InitiateCheckout|Lead|PageView|Purchase|Schedule|Search|'
-		+ 'StartTrial|SubmitApplication|Subscribe|ViewContent)$');
-	const call = [standard.test(name) ? 'track' : 'trackCustom', name, given || {}];
+	const call = ['STANDARD_EVENTS'.split(' ').includes(name) ? 'track' : 'trackCustom', name, given || {}];
 	fbq ? window.fbq(...call) : early.push(call);
 };
 const say = ({ dataset }) => dataset.capiEvent
@@ -27,7 +31,6 @@ const asks = safe((url, method) => {
 	if (its || !/^(GET|HEAD)?$/i.test(method || '') && ours(url)) sent(held);
 });
 const forms = () => {
-	window.capi = window.capi || { track };
 	// What was clicked may be in the open shadow root of an element, whose submits stay inside.
 	const roots = new WeakSet();
 	const enter = path => path.forEach(root => {

@@ -21,62 +21,58 @@ const away = safe(() => {
 });
 // Unlike the page's own list this one has no end, and nobody clears it.
 const timings = {};
-const see = list => list.forEach(entry => { timings[entry.name] = entry; });
+let missed, began = 0; // hears of what was sent before it
+const see = list => list.forEach(entry => {
+	timings[entry.name] = entry;
+	if (entry.startTime < began) missed(entry);
+});
 const observer = new PerformanceObserver(list => see(list.getEntries()));
 // An extension's redirect has no timing, a delivered request has one: soon.
 const timed = async (url, patience = 20) => {
 	see(observer.takeRecords());
-	if (timings[url.href] || !patience) return timings[url.href];
-	await new Promise(later);
-	return timed(url, patience - 1);
+	return timings[url] || patience && new Promise(later).then(() => timed(url, patience - 1));
 };
 // What an image came to shows only if the answer is a picture; fetch() tells of any, and of this
 // very request. Where the page's policy refuses it, `otherwise` sends it as the library meant to.
-const carry = (url, get, how, otherwise) => {
-	const c = leave(get);
+const carry = (to, body, how, otherwise) => {
+	const { href, pathname, searchParams } = new URL(to, document.baseURI), fields = body || searchParams;
+	if (!/\/tr\/?$/.test(pathname) || !fields.has('ev')) return;
+	const c = leave(name => fields.get(name));
 	if (!c) return; // of a pixel that is not ours
 	c.carried = !data.c;
-	if (data.c) otherwise(c);
-	else send(url, { mode: 'no-cors', credentials: 'include', keepalive: true, ...how }).then(async answer => {
-		const delivered = answer.type === 'opaque' && (how.method || await timed(url));
+	if (data.c) otherwise(c, href);
+	else send(href, { mode: 'no-cors', credentials: 'include', keepalive: true, ...how }).then(async answer => {
+		const delivered = answer.type === 'opaque' && (body || await timed(href));
 		// What a worker or a script of the page made up has the type "default".
 		settle(c, delivered ? 'sent' : answer.type === 'default' ? 'unknown' : 'request_replaced');
 	}, () => new Promise(later).then(() => {
-		if (!csp(url.href, 'connect')) return settle(c, gone() ? 'left_early' : 'request_blocked');
+		if (!csp(href, 'connect')) return settle(c, gone() ? 'left_early' : 'request_blocked');
 		c.carried = false;
 		data.c = 1;
-		otherwise(c);
+		otherwise(c, href);
 	})).catch(noop);
 	return true;
 };
 const judge = async (c, url, loaded) => {
 	const entry = await timed(url, 1);
-	if (csp(url.href, 'img')) settle(c, 'csp');
+	if (csp(url, 'img')) settle(c, 'csp');
 	else if (entry && (loaded || arrived(entry))) settle(c, 'sent');
 	else settle(c, loaded ? 'request_replaced' : 'unknown');
 };
-const carryImage = (img, src, go) => {
-	if (!pixel.test(src)) return;
-	const url = new URL(src, document.baseURI);
-	return carry(url, name => url.searchParams.get(name), {}, c => {
-		for (const type of ['load', 'error'])
-			on(img, type, () => later(() => judge(c, url, type === 'load').catch(noop)));
-		go();
-	});
-};
-const carryPost = (to, body, keepalive, go) => {
-	const url = new URL(to, document.baseURI);
-	if (/\/tr\/?$/.test(url.pathname) && body.has('ev'))
-		return carry(url, name => body.get(name), { method: 'POST', body, keepalive }, c => {
-			go();
-			settle(c, 'unknown');
-		});
-};
+const carryPost = (to, body, keepalive, go) => carry(to, body, { method: 'POST', body, keepalive }, c => {
+	go();
+	settle(c, 'unknown');
+});
 // The library's own ways: images; and what is long in frames (Chromium), by sendBeacon (the others).
 const carriers = () => {
 	observer.observe({ entryTypes: ['resource'] });
 	const image = HTMLImageElement.prototype, src = Object.getOwnPropertyDescriptor(image, 'src');
-	before(src, 'set', function (go, url) { return carryImage(this, url, go); });
+	before(src, 'set', function (go, to) {
+		return pixel.test(to) && carry(to, 0, {}, (c, url) => {
+			for (const type of ['load', 'error']) on(this, type, () => later(() => judge(c, url, type === 'load').catch(noop)));
+			go();
+		});
+	});
 	safe(() => Object.defineProperty(image, 'src', src))(); // frozen by some
 	before(HTMLFormElement.prototype, 'submit', function (go) { // of fields alone, and without an event
 		sent(this);

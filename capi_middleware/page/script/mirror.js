@@ -8,13 +8,11 @@ const watch = () => {
 	queue.splice(0, queue.length, ...[...queue].flatMap(call => adopt(call, true)));
 	const wrap = given => {
 		if (!given || !given.queue || wrapped.has(given)) return given;
-		const made = new Proxy(given, {
-			apply: (f, self, call) => {
-				if (inside) return f.apply(self, call); // by a wrapper of the page's own
-				inside = true;
-				try { adopt(call).forEach(one => f.apply(self, one)); } finally { inside = false; }
-			},
-		});
+		const made = new Proxy(given, { apply: (f, self, call) => {
+			if (inside) return f.apply(self, call); // by a wrapper of the page's own
+			inside = true;
+			try { adopt(call).forEach(one => f.apply(self, one)); } finally { inside = false; }
+		} });
 		wrapped.set(made, given);
 		given.push = made;
 		if (window._fbq === given) window._fbq = made;
@@ -40,8 +38,7 @@ const mirror = () => {
 		if (!i) [i, b] = [make(), true];
 		for (const one of p) copies.push({ i, n, p: one, b, e: { i, n, d }, ...more });
 		if (n === 'PageView') for (const one of p) viewed[one] = bare(location);
-		const body = place({ r: document.referrer, k: data.k, m: [{ n, i, p, d, b }] });
-		if (!(more && more.e || asImage)) again(() => call('/t', body)).catch(noop);
+		if (!(more?.e || asImage)) post({ r: document.referrer, o: home, m: [{ n, i, p, d, b }] }).catch(noop);
 		return copies[copies.length - 1];
 	};
 	// The calls that one of the page's own becomes: to those of our pixels that take the event. What is
@@ -82,24 +79,22 @@ const mirror = () => {
 		return pixels.concat(others).map(id => [method.replace('track', 'trackSingle'), id, ...rest]);
 	})() || [call];
 	// What was sent past this script: before it ran, or in a frame. It can be told no id.
-	const missed = entries => entries.filter(entry => pixel.test(entry.name)).forEach(safe(entry => {
+	missed = safe(entry => {
+		if (!pixel.test(entry.name)) return;
 		const url = new URL(entry.name), get = url.searchParams, p = get.get('id'), id = get.get('eid');
 		if (!ids.includes(p) || get.get('es') === 'automatic' || copies.some(c => id && c.i === id)) return;
 		const c = heard(get.get('ev'), id, [p], false, {}, { left: true });
 		if (arrived(entry) || data.c) return settle(c, arrived(entry) ? 'sent' : 'unknown');
 		send(url.origin + url.pathname + '?id=' + p, { mode: 'no-cors', credentials: 'omit' })
 			.then(() => settle(c, 'sent'), () => settle(c, 'unknown'));
-	}));
-	const frame = safe(({ contentWindow: inner }) => { // of this origin, and without a tag of its own
-		if (!inner.document.querySelector('[data-c]')) new inner.PerformanceObserver(list =>
-			missed(list.getEntries())).observe({ type: 'resource', buffered: true });
 	});
-
+	const frame = safe(({ contentDocument: inner, contentWindow: its }) => { // without a tag of its own
+		if (inner && !inner.querySelector('[data-c]')) new its.PerformanceObserver(list =>
+			list.getEntries().forEach(missed)).observe({ type: 'resource', buffered: true });
+	});
 	if (!own && data.k) {
-		const began = performance.now();
-		missed(performance.getEntriesByType('resource'));
-		new PerformanceObserver(list => missed(list.getEntries().filter(one => one.startTime < began)))
-			.observe({ type: 'resource' });
+		began = performance.now();
+		performance.getEntriesByType('resource').forEach(missed);
 		// What is on its way has no timing yet, but the library counts it.
 		for (const p of ids) {
 			const { eventCount = 0 } = fbq.instance?.pixelsByID[p] || {};

@@ -74,8 +74,7 @@ const judgement = () => {
 	send = window.fetch.bind(window);
 	asImage = data.c > 1;
 	on(window, 'pagehide', away);
-	on(document, 'load', script);
-	on(document, 'error', script);
+	for (const type of ['load', 'error']) on(document, type, script);
 	on(document, 'securitypolicyviolation', ({ disposition, effectiveDirective: kind, blockedURI: url }) => {
 		if (disposition !== 'enforce') return;
 		refused.push(kind + url);

@@ -21,7 +21,6 @@ const named = safe((what, how) => {
 	return [what, { ...how, headers }];
 });
 const requests = () => {
-	const request = XMLHttpRequest.prototype, addresses = new WeakMap();
 	before(window, 'fetch', (go, what, how) => {
 		const answer = go(...named(what, how) || []);
 		safe(() => {
@@ -31,16 +30,18 @@ const requests = () => {
 		})();
 		return answer;
 	});
-	before(request, 'open', function (go, method, to) {
-		addresses.set(this, bare(to));
-		asks(bare(to), method);
-	});
-	before(request, 'send', function () {
-		const url = addresses.get(this);
+	before(XMLHttpRequest.prototype, 'open', function (go, method, to) {
+		const url = bare(to);
+		asks(url, method);
+		const header = name => (RegExp('^' + name + ': (.*)', 'im')
+			.exec(this.getAllResponseHeaders()) || [])[1]; // one that is hidden would be a line in the console
+		this.addEventListener('loadstart', safe(() => {
+			if ((fbq || ready) && ours(url)) flights[url] = new Promise(done =>
+				on(this, 'loadend', () => done(hear(this.responseURL, header))));
+		}), { once: true });
+		go();
 		safe(() => tells(url) && this.setRequestHeader('X-Capi-Page', bare(location)))();
-		if ((fbq || ready) && url && ours(url)) flights[url] = new Promise(done => on(this, 'loadend', () =>
-			done(hear(this.responseURL, name => (RegExp('^' + name + ': (.*)', 'im')
-				.exec(this.getAllResponseHeaders()) || [])[1])))); // one that is hidden would be a line in the console
+		return true;
 	});
 };
 

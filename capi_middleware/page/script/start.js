@@ -4,8 +4,7 @@ const stub = nonce => {
 	const f = window.fbq = (...call) => (f.callMethod ? f.callMethod(...call) : f.queue.push(call));
 	window._fbq = window._fbq || f;
 	Object.assign(f, { push: f, loaded: true, version: '2.0', queue: [] });
-	library = document.createElement('script');
-	library.nonce = nonce;
+	library = Object.assign(document.createElement('script'), { nonce });
 	try { library.src = data.s; } catch (_) { lost[''] = 'csp'; } // Trusted Types
 	document.head.append(library);
 };
@@ -26,41 +25,28 @@ const start = nonce => {
 		call('init', id, am);
 	}
 	if (sites.every(id => ids.includes(id))) fbq.disablePushState = true;
-	fire((left() || []).concat(data.e), data.at);
+	fire(data.e, data.at, fresh);
 	if (own) safe(mirror)();
 	if (!data.a) safe(forms)();
 	safe(routers)();
+	later(() => fire(left() || []));
 };
-// Whether a cache shows this document again, or for the first time when Meta forgot its ids: it asks.
 // An id has its time in eight of these digits, in milliseconds.
 const digits = '-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz';
-const isOld = safe(() => {
-	const key = data.w || data.k[1], pages = JSON.parse(localStorage._capi_pages || '[]');
-	const age = Date.now() - [...key.slice(1, 9)].reduce((n, one) => n * 64 + digits.indexOf(one), 0);
-	const name = key.slice(-20), known = pages.includes(name);
-	localStorage._capi_pages = json([name, ...pages].slice(0, 200));
-	if (known || !data.w && age > 1728e5) data = { ...data, a: 1, e: [], w: '', x: undefined };
+// A document that a cache shows again, or for the first time when Meta forgot its ids, asks for others.
+const age = safe(() => {
+	const key = data.w || data.k[1], name = key.slice(-20), [entry] = performance.getEntriesByType('navigation');
+	const old = Date.now() - [...key.slice(1, 9)].reduce((n, one) => n * 64 + digits.indexOf(one), 0);
+	// The network brought all of it, not only word that a cache has it.
+	fresh = entry.encodedBodySize && entry.transferSize > entry.encodedBodySize && Math.abs(old) < 5000;
+	if (fresh) later(() => wasShown(name));
+	else if (wasShown(name) || !data.w && old > 1728e5) data = { ...data, a: 1, e: [], w: '', x: undefined };
 });
 
-const ask = nonce => {
-	safe(forms)();
-	safe(watch)();
-	if (!ready) {
-		on(window, 'pagehide', release);
-		setTimeout(release, 3000);
-	}
-	return tell({ r: document.referrer, w: data.w, g: data.g, h: names(data.e) }).then(given => {
-		Object.assign(data, given, { e: data.e.concat(given.e) });
-		if (data.x && data.x !== 'limited') return;
-		start(nonce);
-		for (const call of early) window.fbq(...call);
-	}).catch(noop).then(release);
-};
-
 safe(() => {
-	const me = document.currentScript, near = me && me.previousElementSibling;
+	const me = document.currentScript, near = me?.previousElementSibling;
 	const go = () => {
-		const block = near && near.matches('[data-c]') ? near : document.querySelector('[data-c]');
+		const block = near?.matches('[data-c]') ? near : document.querySelector('[data-c]');
 		// A script that was put in by hand may come before its block.
 		if (!block && document.readyState === 'loading') return on(document, 'DOMContentLoaded', go);
 		data = JSON.parse(block.textContent);
@@ -68,11 +54,18 @@ safe(() => {
 		beacon = site + '/b';
 		Object.defineProperty(window, '_capi', { value: {} }); // throws the second time
 		const run = () => {
-			if (!data.q || !data.a) isOld();
+			home = location.href;
+			if (!data.q || !data.a) age();
 			judgement();
-			return (data.a ? ask : start)(me && me.nonce);
+			return (data.a ? ask : start)(me?.nonce);
 		};
-		const begin = () => (data.q ? consent(run) : run());
+		const begin = () => {
+			// The page may have called before: (window.capi = window.capi || []).push(['track', 'Lead']).
+			const calls = window.capi || [], free = Array.isArray(calls);
+			if (free) window.capi = { track, push: (...more) => more.forEach(([f, ...rest]) => safe(capi[f])(...rest)) };
+			data.q ? consent(run) : run();
+			if (free) capi.push(...calls);
+		};
 		document.prerendering ? on(document, 'prerenderingchange', begin) : begin();
 	};
 	go();
