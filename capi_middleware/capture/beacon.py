@@ -67,7 +67,8 @@ class Question(Private, Struct):
     `h` are the names of the events that the page has already. `j` are cookies of a page of another
     origin, as its browser would send them. `x` is what the visitor answered on this page, `g` are
     its signed events that waited for that, and `t` is how many seconds ago it was that the page
-    would have asked or told of its calls.
+    would have asked or told of its calls. `o` is where the page opened that has this key: scripts
+    may have changed its address since.
     """
 
     u: _URL
@@ -82,6 +83,7 @@ class Question(Private, Struct):
     x: Said | None = None
     g: _Waiting = ""
     t: Annotated[int, Meta(ge=0, le=86400)] = 0
+    o: _URL = ""
 
 
 _beacons = msgspec.json.Decoder(_Beacon)

@@ -244,7 +244,10 @@ class Endpoints:
                 for call in question.m
                 if self._may_name(call, key.event_id, whose)
             ]
-            await exchange.mirror(question, calls, key, waits)
+            began = exchange
+            if question.o != question.u and (path := urlsplit_safely(question.o).path):
+                began = self._open(_page_scope(scope, path, "", ""))
+            await exchange.mirror(question, calls, key, waits, began)
             return Response(status_code=204, headers=_FRESH)
         told, headers = await exchange.answer(
             question, waits, is_open=is_ours or elsewhere, begins=elsewhere and not is_ours

@@ -615,7 +615,9 @@ class Exchange(Private):
             for commit in self.commits:
                 await waits.commit(commit)
             told["e"] = page_events(events)
-            answered = self._path if page is not None and page.is_here else None
+            # What a cache kept has a key that shows its address; elsewhere nothing else could.
+            kept = question.k is not None and is_open and self.shows(question.k)
+            answered = self._path if begins or kept or (page and page.is_here) else None
             whose = visit.tenant.key if visit.tenant is not None else ""
             key = page_key(told["e"], answered, issuer.page_digest, whose)
             told["k"] = key or issuer.new_key(answered, whose)
@@ -646,18 +648,29 @@ class Exchange(Private):
         for draft in self._drafts.events if not question.g else ():
             draft.event.event_time -= age
 
+    def shows(self, key: PageKey) -> bool:
+        """Whether the app answered the page of this key, which is ours, at this address."""
+        return self.issuer.shows(key, self._path)
+
     async def mirror(
-        self, question: Question, calls: Sequence[tuple[Call, bool]], key: PageKey, waits: Waits
+        self,
+        question: Question,
+        calls: Sequence[tuple[Call, bool]],
+        key: PageKey,
+        waits: Waits,
+        began: "Exchange",
     ) -> None:
         """Issue what the own pixel code of the page with this key fired: server copies, if allowed.
 
         What may not be sent from here is written down as the browser's alone, if the app answered
-        the page at this address: anybody may make others up, and tell of what never was. So it is
-        with a call that is told with False: a visitor tells of too many.
+        the page at this address or where it `began`: anybody may make others up, and tell of what
+        never was. So it is with a call that is told with False: a visitor tells of too many.
         """
         issuer, drafts, visit = self.issuer, self._drafts, self.visit()
         drafts.matches = []
-        is_signed = issuer.shows(key, self._path)
+        is_here = self.shows(key)
+        is_ours = is_here or began.shows(key)
+        answered = self if is_here else began
         await visit.decide(waits)
         if issuer.tenants is not None:
             await visit.find_tenant(waits)
@@ -665,14 +678,14 @@ class Exchange(Private):
         refusal = visit.refusal()
         for call, counts in calls:
             for event in _mirrored(issuer, call, visit.tenant):
-                if not (counts and is_signed) and (refusal or event.send == "browser"):
+                if not (counts and is_ours) and (refusal or event.send == "browser"):
                     continue
-                is_order = is_signed and names_order(self._path, event.event_id)
+                is_order = is_here and names_order(self._path, event.event_id)
                 event.told = "over" if not counts else "order" if is_order else "call"
                 drafts.events.append(Draft(event, tracked=True))
                 # The library's own PageViews are nobody's to map.
                 if event.send == "browser" and call.n != "PageView":
-                    page = issuer.page_of(self.scope["path"], visit.client.ip)
+                    page = issuer.page_of(answered.scope["path"], visit.client.ip)
                     for pixel in event.pixel_ids:
                         issuer.count(Count("unmapped", page, call.n, pixel))
                         if call.b:

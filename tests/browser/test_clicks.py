@@ -82,3 +82,29 @@ def test_a_click_while_the_page_asks_for_its_events_is_not_lost(page: Page, unti
         held[0].continue_()
         until(lambda: shop.browser("Contact") == ["sent"])
         assert shop.pairs("Contact") == [(1, 1)]
+
+
+EARLY = "<script>(window.capi = window.capi || []).push(['track', 'Contact'])</script>"
+
+
+@pytest.mark.parametrize("cache", ["no-store", "public, max-age=60"])
+def test_what_the_page_says_before_our_script_is_there_is_heard(
+    page: Page, until: Until, cache: str
+) -> None:
+    with open_shop(mirror=True) as shop:
+        shop.cache = {"cache-control": cache}
+        shop.head = EARLY
+        page.goto(shop.url + "/products/7")
+        until(lambda: shop.browser("Contact") == ["sent"])
+        page.evaluate("capi.push(['track', 'Lead'], ['nothing'], ['track', 'Search'])")
+        until(lambda: shop.browser("Search") == shop.browser("Lead") == ["sent"])
+        assert shop.pairs("Contact") == shop.pairs("Lead") == shop.pairs("Search") == [(1, 1)]
+
+
+def test_something_else_of_the_page_by_that_name_stays(
+    page: Page, shop: Shop, until: Until
+) -> None:
+    shop.head = "<script>window.capi = {track: 7}</script>"
+    page.goto(shop.url + "/products/8")
+    until(lambda: "sent" in shop.browser("ViewContent"))
+    assert page.evaluate("JSON.stringify(capi)") == '{"track":7}'

@@ -91,6 +91,38 @@ def test_without_mirror_a_call_stays_as_it_is_and_is_counted_as_unmapped(
     assert server_events(plain, "Contact") == []
 
 
+@pytest.mark.parametrize("settings", [{}, {"mirror": ["Subscribe"]}])
+def test_a_call_at_an_address_that_a_script_made_is_counted_too(
+    page: Page, until: Until, settings: dict[str, list[str]]
+) -> None:
+    with open_shop(**settings) as shop:
+        page.goto(shop.url + "/products/7")
+        until(lambda: shop.browser("PageView") == ["sent"])
+        page.evaluate("history.pushState({}, '', '/step/2')")
+        until(lambda: shop.browser("PageView") == ["sent", "sent"])
+        page.evaluate("fbq('track', 'Contact')")
+        until(lambda: gaps(shop, "Contact") == [("unmapped", "sent", 1)])
+        assert gaps(shop, "Contact") == [("unmapped", "sent", 1)]
+
+
+def test_a_call_on_a_page_out_of_the_browsers_cache_is_counted_too(
+    page: Page, plain: Shop, until: Until
+) -> None:
+    plain.cache = {"cache-control": "private, max-age=600"}
+
+    def visit(n: int) -> None:
+        page.goto(plain.url + "/products/7")
+        until(lambda: len(plain.browser("PageView")) == n)
+        page.evaluate("fbq('track', 'Contact')")
+        until(lambda: gaps(plain, "Contact") == [("unmapped", "sent", n)])
+        page.goto("about:blank")
+
+    visit(1)
+    visit(2)
+    assert plain.asked == [("/products/7", None)]
+    assert gaps(plain, "Contact") == [("unmapped", "sent", 2)]
+
+
 def test_calls_of_one_name_that_waited_for_the_settings_are_each_seen_to_leave(
     page: Page, plain: Shop, until: Until
 ) -> None:

@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.conftest import Problems, Servers, Until
+from tests.browser.shop import open_shop
 from tests.browser.site import ID, PIXEL, own_snippet, purchase
 
 
@@ -276,3 +277,31 @@ def test_a_beacon_that_is_refused_for_the_moment_is_sent_again(
     until(lambda: servers.site.beacons)
     assert servers.site.outcomes == [(PIXEL, "sent")]
     assert len(servers.site.requests) == 2
+
+
+#: How many calls of the page's function there were when its storage was first asked for.
+ASKED = """for (const name of ['localStorage', 'sessionStorage']) {
+    const real = Object.getOwnPropertyDescriptor(window, name);
+    Object.defineProperty(window, name, {get() {
+        window.first = window.first ?? window.fbq?.queue.length ?? 0;
+        return real.get.call(window);
+    }});
+}"""
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_events_of_a_fresh_document_are_out_before_storage_is_asked(
+    page: Page, until: Until, cached: bool
+) -> None:
+    page.add_init_script(ASKED)
+    with open_shop() as shop:
+        shop.meta.fail_next(200, delay=0.5, endpoint="fbevents", times=9)
+        shop.cache = {"cache-control": "private, max-age=600" if cached else "no-store"}
+        shop.body = "<p>kettle</p>" * 100
+        if cached:
+            page.goto(f"{shop.url}/products/7")
+            until(lambda: shop.browser("ViewContent") == ["sent"])
+        page.goto(f"{shop.url}/products/7")
+        until(lambda: page.evaluate("window.first !== undefined"))
+        # autoConfig, init and both events
+        assert page.evaluate("window.first") == (0 if cached else 4)

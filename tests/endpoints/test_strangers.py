@@ -74,9 +74,14 @@ def key_of(visitor: TestClient, path: str) -> list[str]:
 
 
 def tell(
-    visitor: TestClient, key: list[str], at: str, *calls: dict[str, Any], **headers: str
+    visitor: TestClient,
+    key: list[str],
+    at: str,
+    *calls: dict[str, Any],
+    began: str = "",
+    **headers: str,
 ) -> None:
-    given = {"u": f"http://testserver{at}", "k": key, "m": list(calls)}
+    given = {"u": f"http://testserver{at}", "o": began, "k": key, "m": list(calls)}
     assert visitor.post("/_capi/t", json=given, headers=headers).status_code in (204, 429)
 
 
@@ -233,6 +238,16 @@ def test_what_is_told_of_an_address_that_the_app_never_answered_counts_apart() -
     claims(site, "/", "/made/up", times=10)
     assert numbers(site) == before
     assert site.counted("unsigned") == {("Lead", ""): 160}
+
+
+def test_calls_at_an_address_that_a_script_made_are_those_of_the_page_that_opened() -> None:
+    site = shop()
+    one = site.visitor(1)
+    key = key_of(one, "/")
+    tell(one, key, "/step/2", made_up(key, 1), began="/")
+    tell(one, key, "/step/3", made_up(key, 2), began="/never/answered")
+    assert sum(site.counted("unmapped").values()) == 1
+    assert numbers(site)["unmapped_pages"] == {"/": 1}
 
 
 @pytest.mark.parametrize(
