@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
-from capi_middleware.capi import CAPI
+from capi_middleware.capi import CAPI, expect_app
 from capi_middleware.capture.reading import BodyTee
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT, BODY_SECONDS, EVENTS
@@ -44,6 +44,10 @@ _LONGEST_LENGTH = 18
 _JOINED = 64 * 1024
 #: Where the functions and classes come from that are the view of one route.
 _VIEWS = ("starlette.routing", "fastapi.routing", "starlette.endpoints")
+_A_WSGI_APP = (
+    "as a WSGI app does, expected an ASGI app: use capi_middleware.wsgi.CAPIMiddleware, "
+    "capi_middleware.flask.init_app or, in Django's MIDDLEWARE, capi_middleware.django"
+)
 #: How many middlewares inside of this one are looked through.
 _MOST_WRAPPED = 20
 _FILES = ("http.response.pathsend", "http.response.zerocopysend")
@@ -85,7 +89,8 @@ class CAPIMiddleware:
     """Wraps any ASGI app: `app = CAPIMiddleware(app, config)`, or `app.add_middleware(...)`.
 
     `config` is a Config, or the CAPI that jobs and webhooks use too. Raises ConfigError for what
-    a framework's router calls for one route, where the endpoints could not be reached.
+    a framework's router calls for one route, where the endpoints could not be reached, and for a
+    WSGI app.
     """
 
     def __init__(self, app: App, config: Config | CAPI) -> None:
@@ -95,6 +100,7 @@ class CAPIMiddleware:
                 f"app: found a part of an app inside of {inside}, expected the whole app: no path "
                 "of the prefix would come here; use app = CAPIMiddleware(app, config) around it"
             )
+        expect_app(app, 2, _A_WSGI_APP)
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
         self._lifespan = _Lifespan(self.capi)

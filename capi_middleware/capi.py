@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property, partial
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from capi_middleware.alerts.watch import CHECK_SECONDS, Alerting
@@ -60,6 +61,16 @@ _OUTSIDE = (
 living: "weakref.WeakSet[CAPI]" = weakref.WeakSet()
 
 
+def expect_app(app: object, wrong: int, expected: str) -> None:
+    """Refuse an app that is called with so many arguments: it is of the other kind."""
+    kinds: list[object] = []
+    with suppress(TypeError, ValueError):  # not everything tells
+        kinds = [one.kind for one in signature(app).parameters.values()]  # type: ignore[arg-type]
+    if kinds == [Parameter.POSITIONAL_OR_KEYWORD] * wrong:
+        kind = type(app).__name__
+        raise ConfigError(f"app: found a {kind} that takes {wrong} arguments, {expected}")
+
+
 class CAPI:
     """The tracker of one process: events outside of requests, flushing and closing.
 
@@ -69,7 +80,10 @@ class CAPI:
 
     def __init__(self, config: Config) -> None:
         if not isinstance(config, Config):
-            raise ConfigError(f"found a {type(config).__name__}, expected a Config or a CAPI")
+            raise ConfigError(
+                f"found a {type(config).__name__}, expected a Config, such as "
+                'Config.load("capi.toml"), or a CAPI'
+            )
         if Issuer.tap is not None:
             config = replace(config, store="memory:", delivery=False)
         stays = bool(config.delivery) and kept_home(config.graph_url)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from capi_middleware.capi import CAPI
+from capi_middleware.capi import CAPI, expect_app
 from capi_middleware.capture.carrying import COOKIE
 from capi_middleware.capture.client import HEADER_READ, HEADERS, cut
 from capi_middleware.capture.urls import PATH_SAFE
@@ -106,10 +106,14 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 class CAPIMiddleware:
     """Wraps any WSGI app: `application = CAPIMiddleware(application, config)`.
 
-    `config` is a Config, or the CAPI that jobs and webhooks use too.
+    `config` is a Config, or the CAPI that jobs and webhooks use too. Raises ConfigError for an ASGI
+    app.
     """
 
     def __init__(self, app: App, config: Config | CAPI) -> None:
+        expect_app(
+            app, 3, "as an ASGI app does, expected a WSGI app: use capi_middleware.CAPIMiddleware"
+        )
         self.app = app
         self.capi: CAPI = config if isinstance(config, CAPI) else CAPI(config)
         # Made now: its first request must not wait for its imports.

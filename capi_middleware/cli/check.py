@@ -263,7 +263,8 @@ def _store(config: Config) -> Iterator[Finding]:
         except CapiError as failure:
             yield _found("store_fails", kind=kind, failure=failure)
             return
-    yield _found("store", kind=kind, n=sum(depth.values()))
+    where = f"{kind} {Path(place).absolute()}" if kind == "sqlite" else kind
+    yield _found("store", place=where, n=sum(depth.values()))
     yield from _flagged("delivery", Facts(health=health))
     if kind == "memory":
         yield _found("store_forgets")

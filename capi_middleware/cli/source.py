@@ -16,7 +16,7 @@ from capi_middleware.errors import ConfigError
 
 #: What stands for the settings of Django.
 DJANGO = "--django"
-_FILE = "capi.toml"
+_FILE, _MANAGE = "capi.toml", "manage.py"
 _EXPECTED = "a Config, a CAPI, an app that is wrapped, or a function that makes one of them"
 
 
@@ -25,7 +25,7 @@ def _choose(context: click.Context, parameter: click.Parameter, value: str | boo
     if value:
         context.obj = DJANGO if value is True else value
     elif context.obj is None:
-        named = os.environ.get("DJANGO_SETTINGS_MODULE")
+        named = "DJANGO_SETTINGS_MODULE" in os.environ or Path(_MANAGE).exists()
         context.obj = DJANGO if named and not Path(_FILE).exists() else _FILE
 
 
@@ -43,7 +43,7 @@ def take_source(command: click.Command, variable: str | None = None) -> None:
         click.Option(
             ["--django"], is_flag=True, callback=_choose, expose_value=False,
             help="CAPI of Django's settings, which DJANGO_SETTINGS_MODULE or manage.py names; it "
-            f"is so where that is set and no {_FILE} is here.",
+            f"is so where there is one of them and no {_FILE} is here.",
         ),
     ]  # fmt: skip
     for one in command.commands.values() if isinstance(command, click.Group) else ():
@@ -56,6 +56,11 @@ def config_of(source: str) -> Config:
         return _of_django()
     module, colon, name = source.partition(":")
     if not colon or Path(source).exists():
+        if source == _FILE and not Path(source).exists():
+            raise ConfigError(
+                f"found no {_FILE} in {Path.cwd()}, expected one here or what configures the site: "
+                "--config path/to/capi.toml, --config module:name (tracking:config), or --django"
+            )
         return Config.load(source)
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -64,7 +69,10 @@ def config_of(source: str) -> Config:
             found = found()
     except Exception as error:  # whatever that module does
         what = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"--config: found no {source} ({what}), expected module:name") from None
+        raise ConfigError(
+            f"--config: found no {source} ({what}), expected module:name that loads here, with the "
+            "environment of the web processes"
+        ) from None
     config = _config_in(found)
     if config is None:
         kind = type(found).__name__
@@ -87,7 +95,7 @@ def _config_in(found: Any) -> Config | None:
 def _of_django() -> Config:
     sys.path.insert(0, str(Path.cwd()))
     if not os.environ.get("DJANGO_SETTINGS_MODULE"):
-        manage = Path("manage.py")
+        manage = Path(_MANAGE)
         text = manage.read_text("utf-8") if manage.exists() else ""
         named = re.search(r"""DJANGO_SETTINGS_MODULE["']\s*,\s*["']([\w.]+)["']""", text)
         if named is None:

@@ -287,6 +287,11 @@ class _Connection(sqlite3.Connection):
     thread: int = 0
     access: Access | None = None
 
+    def __del__(self) -> None:
+        # An engine needs no closing: from 3.13 on Python warns of what is dropped open.
+        with suppress(sqlite3.Error):  # of one that could not be opened
+            self.close()
+
 
 class File(SqliteEngine):
     """The database at `path`, made with mode 0600 when missing: see SqliteEngine.

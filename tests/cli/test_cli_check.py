@@ -53,7 +53,7 @@ def test_a_good_setup_has_no_error(shop: Site) -> None:
     assert done.exit_code == 0
     assert "ok       route: GET /orders/{n} → Purchase" in done.stdout
     found = findings(shop)
-    assert found["store"][0][1] == "sqlite: opens and takes writes, 0 events"
+    assert found["store"][0][1] == f"sqlite {shop.folder}/capi.db: opens and takes writes, 0 events"
     assert found["secret_key"][0][0] == "ok"
     assert SECRET not in str(found)
     assert "sending" not in found

@@ -103,7 +103,9 @@ def test_a_command_below_a_command_takes_it_too(write: Write) -> None:
     assert (done.exit_code, done.output) == (0, ""), done.output
 
 
-@pytest.mark.parametrize("named_by", ["manage.py", "environment", "environment alone"])
+@pytest.mark.parametrize(
+    "named_by", ["manage.py", "manage.py alone", "environment", "environment alone"]
+)
 def test_django_is_set_up_and_its_settings_are_read(named_by: str, tmp_path: Path) -> None:
     (tmp_path / "project.py").write_text(
         f"{CONFIG}SECRET_KEY = {SECRET!r}\nINSTALLED_APPS = ['django.contrib.auth', "
@@ -112,11 +114,11 @@ def test_django_is_set_up_and_its_settings_are_read(named_by: str, tmp_path: Pat
     manage = 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project")\n'
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDEVMODE": ""}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
-    if named_by == "manage.py":
+    if named_by.startswith("manage.py"):
         (tmp_path / "manage.py").write_text(manage)
     else:
         environment["DJANGO_SETTINGS_MODULE"] = "project"
-    flag = [] if named_by == "environment alone" else ["--django"]
+    flag = [] if named_by.endswith("alone") else ["--django"]
     done = subprocess.run(
         [sys.executable, "-m", "capi_middleware.cli", "check", "--json", *flag],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
@@ -133,6 +135,16 @@ def test_django_without_a_project_is_one_clear_line(
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
     done = CliRunner(env={"COLUMNS": "250"}).invoke(main, ["check", "--django"])
     assert "found no DJANGO_SETTINGS_MODULE in the environment and none in manage.py" in done.output
+
+
+def test_a_site_that_is_configured_elsewhere_is_told_how_to_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+    done = CliRunner(env={"COLUMNS": "300"}).invoke(main, ["report"])
+    assert f"found no capi.toml in {tmp_path}" in done.output
+    assert "--config module:name (tracking:config), or --django" in done.output
 
 
 @pytest.mark.parametrize("columns", [80])

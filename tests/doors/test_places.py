@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from django.core.handlers.wsgi import WSGIHandler
 from fastapi import FastAPI
+from flask import Flask
 from litestar import Litestar, MediaType, Router, get
 from litestar.middleware import DefineMiddleware
 from quart import Quart
@@ -17,7 +20,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse
 from starlette.testclient import TestClient
 
-from capi_middleware import CAPI, CAPIMiddleware, ConfigError
+from capi_middleware import CAPI, CAPIMiddleware, ConfigError, wsgi
 from tests.doors.test_starts import PAGE, REQUEST
 from tests.support.configs import make_config
 from tests.support.exchanges import TAG_START
@@ -136,6 +139,24 @@ def test_pages_have_their_tag_and_the_script_that_it_names_is_served(place: str)
 def test_a_place_that_no_endpoint_can_be_reached_from_is_refused_at_start_up(place: str) -> None:
     with pytest.raises(ConfigError, match="expected the whole app"):
         BAD[place]()
+
+
+@pytest.mark.parametrize(
+    ("door", "app", "names"),
+    [
+        (CAPIMiddleware, Flask(__name__), "capi_middleware.flask.init_app"),
+        (CAPIMiddleware, Flask(__name__).wsgi_app, "capi_middleware.wsgi.CAPIMiddleware"),
+        (CAPIMiddleware, partial(WSGIHandler.__call__, None), "capi_middleware.django"),
+        (wsgi.CAPIMiddleware, Starlette(), "capi_middleware.CAPIMiddleware"),
+        (wsgi.CAPIMiddleware, Quart(__name__), "capi_middleware.CAPIMiddleware"),
+    ],
+    ids=["flask", "wsgi_app", "django", "starlette", "quart"],
+)
+def test_an_app_of_the_other_kind_is_refused_with_the_door_that_it_needs(
+    door: Any, app: Any, names: str
+) -> None:
+    with pytest.raises(ConfigError, match=names):
+        door(app, capi)
 
 
 def test_a_route_that_cannot_be_known_before_is_told_with_its_first_page(
