@@ -63,6 +63,10 @@ class Endpoints:
         self._elsewhere = {
             one: Allowance(rate=1.0, burst=120.0, of_all=1000.0) for one in issuer.hosts.origins
         }
+        #: Who may be read. A page elsewhere may hide its origin (Referrer-Policy: no-referrer) from
+        #: all but CORS: from sendBeacon in Firefox and WebKit, from an image everywhere.
+        origins = issuer.hosts.origins
+        self._heard = {"t": origins, "b": origins and origins | {"null", ""}}
         self._ruled = STANDARD_EVENTS | named_events(issuer.config)
         self._routes: Routes = {
             "s.js": (frozenset({"GET", "HEAD"}), self._script),
@@ -86,16 +90,19 @@ class Endpoints:
             try:
                 # Whether what it says is signed shows only when it was read.
                 host = self._issuer.client(scope, headers).host
-                _same_site(headers, host, self._issuer.hosts.origins, signed=True)
+                _same_site(headers, host, self._heard[name], signed=True)
             except BadBeacon as error:
-                self._refused("origin" if error.status == 403 else "malformed")
-                return bare(error.status)
+                return self._bad(error)
         return None
 
     def too_slow(self) -> Response:
         """The answer to a body that takes longer than BODY_SECONDS."""
         self._refused("too_slow")
         return bare(408)
+
+    def _bad(self, error: BadBeacon) -> Response:
+        self._refused("origin" if error.status == 403 else "malformed")
+        return bare(error.status)
 
     def _too_long(self) -> Response:
         self._refused("too_long")
@@ -115,8 +122,7 @@ class Endpoints:
         try:
             return await self._routes[name][1](Asked(scope, headers_of(scope), body, waits))
         except BadBeacon as error:
-            self._refused("malformed")
-            return bare(error.status)
+            return self._bad(error)
         except WindowError as error:
             return failed(400, str(error))
         except Exception as error:
@@ -144,6 +150,7 @@ class Endpoints:
             return bare(429)
         known = key.event_id if key is not None and self._issuer.opens(key) else None
         accepted, pixels, told, tenant = [], self._pixels, 0, ""
+        signed = known is not None
         if self._issuer.tenants is not None and known is not None:
             tenant, pixels = await self._pixels_of(key, asked.waits)
         for sighting in sightings:
@@ -154,6 +161,7 @@ class Endpoints:
                 self._refused("unknown_pixel")
                 continue
             if self._issuer.minter.verifies(event_id, f"{tenant}/{name}" if tenant else name):
+                signed = True
                 if self._again.takes_sighting(f"{event_id} {client.ip}"):
                     accepted.append(sighting)
                 else:
@@ -165,6 +173,8 @@ class Endpoints:
             elif self._hears(known, name):
                 told += 1
                 accepted.append(replace(sighting, server="unsigned"))
+        if not signed:
+            _same_site(asked.headers, client.host, self._heard["t"], signed=True)
         if told and not self._has_room(client.ip, told, len(body)):
             return bare(429)
         if accepted:

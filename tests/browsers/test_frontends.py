@@ -16,6 +16,7 @@ from capi_middleware.testing import FakeMeta
 from capi_middleware.testing.received import Received
 from demo.frontends.api import PRICES, REPORT_TOKEN, app, config
 from demo.frontends.running import FRONT_ENDS, SITES, built
+from tests.browser.elsewhere import CLASSIC, TWO_SITES, open_front
 from tests.browsers.drivers import NAMES, Browser, ByPlaywright, open_browser
 from tests.browsers.scene import LONG
 from tests.support.configs import SECRET
@@ -148,6 +149,32 @@ def test_whoever_buys_in_a_front_end_elsewhere_has_both_copies_of_everything(
             assert event["user_data"]["em"]
     # Meta's library tries which domain takes a cookie.
     assert [line for line in visitor.lines() if "_fbtest" not in line] == []
+
+
+#: What the site answers to the script does not come: it tells on leaving.
+LEFT = """<script>const real = fetch;
+window.fetch = (to, ...more) => /_capi.b$/.test(to) ? Promise.reject(window.isTold = Error())
+    : real(to, ...more);</script>"""
+
+
+@pytest.mark.parametrize("by", ["sendBeacon", "an image"])
+def test_a_page_elsewhere_that_hides_its_origin_says_what_became_of_its_copies(
+    visitor: Browser, by: str
+) -> None:
+    with open_front(TWO_SITES) as front:
+        front.cache = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
+        if by == "an image":
+            policy = f"connect-src {front.api}/_capi/t {front.meta_url}"
+            front.cache["content-security-policy"] = policy
+        front.tag = (LEFT if by == "sendBeacon" else "") + CLASSIC
+        visitor.fresh()
+        visitor.goto(f"{front.url}/products/7")
+        if by == "sendBeacon":
+            until(visitor, "its word", lambda: visitor.evaluate("!!window.isTold"))
+            visitor.evaluate("dispatchEvent(new Event('pagehide'))")
+        for name in ("PageView", "ViewContent"):
+            until(visitor, name, lambda name=name: front.browser(name) == ["sent"])  # type: ignore[misc]
+            assert front.pairs(name) == [(1, 1)]
 
 
 def two_ports() -> int:

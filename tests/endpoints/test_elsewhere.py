@@ -80,21 +80,72 @@ def test_a_route_with_a_host_takes_the_app_s_own_requests_of_that_host_alone() -
     assert sorted(one["event_name"] for one in site.sent()) == ["Contact", "Lead", "Lead"]
 
 
+def beacon_of(event_id: str, state: str = "sent") -> str:
+    return json.dumps({"e": [[event_id, "PageView", PIXEL_ID, state]]})
+
+
+UNSIGNED = beacon_of("t".ljust(20, "-") + "." + "x" * 43)
+
+
 @pytest.mark.parametrize("origin", OTHERS)
 @pytest.mark.parametrize("path", ["t", "b"])
 def test_a_page_of_any_other_origin_is_refused_without_a_header_and_counted(
     path: str, origin: str
 ) -> None:
     site = api()
+    # Who hides its origin is read: it may be a page of ours.
+    body = UNSIGNED if (path, origin) == ("b", "null") else json.dumps({"u": f"{origin}/"})
     for method in ("POST", "OPTIONS"):
         answer = site.client.request(
-            method, f"/_capi/{path}", content=json.dumps({"u": f"{origin}/"}),
+            method, f"/_capi/{path}", content=body,
             headers={"origin": origin, "sec-fetch-site": "same-site"},
         )  # fmt: skip
         assert answer.status_code == 403
         assert not [one for one in answer.headers if one.startswith("access-control")]
     assert site.sent() == []
-    assert site.counts("beacon") == {("", "origin"): 2}
+    refused = site.counts("beacon")
+    forged = refused.pop(("", "forged"), 0)
+    assert refused == {("", "origin"): 2}
+    assert forged == (body == UNSIGNED)
+
+
+#: What tells no origin: sendBeacon and an image of a page with Referrer-Policy: no-referrer.
+HIDDEN: dict[str, Any] = {"POST": {"origin": "null"}, "GET": {}}
+
+
+@pytest.mark.parametrize("method", HIDDEN)
+@pytest.mark.parametrize("site_of", ["same-site", "cross-site"])
+def test_a_beacon_that_hides_its_origin_is_heard_by_what_is_signed_in_it(
+    method: str, site_of: str
+) -> None:
+    site = api()
+    page = ask(site, f"{SHOP}/search").json()
+    headers = {**HIDDEN[method], "sec-fetch-site": site_of}
+
+    def tell(body: str, **more: str) -> int:
+        about: Any = {"content": body} if method == "POST" else {"params": {"e": body}}
+        told = {**headers, **more}
+        return int(site.client.request(method, "/_capi/b", headers=told, **about).status_code)
+
+    def states() -> list[str]:
+        rows = site.capi.store.tallies(0, 1e12).rows
+        return [one.browser for one in rows if one.event_name == "PageView"]
+
+    mine = {one["n"]: one["i"] for one in page["e"]}
+    before = states()
+    assert tell(UNSIGNED) == tell(beacon_of(mine["Search"])) == 403  # signed for another name
+    assert tell("{}") == 400
+    assert tell(beacon_of(mine["PageView"]), **{"content-encoding": "br"}) == 415
+    assert states() == before
+    assert tell(beacon_of(mine["PageView"])) == 204
+    assert states() == ["sent"]
+    # Its key speaks for what the page's own code fired.
+    own = {"e": [["own-1", "Contact", PIXEL_ID, "sent"]], "k": page["k"]}
+    assert tell(json.dumps(own)) == 204
+    # No question comes that way: those tell their origin (CORS).
+    asked = json.dumps({"u": f"{SHOP}/search", "k": page["k"]})
+    if method == "POST":
+        assert site.client.post("/_capi/t", content=asked, headers=headers).status_code == 403
 
 
 def test_an_origin_speaks_for_its_own_pages_alone() -> None:
@@ -311,7 +362,7 @@ def test_what_no_page_of_ours_says_so_is_nobody_s_cookie(origin: str, jar: str) 
 def test_where_a_page_may_not_connect_its_beacon_is_an_image_without_an_origin() -> None:
     site = api()
     event_id = ask(site, f"{SHOP}/search").json()["e"][0]["i"]
-    told = json.dumps({"e": [[event_id, "PageView", PIXEL_ID, "csp"]]})
+    told = beacon_of(event_id, "csp")
     for referer, status in ((f"{SHOP}/", 204), ("https://evil.example/", 403)):
         headers = {"referer": referer, "sec-fetch-site": "same-site"}
         answer = site.client.get("/_capi/b", params={"e": told}, headers=headers)
