@@ -254,6 +254,11 @@ def test_what_of_the_script_runs_before_the_events_are_out_is_3_kb() -> None:
     assert len(gzip.compress(made(source(FIRST)).encode(), 9)) <= 3 * 1024
 
 
+def test_the_script_of_a_plain_page_has_500_lines_of_code() -> None:
+    lines = [line.strip() for line in source().splitlines()[1:-1]]
+    assert len([line for line in lines if line and not line.startswith("//")]) <= 500
+
+
 @pytest.mark.parametrize("name", ["parity", "parity/help", "parity.json", "metrics"])
 def test_without_a_report_token_there_is_no_report(name: str) -> None:
     assert Site(report_token=None).client.get(f"/_capi/{name}").status_code == 404

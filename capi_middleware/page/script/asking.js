@@ -18,14 +18,8 @@ const post = about => {
 const tell = async about => !(data.c > 1) && (ready || post)({ y: data.y, ...about });
 // A visitor may have gone on while the server, or a banner, was asked: its PageView is of where it was.
 const elsewhere = at => (at === bare(location) ? 0 : at);
-const question = (about, at = bare(location)) => tell(about).then(given => {
-	if (given.x === data.x) fire(given.e, elsewhere(at));
-});
-const wasShown = safe(name => {
-	const pages = JSON.parse(localStorage._capi_pages || '[]');
-	localStorage._capi_pages = json([name, ...pages].slice(0, 200));
-	return pages.includes(name);
-});
+const question = (about, at = bare(location)) =>
+	tell(about).then(given => given.x === data.x && fire(given.e, elsewhere(at)));
 // The page's own calls wait meanwhile, for three seconds: they could be told no id.
 const ask = nonce => {
 	safe(forms)();

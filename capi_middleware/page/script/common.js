@@ -30,4 +30,4 @@ const viewed = {}; // the address of each pixel's last PageView
 const isViewed = p => viewed[p] === bare(location);
 // ready: holds questions until consent; past: of what a call is that was held; silent: after a no;
 // fresh: no cache had this document; home: its address
-let asked, heard, data, ids, fbq, sites, own, site, beacon, library, ready, past, silent, fresh, home;
+let asked, heard, data, ids, fbq, sites, own, site, library, ready, past, silent, fresh, home;

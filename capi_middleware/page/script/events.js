@@ -1,10 +1,10 @@
 // Fires the events of this page, and those that come later: each once.
 // Was the id fired in this tab, in 7 days? One made from a dedupe_key ("k..."): in this browser, ever?
-const fired = safe((id, add, once) => {
+const fired = safe((id, add, once, list = '_capi') => {
 	const memory = once || id[0] === 'k' ? localStorage : sessionStorage;
-	const ids = JSON.parse(memory._capi || '[]').filter(([old, at]) => old[0] === 'k' || at > Date.now() - 6048e5);
+	const ids = JSON.parse(memory[list] || '[]').filter(([old, at]) => old[0] === 'k' || at > Date.now() - 6048e5);
 	const known = ids.some(([old]) => old === id);
-	if (add && !known) memory._capi = json([[id, Date.now()], ...ids].slice(0, 200));
+	if (add && !known) memory[list] = json([[id, Date.now()], ...ids].slice(0, 200));
 	return known;
 });
 // `at` is the address of a page that scripts fetch, maybe before it is shown. What is `minted` for a

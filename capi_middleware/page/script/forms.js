@@ -17,8 +17,7 @@ const track = (name, given) => {
 	const call = ['STANDARD_EVENTS'.split(' ').includes(name) ? 'track' : 'trackCustom', name, given || {}];
 	fbq ? window.fbq(...call) : early.push(call);
 };
-const say = ({ dataset }) => dataset.capiEvent
-	&& track(dataset.capiEvent, JSON.parse(dataset.capiData || '{}'));
+const say = ({ dataset: { capiEvent, capiData } }) => capiEvent && track(capiEvent, JSON.parse(capiData || '{}'));
 const sent = safe(form => {
 	if (held === form) held = 0;
 	say(form);
@@ -33,11 +32,7 @@ const asks = safe((url, method) => {
 const forms = () => {
 	// What was clicked may be in the open shadow root of an element, whose submits stay inside.
 	const roots = new WeakSet();
-	const enter = path => path.forEach(root => {
-		if (!(root instanceof ShadowRoot) || roots.has(root)) return;
-		roots.add(root);
-		submits(root, root);
-	});
+	const enter = path => path.forEach(root => root instanceof ShadowRoot && submits(root, root));
 	let clicked;
 	const click = e => {
 		const path = e.composedPath(), opens = path.some(({ href }) => href);
@@ -49,12 +44,13 @@ const forms = () => {
 		setTimeout(() => { clicked = 0; });
 		if (!element.matches('form')) say(element);
 	};
-	on(document, 'click', click);
-	on(document, 'auxclick', click);
+	for (const type of ['click', 'auxclick']) on(document, type, click);
 	on(document, 'focusin', e => enter(e.composedPath()));
 
 	const checked = safe(e => e.defaultPrevented || held === e.target && sent(held));
 	const submits = (root, end) => {
+		if (roots.has(root)) return;
+		roots.add(root);
 		on(root, 'submit', e => {
 			const form = held = e.target;
 			setTimeout(checked, 0, e); // where a check stops it on its way

@@ -14,11 +14,7 @@ const guess = safe((c, end) => {
 // without a load event.
 const gone = () => Date.now() - cut < 10000 || document.readyState === 'complete'
 	&& performance.getEntriesByType('navigation').some(one => !one.loadEventStart);
-const away = safe(() => {
-	cut = Date.now();
-	review('left_early');
-	leftover();
-});
+const away = safe(() => { cut = Date.now(); review('left_early'); leftover(); });
 // Unlike the page's own list this one has no end, and nobody clears it.
 const timings = {};
 let missed, began = 0; // hears of what was sent before it
@@ -59,10 +55,8 @@ const judge = async (c, url, loaded) => {
 	else if (entry && (loaded || arrived(entry))) settle(c, 'sent');
 	else settle(c, loaded ? 'request_replaced' : 'unknown');
 };
-const carryPost = (to, body, keepalive, go) => carry(to, body, { method: 'POST', body, keepalive }, c => {
-	go();
-	settle(c, 'unknown');
-});
+const carryPost = (to, body, keepalive, go) =>
+	carry(to, body, { method: 'POST', body, keepalive }, c => { go(); settle(c, 'unknown'); });
 // The library's own ways: images; and what is long in frames (Chromium), by sendBeacon (the others).
 const carriers = () => {
 	observer.observe({ entryTypes: ['resource'] });

@@ -30,9 +30,8 @@ const release = safe(() => {
 });
 
 const mirror = () => {
-	let made = 0;
 	// An event_id of the page's own.
-	const make = () => 'm' + data.k[1].slice(1, 20) + '-' + ++made;
+	const make = () => 'm' + data.k[1].slice(1, 20) + '-' + copies.length;
 	// A call that is not ours: its copies are watched, and the site is told of it unless it has `e`.
 	heard = (n, i, p, b, d, more) => {
 		if (!i) [i, b] = [make(), true];
@@ -96,10 +95,8 @@ const mirror = () => {
 		began = performance.now();
 		performance.getEntriesByType('resource').forEach(missed);
 		// What is on its way has no timing yet, but the library counts it.
-		for (const p of ids) {
-			const { eventCount = 0 } = fbq.instance?.pixelsByID[p] || {};
-			if (eventCount > copies.filter(c => c.p === p).length) viewed[p] = bare(location);
-		}
+		for (const p of ids)
+			if (fbq.instance?.pixelsByID[p]?.eventCount > copies.filter(c => c.p === p).length) viewed[p] = bare(location);
 	}
 	if (!data.a) watch();
 	for (const call of waiting.splice(0)) adopt(call, true).forEach(one => safe(fbq)(...one));

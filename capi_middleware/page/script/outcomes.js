@@ -12,8 +12,8 @@ const report = leaving => again(async () => {
 	const news = copies.filter(c => c.is && c.is !== c.said);
 	if (!news.length) return;
 	const body = json({ e: news.map(c => [c.i, c.n, c.p, c.said = c.is].concat(c.v || [])), k: data.k });
-	if (asImage || leaving && !safe(() => navigator.sendBeacon(beacon, body))())
-		new Image().src = beacon + '?e=' + encodeURIComponent(body);
+	if (asImage || leaving && !safe(() => navigator.sendBeacon(site + '/b', body))())
+		new Image().src = site + '/b?e=' + encodeURIComponent(body);
 	else if (!leaving) await call('/b', body).catch(refusal => {
 		if (!asImage) for (const c of news) c.said = 0;
 		throw refusal;
@@ -37,8 +37,7 @@ const settle = (c, outcome) => {
 };
 
 const leave = (get, word) => {
-	const name = get('ev'), given = get('eid');
-	const id = /^ob3_/.test(given) ? '' : given; // OpenBridge gives one to what has none
+	const name = get('ev'), id = (get('eid') || '').replace(/^ob3_.*/, ''); // OpenBridge's, of what has none
 	// The library's word follows the picture that it is about.
 	const c = copies.find(c => c.p === get('id')
 		&& c.n === name && (id ? c.i === id : c.b && (word && c.img || !c.left)))
@@ -60,12 +59,12 @@ const listen = safe(() => {
 });
 
 const script = ({ target, type }) => {
-	const { src } = target, failed = type === 'error';
-	const [, id = ''] = /\/signals\/config\/(\d+)/.exec(src) || [];
+	const { src } = target, failed = type === 'error', [, id = ''] = /\/signals\/config\/(\d+)/.exec(src) || [];
 	listen();
 	if (id || target === library || /\/fbevents\.js/.test(src)) later(() => {
 		const cause = id ? 'config_blocked' : failed ? 'script_blocked' : 'script_replaced';
-		if (id ? failed || locked('config:' + id) : !fbq.callMethod) lost[id] = data.i || csp(src) ? 'csp' : failed && gone() ? 'left_early' : cause;
+		if (id ? failed || locked('config:' + id) : !fbq.callMethod)
+			lost[id] = data.i || csp(src) ? 'csp' : failed && gone() ? 'left_early' : cause;
 		review();
 	});
 };
@@ -78,7 +77,7 @@ const judgement = () => {
 	on(document, 'securitypolicyviolation', ({ disposition, effectiveDirective: kind, blockedURI: url }) => {
 		if (disposition !== 'enforce') return;
 		refused.push(kind + url);
-		if (asImage || !url.startsWith(beacon)) return;
+		if (asImage || !url.startsWith(site + '/b')) return;
 		asImage = true;
 		for (const c of copies) c.said = 0;
 		report();

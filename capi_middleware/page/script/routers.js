@@ -51,10 +51,9 @@ const routers = () => {
 	let moving, settled;
 	here = bare(location);
 	const part = url => later(() => later(async () => {
-		const brought = await flights[url = bare(url)], w = brought && brought.w;
-		if (!w) return;
+		const brought = await flights[bare(url)] || {}, { w } = brought;
 		brought.w = '';
-		question({ r: document.referrer, w, f: true }).catch(noop);
+		if (w) question({ r: document.referrer, w, f: true }).catch(noop);
 	}));
 	// A new address is a new page: what did not come with what a script asked for is asked for.
 	const move = () => {

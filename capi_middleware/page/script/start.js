@@ -35,12 +35,13 @@ const start = nonce => {
 const digits = '-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz';
 // A document that a cache shows again, or for the first time when Meta forgot its ids, asks for others.
 const age = safe(() => {
-	const key = data.w || data.k[1], name = key.slice(-20), [entry] = performance.getEntriesByType('navigation');
+	const key = data.w || data.k[1], [entry] = performance.getEntriesByType('navigation');
+	const wasShown = () => fired(' ' + key.slice(-20), true, true, '_capi_pages');
 	const old = Date.now() - [...key.slice(1, 9)].reduce((n, one) => n * 64 + digits.indexOf(one), 0);
 	// The network brought all of it, not only word that a cache has it.
 	fresh = entry.encodedBodySize && entry.transferSize > entry.encodedBodySize && Math.abs(old) < 5000;
-	if (fresh) later(() => wasShown(name));
-	else if (wasShown(name) || !data.w && old > 1728e5) data = { ...data, a: 1, e: [], w: '', x: undefined };
+	if (fresh) later(wasShown);
+	else if (wasShown() || !data.w && old > 1728e5) data = { ...data, a: 1, e: [], w: '', x: undefined };
 });
 
 safe(() => {
@@ -51,7 +52,6 @@ safe(() => {
 		if (!block && document.readyState === 'loading') return on(document, 'DOMContentLoaded', go);
 		data = JSON.parse(block.textContent);
 		site = new URL(data.u, location).href;
-		beacon = site + '/b';
 		Object.defineProperty(window, '_capi', { value: {} }); // throws the second time
 		const run = () => {
 			home = location.href;
