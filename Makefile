@@ -110,7 +110,7 @@ test-wheel: $(VENV)/.installed
 	@echo "==> The unit tests against the built wheel on $(WITH), with no source beside them"
 	@rm -rf build/wheel && mkdir -p build/wheel
 	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
-	@$(BIN)/uv venv --quiet --python $(WITH) build/wheel/venv
+	@PYENV_VERSION=$(WITH) $(BIN)/uv venv --quiet --python $(WITH) build/wheel/venv
 	@$(BIN)/uv pip install --quiet --python build/wheel/venv --group dev build/wheel/*.whl
 	@cp -r tests demo pyproject.toml README.md CHANGELOG.md Makefile build/wheel/
 	@cd build/wheel && venv/bin/python -m pytest -q $(UNIT)
