@@ -87,4 +87,4 @@ def _add(name: str, act: Callable[[Store, list[int] | None], int], done: str, te
 _add("requeue", Store.requeue, "requeued",
      "Send dead letters again, with the same event_id and event_time.")  # fmt: skip
 _add("drop", Store.drop, "dropped",
-     "Give dead letters up: each is counted as dropped, its payload deleted.")  # fmt: skip
+     "Give dead letters up: counted as dropped, their payload deleted.")  # fmt: skip

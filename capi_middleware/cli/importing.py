@@ -76,7 +76,9 @@ class Defaults(Struct, frozen=True):
 @click.option(
     "--action-source",
     type=click.Choice(ACTION_SOURCES),
-    help="Where events of lines that do not say it happened; Config's without it.",
+    metavar="PLACE",
+    help=f"Where events of lines that do not say it happened: {', '.join(ACTION_SOURCES)}. "
+    "Config's without it.",
 )
 @click.option("--currency", default="", help="For lines that name none.")
 @click.option("--timezone", help="Of times without an offset, e.g. Europe/Berlin.")

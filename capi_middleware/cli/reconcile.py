@@ -316,7 +316,9 @@ def _column_options(command: Any) -> Any:
 @click.option(
     "--action-source",
     type=click.Choice(ACTION_SOURCES),
-    help='Where replayed orders happened; Config\'s without it, else "other".',
+    metavar="PLACE",
+    help=f"Where replayed orders happened: {', '.join(ACTION_SOURCES)}. Config's without it, else "
+    "other.",
 )
 @click.option("--consented", is_flag=True, help="All visitors of the file agreed to be tracked.")
 @terminal.JSON

@@ -64,6 +64,8 @@ def deliver(source: str, once: bool, drain: float, as_json: bool) -> None:
             if _nothing_is_due(capi) or not _waiting(capi):
                 break
         except StoreError as error:
+            with suppress(StoreError):
+                capi.close(0)
             raise click.ClickException(str(error)) from None
     # The couriers go on when a store is back that is away, and say in the log what is wrong.
     with suppress(StoreError):

@@ -261,7 +261,7 @@ class Config:
             return cls.from_mapping(msgspec.toml.decode(file.read_bytes()))
         except OSError as error:
             why = f"found no readable file ({error.strerror})"
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError) as error:
             why = f"found no valid TOML ({error})"
         except ConfigError as error:
             why = str(error)

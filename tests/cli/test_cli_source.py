@@ -145,11 +145,3 @@ def test_a_site_that_is_configured_elsewhere_is_told_how_to_name_it(
     done = CliRunner(env={"COLUMNS": "300"}).invoke(main, ["report"])
     assert f"found no capi.toml in {tmp_path}" in done.output
     assert "--config module:name (tracking:config), or --django" in done.output
-
-
-@pytest.mark.parametrize("columns", [80])
-def test_each_summary_of_help_is_a_whole_sentence(columns: int) -> None:
-    told = CliRunner().invoke(main, ["--help"], terminal_width=columns).output
-    summaries = [line for line in told.partition("Commands:")[2].splitlines() if "  " in line[4:]]
-    assert len(summaries) == len(main.commands)
-    assert [line for line in summaries if line.endswith("...")] == []
