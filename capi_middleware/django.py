@@ -21,6 +21,7 @@ from capi_middleware.capi import CAPI
 from capi_middleware.config.settings import Config
 from capi_middleware.endpoints import BODY_LIMIT, EVENTS
 from capi_middleware.endpoints.bodies import Patience, leave_body
+from capi_middleware.private import frameless
 from capi_middleware.request.exchange import Aside, Exchange, current
 from capi_middleware.request.visit import REQUEST, in_time
 from capi_middleware.wsgi import MARK, Response, Tee, Waits, is_wrapped, run, scope_of
@@ -62,6 +63,7 @@ def get_capi() -> CAPI:
     return CAPI(configured())
 
 
+@frameless
 def configured() -> Config:
     """What settings.CAPI is as a Config. Raises ConfigError when it is missing or cannot work."""
     given: Any = getattr(settings, "CAPI", None)

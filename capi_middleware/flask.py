@@ -8,11 +8,13 @@ import flask
 from capi_middleware import wsgi
 from capi_middleware.capi import CAPI
 from capi_middleware.config.settings import Config
+from capi_middleware.private import frameless
 from capi_middleware.request.exchange import current
 from capi_middleware.request.visit import REQUEST
 from capi_middleware.wsgi import Environ, StartResponse
 
 
+@frameless
 def init_app(app: flask.Flask, config: Config | CAPI | None = None) -> CAPI:
     """Wrap a Flask app; call it after other wrappers of app.wsgi_app that change pages.
 

@@ -1,8 +1,32 @@
-"""Private: structs that show nothing of what they hold, and threads that know of no request."""
+"""Private: structs, errors that show nothing of what they hold; threads that know no request."""
 
+from collections.abc import Callable
 from contextvars import Context
+from functools import wraps
 from threading import Thread
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def frameless(function: Callable[P, T]) -> Callable[P, T]:
+    """What fails in it says so without its frames.
+
+    Error trackers such as Sentry send the variables of each frame along, and here these are keys
+    and tokens. What the error says has to do.
+    """
+
+    @wraps(function)
+    def call(*given: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*given, **named)
+        except Exception as error:
+            failure = error.with_traceback(None)
+        del given, named
+        raise failure from None
+
+    return call
 
 
 def start_apart(thread: Thread) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from capi_middleware.config.loading import fail, kind_of, moment, read_no_environment
 from capi_middleware.config.routes import check_event_name
+from capi_middleware.private import frameless
 
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -99,6 +100,10 @@ class Tenant:
             for pixel in self.pixels
             if pixel.takes(event_name) and (wanted is None or pixel.id in wanted)
         )
+
+
+for _kind in (Pixel, Tenant):
+    _kind.__init__ = frameless(_kind.__init__)  # type: ignore[method-assign]
 
 
 def is_key(key: object) -> bool:

@@ -35,6 +35,7 @@ from capi_middleware.meta.event_object import ACTION_SOURCES, ActionSource
 from capi_middleware.meta.match_keys import MATCH_KEYS
 from capi_middleware.meta.user_data import unknown_keys
 from capi_middleware.meta.versions import NEWEST
+from capi_middleware.private import frameless
 from capi_middleware.signing import token_mark
 from capi_middleware.store.opening import check_urls
 
@@ -268,6 +269,7 @@ class Config:
         raise ConfigError(f"{file}: {why}")
 
     @classmethod
+    @frameless
     def from_mapping(cls, given: Mapping[str, Any]) -> "Config":
         """A Config from plain data, as Django's settings.CAPI and Flask's app.config["CAPI"] are.
 
@@ -464,6 +466,9 @@ class Config:
                 _check_internal(rule)
             elif unknown := unknown_keys(rule):
                 fail("user_data", f"the unknown {unknown}", f"some of {[*MATCH_KEYS]}")
+
+
+Config.__init__ = frameless(Config.__init__)  # type: ignore[method-assign]
 
 
 def _is_drawn(secret: str) -> bool:
