@@ -199,15 +199,16 @@ class Count(Struct, frozen=True):
     for several events, see Use in store/records.py), beside (with another conversion of the visitor
     on the page; `reason` is its name), unsigned (only a beacon told of it, under an event_id that
     is not ours), consent (a page was shown; `reason` is the rule that decided and what, such as
-    "tcf granted", "tcf held"), ip_family (of a page whose browser knows its address; `reason` is
-    how it and the server see it, such as "IPv6 IPv4"), script (a browser loaded ours). `reason`
-    says why, `event_name` and `pixel_id` are "" where they do not apply.
+    "tcf granted", "tcf held"), refused (a held page's visitor said no; `reason` is the rule),
+    ip_family (of a page whose browser knows its address; `reason` is how it and the server see it,
+    such as "IPv6 IPv4"), script (a browser loaded ours). `reason` says why, `event_name` and
+    `pixel_id` are "" where they do not apply.
     """
 
     kind: Literal[
         "suppressed", "dropped", "left_out", "skipped", "beacon", "error", "unmapped",
         "no_event_id", "csp", "repeated", "rested", "skewed", "damaged", "reused",
-        "beside", "unsigned", "consent", "ip_family", "script",
+        "beside", "unsigned", "consent", "refused", "ip_family", "script",
     ]  # fmt: skip
     reason: str
     event_name: str = ""

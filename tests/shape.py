@@ -37,7 +37,8 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     # internal, delivery before the answer, what strangers tell, four more consent banners, and the
     # whole event object with events beyond the page, delivery before an answer and match keys;
     # and doors that tell a newcomer which of them an app needs, and what compresses an app.
-    "lines": (30_700, None),
+    # What became of held pages.
+    "lines": (30_730, None),
     # A courier is two files: its thread, and its rounds; the banners of consent have one, too;
     # and when copies that stop are no chance.
     "files": (148, None),

@@ -63,12 +63,12 @@ class Question(Private, Struct):
     Without calls `m` it wants the events of its address, otherwise it tells of calls; `k` is
     the key that it was given, as the proof that it is a page of this site. `w` are
     the signed events that waited until something was shown: this page, or with `f` a part of it.
-    `y` is the mark that a page without event_ids has: the app itself answered it (see Asking).
-    `h` are the names of the events that the page has already. `j` are cookies of a page of another
+    `y` is the mark that a page without event_ids has: the app itself answered it (see Asking). `h`
+    are the names of the events that the page has already. `j` are cookies of a page of another
     origin, as its browser would send them. `x` is what the visitor answered on this page, `g` are
-    its signed events that waited for that, and `t` is how many seconds ago it was that the page
-    would have asked or told of its calls. `o` is where the page opened that has this key: scripts
-    may have changed its address since.
+    its signed events that waited for that, `n` says that nothing waited for it, and `t` is how many
+    seconds ago it was that the page would have asked or told of its calls. `o` is where the page
+    opened that has this key: scripts may have changed its address since.
     """
 
     u: _URL
@@ -82,6 +82,7 @@ class Question(Private, Struct):
     j: Annotated[str, Meta(max_length=HEADER_READ)] = ""
     x: Said | None = None
     g: _Waiting = ""
+    n: bool = False
     t: Annotated[int, Meta(ge=0, le=86400)] = 0
     o: _URL = ""
 

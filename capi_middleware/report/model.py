@@ -372,13 +372,13 @@ class Report(Struct, frozen=True):
     `cards` are the flags by cause; `checklist` are the steps of an installation that begins.
     `insights` is what Meta said last, None when it was never asked; `comparisons` put it beside our
     numbers. `graph_versions` are the version of Meta's API that is used, and the newest known if
-    that is another. `consent` counts the pages that were shown by the
-    rule that decided about their visitors ("gpc" is Global Privacy Control) and its answer:
-    granted, denied, limited, held (before an answer), released (of these, answered with a yes),
-    withdrawn. `now` is the last 24 hours and `before` the 7 days before; of a window that was asked
-    for, itself and as long a time before. `pixel_names` are those of the config, by id. `marks` are
-    releases and alerts in the window, `funnels` the way to an order, by pixel. `choices` are
-    what else may be asked for.
+    that is another. `consent` counts the pages that were shown by the rule that decided about their
+    visitors ("gpc" is Global Privacy Control) and its answer: granted, denied, limited, held
+    (before an answer), released (of these, answered with a yes), withdrawn; `unanswered` counts the
+    held ones that were never answered, or too late. `now` is the last 24 hours and `before` the 7
+    days before; of a window that was asked for, itself and as long a time before. `pixel_names` are
+    those of the config, by id. `marks` are releases and alerts in the window, `funnels` the way to
+    an order, by pixel. `choices` are what else may be asked for.
     `estimates` say what a phone number on all events may bring to Meta's score.
     """
 
@@ -394,6 +394,7 @@ class Report(Struct, frozen=True):
     comparisons: list[Comparison] = []
     graph_versions: list[GraphVersion] = []
     consent: dict[str, dict[str, int]] = {}
+    unanswered: dict[str, int] = {}
     now: Glance | None = None
     before: Glance | None = None
     pixel_names: dict[str, str] = {}

@@ -299,14 +299,22 @@ def _freshness(groups: Iterable[Freshness]) -> FreshnessSeconds:
     return FreshnessSeconds(p50, p95, ordered[-1][0])
 
 
-def decisions(counts: Iterable[Count]) -> dict[str, dict[str, int]]:
-    """How often each rule of consent gave each answer."""
+def decisions(counts: Iterable[Count]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """How often each rule of consent gave each answer; and the held pages that had none in time."""
     rules: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    told = totals((one.reason, one.n) for one in counts if one.kind == "consent")
+    told = totals((f"{one.kind} {one.reason}", one.n) for one in counts)
     for reason, n in told.items():
-        rule, _, answer = reason.partition(" ")
-        rules[rule][answer] = n
-    return dict(rules)
+        kind, _, decision = reason.partition(" ")
+        if kind == "consent":
+            rule, _, answer = decision.partition(" ")
+            rules[rule][answer] = n
+    # Some may have been held before this window.
+    left = {
+        rule: max(0, answers["held"] - answers.get("released", 0) - told.get(f"refused {rule}", 0))
+        for rule, answers in rules.items()
+        if "held" in answers
+    }
+    return dict(rules), left
 
 
 def choices_of(rows: Iterable[Tally]) -> Choices:

@@ -202,6 +202,7 @@ def build(
         if first != window:
             lately_ = {(one.code, one.event_name, one.pixel_id) for one in flags_of_now}
     flags = with_course(flags, hours, start=window.start, upto=upto, lately=lately_)
+    consent, unanswered = decisions(tallies.counts)
     return Report(
         window=ReportWindow(iso(window.start), iso(window.end)),
         verdict=overall(events, flags),
@@ -217,7 +218,8 @@ def build(
         choices=choices_of(tallies.rows),
         breakdowns=breakdowns(events, parts),
         health=health,
-        consent=decisions(tallies.counts),
+        consent=consent,
+        unanswered=unanswered,
         graph_versions=versions_at(config.graph_version, present) if config is not None else [],
         now=now_,
         before=before,

@@ -581,16 +581,16 @@ class Exchange(Private):
         await visit.decide(waits)
         permission = visit.permission
         if visit.noise is None and permission is not None:
-            asks = begins or (
-                page is not None and (is_shared or (bool(question.g) and not is_open))
-            )
+            # An address more of an open page is no page more.
+            is_new = page is not None and not is_open
+            asks = begins or (is_new and (is_shared or bool(question.g)))
             if visit.said == "denied" and is_open and not (asks or question.g):
                 issuer.consented("withdrawn", visit.headers)
             elif asks:
                 issuer.decided(permission, visit.headers)
-                is_first = visit.said is not None and not (question.f or (is_open and not begins))
-                if is_first and permission.consent != "denied":
-                    issuer.consented("released", visit.headers)
+                if visit.said is not None and not (question.n or question.f):
+                    is_no = permission.consent == "denied"
+                    issuer.consented("refused" if is_no else "released", visit.headers)
         if issuer.holds(permission):
             return {"e": [], "x": UNANSWERED}, []
         is_view = not (self._excluded or a_part or "PageView" in has)

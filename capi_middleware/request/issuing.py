@@ -448,10 +448,14 @@ class Issuer:
         self.consented("held" if self.holds(permission) else permission.consent, headers)
 
     def consented(self, what: str, headers: Mapping[str, str]) -> None:
-        """Count what became of a page by consent: an answer, held, released or withdrawn."""
+        """Count what became of a page by consent: an answer, held, released or withdrawn.
+
+        A held one that was "refused" is counted apart: that is an answer, too.
+        """
         rule = "gpc" if self.consent.denies(headers) else self.consent.name
         if rule:
-            self.count(Count("consent", f"{rule} {what}"))
+            is_no = what == "refused"
+            self.count(Count("refused", rule) if is_no else Count("consent", f"{rule} {what}"))
 
     def holds(self, permission: Permission | None) -> bool:
         """Whether events wait in the page until its visitor answers."""

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from capi_middleware import CAPI, CAPIMiddleware, EventRoute, track
+from capi_middleware.report.numbers import decisions
 from capi_middleware.testing import FakeMeta
 from capi_middleware.testing.received import Received
 from tests.support.configs import PIXEL_ID, make_config
@@ -185,6 +186,23 @@ def planted(journey: Journey) -> tuple[list[str], list[str]]:
     return sorted(told), sorted(told)
 
 
+def recorded(journey: Journey) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """What the report must say of consent: pages by rule and answer, those never answered."""
+    rule = {"own": "callable", "limited": "google"}.get(journey.banner, journey.banner)
+    yes = "limited" if journey.banner == "limited" else "granted"
+    leaves = journey.says == "leaves+yes"
+    answers = {"held": 1 + leaves}
+    if journey.says in ("no", "no+yes"):
+        answers["denied"] = 1
+    if journey.says != "no":
+        answers[yes] = 1
+    if journey.says in ("yes", "yes+no", "leaves+yes"):
+        answers["released"] = 1
+    if journey.says == "yes+no":
+        answers["withdrawn"] = 1
+    return {rule: answers}, {rule: int(leaves or journey.says == "late")}
+
+
 class Street:
     """A server and a Meta for all journeys, and the site that they are in."""
 
@@ -343,6 +361,7 @@ def walk(
     until(page, str(planted(journey)), lambda: street.copies() == planted(journey))
     page.wait_for_load_state("networkidle")
     assert street.copies() == planted(journey)
+    assert decisions(street.capi.store.tallies(0, 1e12).counts) == recorded(journey)
     ids = [one["event_id"] for one in street.sent]
     assert sorted(ids) == sorted(str(one.eid) for one in street.meta.received.browser)
     assert len(set(ids)) == len(ids)

@@ -77,9 +77,8 @@ def test_the_json_has_exactly_the_keys_of_the_contract() -> None:
     )
     assert list(answer) == [
         "window", "verdict", "events", "match_key_advice", "flags", "trends", "breakdowns",
-        "health", "insights", "comparisons", "graph_versions", "consent", "now", "before",
-        "pixel_names", "cards", "checklist", "marks", "funnels",
-        "choices", "estimates",
+        "health", "insights", "comparisons", "graph_versions", "consent", "unanswered", "now",
+        "before", "pixel_names", "cards", "checklist", "marks", "funnels", "choices", "estimates",
     ]  # fmt: skip
     assert answer["window"] == {"from": "2026-06-01T00:00:00Z", "to": "2026-06-08T00:00:00Z"}
     assert answer["events"] == [

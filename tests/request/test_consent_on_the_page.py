@@ -303,6 +303,13 @@ def test_the_report_shows_what_was_held_released_and_withdrawn_by_rule() -> None
     page = site.client.get("/_capi/parity", headers=report).text
     row = page.partition('<th scope="row">google</th>')[2].partition("</tr>")[0]
     assert [one[4:-5] for one in row.split()] == ["1", "0", "0", "1", "1", "1"]
+    assert "never answered" not in page
     metrics = site.client.get("/_capi/metrics", headers=report).text
     for answer in ("held", "released", "withdrawn"):
         assert f'capi_consent_decisions_total{{decision="google {answer}"}} 1' in metrics
+    site.client.cookies.clear()
+    ask(site, site.client.get("/p/cup").text, x="denied")
+    site.client.cookies.clear()
+    site.client.get("/p/cup")  # a tab that is closed
+    page = site.client.get("/_capi/parity", headers=report).text
+    assert "Held by google and never answered, or too late: 1." in page

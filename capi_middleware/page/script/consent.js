@@ -4,7 +4,7 @@ const consent = run => {
 	const [needs, vendor, minutes] = data.q; // what each banner must allow, by name
 	// '' is no answer yet; '?' a page of a cache, which asks the server first.
 	let state = data.x === 'unanswered' ? '' : data.x || (data.a ? '?' : 'granted');
-	let said, opened, leads, sleepers = [];
+	let said, opened, leads, held = !state, sleepers = [];
 	const mayGo = () => /^[?gl]/.test(state);
 	const change = () => new Promise(done => sleepers.push(done));
 	const wake = () => { for (const done of sleepers.splice(0)) done(); };
@@ -18,11 +18,12 @@ const consent = run => {
 	ready = async about => {
 		const asked = { u: location.href, ...about }, at = Date.now(), begins = !leads;
 		leads = true;
+		const told = more => post({ ...asked, x: said, n: said && !(begins && held) || undefined, ...more });
 		const drop = () => Object.assign(asked, { g: undefined, w: undefined, f: true });
 		for (;;) {
 			while (!mayGo()) {
 				if (state === 'denied' && !asked.f) {
-					if (asked.g || begins) post({ ...asked, x: said }).catch(noop); // counts what is dropped
+					if (asked.g || begins) told().catch(noop); // counts what is dropped
 					drop();
 				}
 				if (state === 'denied' && !begins) return never;
@@ -38,7 +39,7 @@ const consent = run => {
 			}
 			if (said) await new Promise(later); // a banner may tell the page before it writes its cookie
 			if (!mayGo()) continue;
-			const before = state, given = await post({ ...asked, x: said, t: ago(at) });
+			const before = state, given = await told({ t: ago(at) });
 			if (!/^(unanswered|denied)$/.test(given.x)) {
 				data.x = given.x;
 				if (begins) data.at = elsewhere(bare(asked.u));
@@ -46,6 +47,7 @@ const consent = run => {
 				return given;
 			}
 			if (given.x === 'denied') drop();
+			else held = true;
 			if (before === state) [state, said] = [given.x === 'denied' ? given.x : ''];
 		}
 	};
