@@ -140,7 +140,7 @@ def test_whoever_is_killed_while_it_counts_counts_nothing_twice(
     assert counted(store) == {EARLY: 1, KILLED: 1}
     store.close()
     monkeypatch.undo()
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         (journal,) = path.parent.glob("*-early-*")
         db.execute("INSERT OR IGNORE INTO kept VALUES (?, x'')", [journal.name])
     store = sqlite_store(path)

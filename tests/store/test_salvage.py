@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def fill(path: Path) -> None:
 
 def page_of(path: Path, table: str, kind: str = "leaf", at: int = 3) -> int:
     """The number of a page of a table: its root, or one of its leaves."""
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         if kind == "root":
             query = "SELECT rootpage FROM sqlite_master WHERE name = ?"
             return int(db.execute(query, (table,)).fetchone()[0])
@@ -138,7 +139,7 @@ def test_orders_are_remembered_but_for_those_on_a_lost_page(path: Path) -> None:
             store, *[row(one, server="delivered", event_time=NOON) for one in ids[at : at + 500]]
         )
     store.close()
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         leaves = db.execute("SELECT ncell FROM dbstat WHERE name = 'orders' AND pagetype = 'leaf'")
         fullest = max(n for (n,) in leaves)
     spoil(path, page_of(path, "orders", at=3), page_of(path, "orders", at=9))
@@ -239,7 +240,7 @@ def test_wherever_pages_are_lost_nothing_is_invented_and_what_waited_is_there_or
     pages = path.stat().st_size // PAGE
     spoil(path, *chance.sample(range(2, pages), 5))
     probe = sqlite_store(path, clock=Clock())
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         try:
             sound = db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         except sqlite3.DatabaseError:
@@ -408,7 +409,7 @@ for number in itertools.count():
         rest, _ = process.communicate(timeout=60)
         lines += [line.split()[0] for line in rest.splitlines()[:-1]]
     store = sqlite_store(path, clock=time.time)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         stored = {one for (one,) in db.execute("SELECT event_id FROM events")}
     store.close()
 
