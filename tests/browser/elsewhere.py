@@ -111,7 +111,7 @@ def open_front(hosts: tuple[str, str], **more: Any) -> Iterator[Front]:
                 ]
             ),
             allow_origins=[front.url], allow_credentials=True, allow_methods=["POST"],
-            allow_headers=["content-type"],
+            allow_headers=["content-type", "x-capi-page"],
         )  # fmt: skip
         with serve(CAPIMiddleware(app, front.capi)) as api:
             front.api = api.replace("127.0.0.1", hosts[1])

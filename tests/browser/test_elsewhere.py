@@ -79,6 +79,32 @@ def test_what_an_xhr_of_such_a_page_brings_is_fired_and_names_its_origin(
     assert problems.console == []
 
 
+BY_AXIOS = """new Promise(done => {
+    const one = new XMLHttpRequest();
+    one.open('POST', '%s/cart');
+    one.withCredentials = true;
+    one.setRequestHeader('content-type', 'application/json');
+    one.setRequestHeader('X-Capi-Page', location.href);
+    one.onload = done;
+    one.send('{}');
+})"""
+
+
+def test_an_xhr_that_names_its_page_itself_has_that_in_both_copies(
+    front: Front, page: Page, until: Until, problems: Problems
+) -> None:
+    before = len(front.seen("AddToCart")), front.browser("PageView").count("sent")
+    front.tag, product = CLASSIC, f"{front.url}/products/7?utm_source=x"
+    page.goto(product)
+    until(lambda: sent(front, PageView=before[1] + 1))
+    page.evaluate(BY_AXIOS % front.api)
+    until(lambda: len(front.seen("AddToCart")) == before[0] + 1)
+    event = front.told("AddToCart")[-1]
+    assert front.seen("AddToCart")[-1].eid == event["event_id"]
+    assert front.seen("AddToCart")[-1].dl == event["event_source_url"] == product
+    assert problems.console == []
+
+
 def test_a_page_of_an_origin_that_nobody_named_gets_nothing(page: Page, until: Until) -> None:
     with open_front(ONE_SITE, origins=["https://www.shop.example"]) as front:
         page.goto(f"{front.url}/products/7")
