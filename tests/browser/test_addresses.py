@@ -7,11 +7,12 @@ import pytest
 from playwright.sync_api import Page
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from capi_middleware import EventRoute
 from tests.browser.conftest import Until
-from tests.browser.shop import Shop, open_shop
+from tests.browser.shop import ROUTES, Shop, open_shop
 from tests.support.servers import serve
 
 
@@ -60,6 +61,38 @@ def test_a_page_that_hides_its_referrer_is_heard(page: Page, shop: Shop, until: 
     page.goto(f"{shop.url}/products/7")
     until(lambda: shop.browser("ViewContent") == ["sent"])
     assert shop.pairs("ViewContent") == [(1, 1)]
+
+
+def test_whoever_goes_on_to_another_host_of_the_site_takes_along_answer_cookies_and_events(
+    page: Page, until: Until
+) -> None:
+    routes = [*ROUTES, EventRoute("GET /go", "Lead", status="303")]
+    with open_shop(consent=lambda request: "unanswered", routes=routes) as shop:
+        port = shop.url.rpartition(":")[2]
+        checkout, www = (f"http://{name}.shop.localhost:{port}" for name in ("checkout", "www"))
+
+        async def answer(request: Request) -> Response:
+            to_www = request.url.path == "/go"
+            return RedirectResponse(f"{www}/about", 303) if to_www else await shop.page(request)
+
+        shop.answer = answer
+        page.goto(f"{checkout}/products/7?fbclid=Click-1")
+        page.evaluate("capi.consent('granted')")
+        until(lambda: shop.browser("PageView") == ["sent"])
+        page.goto(f"{checkout}/go")
+        page.wait_for_url(f"{www}/about")
+        until(lambda: shop.browser("Lead") == ["sent"])
+        until(lambda: shop.browser("PageView") == ["sent"] * 2)
+        for name, n in {"PageView": 2, "ViewContent": 1, "Lead": 1}.items():
+            assert shop.pairs(name) == [(1, 1)] * n
+        known = [one.event["user_data"] for one in shop.meta.received.server]
+        assert len({(one["fbp"], one["fbc"]) for one in known}) == 1
+        assert known[0]["fbc"].endswith(".Click-1")
+        page.evaluate("capi.consent('denied')")
+        kept = "document.cookie.includes('capi_consent=denied')"
+        page.wait_for_function(f"{kept} && !/_fb[pc]=/.test(document.cookie)")
+        page.goto(f"{checkout}/products/7")
+        assert page.evaluate("[window.fbq, document.querySelector('[data-c]')]") == [None, None]
 
 
 @pytest.mark.parametrize("cache", ["no-store", "public, max-age=60"])
