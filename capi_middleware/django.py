@@ -79,7 +79,7 @@ setting_changed.connect(_on_setting_changed)
 
 
 class CAPIMiddleware:
-    """A MIDDLEWARE entry. Put it first: what compresses pages must be inside of it.
+    """A MIDDLEWARE entry. Put it first; only what compresses with br or zstd stands before it.
 
     Callables of the configuration get Django's HttpRequest, after the view: request.user and
     request.session are there, also in asynchronous projects. `{state.user.email}` reads the same

@@ -22,15 +22,8 @@ from msgspec.structs import replace
 
 from capi_middleware.capture.banners import banners_in
 from capi_middleware.capture.identity import cookie_domain
-from capi_middleware.cli.source import config_of
-from capi_middleware.cli.terminal import (
-    CONFIGURATION,
-    JSON,
-    WRONG,
-    plain,
-    print_json,
-    print_line,
-)
+from capi_middleware.cli.source import compressors, site_of
+from capi_middleware.cli.terminal import CONFIGURATION, JSON, WRONG, plain, print_json, print_line
 from capi_middleware.config.notices import PASSING, filesystem_of, mounts, on_network
 from capi_middleware.config.pixels import Pixel
 from capi_middleware.config.routes import EventRoute
@@ -140,7 +133,7 @@ def check(source: str, url: str | None, send: bool, code: str | None, as_json: b
 
 def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterator[Finding]:
     try:
-        config = config_of(source)
+        config, layers = site_of(source)
     except CapiError as failure:
         yield _found("config_broken", failure=failure)
         return
@@ -156,6 +149,8 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
         if missing := lacking(route.event_name, route.custom_data or {}):
             yield _found("route_without_value", match=route.match, event=route.event_name,
                          missing=" and no ".join(missing))  # fmt: skip
+    for name, is_outside in compressors(layers):
+        yield _found("compressor" if is_outside else "compressor_inside", name=name)
     yield from _store(config)
     if send or _is_tested(config):
         for pixel in config.fixed_pixels:
@@ -180,13 +175,9 @@ def _secrets(path: Path) -> Iterator[Finding]:
 
 def _keys(config: Config) -> Iterator[Finding]:
     for place, secret in enumerate(config.secrets):
-        yield _found(
-            "key",
-            length=len(secret),
-            use="still verifies" if place else "signs",
-            # Eight digits tell two keys apart and help nobody to guess one.
-            mark=fingerprint(secret)[:8],
-        )
+        # Eight digits tell two keys apart and help nobody to guess one.
+        mark, use = fingerprint(secret)[:8], "still verifies" if place else "signs"
+        yield _found("key", length=len(secret), use=use, mark=mark)
     if os.environ.get("CAPI_SECRET_KEY", config.secrets[0]) not in config.secrets:
         yield _found("key_differs")
 
@@ -352,10 +343,11 @@ def _page(config: Config, url: str) -> Iterator[Finding]:
     start = html.find(_OPENING)
     stop = html.find("</script>", start)
     data = html[start:stop] if 0 <= start < stop else ""
-    tag = re.search(rf'src="([^"]*{re.escape(config.prefix)}/s\.js\?v=[^"]*)"', html)
-    if tag is not None:
+    script = re.compile(rf'src="([^"]*{re.escape(config.prefix)}/s\.js\?v=[^"]*)"')
+    if (tag := script.search(html)) is not None:
         yield _found("tag", prefix=config.prefix)
         yield _script(url, tag[1], end)
+        yield from _compressed(url, script, end)
         yield _cache(answer.headers, data)
     else:
         yield _found("no_tag")
@@ -421,6 +413,21 @@ def _script(page: str, source: str, end: float) -> Finding:
     except (NoAnswer, ValueError) as failure:
         status, good = str(failure), False
     return _found("script" if good else "no_script", status=status)
+
+
+def _compressed(url: str, script: re.Pattern[str], end: float) -> Iterator[Finding]:
+    """Whether the script is in the page as well as a browser gets it that takes br and zstd."""
+    try:
+        answer = _get(url, end, {"Accept-Encoding": "gzip, deflate, br, zstd"})
+    except NoAnswer:
+        return
+    encoding, html = answer.headers.get("content-encoding", ""), _text(answer)
+    opened = re.search(r"<(html|head|body|!doctype)\b", html, re.IGNORECASE)
+    name = "page_compressed_before" if opened else "page_closed"
+    if script.search(html):
+        name = "page_compressed"
+    if encoding and answer.status == 200:
+        yield _found(name, encoding=encoding)
 
 
 def _cache(headers: Mapping[str, str], data: str) -> Finding:

@@ -20,12 +20,7 @@ from capi_middleware.config.expressions import (
 from capi_middleware.config.loading import fail
 from capi_middleware.errors import ConfigError
 from capi_middleware.events import EventName
-from capi_middleware.meta.event_object import (
-    FIELDS,
-    ActionSource,
-    read_fields,
-    standard_name,
-)
+from capi_middleware.meta.event_object import FIELDS, ActionSource, read_fields, standard_name
 from capi_middleware.meta.user_data import unknown_keys
 
 #: The converters of Starlette's path templates: pattern, Python value, a value that matches.

@@ -80,12 +80,7 @@ Fields = dict[bytes, list[bytes]]
 
 
 def inspect(
-    method: str,
-    status: int,
-    headers: Sequence[Header],
-    *,
-    host: str = "",
-    scheme: str = "https",
+    method: str, status: int, headers: Sequence[Header], *, host: str = "", scheme: str = "https"
 ) -> Verdict:
     """Decide on a response by what it says of itself (never by request headers: no Vary needed).
 

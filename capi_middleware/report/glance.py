@@ -4,14 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from capi_middleware.report.cards import cards_of
-from capi_middleware.report.model import (
-    EventReport,
-    Flag,
-    Glance,
-    Outcome,
-    Place,
-    ReportWindow,
-)
+from capi_middleware.report.model import EventReport, Flag, Glance, Outcome, Place, ReportWindow
 from capi_middleware.report.numbers import MIN_EVENTS, copies_of, overall, together, worth_of
 from capi_middleware.report.window import Window, iso
 from capi_middleware.store.records import Slice

@@ -147,9 +147,7 @@ def _inspected(one: Known) -> InspectedEvent:
             fix,
         ),
         browser=BrowserCopy(
-            one.browser,
-            _moment(one.browser_at),
-            *_why("browser", one.browser, one.browser == SENT),
+            one.browser, _moment(one.browser_at), *_why("browser", one.browser, one.browser == SENT)
         ),
     )
 

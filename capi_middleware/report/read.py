@@ -85,10 +85,7 @@ def read_report(
         one for one in estimates(insights.history) if window.holds(one.event_name, one.pixel_id)
     ]
     return replace(
-        report,
-        insights=insights,
-        comparisons=beside(report, insights, window),
-        estimates=gains,
+        report, insights=insights, comparisons=beside(report, insights, window), estimates=gains
     )
 
 

@@ -547,12 +547,7 @@ class Exchange(Private):
         return f"{self._path}?{query}"
 
     async def answer(
-        self,
-        question: Question,
-        waits: Waits,
-        *,
-        is_open: bool = False,
-        begins: bool = False,
+        self, question: Question, waits: Waits, *, is_open: bool = False, begins: bool = False
     ) -> tuple[dict[str, Any], Headers]:
         """What a page without event_ids is told when its script asks, and header lines with it.
 

@@ -1,6 +1,7 @@
 """check: every fault of a setup is a finding with its fix, and a good one has none."""
 
 import asyncio
+import gzip
 import re
 import tomllib
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from tests.support.servers import closed_port, serve
 check: Any = import_module("capi_middleware.cli.check")
 CLI = Path(capi_middleware.__file__).parent / "cli"
 Findings = dict[str, list[tuple[str, str, str]]]
+TAGGED = b'<html><head><script src="/_capi/s.js?v=1"></script></head></html>'
 HEAD = "<!doctype html><html><head><title>x</title>{}</head><body></body></html>"
 
 
@@ -350,6 +352,28 @@ def test_nothing_of_a_page_is_a_control_character_on_the_terminal(shop: Site) ->
 def test_looking_at_a_page_takes_time_in_proportion_to_its_length(shop: Site, piece: str) -> None:
     page = HTMLResponse(piece * (2_000_000 // len(piece)))
     assert page_findings(shop, page, wrapped=False)["tag"][0][0] == "error"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "inside", "level", "says"),
+    [
+        ("gzip", gzip.compress(b"<html><head></head>"), "error", "as gzip, without our script"),
+        ("gzip", gzip.compress(TAGGED), "ok", "as gzip, with our script"),
+        ("br", b"\xff\xfe", "warning", "as br, which cannot be opened here"),
+        ("", TAGGED, "", ""),
+    ],
+)
+def test_the_page_is_looked_at_as_a_browser_gets_it_too(
+    shop: Site, encoding: str, inside: bytes, level: str, says: str
+) -> None:
+    async def page(request: Request) -> Response:
+        if "br" in request.headers["accept-encoding"]:
+            return Response(inside, headers={"content-encoding": encoding}, media_type="text/html")
+        return HTMLResponse(TAGGED)
+
+    with serve(Starlette(routes=[Route("/page", page)])) as url:
+        found = findings(shop, "--url", f"{url}/page").get("compressor", [])
+    assert [(one[0], says in one[1]) for one in found] == ([(level, True)] if level else [])
 
 
 def test_an_answer_that_is_no_page_is_an_error(shop: Site) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from flask import Response
 
 from capi_middleware.cli import main
 from capi_middleware.cli.source import config_of
@@ -45,6 +46,16 @@ APPS = {
         "from flask import Flask\nfrom capi_middleware.flask import init_app\n"
         "def create_app():\n    app = Flask('shop')\n    init_app(app, config)\n    return app",
         "create_app()",
+    ),
+    "a Quart app": (
+        "from quart import Quart\n"
+        "app = Quart('shop')\napp.asgi_app = CAPIMiddleware(app.asgi_app, config)",
+        "app",
+    ),
+    "an app in a compressor": (
+        "from starlette.middleware.gzip import GZipMiddleware\n"
+        "app = GZipMiddleware(CAPIMiddleware(print, config))",
+        "app",
     ),
     "a factory's name": ("def create():\n    return config", "create"),
 }
@@ -87,6 +98,61 @@ def test_what_names_no_config_is_one_clear_line(
         config_of(f"{write(text)}:{name}")
 
 
+class Compressor:
+    """Of starlette-compress by its name: br and zstd need packages that are not here."""
+
+    __module__ = "starlette_compress"
+
+    def __init__(self, app: object) -> None:
+        self.app = app
+
+    def after_request(self, response: Response) -> Response:
+        return response
+
+
+class GzipAlone(Compressor):
+    """A Flask-Compress that was told COMPRESS_ALGORITHM = ["gzip"]."""
+
+    __module__ = "flask_compress.flask_compress"
+    enabled_algorithms = ("gzip",)
+
+
+IN_STARLETTE = """
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from tests.cli.test_cli_source import Compressor
+door, other = Middleware(CAPIMiddleware, config=config), Middleware(Compressor)
+"""
+IN_FLASK = """
+from flask import Flask
+from capi_middleware.flask import init_app
+from tests.cli.test_cli_source import Compressor, GzipAlone
+app = Flask("shop")
+init_app(app, config)
+"""
+COMPRESSED = {
+    "outside in the list": (f"{IN_STARLETTE}app = Starlette(middleware=[other, door])", [True]),
+    "inside in the list": (f"{IN_STARLETTE}app = Starlette(middleware=[door, other])", [False]),
+    "outside around it": (f"{IN_STARLETTE}app = Compressor(CAPIMiddleware(print, config))", [True]),
+    "inside around the app": (
+        f"{IN_STARLETTE}app = CAPIMiddleware(Compressor(print), config)",
+        [False],
+    ),
+    "in Flask's hooks": (f"{IN_FLASK}app.after_request(Compressor(app).after_request)", [False]),
+    "gzip alone": (f"{IN_FLASK}app.after_request(GzipAlone(app).after_request)", []),
+    "in no app": (f"{IN_STARLETTE}app = config", []),
+}
+
+
+@pytest.mark.parametrize("app", COMPRESSED)
+def test_a_compressor_is_found_by_its_name(app: str, write: Write) -> None:
+    text, outside = COMPRESSED[app]
+    done = CliRunner().invoke(main, ["check", "--json", "--config", f"{write(text)}:app"])
+    found = [one for one in json.loads(done.output)["findings"] if one["part"] == "compressor"]
+    assert [one["level"] == "ok" for one in found] == outside
+    assert all("starlette_compress.Compressor stands " in one["text"] for one in found)
+
+
 @pytest.mark.parametrize("place", ["before", "after", "both", "environment"])
 def test_config_may_stand_before_the_command_and_after_it(place: str, write: Write) -> None:
     right, wrong = ["--config", f"{write('')}:config"], ["--config", "no.toml"]
@@ -110,6 +176,8 @@ def test_django_is_set_up_and_its_settings_are_read(named_by: str, tmp_path: Pat
     (tmp_path / "project.py").write_text(
         f"{CONFIG}SECRET_KEY = {SECRET!r}\nINSTALLED_APPS = ['django.contrib.auth', "
         "'django.contrib.contenttypes']\nCAPI = config\n"
+        "MIDDLEWARE = ['capi_middleware.django.CAPIMiddleware', "
+        "'compression_middleware.middleware.CompressionMiddleware']\n"
     )
     manage = 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project")\n'
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDEVMODE": ""}
@@ -125,6 +193,7 @@ def test_django_is_set_up_and_its_settings_are_read(named_by: str, tmp_path: Pat
     )  # fmt: skip
     found = [one["text"] for one in json.loads(done.stdout)["findings"]]
     assert "4711 takes all events" in found, done
+    assert [one for one in found if "CompressionMiddleware stands inside of" in one]
 
 
 def test_django_without_a_project_is_one_clear_line(

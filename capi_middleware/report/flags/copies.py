@@ -14,14 +14,7 @@ from capi_middleware.events import SENT, STANDARD_EVENTS, UNPAIRED
 from capi_middleware.report.causes import Cause, cause_of
 from capi_middleware.report.flags.registry import TEXTS, Facts, Flags, check, flag
 from capi_middleware.report.model import EventReport, Place, Severity, Side
-from capi_middleware.report.numbers import (
-    MIN_EVENTS,
-    goal,
-    misses,
-    percent,
-    share,
-    surely_above,
-)
+from capi_middleware.report.numbers import MIN_EVENTS, goal, misses, percent, share, surely_above
 from capi_middleware.report.silence import Span, last_fall, span_of
 from capi_middleware.report.window import iso
 
