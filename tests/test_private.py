@@ -1,13 +1,15 @@
 """What holds something of a visitor shows nothing of it in a repr, rich's own included."""
 
+import sys
 from collections.abc import Callable
 from traceback import walk_tb
+from unittest.mock import patch
 
 import pytest
 from flask import Flask
 from rich.pretty import pretty_repr
 
-from capi_middleware import Config, ConfigError, Pixel, Tenant
+from capi_middleware import CAPI, Config, ConfigError, Pixel, Tenant
 from capi_middleware.asgi import Waits, _Response
 from capi_middleware.capture.beacon import Call, Question
 from capi_middleware.capture.client import Client
@@ -57,6 +59,11 @@ def test_no_repr_shows_what_is_of_a_visitor(value: object) -> None:
     assert SECRET not in pretty_repr(value)
 
 
+def store_without_psycopg(url: str) -> None:
+    with patch.dict(sys.modules, {"capi_middleware.store.postgres": None}):
+        CAPI(Config(KEY, [Pixel("1", "t")], store=url))
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -71,8 +78,20 @@ def test_no_repr_shows_what_is_of_a_visitor(value: object) -> None:
             {"secret_key": KEY, "pixels": [{"id": "1", "access_token": SECRET, "names": ""}]}
         ),
         lambda: init_app(FLASK),
+        lambda: store_without_psycopg(f"postgresql://u:{SECRET}@h/d"),
     ],
-    ids=["pixel", "argument", "tenant", "type", "token", "list", "mapping", "table", "flask"],
+    ids=[
+        "pixel",
+        "argument",
+        "tenant",
+        "type",
+        "token",
+        "list",
+        "mapping",
+        "table",
+        "flask",
+        "store",
+    ],
 )
 def test_what_fails_at_start_up_shows_no_key_and_no_token_in_its_frames(
     make: Callable[[], object],
@@ -83,6 +102,7 @@ def test_what_fails_at_start_up_shows_no_key_and_no_token_in_its_frames(
     error: BaseException | None = caught.value
     while error is not None:
         frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-        told = repr([frame.f_locals for frame in frames if frame.f_code.co_name != "<lambda>"][1:])
+        ours = [one for one in frames if one.f_code.co_filename != __file__]
+        told = repr([frame.f_locals for frame in ours])
         assert [one for one in (SECRET, KEY) if one in told] == []
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

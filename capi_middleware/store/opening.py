@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from capi_middleware.errors import ConfigError
+from capi_middleware.private import frameless
 from capi_middleware.store.store import Store
 
 _EXPECTED = "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… or memory:"
@@ -15,6 +16,7 @@ _POSTGRES = re.compile(r"postgres(ql)?://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}(?=://)")
 
 
+@frameless
 def open_store(
     url: str | Sequence[str], *, queue_limit: int, clock: Callable[[], float] | None = None
 ) -> Store:
