@@ -31,7 +31,7 @@ from capi_middleware.config.settings import Config
 from capi_middleware.errors import CapiError
 from capi_middleware.events import Count, Event
 from capi_middleware.meta.codes import judge, meaning_of, read_error
-from capi_middleware.meta.custom_data import lacking
+from capi_middleware.meta.custom_data import clean, lacking
 from capi_middleware.meta.graph import GraphClient
 from capi_middleware.meta.http import STEP_SECONDS, Answer, HTTPClient, NoAnswer
 from capi_middleware.meta.payload import encode
@@ -146,7 +146,12 @@ def _look(source: str, url: str | None, send: bool, code: str | None) -> Iterato
     yield from _settings(config)
     for route in config.routes:
         yield _route(config, route)
-        if missing := lacking(route.event_name, route.custom_data or {}):
+        data = route.custom_data or {}
+        # Of what a request fills in nothing is known here.
+        fixed = {key: one for key, one in data.items() if "{" not in str(one)}
+        bad = fixed.keys() - clean("", {"value": 1, "currency": "EUR"} | fixed)[0].keys()
+        if without := lacking(route.event_name, {key: data[key] for key in data.keys() - bad}):
+            missing = [f"usable {one}" if one in bad else one for one in without]
             yield _found("route_without_value", match=route.match, event=route.event_name,
                          missing=" and no ".join(missing))  # fmt: skip
     for name, is_outside in compressors(layers):

@@ -74,21 +74,16 @@ class Defaults(Struct, frozen=True):
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--event", default="", help="The event of lines that name none.")
 @click.option(
-    "--action-source",
-    type=click.Choice(ACTION_SOURCES),
-    metavar="PLACE",
+    "--action-source", type=click.Choice(ACTION_SOURCES), metavar="PLACE",
     help=f"Where events of lines that do not say it happened: {', '.join(ACTION_SOURCES)}. "
     "Config's without it.",
-)
+)  # fmt: skip
 @click.option("--currency", default="", help="For lines that name none.")
 @click.option("--timezone", help="Of times without an offset, e.g. Europe/Berlin.")
 @click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="MEANING=NAME",
+    "--column", "columns", multiple=True, metavar="MEANING=NAME",
     help="Where the usual names do not do, e.g. em=Kundenmail.",
-)
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be queued, and queue nothing.")
 @terminal.JSON
 @click.pass_obj
@@ -128,6 +123,8 @@ def import_events(
                     shown.update(f"importing: {told.rows:,} lines")
     except (OSError, UnicodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
+        if isinstance(error, UnicodeError):
+            why = "of Excel? save it as CSV UTF-8; else: iconv -f windows-1252 -t utf-8"
         raise click.UsageError(f"{file}: found no readable CSV file in UTF-8 ({why})") from None
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise click.UsageError(str(error)) from None

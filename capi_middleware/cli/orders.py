@@ -236,6 +236,8 @@ def _opened(path: Path) -> Iterator[Any]:
             yield csv.reader(file, delimiter=max(",;\t", key=head.count))
     except (OSError, UnicodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
+        if isinstance(error, UnicodeError):
+            why = "of Excel? save it as CSV UTF-8; else: iconv -f windows-1252 -t utf-8"
         raise ValueError(f"{path}: found no readable CSV file in UTF-8 ({why})") from None
 
 

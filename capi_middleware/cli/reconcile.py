@@ -314,12 +314,9 @@ def _column_options(command: Any) -> Any:
 @click.option("--dedupe-key", help="Your app's dedupe_key of the file's first order.")
 @click.option("--replay", is_flag=True, help="Queue what is missing and may be sent.")
 @click.option(
-    "--action-source",
-    type=click.Choice(ACTION_SOURCES),
-    metavar="PLACE",
-    help=f"Where replayed orders happened: {', '.join(ACTION_SOURCES)}. Config's without it, else "
-    "other.",
-)
+    "--action-source", type=click.Choice(ACTION_SOURCES), metavar="PLACE",
+    help=f"Where replayed orders happened: {', '.join(ACTION_SOURCES)}. Config's, else other.",
+)  # fmt: skip
 @click.option("--consented", is_flag=True, help="All visitors of the file agreed to be tracked.")
 @terminal.JSON
 @click.pass_obj

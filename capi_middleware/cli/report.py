@@ -29,10 +29,9 @@ from capi_middleware.report.window import WindowError, parse_window
 @click.option("--pixel", help="Only this pixel.")
 @click.option("--tenant", default="", help="Only the pixels of this tenant, by its key.")
 @click.option(
-    "--fail-under",
-    type=click.FloatRange(0, 1, min_open=True),
+    "--fail-under", type=click.FloatRange(0, 1, min_open=True),
     help="A share such as 0.75: exit code 1 when the coverage of an event is under it.",
-)
+)  # fmt: skip
 @JSON
 @click.pass_obj
 def report(

@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import fields
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from capi_middleware.errors import ConfigError
@@ -80,11 +81,14 @@ def make(kind: type[Any], table: Any, key: str) -> Any:
     for name in table:
         if name not in known:
             at = f"{key}.{name}" if key else name
-            fail(at, "an unknown key", "one of " + ", ".join(sorted(known)))
+            close = get_close_matches(name, known, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            fail(at, "an unknown key", f"one of {', '.join(sorted(known))}{hint}")
     try:
         return kind(**table)
     except TypeError as error:
-        lacking = ", ".join(re.findall(r"'(\w+)'", str(error)))
-        raise ConfigError(f"{key or 'the file'}: found no {lacking}, expected it") from None
+        lacking = ", ".join(re.findall(r"'(\w+)'", str(error)) if "missing" in str(error) else ())
+        found = f"no {lacking}, expected it" if lacking else f"a value of a wrong type ({error})"
+        raise ConfigError(f"{key or 'the file'}: found {found}") from None
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}" if key else str(error)) from None

@@ -249,8 +249,7 @@ def _event(name: str, pixel_id: str, group: _Group) -> EventReport:
         pending=group.undelivered().get("pending", 0),
         suppressed=group.suppressed(),
         missing_browser=group.told_apart(
-            ((row.browser, row.n) for row in delivered if row.browser != SENT),
-            VAGUE_BROWSER_CAUSES,
+            ((row.browser, row.n) for row in delivered if row.browser != SENT), VAGUE_BROWSER_CAUSES
         ),
         missing_server=group.told_apart(
             (

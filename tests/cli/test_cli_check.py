@@ -94,11 +94,14 @@ def test_a_purchase_without_value_and_a_value_without_currency_are_warnings(shop
         '[[routes]]\nmatch = "GET /thanks/{n}"\nevent_name = "Purchase"\ndedupe_key = "{path.n}"\n'
         '[[routes]]\nmatch = "POST /cart"\nevent_name = "AddToCart"\ncustom_data = { value = 5 }\n'
         '[[routes]]\nmatch = "POST /lead"\nevent_name = "Lead"\n'
+        '[[routes]]\nmatch = "GET /done/{n}"\nevent_name = "Purchase"\ndedupe_key = "{path.n}"\n'
+        'custom_data = { value = "dear", currency = "EURO" }\n'
     )
     said = [text.partition(":")[0] for level, text, _ in findings(shop)["route"] if level != "ok"]
     assert said == [
         "GET /thanks/{n} → Purchase says no value and no currency",
         "POST /cart → AddToCart says no currency",
+        "GET /done/{n} → Purchase says no usable value and no usable currency",
     ]
 
 

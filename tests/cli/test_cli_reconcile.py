@@ -331,6 +331,25 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(shop: Site) -> None:
         done = shop.run("reconcile", str(shop.folder / name))
         assert done.exit_code == 2
         assert "found no readable CSV file" in done.output
+    assert "save it as CSV UTF-8; else: iconv -f windows-1252 -t utf-8" in done.output
+
+
+def test_a_german_shop_s_export_of_excel_is_read_once_it_is_unicode(shop: Site) -> None:
+    text = (
+        "Bestellnummer;Bestelldatum;Gesamtbetrag;Währung;Zahlungsstatus;E-Mail\r\n"
+        "1001;28.11.2026 10:15;1.234,56;EUR;Bezahlt;a@example.com\r\n"
+        "1002;27.11.2026 09:00;59,90;EUR;storniert;b@example.com\r\n"
+    )
+    path = shop.folder / "orders.csv"
+    path.write_bytes(text.encode("cp1252"))
+    for command in (["reconcile"], ["import", "--event", "Purchase"]):
+        done = shop.run(*command, str(path))
+        assert (done.exit_code, "save it as CSV UTF-8" in done.output) == (2, True), done.output
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_bytes(text.encode(encoding))
+        found = shop.told("reconcile", str(path), "--timezone", "Europe/Berlin")
+        assert [(one["order"], one["value"]) for one in found["missing"]] == [("1001", 1234.56)]
+        assert found["left_out"] == {"cancelled": 1}
 
 
 def test_a_thousand_orders_and_more_are_looked_up(shop: Site) -> None:

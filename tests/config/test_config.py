@@ -187,6 +187,9 @@ def test_a_file_says_the_same_as_python(tmp_path: Path) -> None:
     [
         (('store = "memory:"', 'stroe = "memory:"'), "stroe: found an unknown key, expected one"),
         (("dedupe_key =", "dedupe ="), "routes[1].dedupe: found an unknown key"),
+        (('store = "memory:"', 'stroe = "memory:"'), "; did you mean 'store'?"),
+        (('event_name = "Purchase"', 'event_nam = "x"'), "; did you mean 'event_name'?"),
+        (('store = "memory:"', "trusted_proxies = 5"), "the file: found a value of a wrong type"),
         (("GET /products/{sku}", "GET products"), "routes[0]: route 'GET products'"),
         (("GET /products/{sku}", "FETCH /x"), "found method 'FETCH'"),
         (("{path.sku}", "{path.name}"), "found {path.name}, expected one of its parameters: sku"),

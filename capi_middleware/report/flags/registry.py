@@ -94,8 +94,7 @@ class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 #: By the flag's code.
 TEXTS: dict[str, Texts] = msgspec.toml.decode(
-    files("capi_middleware.report.flags").joinpath("texts.toml").read_bytes(),
-    type=dict[str, Texts],
+    files("capi_middleware.report.flags").joinpath("texts.toml").read_bytes(), type=dict[str, Texts]
 )
 
 
