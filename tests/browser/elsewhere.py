@@ -100,6 +100,9 @@ def open_front(hosts: tuple[str, str], **more: Any) -> Iterator[Front]:
         async def cart(request: Request) -> Response:
             return JSONResponse({})
 
+        async def own(request: Request) -> Response:
+            return HTMLResponse("<!doctype html><html><head><title>own</title></head></html>")
+
         async def order(request: Request) -> Response:
             return RedirectResponse(f"{front.url}/thanks", 303)
 
@@ -108,6 +111,7 @@ def open_front(hosts: tuple[str, str], **more: Any) -> Iterator[Front]:
                 routes=[
                     Route("/cart", cart, methods=["POST"]),
                     Route("/order", order, methods=["POST"]),
+                    Route("/own", own),
                 ]
             ),
             allow_origins=[front.url], allow_credentials=True, allow_methods=["POST"],

@@ -1,6 +1,7 @@
 """Pages of another origin than the API's: both copies of everything, and both name the page."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import pytest
 from playwright.sync_api import BrowserContext, Page
@@ -178,3 +179,72 @@ def test_behind_a_service_worker_of_the_page_both_copies_are_there(
         assert front.browser(name) == sorted([*before[name], *["sent"] * n])
         assert front.pairs(name)[-n:] == [(1, 1)] * n
     assert problems.console == []
+
+
+# -- consent: both kinds of pages ------------------------------------------------------------------
+
+STORIES = {"yes": ["granted"], "no": ["denied"], "a yes that is taken back": ["granted", "denied"]}
+COUNTED = {
+    "granted": {"granted": 1, "released": 1},
+    "denied": {"denied": 1},
+    "then denied": {"withdrawn": 1},
+}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def asking(request: pytest.FixtureRequest) -> Iterator[Front]:
+    with open_front(LAYOUTS[request.param], consent=lambda request: "unanswered") as front:
+        front.tag = CLASSIC
+        yield front
+
+
+@pytest.mark.parametrize("first", ["elsewhere", "own"])
+@pytest.mark.parametrize("story", STORIES)
+def test_an_answer_on_a_page_holds_for_all_pages_of_its_site(
+    asking: Front, context: BrowserContext, page: Page, until: Until, first: str, story: str
+) -> None:
+    places = {"elsewhere": f"{asking.url}/products/7?fbclid=Click-1", "own": f"{asking.api}/own"}
+    other = "own" if first == "elsewhere" else "elsewhere"
+    names = ("PageView", "ViewContent")
+    before = {name: asking.browser(name).count("sent") for name in names}
+
+    def record() -> Counter[str]:
+        counts = asking.capi.store.tallies(0, 1e12).counts
+        return Counter({one.reason.split()[1]: one.n for one in counts if one.kind == "consent"})
+
+    def counts(wanted: dict[str, int], begun: Counter[str]) -> None:
+        until(lambda: record() - begun == Counter(wanted))
+
+    def opens(place: str, state: str) -> None:
+        begun = record()
+        page.goto(places[place])
+        counts({state: 1}, begun)
+        if state == "granted":
+            shown(["PageView"] if place == "own" else names)
+
+    def shown(brought: Sequence[str]) -> None:
+        for name in brought:
+            before[name] += 1
+        until(lambda: sent(asking, **before))
+
+    opens(first, "held")
+    for n, word in enumerate(STORIES[story]):
+        begun = record()
+        page.evaluate(f"capi.consent('{word}')")
+        counts(COUNTED["then " * bool(n) + word], begun)
+        page.wait_for_function(f"document.cookie.includes('capi_consent={word}')")
+        if word == "granted":
+            shown(["PageView"] if first == "own" else names)
+        if first == "elsewhere":
+            page.click("#next")  # a step of a single page
+            if word == "granted":
+                shown(names)
+    is_one_site = "shop." in asking.url
+    opens(other, word if is_one_site else "held")
+    opens(first, word)
+    asking.capi.flush(10)
+    received = asking.meta.received
+    assert {name: asking.browser(name).count("sent") for name in names} == before
+    assert all((one["server"], one["browser"]) == (1, 1) for one in received.pairs())
+    kept = {one["name"] for one in context.cookies()}
+    assert ("_fbp" in kept) is (word == "granted")
