@@ -55,6 +55,7 @@ _STORES = re.compile(r"(sqlite:///.+|postgres(ql)?://.+|memory:)\Z", re.DOTALL)
 _STORE_HINT = (
     "sqlite:///capi.db, sqlite:////absolute/path.db, postgresql://… (or a list of these) or memory:"
 )
+_MAPPING = 'a mapping with the keys of Config: in Django settings.CAPI, in Flask app.config["CAPI"]'
 _MAKE_ONE = "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 _SECRET_HINT = f"a secret of at least {_SECRET_LENGTH} characters; {_MAKE_ONE}"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -278,7 +279,7 @@ class Config:
         what was found and what was expected.
         """
         if not isinstance(given, Mapping):
-            fail("the configuration", kind_of(given), "a mapping with the keys of Config")
+            fail("the configuration", kind_of(given), _MAPPING)
         data = from_environment(dict(given), "")
         if not callable(data.get("pixels")):
             data["pixels"] = tables(Pixel, data.get("pixels", []), "pixels")
