@@ -107,6 +107,9 @@ POLICIES: dict[str, tuple[str, str]] = {
         "script-src 'nonce-r4nd0m' 'strict-dynamic'; img-src {meta}; connect-src 'self' {meta}",
         "1+1 sent",
     ),
+    "with a nonce and hosts": (
+        "script-src 'nonce-r4nd0m' {meta}; img-src {meta}; connect-src 'self' {meta}", "1+1 sent",
+    ),
     "that keeps us from asking Meta": (
         "script-src 'self' {meta}; img-src {meta}; connect-src 'self'", "1+1 sent|unknown",
     ),
