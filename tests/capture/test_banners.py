@@ -48,11 +48,12 @@ def tc(
     ranges: bool = False,
 ) -> str:
     """A TC string of version 2, with the segment of disclosed vendors where some are `shown`."""
-    head = f"{2:06b}{made - 9:036b}{made:036b}" + "0" * 74 + f"{purposes:024b}" + "0" * 37
-    core = packed(head + listed(vendors, ranges=ranges))
+    cmp = f"{10:012b}{1:012b}{1:06b}{0:012b}{1:012b}{5:06b}" + "0" * 14
+    head = f"{2:06b}{made - 9:036b}{made:036b}{cmp}{purposes:024b}" + "0" * 37
+    core = packed(head + listed(vendors, ranges=ranges) + "0" * 29)
     if shown is None:
         return core
-    return f"{core}.{packed('011' + '0' * 21)}.{packed('001' + listed(shown, ranges=ranges))}"
+    return f"{core}.{packed('011' + '0' * 54)}.{packed('001' + listed(shown, ranges=ranges))}"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,93 @@ def test_a_site_names_its_own_purposes_of_didomi() -> None:
     text = base64.b64encode(json.dumps(token).encode()).decode()
     assert consent({"rule": "didomi", "requires": ["ads"]}, f"didomi_token={text}") == "granted"
     assert consent({"rule": "didomi", "requires": ["audience"]}, f"didomi_token={text}") == "denied"
+
+
+_ONETRUST = (
+    "OptanonConsent=isGpcEnabled=0&datestamp=Thu+May+08+2025+17%3A43%3A11+GMT%2B0200+("
+    "%E4%B8%AD%E5%9B%BD%E6%A0%87)&version=202409.1.0&browserGpcFlag=0&isIABGlobal=false&hosts=&"
+    "interactionCount=1&landingPath=NotLandingPage&groups={}&AwaitingReconsent=false&intType=2"
+)
+_CLOSED = "; OptanonAlertBoxClosed=2025-05-08T15:26:26.423Z"
+_COOKIEBOT = (
+    "CookieConsent={{stamp:%276cM/oZqcGG9XwjaY233NxjKQb+Q5stoA==%27%2Cnecessary:true%2Cpreferences:"
+    "true%2Cstatistics:true%2Cmarketing:{}%2Cmethod:%27explicit%27%2Cver:2%2Cutc:1745622155764%2C"
+    "region:%27nz%27}}"
+)
+_COOKIEYES = (
+    "cookieyes-consent=consentid:YjZOOUV4T2h6UkFoTUw,consent:{},action:{},necessary:yes,functional:"
+    "{},analytics:{},performance:{},advertisement:{},other:no"
+)
+_COMPLIANZ = (
+    "cmplz_consented_services=; cmplz_policy_id=35; cmplz_marketing={0}; cmplz_statistics=allow; "
+    "cmplz_preferences={0}; cmplz_functional=allow; cmplz_banner-status=dismissed"
+)
+
+
+def didomi(**more: Any) -> str:
+    told = {"user_id": "1", "created": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:00Z"}
+    return "didomi_token=" + base64.b64encode(json.dumps({**told, **more}).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("rule", "cookies", "state"),
+    [
+        ("onetrust", _ONETRUST.format("C0001%3A1%2CC0002%3A1%2CC0004%3A1") + _CLOSED, "granted"),
+        ("onetrust", _ONETRUST.format("C0002%3A1%2CC0004%3A1%2CV2STACK42%3A1") + _CLOSED,
+         "granted"),
+        ("onetrust", _ONETRUST.format("C0001%3A1%2CC0004%3A0%2CC0002%3A0") + _CLOSED, "denied"),
+        ("onetrust", _ONETRUST.format("C0001%3A1%2CC0007%3A1&hosts=H40%3A1&genVendors=V12%3A1%2C")
+         + _CLOSED, "denied"),
+        ("onetrust", _ONETRUST.format("C0001%3A1%2CC0004%3A0"), "unanswered"),
+        ("onetrust", _ONETRUST.format("1%3A1%2C2%3A1%2C3%3A1%2C4%3A1") + _CLOSED, "denied"),
+        ({"rule": "onetrust", "requires": ["4"]},
+         _ONETRUST.format("1%3A1%2C2%3A1%2C3%3A1%2C4%3A1") + _CLOSED, "granted"),
+        ({"rule": "onetrust", "requires": ["4"]}, _ONETRUST.format("1%3A1%2C14%3A1") + _CLOSED,
+         "denied"),
+        ("cookiebot", _COOKIEBOT.format("true"), "granted"),
+        ("cookiebot", _COOKIEBOT.format("false"), "denied"),
+        ("cookiebot", "CookieConsent={stamp:%27-1%27%2Cnecessary:true%2Cpreferences:true%2C"
+         "statistics:true%2Cmarketing:true%2Cmethod:%27implied%27%2Cver:1%2Cregion:%27CN%27}",
+         "granted"),
+        ("cookiebot", "CookieConsent={stamp:%27x%27%2C+necessary:true%2C+statistics:true%2C+"
+         "marketing:false%2C+method:%27explicit%27%2C+ver:1}", "denied"),
+        ("cookiebot", "CookieConsent={stamp:%27ALwl4byO==%27%2Cnecessary:true%2Cmarketing:true%2C"
+         "method:%27explicit%27%2Cver:1%2Cutc:1707240048272%2Ciab2:%27CP5jqEAP5jqEACGABBENAmEgAA"
+         "AAAAAA%27%2Cgacm:%271~%27%2Cregion:%27de%27}", "granted"),
+        ("cookieyes", _COOKIEYES.format("yes", "yes", *["yes"] * 4), "granted"),
+        ("cookieyes", _COOKIEYES.format("yes", "no", *["yes"] * 4), "granted"),
+        ("cookieyes", _COOKIEYES.format("no", "yes", *["no"] * 4), "denied"),
+        ("cookieyes", _COOKIEYES.format("no", "", "yes", "no", "no", "no"), "unanswered"),
+        ("cookieyes", _COOKIEYES.format("", "", *[""] * 4), "unanswered"),
+        ("didomi", didomi(version=None), "unanswered"),
+        ("didomi", didomi(version=2, vendors={"enabled": ["google", "c:hotjar", "facebook"]},
+         purposes={"enabled": ["geolocation_data", "cookies"]}, ac="AFmACAFk.AAAA"), "granted"),
+        ("didomi", didomi(version=2, vendors={"disabled": ["google", "facebook"]},
+         purposes={"disabled": ["geolocation_data", "cookies"]}), "denied"),
+        ("tcf", "euconsent-v2=CQX48QAQX48QAAGABBENB3FgAAAAAAAAAAYgAAAAAAAA.YAAAAAAAAAAA", "denied"),
+        ({"rule": "tcf", "vendor": 755},
+         "euconsent-v2=CPnHJ0HPnHJ0HFCABAENC3CsAP_AAH_AAAwIF5wAQF5gXnABAXmAAAAA.YAAAAAAAAAAA",
+         "granted"),
+        ({"rule": "tcf", "vendor": 754},
+         "euconsent-v2=CPnHJ0HPnHJ0HFCABAENC3CsAP_AAH_AAAwIF5wAQF5gXnABAXmAAAAA.YAAAAAAAAAAA",
+         "denied"),
+        ({"rule": "tcf", "vendor": 755},  # of the IAB's own library, with disclosed vendors
+         "euconsent-v2=CQuci4AQuci4AAKABAENABFgALIAAAAAAAAAF5wAQF5gAAAA.IF5wAQF5gAAA.YAAAAAAAAAAA",
+         "granted"),
+        ("complianz", _COMPLIANZ.format("allow"), "granted"),
+        ("complianz", _COMPLIANZ.format("deny"), "denied"),
+        ("complianz", "cmplz_policy_id=35; cmplz_functional=allow", "unanswered"),
+        ("klaro", "klaro=%7B%22facebook-pixel%22%3Atrue%2C%22matomo%22%3Afalse%7D", "granted"),
+        ("klaro", "klaro=%7B%22facebook-pixel%22%3Afalse%2C%22matomo%22%3Atrue%7D", "denied"),
+    ],
+)  # fmt: skip
+def test_cookies_as_banners_of_real_sites_write_them_are_read(
+    rule: Any, cookies: str, state: str
+) -> None:
+    given = {"cookie": f"_ga=GA1.1.85573617.1766952688; {cookies}; session=1"}
+    asked = ConsentRule(rule, gpc=True)
+    found = asked.decide(asked.read(Fields({}, given, None)), given)
+    assert ("unanswered" if found.waits else found.consent) == state
 
 
 LIMITED = {"value": "{cookie.c}", "granted": ["all"], "limited": ["us"]}

@@ -12,6 +12,16 @@ _KEPT = Path(sys.prefix) / "npm"
 
 def source_of(package: str, version: str, path: str) -> str:
     """The text of a file of a package; `make test` installs npm."""
+    return (_folder_of(package, version, path) / path).read_text("utf-8")
+
+
+def sources_of(package: str, version: str, path: str) -> dict[str, str]:
+    """The texts of all scripts in a folder of a package, by their paths in it."""
+    folder = _folder_of(package, version, path) / path
+    return {str(one.relative_to(folder)): one.read_text("utf-8") for one in folder.glob("**/*.js")}
+
+
+def _folder_of(package: str, version: str, path: str) -> Path:
     folder = _KEPT / f"{package.replace('/', '+')}@{version}"
     if not (folder / "package" / path).exists():
         npm = shutil.which("npm")
@@ -33,4 +43,4 @@ def source_of(package: str, version: str, path: str) -> str:
             fetched.rename(folder)
         except OSError:  # another process was faster
             folder = fetched
-    return (folder / "package" / path).read_text("utf-8")
+    return folder / "package"

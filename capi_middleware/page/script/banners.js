@@ -10,20 +10,26 @@ const served = (states, requires) => {
 	return requires.every(name => name === 'meta' ? its.length && its.every(one => states[one]) : states[name]);
 };
 const flags = all => Object.fromEntries(Object.entries(all || {}).map(([id, { enabled }]) => [id, enabled]));
+const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'; // of a TC string
 
 const banners = {
-	// IAB Tech Lab, "Consent Management Platform API v2", addEventListener
+	// IAB Tech Lab, "Consent Management Platform API v2", addEventListener; as the server reads the string
 	tcf: (say, requires, vendor) => window.__tcfapi && (window.__tcfapi('addEventListener', 2, safe((told, is) => {
 		if (!is || !/^(tcloaded|useractioncomplete)$/.test(told.eventStatus)) return;
+		if (told.gdprApplies === false) return say(true);
+		const text = told.tcString || '', isDisclosing = /\.[I-P]/.test(text), { vendor: of } = told;
+		const made = [...text.slice(7, 13)].reduce((n, one) => n * 64 + DIGITS.indexOf(one), 0);
+		const shown = isDisclosing && (of.disclosedVendors || of.vendorsDisclosed); // named both ways
 		const has = typeof vendor === 'string' // of Google's Additional Consent: 2~1.35~dv.9
-			? () => (told.addtlConsent || '').split('~').slice(1, 2).join().split('.').includes(vendor.slice(3))
-			: () => vendor == null || told.vendor.consents[vendor];
-		say(told.gdprApplies === false || requires.every(n => told.purpose.consents[n]) && has());
+			? () => (/^[12]~([\d.]*)/.exec(told.addtlConsent) || [, ''])[1].split('.').includes(vendor.slice(3))
+			: () => vendor == null || of.consents[vendor] && (!shown || shown[vendor]);
+		say((isDisclosing || made < 17723232e3) && requires.every(n => told.purpose.consents[n]) && has());
 	})), true),
 	// OneTrust, "Web CMP Events Guide": the event comes with each load, too, before an answer
 	onetrust: (say, requires) => {
 		const look = () => {
-			const groups = (window.OnetrustActiveGroups || '').split(',');
+			const groups = window.OnetrustActiveGroups?.split(',');
+			if (!groups) return; // the cookie of an earlier visit may be there, the banner is not
 			if (requires.every(one => groups.includes(one))) say(true);
 			else if (/OptanonAlertBoxClosed=/.test(document.cookie) || window.OneTrust?.IsAlertBoxClosed?.()) say(false);
 		};
@@ -50,18 +56,35 @@ const banners = {
 		if (window.getCkyConsent) look({ detail: window.getCkyConsent() });
 		return true;
 	},
-	// Usercentrics, "UC_UI_CMP_EVENT", "consent_status" (a site names that event: ucEvent by its docs)
+	// Usercentrics: 2, UC_UI and "UC_UI_CMP_EVENT"; 3, __ucCmp and "UC_CONSENT"; both,
+	// "UC_UI_INITIALIZED"; "consent_status" (a site names that event: ucEvent by its docs)
 	usercentrics: say => {
-		const look = states => Object.keys(states).some(isMeta) && say(served(states, ['meta']));
-		const services = () => look(Object.fromEntries((window.UC_UI?.getServicesBaseInfo?.() || [])
+		// Where no service is called like Meta's, all that there are have to be on.
+		const look = states => {
+			const all = Object.keys(states), its = all.filter(isMeta);
+			if (all.length) say((its.length ? its : all).every(one => states[one]));
+		};
+		const three = ({ consent, services }) => {
+			if (consent.type === 'EXPLICIT' || consent.required === false)
+				look(Object.fromEntries(Object.values(services).map(one => [one.name, one.consent?.given])));
+		};
+		const two = () => look(Object.fromEntries((window.UC_UI?.getServicesBaseInfo?.() || [])
 			.map(({ name, consent }) => [name, consent.status])));
+		const load = safe(() => {
+			const { __ucCmp: cmp, UC_UI: ui } = window;
+			if (cmp) cmp.isInitialized().then(is => is && cmp.getConsentDetails().then(three)).catch(noop);
+			else if (ui?.isInitialized() && !ui.isConsentRequired()) two();
+		});
+		on(window, 'UC_UI_INITIALIZED', load);
+		on(window, 'UC_CONSENT', ({ detail }) => three(detail));
 		on(window, 'UC_UI_CMP_EVENT', ({ detail: { type } }) => {
 			if (type === 'ACCEPT_ALL' || type === 'DENY_ALL') say(type === 'ACCEPT_ALL');
-			else if (type === 'SAVE') later(services);
+			else if (type === 'SAVE') later(two);
 		});
-		on(window, 'ucEvent', ({ detail }) => {
-			if (detail.event === 'consent_status' && /^explicit$/i.test(detail.type)) look(detail);
+		on(window, 'ucEvent', ({ detail: { event, action, type, ucCategory, ...states } }) => {
+			if (event === 'consent_status' && /^explicit$/i.test(type)) look(states);
 		});
+		load();
 		return true;
 	},
 	// Didomi, "Events" and "API": didomiEventListeners, didomiOnReady, getCurrentUserStatus()
@@ -86,8 +109,11 @@ const banners = {
 		update(manager);
 		return true;
 	},
-	// Complianz, complianz.js: cmplz_status_change, cmplz_revoke
+	// Complianz, complianz.js: cmplz_status_change, cmplz_revoke; cmplz_fire_categories with each load
 	complianz: say => {
+		const kept = /(?:^|; )cmplz_marketing=(allow|deny)/.exec(document.cookie);
+		if (kept) say(kept[1] === 'allow');
+		on(document, 'cmplz_fire_categories', ({ detail }) => detail.categories.includes('marketing') && say(true));
 		on(document, 'cmplz_status_change', ({ detail }) => {
 			if (detail.category === 'marketing') say(detail.value === 'allow');
 		});
