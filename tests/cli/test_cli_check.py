@@ -17,11 +17,13 @@ from starlette.routing import Route
 
 import capi_middleware
 from capi_middleware import CAPIMiddleware, Config
+from capi_middleware.capture.banners import READY_RULES
+from capi_middleware.cli.check import _banner
 from capi_middleware.config.notices import filesystem_of
 from capi_middleware.meta.http import STEP_SECONDS
 from capi_middleware.testing import FakeMeta
 from tests.support.commands import Site, site
-from tests.support.configs import PIXEL_ID, SECRET
+from tests.support.configs import PIXEL_ID, SECRET, make_config
 from tests.support.servers import closed_port, serve
 
 #: The module: the package has the command by this name.
@@ -394,6 +396,15 @@ def test_each_finding_of_the_table_is_said_somewhere_and_names_its_fix() -> None
 
 
 BANNER = HTMLResponse("<script src=https://consent.cookiebot.com/uc.js></script>")
+
+
+@pytest.mark.parametrize("name", READY_RULES)
+def test_each_banner_fits_its_own_rule_and_the_tables_google_and_no_other(name: str) -> None:
+    html = READY_RULES[name].marks[0]
+    for rule in READY_RULES:
+        (found,) = _banner(make_config(consent=rule), html)
+        fits = rule in (name, "google")
+        assert (found.level, name in found.text) == ("ok" if fits else "warning", True)
 
 
 @pytest.mark.parametrize(
