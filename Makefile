@@ -101,9 +101,9 @@ test-doors: $(VENV)/.bench-installed
 	@$(BIN)/python -m pip install --quiet --group doors
 	@CAPI_TEST_DOORS=all $(BIN)/python -m pytest -q --timeout 300 tests/doors
 
-test-journeys: browser
-	@echo "==> Every journey of an order: devices, days, deploys, rotations, caches, webhooks"
-	@CAPI_JOURNEYS=all CAPI_INTERLEAVINGS=300 $(BIN)/python -m pytest -q --timeout 900 tests/journeys
+test-journeys: browsers npm
+	@echo "==> Every journey of an order, and every banner of consent in three browsers"
+	@CAPI_JOURNEYS=all CAPI_INTERLEAVINGS=300 $(BIN)/python -m pytest -q --timeout 900 tests/journeys tests/browser/test_banners.py
 
 # WITH=3.13 takes another Python that is installed.
 test-wheel: $(VENV)/.installed

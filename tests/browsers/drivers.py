@@ -60,6 +60,9 @@ class Browser(Protocol):
     def pause(self, seconds: float) -> None:
         """Let the browser's own messages in meanwhile."""
 
+    def cookies(self) -> set[str]:
+        """The names of those that the open page's host gets, scripts' and servers'."""
+
     def lines(self) -> list[str]:
         """What this visitor's console says; with the address of what did not load."""
 
@@ -103,6 +106,9 @@ class ByPlaywright:
 
     def pause(self, seconds: float) -> None:
         self._page.wait_for_timeout(seconds * 1000)
+
+    def cookies(self) -> set[str]:
+        return {one["name"] for one in self._page.context.cookies(self._page.url)}
 
     def lines(self) -> list[str]:
         return self._lines
@@ -185,6 +191,12 @@ class ByBiDi:
     def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def cookies(self) -> set[str]:
+        within = {"type": "context", "context": self._page}
+        return {
+            one["name"] for one in self._call("storage.getCookies", partition=within)["cookies"]
+        }
+
     def lines(self) -> list[str]:
         self._call("session.status")  # what was said before the answer is in by then
         return self._lines
@@ -264,6 +276,9 @@ class ByWebDriver:
 
     def pause(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def cookies(self) -> set[str]:
+        return {str(one["name"]) for one in self._page.get_cookies()}
 
     def lines(self) -> list[str]:
         text = self._said.read_text("utf-8", "replace")
