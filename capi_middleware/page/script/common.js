@@ -29,5 +29,5 @@ const wrapped = new WeakMap(); // our Proxy of the page's function, and that fun
 const viewed = {}; // the address of each pixel's last PageView
 const isViewed = p => viewed[p] === bare(location);
 // ready: holds questions until consent; past: of what a call is that was held; silent: after a no;
-// fresh: no cache had this document; home: its address
-let asked, heard, data, ids, fbq, sites, own, site, library, ready, past, silent, fresh, home;
+// remember: notes this document, if it is none of a cache's; home: its address
+let asked, heard, data, ids, fbq, sites, own, site, library, ready, past, silent, remember, home;

@@ -25,11 +25,13 @@ const start = nonce => {
 		call('init', id, am);
 	}
 	if (sites.every(id => ids.includes(id))) fbq.disablePushState = true;
-	fire(data.e, data.at, fresh);
+	fire(data.e, data.at, !!remember);
+	// Not later: what storage gets as the page is left is lost if it is asked then for the first time.
+	safe(remember)();
+	fire(left() || []);
 	if (own) safe(mirror)();
 	if (!data.a) safe(forms)();
 	safe(routers)();
-	later(() => fire(left() || []));
 };
 // An id has its time in eight of these digits, in milliseconds.
 const digits = '-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz';
@@ -39,8 +41,7 @@ const age = safe(() => {
 	const wasShown = () => fired(' ' + key.slice(-20), true, true, '_capi_pages');
 	const old = Date.now() - [...key.slice(1, 9)].reduce((n, one) => n * 64 + digits.indexOf(one), 0);
 	// The network brought all of it, not only word that a cache has it.
-	fresh = entry.encodedBodySize && entry.transferSize > entry.encodedBodySize && Math.abs(old) < 5000;
-	if (fresh) later(wasShown);
+	if (entry.encodedBodySize && entry.transferSize > entry.encodedBodySize && Math.abs(old) < 5000) remember = wasShown;
 	else if (wasShown() || !data.w && old > 1728e5) data = { ...data, a: 1, e: [], w: '', x: undefined };
 });
 
