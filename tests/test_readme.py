@@ -286,7 +286,7 @@ class Elements(HTMLParser):
         if "data-capi-event" in given:
             data = json.loads(given.get("data-capi-data", "{}"))
             self.events.append((given["data-capi-event"], data))
-        for call in re.findall(r"capi\?\.track\('(\w+)', \{.*\}\)$", given.get("onclick", "")):
+        for call in re.findall(r"push\(\['track', '(\w+)', \{.*\}\]\)$", given.get("onclick", "")):
             self.events.append((call, {}))
 
 
