@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -91,7 +91,8 @@ class HTTPClient:
         # httpx's timeouts are for each read (encode/httpx issue 1450).
         timer = threading.Timer(seconds, client.close)
         timer.daemon = True
-        timer.start()
+        with suppress(RuntimeError):  # at its end Python 3.12 begins none: each read has a limit
+            timer.start()
         try:
             request = client.build_request(
                 method, url, content=content, params=params, headers=dict(headers),

@@ -50,3 +50,14 @@ def test_closing_from_another_thread_ends_the_request_for_good() -> None:
         assert client.closed
         with pytest.raises(NoAnswer):
             client.send("GET", url, seconds=30, headers={})
+
+
+def test_where_no_thread_can_begin_a_request_is_sent_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(timer: threading.Timer) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")  # Python 3.12
+
+    monkeypatch.setattr(threading.Timer, "start", refuse)
+    with answering(answer("200 OK", b"x")) as url, closing(HTTPClient(1000)) as client:
+        assert client.send("GET", url, seconds=5, headers={}).status == 200
