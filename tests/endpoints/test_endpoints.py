@@ -23,7 +23,7 @@ from capi_middleware.page.tag import script, script_version
 from tests.support.configs import PIXEL_ID, make_config
 from tests.support.exchanges import environ_for
 from tests.support.injection_cases import CASES
-from tests.support.script import BEFORE, FIRST, before, made, source
+from tests.support.script import BEFORE, FIRST, before, made, source, whole
 
 REPORT = {"authorization": "Bearer the-report-token"}
 
@@ -246,7 +246,7 @@ def test_no_address_of_a_page_has_a_word_that_filter_lists_name(site: Site) -> N
 
 
 def test_the_script_is_what_make_script_makes_of_its_source() -> None:
-    assert script().decode() == made()
+    assert script().decode() == whole()
     assert BEFORE.read_text() == before()
 
 
