@@ -69,6 +69,16 @@ def test_a_page_of_a_named_origin_gets_the_events_of_its_address_with_their_serv
     assert sent["ViewContent"]["custom_data"] == {"content_ids": ["cup"]}
 
 
+def test_what_the_own_code_of_such_a_page_fires_is_the_browser_s_also_after_a_step() -> None:
+    site = api()
+    key = ask(site, f"{SHOP}/products/cup").json()["k"]
+    for n, at in enumerate(("/products/cup", "/step/2")):
+        call = {"n": "Contact", "i": f"m{key[1][1:20]}-{n}", "p": [PIXEL_ID], "b": True}
+        more = {"k": key, "o": f"{SHOP}/products/cup", "m": [call]}
+        assert ask(site, f"{SHOP}{at}", **more).status_code == 204
+    assert sum(site.counts("unmapped").values()) == 2
+
+
 def test_a_route_with_a_host_takes_no_page_of_another() -> None:
     assert told(ask(api(), f"{FRONT}/products/cup", FRONT)) == ["PageView"]
 

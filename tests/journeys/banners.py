@@ -151,7 +151,8 @@ STAND_INS = {
         say = yes => gtag('consent', 'update', all(yes ? 'granted' : 'denied'));
         if (was !== undefined) say(was);""",
     "own": """
-        say = yes => capi.consent(yes ? 'granted' : 'denied');""",
+        window.capi = window.capi || [];
+        say = yes => capi.push(['consent', yes ? 'granted' : 'denied']);""",
     "limited": """
         say = yes => capi.consent(yes ? 'limited' : 'denied');""",
 }  # fmt: skip
@@ -310,7 +311,7 @@ _RULES: dict[str, Any] = {
 BANNERS = {
     **{
         name: Banner(
-            _STAND_IN % script, _RULES.get(name, name), is_early=name not in ("own", "limited")
+            _STAND_IN % script, _RULES.get(name, name), is_early=name != "limited"
         )
         for name, script in STAND_INS.items()
     },
