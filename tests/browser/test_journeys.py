@@ -81,6 +81,7 @@ def test_a_cached_page_behind_a_redirect_fires_its_event(
         "fetch(new Request('/api/lead'))",
         "fetch(new URL('/api/lead', location))",
         "(x => { x.open('POST', '/api/lead'); x.send('{}'); })(new XMLHttpRequest())",
+        "(x => { x.open('POST', '/api/lead', false); x.send('{}'); })(new XMLHttpRequest())",
     ],
 )
 def test_an_event_of_a_scripts_request_is_fired_by_its_page(

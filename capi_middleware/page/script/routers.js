@@ -35,10 +35,10 @@ const requests = () => {
 		asks(url, method);
 		const header = name => (RegExp('^' + name + ': (.*)', 'im')
 			.exec(this.getAllResponseHeaders()) || [])[1]; // one that is hidden would be a line in the console
-		this.addEventListener('loadstart', safe(() => {
-			if ((fbq || ready) && ours(url)) flights[url] = new Promise(done =>
-				on(this, 'loadend', () => done(hear(this.responseURL, header))));
-		}), { once: true });
+		const loaded = new Promise(done => this.addEventListener('loadend', () =>
+			done((fbq || ready) && safe(hear)(this.responseURL, header)), { once: true }));
+		// A synchronous one has no start.
+		this.addEventListener('loadstart', () => { if (ours(url)) flights[url] = loaded; }, { once: true });
 		go();
 		safe(() => tells(url) && this.setRequestHeader('X-Capi-Page', bare(location)))();
 		return true;
