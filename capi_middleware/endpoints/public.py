@@ -259,9 +259,10 @@ class Endpoints:
                 began = self._open(_page_scope(scope, path, "", ""))
             await exchange.mirror(question, calls, key, waits, began)
             return Response(status_code=204, headers=_FRESH)
-        told, headers = await exchange.answer(
-            question, waits, is_open=is_ours or elsewhere, begins=elsewhere and not is_ours
-        )
+        # What an answer to a call brought is of a page that has asked before.
+        begins = elsewhere and not (is_ours or question.g)
+        is_open = is_ours or elsewhere
+        told, headers = await exchange.answer(question, waits, is_open=is_open, begins=begins)
         if elsewhere:
             tenant, within = exchange.visit().tenant, self._issuer.config.cookie_domain
             if tenant is not None:  # the script knows no pixels of one visitor's shop

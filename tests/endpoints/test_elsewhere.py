@@ -290,6 +290,8 @@ def test_the_record_of_consent_has_each_page_elsewhere_once_for_each_answer() ->
     assert record() == wanted
     page(x="denied")
     assert record() == {**wanted, "callable denied": 1}
+    page(x="denied", g=json.loads(held)["g"])  # of the same page, which never got a key
+    assert record() == {**wanted, "callable denied": 1}
 
 
 def test_where_a_proxy_says_which_host_was_asked_the_page_is_still_that_of_its_origin() -> None:

@@ -23,7 +23,8 @@ const consent = run => {
 		for (;;) {
 			while (!mayGo()) {
 				if (state === 'denied' && !asked.f) {
-					if (asked.g || begins) told().catch(noop); // counts what is dropped
+					// Counts what is dropped; of the page's mark (y) the first one tells: it is one page.
+					if (asked.g || begins) told(begins ? {} : { y: undefined }).catch(noop);
 					drop();
 				}
 				if (state === 'denied' && !begins) return never;
