@@ -135,7 +135,7 @@ STAND_INS = {
             keep('klaro', encodeURIComponent(JSON.stringify(manager.consents)));
             for (const one of watchers) one.update(manager, 'saveConsents', {});
         };
-        ready = () => watchers.length > 0;""",
+        ready = () => window.klaro;""",
     "complianz": """
         const tell = (name, detail) => document.dispatchEvent(new CustomEvent(name, { detail }));
         setTimeout(tell, 30, 'cmplz_fire_categories', { categories: was ? ['marketing'] : [] });
